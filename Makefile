@@ -1,0 +1,23 @@
+.PHONY: setup check test bench
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+setup: $(BIN)/illume-loop
+
+$(BIN)/illume-loop: pyproject.toml
+	test -x $(BIN)/python || python3.11 -m venv $(VENV)
+	$(BIN)/pip install -e '.[test]'
+	touch $@
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/pytest
+
+bench: setup
+	rm -rf build/bench && mkdir -p build
+	time $(BIN)/illume-loop start --run-dir build/bench

@@ -1,0 +1,73 @@
+"""Bring a database to the schema of this code, or tell that it is not there.
+
+The revisions lie in the package `migrations`, which is installed beside this one, so this works from a checkout and
+from a wheel alike. Every function takes the database's URL and leaves no connection open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from db.errors import SchemaOutdatedError
+from db.sessions import open_engine
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Apply what is missing up to `revision`; nothing to do is no error. All of it happens or none."""
+    with _transaction(url) as connection:
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Undo revisions down to `revision` ("base" is an empty database). Rows of dropped tables are lost."""
+    with _transaction(url) as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def current(url: str) -> str | None:
+    """The revision of the database; None where it was never migrated."""
+    with _transaction(url, read_only=True) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head() -> str:
+    """The revision that this code reads and writes."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None, "the package has at least one revision"
+    return revision
+
+
+def require_head(url: str) -> None:
+    """Raise SchemaOutdatedError unless the database is at `head()`."""
+    found, expected = current(url), head()
+    if found != expected:
+        raise SchemaOutdatedError(found, expected)
+
+
+@contextmanager
+def _transaction(url: str, *, read_only: bool = False) -> Iterator[Connection]:
+    engine = open_engine(url, read_only=read_only)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _config(connection: Connection | None = None) -> Config:
+    spec = find_spec("migrations")
+    assert spec is not None, "the package `migrations` is installed with this one"
+    assert spec.origin is not None, "it is a package with a file of its own"
+    config = Config()
+    config.set_main_option("script_location", str(Path(spec.origin).parent))
+    config.attributes["connection"] = connection
+    return config

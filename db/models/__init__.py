@@ -1,0 +1,29 @@
+"""The tables, one subject a file."""
+
+from __future__ import annotations
+
+from db.models.evaluation import Evaluation, EvaluationItem
+from db.models.manifest import Example, Manifest
+from db.models.prompt import Prompt, RoundPrompt
+from db.models.round import GateDecision, Round
+from db.models.run import Event, Run
+from db.models.sample import Assessment, Sample
+from db.models.unit import Unit
+from db.models.version import ModelVersion
+
+__all__ = [
+    "Assessment",
+    "Evaluation",
+    "EvaluationItem",
+    "Event",
+    "Example",
+    "GateDecision",
+    "Manifest",
+    "ModelVersion",
+    "Prompt",
+    "Round",
+    "RoundPrompt",
+    "Run",
+    "Sample",
+    "Unit",
+]

@@ -1,0 +1,53 @@
+"""Manifests and their examples: the immutable list of what a candidate learned from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.types import Base, BigId, Sha256, State, one_of
+
+
+class Manifest(Base):
+    """All rows of one round. `sha256` is over the canonical lines of the rows; triggers refuse every change."""
+
+    __tablename__ = "manifests"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), unique=True)
+    sha256: Mapped[str] = mapped_column(Sha256)
+    num_rows: Mapped[int]
+    created_at: Mapped[datetime]
+
+
+class Example(Base):
+    """One training row: a sample of the loop, or a replayed real pair (then `real_index` is its number).
+
+    Held-out and probe prompts cannot get in: the prompt of a sample's row must be in the split `train`, and the sample
+    must be of that prompt. `ids_sha256` is over the sample's image-token ids.
+    """
+
+    __tablename__ = "examples"
+    __table_args__ = (
+        ForeignKeyConstraint(["prompt_id", "split"], ["prompts.id", "prompts.split"]),
+        ForeignKeyConstraint(["sample_id", "prompt_id"], ["samples.id", "samples.prompt_id"]),
+        CheckConstraint("split = 'train'", name="only_train"),
+        CheckConstraint(one_of("kind", ("draw", "read")), name="kind_known"),
+        CheckConstraint(
+            "(sample_id IS NULL) = (prompt_id IS NULL) AND (sample_id IS NULL) = (ids_sha256 IS NULL)"
+            " AND (sample_id IS NULL) = (real_index IS NOT NULL)",
+            name="sample_or_real",
+        ),
+    )
+
+    manifest_id: Mapped[int] = mapped_column(ForeignKey("manifests.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(State)
+    text: Mapped[str] = mapped_column(Text)
+    split: Mapped[str] = mapped_column(State, default="train")
+    sample_id: Mapped[int | None] = mapped_column(BigId, index=True)
+    prompt_id: Mapped[int | None] = mapped_column(BigId)
+    ids_sha256: Mapped[str | None] = mapped_column(Sha256)
+    real_index: Mapped[int | None]

@@ -1,0 +1,65 @@
+"""A round, and the gate's decision that ends it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.types import Base, BigId, State, one_of
+
+ROUND_STATES = (
+    "planned",
+    "sampling",
+    "assessing",
+    "curating",
+    "training",
+    "gating",
+    "promoted",
+    "rejected",
+    "failed",
+    "cancelled",
+)
+
+
+class Round(Base):
+    """One turn of the loop. Counts are kept here, so that reading a table never counts samples.
+
+    A trigger (see the migration) refuses every change of a terminal state.
+    """
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        UniqueConstraint("run_id", "index"),
+        CheckConstraint(one_of("state", ROUND_STATES), name="state_known"),
+        CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
+        CheckConstraint('"index" >= 1', name="index_from_one"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    index: Mapped[int]
+    state: Mapped[str] = mapped_column(State)
+    parent_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    candidate_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"), unique=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    num_samples: Mapped[int] = mapped_column(default=0)
+    num_accepted: Mapped[int] = mapped_column(default=0)
+    judge_auc: Mapped[float | None]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class GateDecision(Base):
+    """Why a candidate did or did not replace its parent, with the numbers that decided."""
+
+    __tablename__ = "gate_decisions"
+    __table_args__ = (CheckConstraint(one_of("decision", ("promoted", "rejected")), name="decision_known"),)
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    decision: Mapped[str] = mapped_column(State)
+    reasons: Mapped[list[Any]]
+    numbers: Mapped[dict[str, Any]]
+    decided_at: Mapped[datetime]

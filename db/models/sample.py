@@ -1,0 +1,70 @@
+"""Samples, and what assessors said of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.types import Base, BigId, ImageIdsType, Sha256, State, one_of
+
+ASSESSORS = ("self", "checker", "frozen", "teacher", "human")
+
+
+class Sample(Base):
+    """One image drawn for one prompt of a round; (round, prompt, sample index) is its natural key."""
+
+    __tablename__ = "samples"
+    __table_args__ = (
+        UniqueConstraint("round_id", "prompt_id", "sample_index"),
+        UniqueConstraint("id", "prompt_id"),
+        ForeignKeyConstraint(["round_id", "prompt_id"], ["round_prompts.round_id", "round_prompts.prompt_id"]),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    round_id: Mapped[int] = mapped_column(BigId)
+    prompt_id: Mapped[int] = mapped_column(BigId)
+    sample_index: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigId)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    image_ids: Mapped[NDArray[np.int32]] = mapped_column(ImageIdsType)
+    image_sha256: Mapped[str] = mapped_column(Sha256)
+    created_at: Mapped[datetime]
+
+
+class Assessment(Base):
+    """What one assessor says of one sample. Only `ok` has a score: a failure is never scored 0.
+
+    The self assessor's score is a log-odds-like number, higher is better; the checker's is 1 or 0. `model_version_id`
+    is the model that judged; the checker and people have none, so their rows need a unique index of their own
+    (NULLs are distinct).
+    """
+
+    __tablename__ = "assessments"
+    __table_args__ = (
+        UniqueConstraint("sample_id", "assessor", "model_version_id"),
+        Index(
+            "uq_assessments_without_model",
+            "sample_id",
+            "assessor",
+            unique=True,
+            sqlite_where=text("model_version_id IS NULL"),
+            postgresql_where=text("model_version_id IS NULL"),
+        ),
+        CheckConstraint(one_of("assessor", ASSESSORS), name="assessor_known"),
+        CheckConstraint(one_of("state", ("ok", "abstained", "failed")), name="state_known"),
+        CheckConstraint("(state = 'ok') = (score IS NOT NULL)", name="only_ok_is_scored"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    sample_id: Mapped[int] = mapped_column(ForeignKey("samples.id"))
+    assessor: Mapped[str] = mapped_column(State)
+    model_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    state: Mapped[str] = mapped_column(State)
+    score: Mapped[float | None]
+    failed_criteria: Mapped[list[Any]]
+    error: Mapped[str | None] = mapped_column(Text)

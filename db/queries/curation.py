@@ -1,0 +1,97 @@
+"""What curation reads: the round's samples with their scores, what earlier rounds accepted, and a manifest's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from db.models import Assessment, Example, Manifest, Prompt, Round, RoundPrompt, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A sample under its natural key, with what a training row needs of it."""
+
+    sample_id: int
+    prompt_id: int
+    round_index: int
+    position: int
+    sample_index: int
+    prompt_key: str
+    text: str
+    image_ids: NDArray[np.int32]
+    image_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """A row of a manifest; `sample` is None for a replayed real pair."""
+
+    kind: str
+    text: str
+    real_index: int | None
+    sample: SampleRow | None
+
+
+def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
+    """All samples of a round, ordered by prompt position and sample index."""
+    query = _sample_rows().where(Sample.round_id == round_id).order_by(RoundPrompt.position, Sample.sample_index)
+    return [SampleRow(*row) for row in session.execute(query)]
+
+
+def scores_of_round(session: Session, round_id: int, assessor: str) -> dict[int, float]:
+    """Sample id to score, of the samples that this assessor could score."""
+    query = (
+        select(Assessment.sample_id, Assessment.score)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .where(Sample.round_id == round_id, Assessment.assessor == assessor, Assessment.state == "ok")
+    )
+    return {sample_id: score for sample_id, score in session.execute(query) if score is not None}
+
+
+def accepted_before(session: Session, run_id: int, round_index: int) -> list[SampleRow]:
+    """Samples that earlier rounds of the run accepted, whatever became of those rounds' candidates."""
+    accepted = (
+        select(Example.sample_id)
+        .join(Manifest, Manifest.id == Example.manifest_id)
+        .join(Round, Round.id == Manifest.round_id)
+        .where(Round.run_id == run_id, Round.index < round_index, Example.sample_id.is_not(None))
+    )
+    query = (
+        _sample_rows().where(Sample.id.in_(accepted)).order_by(Round.index, RoundPrompt.position, Sample.sample_index)
+    )
+    return [SampleRow(*row) for row in session.execute(query)]
+
+
+def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
+    """The rows of a manifest in order."""
+    query = select(Example).where(Example.manifest_id == manifest_id).order_by(Example.position)
+    samples = _sample_rows().where(Sample.id.in_(select(Example.sample_id).where(Example.manifest_id == manifest_id)))
+    by_id = {row[0]: SampleRow(*row) for row in session.execute(samples)}
+    return [
+        ExampleRow(row.kind, row.text, row.real_index, by_id[row.sample_id] if row.sample_id is not None else None)
+        for row in session.scalars(query)
+    ]
+
+
+def _sample_rows() -> Select[int, int, int, int, int, str, str, NDArray[np.int32], str]:
+    return (
+        select(
+            Sample.id,
+            Sample.prompt_id,
+            Round.index,
+            RoundPrompt.position,
+            Sample.sample_index,
+            Prompt.key,
+            Prompt.text,
+            Sample.image_ids,
+            Sample.image_sha256,
+        )
+        .join(Round, Round.id == Sample.round_id)
+        .join(Prompt, Prompt.id == Sample.prompt_id)
+        .join(RoundPrompt, (RoundPrompt.round_id == Sample.round_id) & (RoundPrompt.prompt_id == Sample.prompt_id))
+    )

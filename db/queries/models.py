@@ -1,0 +1,61 @@
+"""Model versions, for the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.models import Evaluation, ModelVersion, Round
+from db.models.version import version_name
+
+
+def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
+    """One object per version, v0001 first: name, state, parent, round (index or None), sha256, num_bytes, origin,
+    created_at."""
+    query = (
+        select(ModelVersion, Round.index)
+        .outerjoin(Round, Round.candidate_version_id == ModelVersion.id)
+        .where(ModelVersion.run_id == run_id)
+        .order_by(ModelVersion.number)
+    )
+    rows = session.execute(query).all()
+    names = {version.id: version.name for version, _ in rows}
+    return [
+        {
+            "name": version.name,
+            "state": version.state,
+            "parent": names[version.parent_id] if version.parent_id is not None else None,
+            "round": round_index,
+            "sha256": version.sha256,
+            "num_bytes": version.num_bytes,
+            "origin": version.origin,
+            "created_at": version.created_at.isoformat(),
+        }
+        for version, round_index in rows
+    ]
+
+
+def model_detail(session: Session, run_id: int, name: str) -> dict[str, Any] | None:
+    """A row of `models_table` with the version's evaluations; None where there is no such version."""
+    row = next((row for row in models_table(session, run_id) if row["name"] == name), None)
+    if row is None:
+        return None
+    query = (
+        select(Evaluation.suite, Evaluation.value, Evaluation.num_items)
+        .join(ModelVersion, ModelVersion.id == Evaluation.model_version_id)
+        .where(ModelVersion.run_id == run_id, ModelVersion.number == int(name[1:]))
+        .order_by(Evaluation.id)
+    )
+    evaluations = [{"suite": suite, "value": value, "n": n} for suite, value, n in session.execute(query)]
+    return row | {"evaluations": evaluations}
+
+
+def checkpoint_digest(session: Session, run_id: int, name: str | None) -> tuple[int, str] | None:
+    """(number, checkpoint digest) of a version, or of the active one where `name` is None."""
+    query = select(ModelVersion.number, ModelVersion.sha256, ModelVersion.state).where(ModelVersion.run_id == run_id)
+    for number, sha256, state in session.execute(query):
+        if version_name(number) == name or (name is None and state == "active"):
+            return number, sha256
+    return None

@@ -1,0 +1,124 @@
+"""Rounds, for the command line and the page. The keys of `rounds_table` are a stable contract (design, section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, aliased
+
+from db.models import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, Unit
+from db.models.version import version_name
+
+STAGE_OF_KIND: Mapping[str, str] = {
+    "sample": "sampling",
+    "assess": "assessing",
+    "train": "training",
+    "evaluate": "gating",
+}
+NO_NUMBERS: Mapping[str, Any] = {
+    "heldout": {"parent": None, "candidate": None, "delta": None},
+    "diversity": {"parent": None, "candidate": None},
+    "understanding": {"parent": None, "candidate": None},
+}
+
+
+def rounds_table(session: Session, run_id: int) -> list[dict[str, Any]]:
+    """One object per round, in order. What a round does not have yet is None; shares lie in 0..1."""
+    return _rows(session, _round_query().where(Round.run_id == run_id).order_by(Round.index))
+
+
+def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | None:
+    """A row of `rounds_table` with the round's units and prompts; None where there is no such round."""
+    rows = _rows(session, _round_query().where(Round.run_id == run_id, Round.index == index))
+    if not rows:
+        return None
+    round_id = session.scalars(select(Round.id).where(Round.run_id == run_id, Round.index == index)).one()
+    return rows[0] | {"units": _units(session, round_id), "prompts": _prompts(session, round_id)}
+
+
+_Found = Select[Round, int, int, str, int, GateDecision]
+_Parent = aliased(ModelVersion)
+_Candidate = aliased(ModelVersion)
+
+
+def _round_query() -> _Found:
+    return (
+        select(Round, _Parent.number, _Candidate.number, Manifest.sha256, Manifest.num_rows, GateDecision)
+        .join(_Parent, _Parent.id == Round.parent_version_id)
+        .outerjoin(_Candidate, _Candidate.id == Round.candidate_version_id)
+        .outerjoin(Manifest, Manifest.round_id == Round.id)
+        .outerjoin(GateDecision, GateDecision.round_id == Round.id)
+    )
+
+
+def _rows(session: Session, query: _Found) -> list[dict[str, Any]]:
+    found = session.execute(query).all()
+    work = _work(session, [row[0].id for row in found])
+    return [_row(*row, work[row[0].id]) for row in found]
+
+
+def _row(
+    round_: Round,
+    parent: int,
+    candidate: int | None,
+    manifest_sha256: str | None,
+    num_rows: int | None,
+    decision: GateDecision | None,
+    work: dict[str, Any],
+) -> dict[str, Any]:
+    return {
+        "index": round_.index,
+        "state": round_.state,
+        "parent": version_name(parent),
+        "candidate": version_name(candidate) if candidate is not None else None,
+        **(decision.numbers if decision else NO_NUMBERS),
+        "judge_auc": round_.judge_auc,
+        "samples": round_.num_samples,
+        "accepted": round_.num_accepted,
+        "manifest_rows": num_rows,
+        "manifest_sha256": manifest_sha256,
+        "dead_units": work["dead_units"],
+        "decision": decision.decision if decision else None,
+        "reasons": decision.reasons if decision else [round_.error] if round_.error else [],
+        "error": round_.error,
+        "seconds": work["seconds"],
+        "created_at": round_.created_at.isoformat(),
+        "ended_at": round_.ended_at.isoformat() if round_.ended_at else None,
+    }
+
+
+def _work(session: Session, round_ids: list[int]) -> dict[int, dict[str, Any]]:
+    """Seconds by stage (summed over units) and dead units, by round."""
+    work: dict[int, dict[str, Any]] = {id_: {"seconds": {}, "dead_units": 0} for id_ in round_ids}
+    query = (
+        select(Unit.round_id, Unit.kind, Unit.state, func.count(), func.sum(Unit.seconds))
+        .where(Unit.round_id.in_(round_ids))
+        .group_by(Unit.round_id, Unit.kind, Unit.state)
+    )
+    for round_id, kind, state, count, seconds in session.execute(query):
+        if state == "dead":
+            work[round_id]["dead_units"] += count
+        if seconds is not None:
+            work[round_id]["seconds"][STAGE_OF_KIND[kind]] = round(seconds, 3)
+    return work
+
+
+def _units(session: Session, round_id: int) -> list[dict[str, Any]]:
+    query = (
+        select(Unit.key, Unit.kind, Unit.state, Unit.attempts, Unit.seconds, Unit.error)
+        .where(Unit.round_id == round_id)
+        .order_by(Unit.id)
+    )
+    return [dict(row) for row in session.execute(query).mappings()]
+
+
+def _prompts(session: Session, round_id: int) -> list[dict[str, Any]]:
+    query = (
+        select(Prompt.text, Prompt.category, Prompt.key)
+        .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
+        .where(RoundPrompt.round_id == round_id)
+        .order_by(RoundPrompt.position)
+    )
+    return [dict(row) for row in session.execute(query).mappings()]

@@ -1,0 +1,40 @@
+"""Adding a manifest with its examples, once; nothing changes them afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from db.models import Example, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class NewExample:
+    """One training row: of a sample (then the three fields of the sample are set), or of a real pair."""
+
+    kind: str
+    text: str
+    sample_id: int | None = None
+    prompt_id: int | None = None
+    ids_sha256: str | None = None
+    real_index: int | None = None
+
+
+def add_manifest(
+    session: Session, round_id: int, sha256: str, examples: Sequence[NewExample], *, at: datetime
+) -> Manifest:
+    """Add the manifest of a round; positions follow the order of `examples`."""
+    manifest = Manifest(round_id=round_id, sha256=sha256, num_rows=len(examples), created_at=at)
+    session.add(manifest)
+    session.flush()
+    rows = [
+        {"manifest_id": manifest.id, "position": position, "split": "train", **asdict(example)}
+        for position, example in enumerate(examples)
+    ]
+    if rows:
+        session.execute(insert(Example), rows)
+    return manifest

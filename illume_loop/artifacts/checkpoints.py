@@ -1,0 +1,95 @@
+"""Checkpoints: folders of files, named by the sha256 of the manifest that lists each file's size and sha256.
+
+A checkpoint exists once its manifest does: files are written first, each whole or not at all, the manifest last, so a
+publication that was killed leaves only files that the next one writes again. Its name follows from its content, so
+publishing twice is the same as once. Every use verifies every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from illume_loop.artifacts.files import Root, sha256_of, storage_full_told, write_atomically
+from illume_loop.errors import CorruptArtifactError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A published checkpoint."""
+
+    sha256: str
+    num_bytes: int
+
+
+class CheckpointStore:
+    """Folders checkpoints/<sha256>/ below a root."""
+
+    def __init__(self, root: Root, cache: Path) -> None:
+        """`cache` is a local folder, used where the root is not local itself."""
+        self._root = root
+        self._cache = cache
+
+    def publish(self, folder: Path) -> Checkpoint:
+        """Copy a local folder into the store. Raises StorageFullError, and ValueError for an empty folder."""
+        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        files.pop(MANIFEST, None)
+        if not files:
+            raise ValueError(f"{folder} holds no files to publish")
+        entries = {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
+        manifest = json.dumps({"files": entries}, sort_keys=True, indent=1).encode()
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        if not self._root.exists(_path(sha256, MANIFEST)):
+            for name, path in files.items():
+                self._root.write(_path(sha256, name), path.read_bytes())
+            self._root.write(_path(sha256, MANIFEST), manifest)
+        return Checkpoint(sha256, sum(path.stat().st_size for path in files.values()))
+
+    def local_path(self, sha256: str) -> Path:
+        """A verified local folder with the checkpoint's files, fetched where the store is remote.
+
+        Raises CorruptArtifactError that names the file where one is missing or damaged.
+        """
+        entries = self._entries(sha256)
+        folder = Path(self._root.full(_path(sha256)))
+        if not self._root.is_local:
+            folder = self._cache / sha256
+            self._fetch(sha256, entries, folder)
+        for name, entry in entries.items():
+            _verify(folder / name, entry)
+        return folder
+
+    def _entries(self, sha256: str) -> dict[str, Any]:
+        manifest = self._root.read(_path(sha256, MANIFEST))
+        found = hashlib.sha256(manifest).hexdigest()
+        if found != sha256:
+            raise CorruptArtifactError(path=self._root.full(_path(sha256, MANIFEST)), expected=sha256, found=found)
+        entries: dict[str, Any] = json.loads(manifest)["files"]
+        return entries
+
+    def _fetch(self, sha256: str, entries: dict[str, Any], folder: Path) -> None:
+        with storage_full_told(folder):
+            for name in entries:
+                if not (folder / name).exists():
+                    write_atomically(folder / name, self._root.read(_path(sha256, name)))
+
+
+def _verify(path: Path, entry: dict[str, Any]) -> None:
+    if not path.exists():
+        raise CorruptArtifactError(path=path, expected="a file", found="none")
+    if path.stat().st_size != entry["num_bytes"]:
+        raise CorruptArtifactError(
+            path=path, expected=f"{entry['num_bytes']} bytes", found=f"{path.stat().st_size} bytes"
+        )
+    found = sha256_of(path)
+    if found != entry["sha256"]:
+        raise CorruptArtifactError(path=path, expected=entry["sha256"], found=found)
+
+
+def _path(sha256: str, name: str = "") -> str:
+    return f"checkpoints/{sha256}/{name}".rstrip("/")

@@ -1,0 +1,116 @@
+"""Writing a file so that it is there whole or not at all.
+
+On a local disk: a temporary file beside the target, fsync, rename, fsync of the folder. An object store puts whole
+objects anyway. A file that could not be written because the disk is full raises StorageFullError, and leaves nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from illume_loop.errors import CorruptArtifactError, StorageFullError
+
+BLOCK_BYTES = 1 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Root:
+    """A folder of an fsspec file system, which paths cannot leave."""
+
+    def __init__(self, url: str) -> None:
+        filesystem, path = url_to_fs(url)
+        self.filesystem: AbstractFileSystem = filesystem
+        self.path = str(path).rstrip("/")
+        self.is_local = isinstance(filesystem, LocalFileSystem)
+
+    def full(self, relative: str) -> str:
+        """The file system's name for a path below this root. Raises ValueError for one that leads elsewhere."""
+        if relative.startswith("/") or ".." in relative.split("/"):
+            raise ValueError(f"{relative!r} leads out of the artifact store")
+        return f"{self.path}/{relative}"
+
+    def exists(self, relative: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        return bool(self.filesystem.exists(self.full(relative)))
+
+    def read(self, relative: str) -> bytes:
+        """The bytes of a file. Raises CorruptArtifactError where there is none."""
+        try:
+            return bytes(self.filesystem.cat_file(self.full(relative)))
+        except FileNotFoundError:
+            raise CorruptArtifactError(path=self.full(relative), expected="a file", found="none") from None
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Write a file whole or not at all. Raises StorageFullError."""
+        target = self.full(relative)
+        with storage_full_told(target):
+            if self.is_local:
+                write_atomically(Path(target), data)
+            else:
+                self.filesystem.pipe_file(target, data)
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Put `data` at `target` on a local disk, durably, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+@contextmanager
+def storage_full_told(path: object) -> Iterator[None]:
+    """Turn the operating system's "disk full" into StorageFullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise StorageFullError(path=path) from error
+        raise
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; SQLite and safetensors tell it in words only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a local file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut can forget the new name although the data is safe.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

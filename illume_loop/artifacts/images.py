@@ -1,0 +1,53 @@
+"""Images by the sha256 of their PNG. Writing one twice is the same as once, and reading one checks it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from illume_loop.artifacts.files import Root
+from illume_loop.errors import CorruptArtifactError
+
+WRITERS = 8
+"""Threads that write a batch: an fsync waits for the disk, and several waits overlap."""
+
+
+class ImageStore:
+    """PNG files at images/<first two digits>/<sha256>.png below a root."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def write_all(self, images: Sequence[Image.Image]) -> list[str]:
+        """Store images; their sha256, in order. Raises StorageFullError."""
+        with ThreadPoolExecutor(WRITERS) as pool:
+            return list(pool.map(self._write, images))
+
+    def read(self, sha256: str) -> Image.Image:
+        """An image of the store as RGB. Raises CorruptArtifactError where it is missing or damaged."""
+        return Image.open(io.BytesIO(self.read_bytes(sha256))).convert("RGB")
+
+    def read_bytes(self, sha256: str) -> bytes:
+        """The PNG itself. Raises CorruptArtifactError where it is missing or damaged."""
+        data = self._root.read(_path(sha256))
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise CorruptArtifactError(path=self._root.full(_path(sha256)), expected=sha256, found=found)
+        return data
+
+    def _write(self, image: Image.Image) -> str:
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        data = buffer.getvalue()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not self._root.exists(_path(sha256)):
+            self._root.write(_path(sha256), data)
+        return sha256
+
+
+def _path(sha256: str) -> str:
+    return f"images/{sha256[:2]}/{sha256}.png"

@@ -1,0 +1,59 @@
+"""`illume-loop config`: what is set, and by which source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from illume_loop.cli.options import AsJson, Config
+from illume_loop.cli.output import hint, print_json, print_table
+
+if TYPE_CHECKING:
+    from illume_loop.config import Settings
+
+app = typer.Typer(help="Settings: show or check them.", no_args_is_help=True)
+
+
+@app.command("show")
+def show(config: Config = None, as_json: AsJson = False) -> None:
+    """Show every setting, its value, where the value comes from, and its bounds."""
+    from illume_loop.config import load_settings
+
+    rows = settings_rows(load_settings(config))
+    if as_json:
+        print_json(rows)
+        return
+    cells = [(row["key"], str(row["value"]), row["source"], row["bounds"], row["description"]) for row in rows]
+    print_table("settings", ("key", "value", "source", "bounds", "what it is"), cells)
+
+
+@app.command("check")
+def check(config: Config = None) -> None:
+    """Check a settings file and the environment; exit 0 when both are valid."""
+    from illume_loop.config import load_settings
+    from illume_loop.domains import get_domain
+
+    get_domain(load_settings(config).run.domain)
+    hint("the settings are valid; run them with `illume-loop start" + (f" --config {config}`" if config else "`"))
+
+
+def settings_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Every setting as {key, value, source, bounds, description}."""
+    from illume_loop.config import bounds, fields
+
+    resolved = settings.resolved()
+    rows = []
+    for key, section, attribute in fields():
+        table, name = key.split(".")
+        field = section.model_fields[attribute]
+        rows.append(
+            {
+                "key": key,
+                "value": resolved[table][name],
+                "source": settings.provenance[key],
+                "bounds": bounds(field),
+                "description": field.description,
+            }
+        )
+    return rows

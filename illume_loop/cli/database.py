@@ -1,0 +1,46 @@
+"""`illume-loop db`: the schema of a run's database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_json
+
+app = typer.Typer(help="Database: bring its schema up to date, or check it.", no_args_is_help=True)
+
+
+@app.command("upgrade")
+def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
+    """Bring the database of the run to the schema of this version."""
+    from db.migrate import current, head
+    from db.migrate import upgrade as run_migrations
+
+    url = _url(run_dir)
+    before = current(url)
+    run_migrations(url)
+    print(f"schema {head()}" + (" (it was already there)" if before == head() else f" (was {before or 'empty'})"))
+
+
+@app.command("check")
+def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """Check that the database of the run has the schema of this version; exit 3 when it has not."""
+    from db.migrate import current, head
+    from illume_loop.errors import DatabaseOutdatedError
+
+    found, expected = current(_url(run_dir)), head()
+    if as_json:
+        print_json({"found": found, "expected": expected, "ok": found == expected})
+    if found != expected:
+        raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
+    if not as_json:
+        hint(f"the database is at schema {found}, as this version expects")
+
+
+def _url(run_dir: Path) -> str:
+    from illume_loop.cli.runs import settings_for
+    from illume_loop.loop.run_directory import database_url
+
+    return database_url(run_dir, settings_for(run_dir).store.database_url)

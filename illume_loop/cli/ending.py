@@ -1,0 +1,110 @@
+"""How a command ends: the one place that turns errors into one sentence on stderr and an exit code.
+
+0 done, 1 failed, 2 usage, 3 unhealthy, 4 conflict, 130 interrupted. A known error (IllumeLoopError) says what to do
+next by itself. An unexpected one gets one sentence too; its traceback goes to a file in the run directory, or in the
+temporary directory where there is no run, and is shown only with --debug.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+from typer.exceptions import TyperException
+
+from illume_loop.errors import IllumeLoopError, StorageFullError
+
+INTERRUPTED = 130
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass
+class Ending:
+    """What the command on its way wants of its ending."""
+
+    debug: bool = False
+    log_dir: Path | None = None
+
+
+ENDING = Ending()
+
+
+def run(app: typer.Typer) -> int:
+    """Run a Typer app; the exit code."""
+    try:
+        result = app(standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except TyperException as error:
+        _say(error.format_message().rstrip(".") + "." + _see_help(error))
+        return error.exit_code
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        return _end(error)
+    return result if isinstance(result, int) else 0
+
+
+def known(error: BaseException) -> IllumeLoopError | None:
+    """The IllumeLoopError that an error is or was caused by; running out of space counts as one wherever it happens."""
+    for link in _chain(error):
+        if isinstance(link, IllumeLoopError):
+            return link
+        if isinstance(link, OSError) and link.errno in _NO_SPACE:
+            return StorageFullError(path=link.filename or ENDING.log_dir or "a file")
+        # SQLite reports a full disk by its text only.
+        if type(link).__name__ == "OperationalError" and "disk is full" in str(link):
+            return StorageFullError(path=ENDING.log_dir or "the database")
+    return None
+
+
+def _end(error: Exception) -> int:
+    if ENDING.debug:
+        traceback.print_exception(error)
+    found = known(error)
+    if found is not None:
+        _say(str(found))
+        return found.exit_code
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    _say(f"unexpected {type(error).__name__}: {reason} ({_where(error)})")
+    return 1
+
+
+def _where(error: Exception) -> str:
+    if ENDING.debug:
+        return "traceback above"
+    try:
+        return f"traceback in {_write_traceback(error)}"
+    except OSError:
+        return "run again as `illume-loop --debug ...` for the traceback"
+
+
+def _write_traceback(error: Exception) -> Path:
+    directory = ENDING.log_dir
+    if directory is None or not directory.is_dir():
+        directory = Path(tempfile.gettempdir())
+    path = directory / f"error-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return path
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _see_help(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See `{context.command_path} --help`." if context is not None else ""
+
+
+def _say(sentence: str) -> None:
+    print(f"illume-loop: {sentence}", file=sys.stderr)

@@ -1,0 +1,54 @@
+"""Models and domains for the commands that need one: a version of a run, a checkpoint directory, or a shipped base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR
+
+if TYPE_CHECKING:
+    from illume_loop.domains.protocol import Domain
+    from illume_loop.models.protocol import UnifiedModel
+
+
+def open_domain(run_dir: Path) -> Domain:
+    """The domain of the run in `run_dir`, or of the settings where there is no run."""
+    from illume_loop.cli.runs import settings_for
+    from illume_loop.domains import get_domain
+
+    return get_domain(settings_for(run_dir).run.domain)
+
+
+def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
+    """(name, model). With no name: the active version of the run in `run_dir`, or the base where there is no run.
+
+    Raises NotFoundError, CorruptArtifactError, NotARunDirectoryError.
+    """
+    from illume_loop.cli.runs import settings_for
+    from illume_loop.models.registry import load_model
+    from illume_loop.runtime import prepare
+
+    settings = settings_for(run_dir)
+    shown, path = _checkpoint(name, run_dir, settings.run.base)
+    prepare(settings.runtime)
+    return shown, load_model(path, device=settings.runtime.device)
+
+
+def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:
+    from illume_loop.models.shipped import SHIPPED, shipped_base
+
+    outside = run_dir == DEFAULT_RUN_DIR and not run_dir.exists()
+    wanted = base if name is None and outside else name
+    if wanted in SHIPPED:
+        return wanted, shipped_base(wanted)
+    if wanted is not None and (outside or Path(wanted).is_dir()):
+        return wanted, Path(wanted)
+    return _of_run(wanted, run_dir)
+
+
+def _of_run(name: str | None, run_dir: Path) -> tuple[str, Path]:
+    from illume_loop.cli.runs import open_run
+
+    with open_run(run_dir) as run:
+        return run.checkpoint(name)

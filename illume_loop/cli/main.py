@@ -1,0 +1,55 @@
+"""The command `illume-loop`: puts the nouns together.
+
+Guarantee: `import illume_loop.cli` and `--help` load neither torch nor SQLAlchemy nor pydantic; each command imports
+what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli import assess, config, database, ending, evaluate, models, pretrain, rounds, sample, samples, start
+
+app = typer.Typer(
+    name="illume-loop",
+    help="A loop in which a unified multimodal model judges its own images and trains on its judgement.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("start")(start.start)
+app.add_typer(rounds.app, name="rounds")
+app.add_typer(samples.app, name="samples")
+app.add_typer(models.app, name="models")
+app.command("sample")(sample.sample)
+app.command("assess")(assess.assess)
+app.command("eval")(evaluate.evaluate)
+app.command("pretrain")(pretrain.pretrain)
+app.add_typer(config.app, name="config")
+app.add_typer(database.app, name="db")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("illume-loop"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    ending.ENDING.debug = debug
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(ending.run(app))

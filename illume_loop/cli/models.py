@@ -1,0 +1,52 @@
+"""`illume-loop models`: the model versions of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_fields, print_json, print_table
+
+app = typer.Typer(help="Model versions: list them, or show one.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """List the model versions of the run, the base first."""
+    from db.queries.models import models_table
+    from illume_loop.cli.runs import open_run
+
+    with open_run(run_dir) as run:
+        rows = models_table(run.session, run.run_id)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("name", "state", "parent", "round", "sha256")
+    cells = ([row["name"], row["state"], row["parent"], _index(row["round"]), row["sha256"][:12]] for row in rows)
+    print_table("model versions", columns, cells)
+    hint(f"next: illume-loop models show NAME --run-dir {run_dir}")
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Version, as in `models ls`.")],
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything about one model version."""
+    from db.queries.models import model_detail
+    from illume_loop.cli.runs import found, open_run
+
+    with open_run(run_dir) as run:
+        row = found("model version", name, model_detail(run.session, run.run_id, name))
+    if as_json:
+        print_json(row)
+    else:
+        print_fields(row)
+        hint(f"next: illume-loop sample PROMPT --model {name} --run-dir {run_dir}")
+
+
+def _index(round_index: int | None) -> str | None:
+    return None if round_index is None else str(round_index)

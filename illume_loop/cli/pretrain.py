@@ -1,0 +1,38 @@
+"""`illume-loop pretrain`: make a base model from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli.output import hint
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the checkpoints and the model.")],
+    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="Recipe to follow.")] = "shapes",
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage; may be repeated.")
+    ] = None,
+) -> None:
+    """Train a base model by the ILLUME recipe, or continue one that was stopped."""
+    from illume_loop.cli.ending import ENDING, INTERRUPTED
+    from illume_loop.cli.progress import open_view
+    from illume_loop.pretrain.recipe import STAGES, run_recipe
+
+    ENDING.log_dir = out
+    try:
+        with open_view() as view:
+            model = run_recipe(
+                recipe,
+                out,
+                tuple(stage) if stage else STAGES,
+                lambda name, done, total, loss: view.update(name, done, total, f"loss {loss:.3f}"),
+            )
+    except KeyboardInterrupt:
+        hint("\nillume-loop: stopped; the same command continues from the last checkpoint")
+        raise typer.Exit(INTERRUPTED) from None
+    print(model)
+    hint(f'next: illume-loop eval {model} --suite heldout   or   illume-loop sample "a red circle" --model {model}')

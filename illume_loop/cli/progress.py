@@ -1,0 +1,127 @@
+"""Live progress on stderr: bars on a terminal, plain lines elsewhere.
+
+Both show what goes on, done and total, the rate, and the time left at that rate. Sampling and assessing stream into
+each other, so several things can be under way at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from illume_loop.loop.progress import StageProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class View(Protocol):
+    """Shows how far labelled things have come."""
+
+    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` items of `label` are finished."""
+        ...
+
+    def clear(self, line: str) -> None:
+        """Everything shown so far is over; `line` takes its place."""
+        ...
+
+
+@contextmanager
+def open_view() -> Iterator[View]:
+    """The view that fits stderr."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield Lines(lambda line: print(line, file=sys.stderr, flush=True))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress)
+
+
+class RunDisplay:
+    """Tells a view what the coordinator reports; fits `illume_loop.loop.progress.Progress`."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def advanced(self, event: StageProgress) -> None:
+        """A stage of a round went on."""
+        self._view.update(f"round {event.round_index}/{event.num_rounds} {event.stage}", event.done, event.total)
+
+    def round_ended(self, index: int, state: str, reasons: Sequence[str]) -> None:
+        """A round reached a terminal state."""
+        self._view.clear(f"round {index} {state}" + (f": {'; '.join(reasons)}" if reasons else ""))
+
+
+class Bars:
+    """One live bar for each label."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Move the bar of `label`."""
+        if label not in self._tasks:
+            self._tasks[label] = self._progress.add_task(escape(label), total=total, note="")
+        self._progress.update(self._tasks[label], completed=done, total=total, note=escape(note))
+
+    def clear(self, line: str) -> None:
+        """Put `line` in the place of the bars."""
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks.clear()
+        self._progress.console.print(line, markup=False, highlight=False)
+
+
+class Lines:
+    """A line when something begins, at most every ten seconds while it runs, and when it is done."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._began: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Write a line where one is due."""
+        now = self._clock()
+        began, first = self._began.setdefault(label, (now, done))
+        last, last_done = self._last.get(label, (float("-inf"), -1))
+        if last_done == done or (now - last < SECONDS_BETWEEN_LINES and done < total):
+            return
+        self._last[label] = (now, done)
+        rate = (done - first) / (now - began) if now > began else 0.0
+        speed = f", {rate:.1f}/s" if rate else ""
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        self._write(f"{label}: {done}/{total}{speed}{left}" + (f", {note}" if note else ""))
+
+    def clear(self, line: str) -> None:
+        """Write `line`."""
+        self._write(line)
+
+
+class _Rate(TextColumn):
+    """Items per second, a dash before there is one."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("-" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")

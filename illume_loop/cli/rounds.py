@@ -1,0 +1,95 @@
+"""`illume-loop rounds`: what each round did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_fields, print_json, print_table
+
+app = typer.Typer(help="Rounds: list them, or show one.", no_args_is_help=True)
+
+COLUMNS = (
+    "round",
+    "model",
+    "held-out, %",
+    "gain, points",
+    "judge AUC",
+    "diversity",
+    "understanding, %",
+    "accepted",
+    "decision",
+)
+
+
+@app.command("ls")
+def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """List the rounds with their estimates and decisions."""
+    from db.queries.rounds import rounds_table
+    from illume_loop.cli.runs import open_run
+
+    with open_run(run_dir) as run:
+        rows = rounds_table(run.session, run.run_id)
+    if as_json:
+        print_json(rows)
+    else:
+        print_rounds(rows)
+        hint(f"next: illume-loop rounds show N --run-dir {run_dir}")
+
+
+@app.command("show")
+def show(
+    index: Annotated[int, typer.Argument(metavar="N", help="Number of the round, from 1.")],
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything about one round."""
+    from db.queries.rounds import round_detail
+    from illume_loop.cli.runs import found, open_run
+
+    with open_run(run_dir) as run:
+        row = found("round", index, round_detail(run.session, run.run_id, index))
+    if as_json:
+        print_json(row)
+    else:
+        print_fields(row)
+        hint(f"next: illume-loop samples ls --round {index} --run-dir {run_dir}")
+
+
+def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table that ends `start`: for each round a line of the parent and one of the candidate, then the reasons."""
+    print_table("rounds", COLUMNS, (cells for row in rows for cells in _cells(row)))
+    for row in rows:
+        if row["reasons"]:
+            print(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")
+
+
+def _cells(row: Mapping[str, Any]) -> Iterator[Sequence[str | None]]:
+    from illume_loop.report.numbers import gain, interval, number, percent
+
+    heldout, diversity, understanding = row["heldout"], row["diversity"], row["understanding"]
+    yield (
+        str(row["index"]),
+        row["parent"],
+        interval(heldout["parent"]),
+        "",
+        number(row["judge_auc"]),
+        number(diversity["parent"]),
+        percent(understanding["parent"]),
+        f"{row['accepted']} of {row['samples']}",
+        "",
+    )
+    yield (
+        "",
+        f"→ {row['candidate']}" if row["candidate"] else "",
+        interval(heldout["candidate"]),
+        gain(heldout["delta"]),
+        "",
+        number(diversity["candidate"]),
+        percent(understanding["candidate"]),
+        "",
+        row["decision"] or row["state"],
+    )

@@ -1,0 +1,54 @@
+"""`illume-loop sample`: draw images for one prompt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Guidance, Model, RunDir, Seed
+from illume_loop.cli.output import hint, print_json
+
+BATCH = 64
+
+
+def sample(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, for example 'a red circle'.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=10_000, help="Images to draw.")] = 1,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the PNG files.")] = Path(),
+    model: Model = None,
+    guidance: Guidance = 1.0,
+    seed: Seed = 0,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Draw PROMPT, write one PNG for each image, and say what the checker finds."""
+    from illume_loop.cli.loading import load, open_domain
+    from illume_loop.models.protocol import Sampling
+
+    domain = open_domain(run_dir)
+    wanted = domain.parse(prompt)
+    version, drawer = load(model, run_dir)
+    seeds = list(range(seed, seed + count))
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, count, BATCH):
+        chunk = seeds[start : start + BATCH]
+        drawn = drawer.decode(drawer.sample([prompt] * len(chunk), chunk, Sampling(guidance_scale=guidance)))
+        for image, image_seed in zip(drawn, chunk, strict=True):
+            path = out / f"{_slug(prompt)}-{image_seed}.png"
+            image.save(path)
+            verdict = domain.check(image, wanted)
+            rows.append({"path": str(path), "seed": image_seed, "passed": verdict.passed, "failed": verdict.failed})
+    if as_json:
+        print_json({"prompt": prompt, "model": version, "guidance_scale": guidance, "images": rows})
+        return
+    for row in rows:
+        print(f"{row['path']}  {'right' if row['passed'] else 'wrong: ' + ', '.join(row['failed'])}")
+    hint(f'next: illume-loop assess {rows[0]["path"]} "{prompt}"')
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "image"

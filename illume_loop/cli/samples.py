@@ -1,0 +1,85 @@
+"""`illume-loop samples`: what was drawn, what was said of it, and where it went."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_fields, print_json, print_table
+
+app = typer.Typer(help="Samples: list them, show one, or trace one.", no_args_is_help=True)
+
+SampleId = Annotated[int, typer.Argument(metavar="ID", help="Number of the sample, as in `samples ls`.")]
+
+
+@app.command("ls")
+def ls(
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    round_index: Annotated[int | None, typer.Option("--round", metavar="N", help="Of this round only.")] = None,
+    accepted: Annotated[
+        bool | None, typer.Option("--accepted/--rejected", help="Only those that became training rows, or did not.")
+    ] = None,
+    after: Annotated[int, typer.Option("--after", metavar="ID", help="Begin after this sample.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List samples in the order in which they were planned."""
+    from db.queries.samples import samples_page
+    from illume_loop.cli.runs import open_run
+
+    with open_run(run_dir) as run:
+        rows = samples_page(
+            run.session, run.run_id, round_index=round_index, accepted=accepted, after=after, limit=limit
+        )
+    if as_json:
+        print_json(rows)
+        return
+    print_table("samples", ("id", "round", "model", "prompt", "score", "checker", "accepted"), map(_cells, rows))
+    if len(rows) == limit:
+        hint(f"next page: illume-loop samples ls --after {rows[-1]['id']} --limit {limit} --run-dir {run_dir}")
+
+
+@app.command("show")
+def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """Show one sample with every assessment of it."""
+    from db.queries.samples import sample_detail
+    from illume_loop.cli.runs import found, open_run
+
+    with open_run(run_dir) as run:
+        row = found("sample", sample_id, sample_detail(run.session, run.run_id, sample_id))
+    if as_json:
+        print_json(row)
+    else:
+        print_fields(row)
+        hint(f"next: illume-loop samples lineage {sample_id} --run-dir {run_dir}")
+
+
+@app.command("lineage")
+def lineage(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """Show what a sample came from, and which manifests and models came from it."""
+    from db.queries import samples
+    from illume_loop.cli.runs import found, open_run
+
+    with open_run(run_dir) as run:
+        row = found("sample", sample_id, samples.lineage(run.session, run.run_id, sample_id))
+    if as_json:
+        print_json(row)
+    else:
+        print_fields(row)
+
+
+def _cells(row: dict[str, object]) -> list[str | None]:
+    from illume_loop.report.numbers import number
+
+    score = row["score"]
+    return [
+        str(row["id"]),
+        str(row["round"]),
+        str(row["model"]),
+        str(row["prompt"]),
+        number(score if isinstance(score, float) else None),
+        {True: "right", False: "wrong"}.get(bool(row["passed"])) if row["passed"] is not None else None,
+        "yes" if row["accepted"] else "no",
+    ]

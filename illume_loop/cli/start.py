@@ -1,0 +1,75 @@
+"""`illume-loop start`: run the loop, or continue it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli.ending import ENDING, INTERRUPTED
+from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
+from illume_loop.cli.output import hint
+
+
+def start(
+    config: Config = None,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", help="Rounds to run in all.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of the run.")] = None,
+    executor: Annotated[str | None, typer.Option("--executor", metavar="NAME", help="Where units run.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to continue an existing run.")] = False,
+) -> None:
+    """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
+    from illume_loop.cli.progress import RunDisplay, open_view
+    from illume_loop.config import load_settings
+    from illume_loop.loop.run_directory import stored_settings
+    from illume_loop.runtime import prepare
+
+    # A settings file stands for itself; without one, a run goes on with what it was started with.
+    stored = stored_settings(run_dir) if config is None else None
+    settings = load_settings(config, {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}, stored=stored)
+    _log_to(run_dir, settings.runtime.log_level)
+    hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
+    try:
+        with open_view() as view:
+            from illume_loop.loop.coordinator import start_run
+
+            prepare(settings.runtime)
+            outcome = start_run(settings, run_dir, progress=RunDisplay(view), rounds=rounds, fresh=fresh)
+    except KeyboardInterrupt:
+        hint(f"\nillume-loop: stopped, nothing is lost; continue with `illume-loop start --run-dir {run_dir}`")
+        raise typer.Exit(INTERRUPTED) from None
+    _summary(run_dir, outcome.page)
+
+
+def _summary(run_dir: Path, page: Path | None) -> None:
+    from db.queries.rounds import rounds_table
+    from illume_loop.cli.rounds import print_rounds
+    from illume_loop.cli.runs import open_run
+
+    with open_run(run_dir) as run:
+        print_rounds(rounds_table(run.session, run.run_id))
+    if page is not None:
+        print(f"page: {page}")
+    hint(f"next: illume-loop rounds show 1 --run-dir {run_dir}   or   illume-loop samples ls --run-dir {run_dir}")
+
+
+class _RunLog(logging.FileHandler):
+    """A log file in the run directory, opened when the first line comes after the directory has been made."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir / "run.log", encoding="utf-8", delay=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if Path(self.baseFilename).parent.is_dir():
+            super().emit(record)
+
+
+def _log_to(run_dir: Path, level: str) -> None:
+    ENDING.log_dir = run_dir
+    handler = _RunLog(run_dir)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.captureWarnings(True)

@@ -1,0 +1,299 @@
+"""Settings: what can be set, within which bounds, and which source gave each value.
+
+Sources, each overriding the one before: the defaults here (or the settings of the run that is continued), a TOML file,
+environment variables `ILLUME_<SECTION>__<KEY>`, flags of the command line. A key that nothing here knows is an error in
+every source, so a typing mistake never runs for hours with a default. Settings never change once they are loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from illume_loop.errors import SettingsError, SettingsFileError
+
+ENV_PREFIX = "ILLUME_"
+_HIDDEN = ":***@"
+_SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
+
+
+class Section(BaseModel):
+    """One table of the TOML file."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, str_strip_whitespace=True
+    )
+
+
+class RunSettings(Section):
+    """What the run is."""
+
+    name: str = Field("shapes", pattern=r"^[\w.-]{1,64}$", description="Name of the run, shown in tables and pages.")
+    domain: str = Field("shapes", pattern=r"^[\w-]{1,64}$", description="World that prompts and verdicts come from.")
+    base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, or a model directory.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice of the run follows from this number.")
+    rounds: int = Field(3, ge=1, le=1000, description="Rounds to run before the command ends.")
+    executor: Literal["inline"] = Field("inline", description="Where units run: in this process.")
+
+
+class SamplingSettings(Section):
+    """How training samples are drawn."""
+
+    prompts_per_round: int = Field(256, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
+    samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
+    guidance_scale: float = Field(
+        1.0, ge=0.0, le=20.0, description="Classifier-free guidance; 1 is none. Guided training samples compound."
+    )
+    temperature: float = Field(1.0, gt=0.0, le=10.0, description="Divides the logits of image tokens.")
+    top_k: int = Field(0, ge=0, le=65_536, description="Most likely image tokens kept at each position; 0 keeps all.")
+    batch_size: int = Field(256, ge=1, le=16_384, description="Images drawn together in one unit.")
+
+
+class AssessSettings(Section):
+    """Who judges the samples, and how."""
+
+    assessor: Literal["self", "checker", "shuffled"] = Field(
+        "self", description="Judge: the model itself, or a control (the exact checker; its own scores shuffled)."
+    )
+    reading: Literal["prompt-likelihood"] = Field(
+        "prompt-likelihood", description="What the score is: log p(prompt | image) of the assessing model."
+    )
+    batch_size: int = Field(256, ge=1, le=16_384, description="Samples assessed together in one unit.")
+
+
+class CurateSettings(Section):
+    """Which samples become training rows."""
+
+    keep_per_prompt: int = Field(2, ge=1, le=256, description="Best samples of a prompt that may be kept.")
+    drop_lowest: float = Field(0.3, ge=0.0, lt=1.0, description="Share of the kept samples, worst first, left out.")
+    margin: float = Field(
+        0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."
+    )
+    real_rows: int = Field(512, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining.")
+    self_captions: bool = Field(True, description="Whether accepted samples are also rows to read (image to text).")
+    caption_share: float = Field(0.5, ge=0.0, le=1.0, description="Share of replayed pairs used as rows to read.")
+
+
+class TrainSettings(Section):
+    """How a candidate is trained."""
+
+    objective: Literal["sft"] = Field("sft", description="Loss: supervised next-token cross-entropy.")
+    learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate.")
+    epochs: int = Field(2, ge=1, le=1000, description="Passes over the manifest.")
+    batch_size: int = Field(64, ge=1, le=16_384, description="Rows in one optimiser step.")
+    warmup_ratio: float = Field(0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
+    lora_rank: int = Field(0, ge=0, le=1024, description="Rank of LoRA adapters; 0 trains every weight.")
+    text_dropout: float = Field(
+        0.1, ge=0.0, le=1.0, description="Share of drawing rows whose prompt is dropped, which keeps guidance alive."
+    )
+    from_: Literal["base", "parent"] = Field(
+        "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."
+    )
+
+
+class GateSettings(Section):
+    """When a candidate replaces its parent."""
+
+    heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Held-out prompts that both models draw.")
+    guidance_scale: float = Field(1.0, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
+    resamples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
+    min_gain: float = Field(
+        0.0, ge=-1.0, le=1.0, description="The lower end of the gain's interval must lie above this share."
+    )
+    understanding_margin: float = Field(0.02, ge=0.0, le=1.0, description="Largest loss of understanding allowed.")
+    diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Least diversity, as a share of the base's.")
+    probe_items: int = Field(256, ge=1, le=1_000_000, description="Forced choices that measure understanding.")
+    auto_promote: bool = Field(True, description="Whether a candidate that passes becomes active at once.")
+
+
+class StoreSettings(Section):
+    """Where rows and files are kept."""
+
+    database_url: str = Field("", description="SQLAlchemy URL of the database; empty is SQLite in the run directory.")
+    artifacts_url: str = Field("", description="fsspec URL of images and checkpoints; empty is the run directory.")
+
+
+class RuntimeSettings(Section):
+    """How this machine is used; none of it changes what is computed."""
+
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 uses all cores.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+    max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    run: RunSettings = RunSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    assess: AssessSettings = AssessSettings()
+    curate: CurateSettings = CurateSettings()
+    train: TrainSettings = TrainSettings()
+    gate: GateSettings = GateSettings()
+    store: StoreSettings = StoreSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    _provenance: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _best_of_n_has_a_choice(self) -> Self:
+        if self.curate.keep_per_prompt > self.sampling.samples_per_prompt:
+            raise ValueError("curate.keep_per_prompt cannot exceed sampling.samples_per_prompt")
+        return self
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """Dotted key to the source of its value: `default`, `the run`, a file's path, a variable's name, or `flag`."""
+        return {key: self._provenance.get(key, "default") for key in field_names()}
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting as JSON, keyed as in the TOML file; a password in a URL is shown as `***`."""
+        data = self.model_dump(mode="json", by_alias=True)
+        for key, url in data["store"].items():
+            data["store"][key] = _without_password(url)
+        return data
+
+
+def load_settings(
+    path: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    stored: Mapping[str, Mapping[str, object]] | None = None,
+) -> Settings:
+    """Settings from a TOML file, the environment and flags, in rising precedence.
+
+    `overrides` maps dotted keys ("run.seed") to values; a value of None means that the flag was not given. `stored`
+    are the resolved settings of a run to be continued, in the place of the defaults. Raises SettingsFileError for a
+    file that is missing or not TOML, SettingsError for unknown keys and values out of bounds.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    environ = os.environ if environ is None else environ
+    for key, value, source in _all_values(path, overrides or {}, environ, stored or {}):
+        section, _, name = key.partition(".")
+        merged.setdefault(section, {})[name] = value
+        origin[key] = source
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError(reason="; ".join(_explain(error, origin))) from None
+    settings._provenance = origin
+    return settings
+
+
+def fields() -> Iterator[tuple[str, type[Section], str]]:
+    """Every setting as (dotted key, section class, attribute name), in the order of this file."""
+    for section, info in Settings.model_fields.items():
+        section_class = info.annotation
+        assert isinstance(section_class, type)
+        assert issubclass(section_class, Section)
+        for attribute, field in section_class.model_fields.items():
+            yield f"{section}.{field.alias or attribute}", section_class, attribute
+
+
+def field_names() -> list[str]:
+    """The dotted key of every setting."""
+    return [key for key, _, _ in fields()]
+
+
+def bounds(field: FieldInfo) -> str:
+    """What a setting may be, in words: ">= 1, <= 1000", "one of base, parent", "true or false", "text"."""
+    if get_origin(field.annotation) is Literal:
+        choices = get_args(field.annotation)
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
+    if field.annotation is bool:
+        return "true or false"
+    limits = ((sign, getattr(item, name, None)) for item in field.metadata for name, sign in _SIGNS)
+    return ", ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None) or "text"
+
+
+def _all_values(
+    path: Path | None,
+    overrides: Mapping[str, object],
+    environ: Mapping[str, str],
+    stored: Mapping[str, Mapping[str, object]],
+) -> Iterator[tuple[str, object, str]]:
+    """(dotted key, value, source) of every source, lowest precedence first."""
+    known = set(field_names())
+    yield from _checked(_stored_values(stored), known, "the run")
+    if path is not None:
+        yield from _checked(_file_values(path), known, str(path))
+    for variable, text in environ.items():
+        if variable.startswith(ENV_PREFIX):
+            key = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
+            if key not in known:
+                meant = _nearest(key, known)
+                hint = f" (did you mean '{_variable(meant)}'?)" if meant else ""
+                raise SettingsError(reason=f"unknown environment variable '{variable}'{hint}")
+            yield key, text, variable
+    given = ((key, value) for key, value in overrides.items() if value is not None)
+    yield from _checked(given, known, "flag")
+
+
+def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, object]]:
+    """What a run keeps of its settings: not how a machine is used, and no URL whose password was left out."""
+    for section, table in stored.items():
+        if section != "runtime":
+            yield from ((f"{section}.{name}", value) for name, value in table.items() if _HIDDEN not in str(value))
+
+
+def _file_values(path: Path) -> Iterator[tuple[str, object]]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsFileError(path=path, reason="it does not exist") from None
+    except OSError as error:
+        raise SettingsFileError(path=path, reason=error.strerror or str(error)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsFileError(path=path, reason=f"it is not TOML ({error})") from None
+    for section, table in tables.items():
+        if isinstance(table, dict) and section in Settings.model_fields:
+            yield from ((f"{section}.{name}", value) for name, value in table.items())
+        else:
+            yield section, table
+
+
+def _checked(values: Iterator[tuple[str, object]], known: set[str], source: str) -> Iterator[tuple[str, object, str]]:
+    for key, value in values:
+        if key not in known:
+            meant = _nearest(key, known)
+            hint = f" (did you mean '{meant}'?)" if meant else ""
+            raise SettingsError(reason=f"unknown key '{key}' in {source}{hint}")
+        yield key, value, source
+
+
+def _nearest(key: str, known: set[str]) -> str | None:
+    matches = get_close_matches(key, sorted(known), n=1, cutoff=0.8)
+    return matches[0] if matches else None
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.replace(".", "__").upper()
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if not key:
+            yield message
+        else:
+            yield f"{key} = {problem['input']!r} ({origin.get(key, 'default')}): {message[:1].lower()}{message[1:]}"
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", _HIDDEN)))

@@ -1,0 +1,87 @@
+"""What a domain offers the loop: prompts in disjoint splits, an exact checker, and reading probes.
+
+A domain knows nothing of models, of the database or of rounds. Everything it returns depends only on its
+arguments, so that a resumed run sees the same prompts as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from PIL import Image
+
+Split = Literal["train", "heldout", "probe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text to draw.
+
+    `key` names the composition, whatever the wording: two prompts with one key ask for the same picture, and a
+    key belongs to exactly one split.
+    """
+
+    text: str
+    category: str
+    key: str
+    spec: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an exact checker says of one image: the criteria that failed, in the domain's own words."""
+
+    passed: bool
+    failed: tuple[str, ...] = ()
+    found: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class RealPair:
+    """An image of the domain's world with its (possibly wrong, as on the web) caption."""
+
+    image: Image.Image
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingProbe:
+    """A forced choice: which of two captions, alike but for one attribute, belongs to the image?"""
+
+    image: Image.Image
+    true_caption: str
+    false_caption: str
+    category: str
+
+
+class Domain(Protocol):
+    """A world in which alignment can be decided exactly."""
+
+    name: str
+    categories: Sequence[str]
+
+    def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """`count` different prompts of one split, balanced over categories as far as the split has them.
+
+        The result for one `(split, seed)` is a prefix of the result for a larger `count`. Raises UsageError when
+        the split has fewer than `count` prompts.
+        """
+        ...
+
+    def parse(self, text: str) -> Prompt:
+        """Read a user's text. Raises PromptOutsideGrammarError."""
+        ...
+
+    def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
+        """Decide from the pixels alone whether `image` shows `prompt`."""
+        ...
+
+    def real_pairs(self, count: int, seed: int) -> list[RealPair]:
+        """Pairs of the world that the base model was pretrained on, with its caption noise."""
+        ...
+
+    def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
+        """Forced choices over compositions of the `probe` split."""
+        ...

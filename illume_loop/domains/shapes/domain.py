@@ -1,0 +1,132 @@
+"""The shapes world behind the Domain protocol: splits, prompts, noisy real pairs and reading probes.
+
+Guarantee: a composition (`Spec.key`) belongs to exactly one split, decided by the order of a hash of the key within its
+category; so every category has compositions in every split, and no wording of a held-out composition is a training
+prompt. Everything here depends on its arguments only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from random import Random
+
+from PIL import Image
+
+from illume_loop.domains.protocol import Prompt, ReadingProbe, RealPair, Split, Verdict
+from illume_loop.domains.shapes import checker
+from illume_loop.domains.shapes.grammar import OPENINGS, parse, words
+from illume_loop.domains.shapes.render import render
+from illume_loop.domains.shapes.spec import (
+    CATEGORIES,
+    Category,
+    Spec,
+    all_specs,
+    change_one_attribute,
+    spec_from_json,
+)
+from illume_loop.errors import UsageError
+
+HELDOUT_SHARE = 0.3
+PROBE_SHARE = 0.1
+CAPTION_NOISE = 0.6
+"""Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""
+
+
+class ShapesDomain:
+    """Two-object compositions of six shapes and eight colours; see the module docstring."""
+
+    name = "shapes"
+    categories: Sequence[str] = CATEGORIES
+
+    def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """`count` different prompts of one split; see `Domain.prompts`."""
+        queues = {category: _prompt_queue(category, split, seed) for category in CATEGORIES}
+        chosen: list[Prompt] = []
+        while len(chosen) < count and any(queues.values()):
+            chosen.extend(queue.pop() for queue in queues.values() if queue)
+        if len(chosen) < count:
+            raise UsageError(f"the split '{split}' has {len(chosen)} prompts, {count} were asked for; ask for fewer")
+        return chosen[:count]
+
+    def parse(self, text: str) -> Prompt:
+        """Read a user's text; see `Domain.parse`."""
+        return _prompt(parse(text), text)
+
+    def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
+        """Decide from pixels; see `Domain.check`."""
+        return checker.check(image, spec_from_json(prompt.spec))
+
+    def real_pairs(self, count: int, seed: int) -> list[RealPair]:
+        """Images of training compositions with captions of training compositions, CAPTION_NOISE of them wrong."""
+        rng = _rng("real", seed)
+        train = {category: _specs(category, "train") for category in CATEGORIES}
+        pairs = []
+        for _ in range(count):
+            spec = rng.choice(train[rng.choice(CATEGORIES)])
+            caption = spec
+            if rng.random() < CAPTION_NOISE:
+                while caption == spec or split_of(caption) != "train":
+                    caption, _ = change_one_attribute(spec, rng)
+            pairs.append(RealPair(render(spec, rng), words(caption, rng.choice(OPENINGS))))
+        return pairs
+
+    def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
+        """Clean captions of probe compositions against the same with one attribute changed."""
+        rng = _rng("probe", seed)
+        probes = []
+        for index in range(count):
+            spec = rng.choice(_specs(CATEGORIES[index % len(CATEGORIES)], "probe"))
+            other, _ = change_one_attribute(spec, rng)
+            opening = rng.choice(OPENINGS)
+            probes.append(ReadingProbe(render(spec, rng), words(spec, opening), words(other, opening), spec.category))
+        return probes
+
+
+def split_of(spec: Spec) -> Split:
+    """The one split that a composition belongs to."""
+    return _split_by_key(spec.category)[spec.key]
+
+
+def noisy(spec: Spec, share: float, rng: Random) -> Spec:
+    """`spec` itself, or with probability `share` a spec with one attribute changed."""
+    return change_one_attribute(spec, rng)[0] if rng.random() < share else spec
+
+
+@cache
+def _split_by_key(category: Category) -> dict[str, Split]:
+    keys = sorted({spec.key for spec in all_specs(category)}, key=lambda key: hashlib.sha256(key.encode()).digest())
+    num_heldout = max(1, round(HELDOUT_SHARE * len(keys)))
+    num_probe = max(1, round(PROBE_SHARE * len(keys)))
+
+    def split(rank: int) -> Split:
+        return "heldout" if rank < num_heldout else "probe" if rank < num_heldout + num_probe else "train"
+
+    return {key: split(rank) for rank, key in enumerate(keys)}
+
+
+@cache
+def _specs(category: Category, split: Split) -> tuple[Spec, ...]:
+    return tuple(spec for spec in all_specs(category) if split_of(spec) == split)
+
+
+def _prompt_queue(category: Category, split: Split, seed: int) -> list[Prompt]:
+    """All prompts of a category in random order, to be popped from the end."""
+    found = list(_wordings(category, split))
+    _rng(f"prompts/{category}/{split}", seed).shuffle(found)
+    return found
+
+
+def _wordings(category: Category, split: Split) -> Iterator[Prompt]:
+    for spec in _specs(category, split):
+        for opening in OPENINGS:
+            yield _prompt(spec, words(spec, opening))
+
+
+def _prompt(spec: Spec, text: str) -> Prompt:
+    return Prompt(text=text, category=spec.category, key=spec.key, spec=spec.to_json())
+
+
+def _rng(purpose: str, seed: int) -> Random:
+    return Random(f"shapes/{purpose}/{seed}")

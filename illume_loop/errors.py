@@ -1,0 +1,153 @@
+"""Everything that illume-loop refuses to do, as one small tree.
+
+The docstring of a class is its message: a `str.format` template filled from the keyword fields given when it is
+raised, so `str(error)` is always one clear sentence that says what to do next. A single positional argument replaces
+the template. Errors survive pickling, because they cross process borders. `exit_code` is what the command line ends
+with: 1 failed, 2 usage, 3 unhealthy, 4 conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class IllumeLoopError(Exception):
+    """illume-loop failed; run the command again with --debug to see why."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, /, **fields: object) -> None:
+        self.fields: Mapping[str, object] = dict(fields)
+        self._given = message
+        super().__init__(message if message is not None else self._template().format_map(_Fields(fields)))
+
+    @classmethod
+    def _template(cls) -> str:
+        return " ".join((cls.__doc__ or cls.__name__).split())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self._given, dict(self.fields))
+
+
+class _Fields(dict[str, object]):
+    """A field left out reads as unknown: the error on its way matters more than its wording."""
+
+    def __missing__(self, key: str) -> str:
+        return "(unknown)"
+
+
+def _rebuild(kind: type[IllumeLoopError], message: str | None, fields: dict[str, object]) -> IllumeLoopError:
+    return kind(message, **fields)
+
+
+# --- usage: the request cannot be meant as it stands -------------------------------------------------------------
+
+
+class UsageError(IllumeLoopError):
+    """The command cannot be carried out as it was given; see `illume-loop --help`."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """The settings are not valid: {reason}; `illume-loop config show` lists every setting with its bounds."""
+
+
+class SettingsFileError(SettingsError):
+    """Cannot read the settings file {path}: {reason}; give --config an existing TOML file."""
+
+
+class PromptOutsideGrammarError(UsageError):
+    """Cannot read the prompt '{text}': {hint}."""
+
+
+class UnreadableImageError(UsageError):
+    """Cannot read {path} as an image: {reason}; give a PNG or JPEG file."""
+
+
+class NotARunDirectoryError(UsageError):
+    """{path} is not a run directory: name one with --run-dir, or begin one there with `illume-loop start`."""
+
+
+class NotFoundError(UsageError):
+    """There is no {kind} '{name}'; check the name, or list what there is with `ls` of its noun."""
+
+
+class MissingExtraError(UsageError):
+    """{feature} needs packages that are not installed; install them with `pip install 'illume-loop[{extra}]'`."""
+
+
+# --- unhealthy: what the request needs is broken -----------------------------------------------------------------
+
+
+class UnhealthyError(IllumeLoopError):
+    """Something that illume-loop depends on is not in order."""
+
+    exit_code = 3
+
+
+class CorruptArtifactError(UnhealthyError):
+    """{path} is damaged: expected {expected}, found {found}; restore the file from a copy, nothing else was changed."""
+
+
+class DatabaseOutdatedError(UnhealthyError):
+    """The database is at schema {found} and this version needs {expected}; run `illume-loop db upgrade`."""
+
+
+class DatabaseUnreachableError(UnhealthyError):
+    """Cannot reach the database at {url}: {reason}; check that it runs and that store.database_url is right."""
+
+
+class StorageFullError(UnhealthyError):
+    """No space left to write {path}; free some and run the same command again, it continues where it stopped."""
+
+
+# --- conflict: the request is clear, and contradicts what is there -----------------------------------------------
+
+
+class ConflictError(IllumeLoopError):
+    """The command contradicts what is already there."""
+
+    exit_code = 4
+
+
+class RunExistsError(ConflictError):
+    """{path} already holds a run, and --fresh never deletes one: name another directory with --run-dir, or leave
+    out --fresh to continue it."""
+
+
+class RunLockedError(ConflictError):
+    """Another process (pid {pid}) is working on the run in {path}; wait for it or stop it, then run this again."""
+
+
+class SettingsChangedError(ConflictError):
+    """The run in {path} was started with other settings ({names}); leave them as they were to continue it, or start
+    another run with --run-dir."""
+
+
+class DuplicateKeyError(ConflictError):
+    """There already is a {kind} with the key {key}."""
+
+
+class LostLeaseError(ConflictError):
+    """The lease on unit {unit} went to another worker, so this result is dropped; the other one will deliver it."""
+
+
+class IllegalTransitionError(ConflictError):
+    """A {kind} cannot go from {current} to {target}."""
+
+
+# --- failed: it was tried ----------------------------------------------------------------------------------------
+
+
+class RoundFailedError(IllumeLoopError):
+    """Round {index} failed: {reason} The same command again goes on with the next round."""
+
+
+class UnitDeadError(IllumeLoopError):
+    """The unit {unit} failed {attempts} times and was given up: {reason}."""
+
+
+class TrainingDivergedError(IllumeLoopError):
+    """The training's loss became {loss}; lower train.learning_rate. The parent model is untouched."""

@@ -1,0 +1,77 @@
+"""Intervals and agreement, in plain NumPy. Every function is deterministic: resampling takes a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from scipy.stats import rankdata
+
+RESAMPLES_AT_ONCE = 256
+"""Keeps the index matrix of the bootstrap small, whatever the number of resamples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence interval, over `n` items."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Interval:
+    """The share of true outcomes with Wilson's score interval, which stays within 0..1 (Wilson 1927).
+
+    Raises ValueError for no outcomes.
+    """
+    n = len(outcomes)
+    if n == 0:
+        raise ValueError("a proportion needs at least one outcome")
+    share = sum(outcomes) / n
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Interval(share, max(0.0, float(center - half_width)), min(1.0, float(center + half_width)), n)
+
+
+def paired_bootstrap(
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The mean of `after - before` with its percentile interval, resampling pairs (Efron and Tibshirani 1993, ch. 13).
+
+    Raises ValueError for sequences that cannot be paired.
+    """
+    if len(before) != len(after) or len(before) == 0:
+        raise ValueError(f"{len(before)} outcomes cannot be paired with {len(after)}")
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, RESAMPLES_AT_ONCE):
+        stop = min(start + RESAMPLES_AT_ONCE, resamples)
+        picks = generator.integers(0, len(differences), size=(stop - start, len(differences)))
+        means[start:stop] = differences[picks].mean(axis=1)
+    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(float(differences.mean()), float(low), float(high), len(differences))
+
+
+def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Probability that a positive scores higher than a negative, ties counting half; None without both kinds."""
+    positive = np.asarray(labels, dtype=bool)
+    if len(scores) != len(positive):
+        raise ValueError(f"{len(scores)} scores for {len(positive)} labels")
+    num_positive = int(positive.sum())
+    num_negative = len(positive) - num_positive
+    if num_positive == 0 or num_negative == 0:
+        return None
+    ranks = rankdata(np.asarray(scores, dtype=np.float64))
+    wins = float(ranks[positive].sum()) - num_positive * (num_positive + 1) / 2
+    return wins / (num_positive * num_negative)

@@ -1,0 +1,83 @@
+"""What a model is measured by: alignment of what it draws, understanding of what it reads, diversity of its draws.
+
+Every suite depends on its arguments only, so that a parent and a candidate are compared on the same prompts with the
+same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+from illume_loop.domains.protocol import Domain, Prompt, Verdict
+from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel
+
+OnItems = Callable[[int, int], None]
+"""Called with (items done, items in all)."""
+
+
+class Drawn:
+    """Held-out draws of one model: image, ids and the checker's verdict for each prompt."""
+
+    def __init__(self, images: list[Image.Image], image_ids_BL: ImageIds, verdicts: list[Verdict]) -> None:
+        self.images, self.image_ids_BL, self.verdicts = images, image_ids_BL, verdicts
+
+    @property
+    def passed(self) -> list[bool]:
+        """Whether the checker accepts each image."""
+        return [verdict.passed for verdict in self.verdicts]
+
+
+def alignment(
+    model: UnifiedModel,
+    domain: Domain,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    batch_size: int,
+    on_items: OnItems = lambda *_: None,
+) -> Drawn:
+    """Draw one image for each prompt and let the checker decide."""
+    images: list[Image.Image] = []
+    ids: list[ImageIds] = []
+    for start in range(0, len(prompts), batch_size):
+        chunk = slice(start, start + batch_size)
+        drawn = model.sample([prompt.text for prompt in prompts[chunk]], seeds[chunk], sampling)
+        images.extend(model.decode(drawn))
+        ids.append(drawn)
+        on_items(len(images), len(prompts))
+    verdicts = [domain.check(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    return Drawn(images, np.concatenate(ids), verdicts)
+
+
+def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, batch_size: int = 256) -> list[bool]:
+    """Forced choices: is the true caption more probable, given the image, than one with one attribute changed?"""
+    probes = domain.reading_probes(count, seed)
+    right: list[bool] = []
+    for start in range(0, count, batch_size):
+        chunk = probes[start : start + batch_size]
+        images = [probe.image for probe in chunk]
+        true = model.log_likelihood(images, [probe.true_caption for probe in chunk])
+        false = model.log_likelihood(images, [probe.false_caption for probe in chunk])
+        right.extend(bool(better) for better in true > false)
+    return right
+
+
+def prompt_diversity(
+    model: UnifiedModel, prompts: Sequence[str], seeds_PS: Sequence[Sequence[int]], sampling: Sampling
+) -> float:
+    """Mean over prompts of `ids_diversity`, with one image for each seed of a prompt; in [0, 1]."""
+    texts = [prompt for prompt, seeds in zip(prompts, seeds_PS, strict=True) for _ in seeds]
+    flat = [seed for seeds in seeds_PS for seed in seeds]
+    ids_BL = model.sample(texts, flat, sampling)
+    bounds = np.cumsum([len(seeds) for seeds in seeds_PS])[:-1]
+    return float(np.mean([ids_diversity(ids_SL) for ids_SL in np.split(ids_BL, bounds)]))
+
+
+def ids_diversity(image_ids_SL: ImageIds) -> float:
+    """Mean share of positions at which two samples of one prompt differ, over all pairs of the S samples."""
+    pairs = combinations(range(len(image_ids_SL)), 2)
+    return float(np.mean([np.mean(image_ids_SL[a] != image_ids_SL[b]) for a, b in pairs]))

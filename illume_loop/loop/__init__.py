@@ -1,0 +1,1 @@
+"""The round: states, plan, reconciliation, units, curation, gate, and the coordinator that turns them."""

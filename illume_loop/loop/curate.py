@@ -1,0 +1,67 @@
+"""Which samples a round accepts: best-of-n rejection sampling. Pure.
+
+Per prompt the best `keep_per_prompt` are kept, fewer where the gap to the best rejected one is below `margin`; then the
+lowest share of all that were kept is dropped. Samples without a score (abstained, failed) are never kept, and never
+count as low. Equal scores share one fate in the second step, so that a judge of few values (the checker) does not lose
+samples by the order of their names; in the first step the lower sample index wins, because the limit must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from random import Random
+
+from illume_loop.config import CurateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A sample under its natural key in the round; score None means that the assessor gave none."""
+
+    position: int
+    sample_index: int
+    score: float | None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(prompt position, sample index)."""
+        return self.position, self.sample_index
+
+
+def accept(samples: Sequence[Scored], settings: CurateSettings, floor: float | None = None) -> list[tuple[int, int]]:
+    """The keys of the accepted samples, in order. Scores below `floor` are never accepted."""
+    usable = sorted((s for s in samples if s.score is not None and s.score == s.score), key=lambda s: s.key)
+    kept: list[tuple[float, tuple[int, int]]] = []
+    for _, of_prompt in groupby(usable, key=lambda s: s.position):
+        kept += _best([(s.score or 0.0, s.key) for s in of_prompt], settings.keep_per_prompt, settings.margin)
+    if floor is not None:
+        kept = [(score, key) for score, key in kept if score >= floor]
+    return sorted(key for _, key in _without_lowest(kept, settings.drop_lowest))
+
+
+def shuffled(scores: Mapping[tuple[int, int], float], seed: int) -> dict[tuple[int, int], float]:
+    """The same scores dealt out anew over the same samples: a judge that knows nothing, with a judge's distribution."""
+    keys = sorted(scores)
+    values = [scores[key] for key in keys]
+    Random(seed).shuffle(values)
+    return dict(zip(keys, values, strict=True))
+
+
+def _best(
+    scored: Sequence[tuple[float, tuple[int, int]]], limit: int, margin: float
+) -> list[tuple[float, tuple[int, int]]]:
+    ranked = sorted(scored, key=lambda item: (-item[0], item[1]))
+    count = min(limit, len(ranked))
+    while 0 < count < len(ranked) and ranked[count - 1][0] - ranked[count][0] < margin:
+        count -= 1
+    return ranked[:count]
+
+
+def _without_lowest(kept: list[tuple[float, tuple[int, int]]], share: float) -> list[tuple[float, tuple[int, int]]]:
+    num_dropped = int(share * len(kept))
+    if num_dropped == 0:
+        return kept
+    lowest_kept = sorted(score for score, _ in kept)[num_dropped]
+    return [(score, key) for score, key in kept if score >= lowest_kept]

@@ -1,0 +1,112 @@
+"""The rows of a manifest: from accepted samples and replayed real pairs to canonical lines, and to what trains.
+
+The lines name samples by their natural key (round, prompt, sample index) and by the hash of their image-token ids,
+never by ids of the database, paths or times: equal runs have equal lines, and equal manifests have equal hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from db.queries.curation import ExampleRow, SampleRow
+from db.writes.manifests import NewExample
+from illume_loop.config import CurateSettings
+from illume_loop.domains.protocol import RealPair
+from illume_loop.models.protocol import ImageIds
+from illume_loop.train.rows import DrawRow, ReadRow, TrainingRow
+
+ENCODE_BATCH = 256
+Encode = Callable[[Sequence[Image.Image]], ImageIds]
+
+
+def manifest_rows(
+    accepted: Sequence[SampleRow], pairs: Sequence[RealPair], settings: CurateSettings
+) -> list[ExampleRow]:
+    """All rows of a manifest: accepted samples to draw and to read, then replayed pairs to read and to draw."""
+    rows = [ExampleRow("draw", sample.text, None, sample) for sample in accepted]
+    if settings.self_captions:
+        rows += [ExampleRow("read", sample.text, None, sample) for sample in accepted]
+    num_read = round(settings.caption_share * len(pairs))
+    return rows + [
+        ExampleRow("read" if index < num_read else "draw", pair.caption, index, None)
+        for index, pair in enumerate(pairs)
+    ]
+
+
+def manifest_sha256(rows: Sequence[ExampleRow]) -> str:
+    """The hash over the canonical JSON lines of all rows, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        line = json.dumps(_canonical(row), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def new_examples(rows: Sequence[ExampleRow]) -> list[NewExample]:
+    """The rows as the database takes them."""
+    return [
+        NewExample(row.kind, row.text, real_index=row.real_index)
+        if row.sample is None
+        else NewExample(
+            row.kind, row.text, row.sample.sample_id, row.sample.prompt_id, ids_sha256(row.sample.image_ids)
+        )
+        for row in rows
+    ]
+
+
+def training_rows(
+    rows: Sequence[ExampleRow],
+    pairs: Sequence[RealPair],
+    encode: Encode,
+    read_image: Callable[[str], Image.Image],
+) -> list[TrainingRow]:
+    """The rows with their images and ids, in order. `encode` gives the ids of real images that are to be drawn."""
+    to_encode = [row.real_index for row in rows if row.kind == "draw" and row.real_index is not None]
+    real_ids = _encode_all([pairs[index].image for index in to_encode], encode)
+    ids_of_pair = dict(zip(to_encode, real_ids, strict=True))
+    return [_training_row(row, pairs, ids_of_pair, read_image) for row in rows]
+
+
+def ids_sha256(image_ids_L: NDArray[np.int32]) -> str:
+    """The hash of image-token ids, whatever width they are stored in."""
+    return hashlib.sha256(image_ids_L.astype("<i4").tobytes()).hexdigest()
+
+
+def _training_row(
+    row: ExampleRow,
+    pairs: Sequence[RealPair],
+    ids_of_pair: dict[int, NDArray[np.int32]],
+    read_image: Callable[[str], Image.Image],
+) -> TrainingRow:
+    if row.sample is not None:
+        if row.kind == "draw":
+            return DrawRow(row.text, row.sample.image_ids)
+        return ReadRow(read_image(row.sample.image_sha256), row.text)
+    assert row.real_index is not None, "the database has a check for it"
+    if row.kind == "draw":
+        return DrawRow(row.text, ids_of_pair[row.real_index])
+    return ReadRow(pairs[row.real_index].image, row.text)
+
+
+def _encode_all(images: Sequence[Image.Image], encode: Encode) -> list[NDArray[np.int32]]:
+    batches = (images[start : start + ENCODE_BATCH] for start in range(0, len(images), ENCODE_BATCH))
+    return [ids_L for batch in batches for ids_L in encode(batch)]
+
+
+def _canonical(row: ExampleRow) -> dict[str, object]:
+    line: dict[str, object] = {"kind": row.kind, "text": row.text}
+    if row.sample is None:
+        return line | {"real": row.real_index}
+    sample = row.sample
+    return line | {
+        "round": sample.round_index,
+        "prompt": sample.prompt_key,
+        "sample": sample.sample_index,
+        "ids_sha256": ids_sha256(sample.image_ids),
+    }

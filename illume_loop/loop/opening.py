@@ -1,0 +1,125 @@
+"""Opening a run to work on it: the database at its schema, the run's row, its base imported, its settings unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from db import migrate
+from db.models import Run
+from db.sessions import open_engine, transaction
+from db.writes.runs import add_event, add_run, find_run
+from db.writes.units import take_back_leases
+from db.writes.versions import add_version
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.config import Settings
+from illume_loop.domains import get_domain
+from illume_loop.domains.protocol import Domain
+from illume_loop.errors import NotFoundError, SettingsChangedError
+from illume_loop.loop.measures import SUITES, measure_plan
+from illume_loop.loop.plan import round_prompts
+from illume_loop.loop.run_directory import RunDirectory, mark, open_stores, run_database_url
+from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
+from illume_loop.models.shipped import SHIPPED, shipped_base
+
+MAY_CHANGE = ("run.name", "run.rounds", "run.executor", "store.", "runtime.")
+"""Settings that change nothing that is computed."""
+
+
+@contextmanager
+def open_workbench(settings: Settings, directory: RunDirectory, toolbox: Toolbox) -> Iterator[Workbench]:
+    """Everything that the units of a run need; the run is made where it is new.
+
+    Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
+    """
+    domain = get_domain(settings.run.domain)
+    _refuse_unmeetable(settings, domain)
+    url = run_database_url(directory.path, settings.store.database_url)
+    migrate.upgrade(url)
+    engine = open_engine(url)
+    try:
+        images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)
+        run_id = _open_run(engine, settings, directory, checkpoints)
+        yield Workbench(
+            engine=engine,
+            run_id=run_id,
+            settings=settings,
+            domain=domain,
+            images=images,
+            checkpoints=checkpoints,
+            models=ModelShelf(checkpoints, toolbox, settings.runtime.device),
+            toolbox=toolbox,
+            scratch=directory.scratch,
+        )
+    finally:
+        engine.dispose()
+
+
+def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Dotted names of the settings that differ and matter to what is computed."""
+    old, new = _flat(before), _flat(after)
+    return sorted(
+        name for name in old.keys() | new.keys() if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE)
+    )
+
+
+def _refuse_unmeetable(settings: Settings, domain: Domain) -> None:
+    """Ask the domain for all kinds of prompts now: better to hear "too few" before the first hour than after it."""
+    round_prompts(domain, settings, 1)
+    for suite in SUITES:
+        measure_plan(suite, domain, settings)
+
+
+def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore) -> int:
+    with transaction(engine) as session:
+        run = find_run(session, directory.key)
+        if run is not None:
+            changed = changed_settings(run.settings, settings.resolved())
+            if changed:
+                raise SettingsChangedError(path=directory.path, names=", ".join(changed))
+            _take_over(session, run)
+            return run.id
+    base = checkpoints.publish(_base_path(settings.run.base))
+    mark(directory, settings.resolved())
+    with transaction(engine) as session:
+        run = add_run(
+            session,
+            key=directory.key,
+            name=settings.run.name,
+            seed=settings.run.seed,
+            settings=settings.resolved(),
+            at=utc_now(),
+        )
+        add_version(
+            session,
+            run.id,
+            parent_id=None,
+            state="active",
+            sha256=base.sha256,
+            num_bytes=base.num_bytes,
+            origin=settings.run.base,
+            at=utc_now(),
+        )
+        add_event(session, run.id, "started", f"run started from {settings.run.base}", at=utc_now())
+        return run.id
+
+
+def _take_over(session: Session, run: Run) -> None:
+    num_units = take_back_leases(session, run.id)
+    add_event(session, run.id, "resumed", f"run resumed, {num_units} units taken back", at=utc_now())
+
+
+def _base_path(base: str) -> Path:
+    path = shipped_base(base) if base in SHIPPED else Path(base)
+    if not path.is_dir():
+        raise NotFoundError(kind="base model", name=base)
+    return path
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, object]:
+    return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}

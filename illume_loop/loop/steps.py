@@ -1,0 +1,161 @@
+"""What each step of the reconciler does to the database. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db.models import Round
+from db.queries import progress as reads
+from db.queries.curation import SampleRow, accepted_before, samples_of_round, scores_of_round
+from db.queries.evaluations import find_evaluation
+from db.queries.progress import UnitRow
+from db.writes.manifests import add_manifest
+from db.writes.rounds import add_decision, add_round, move_round
+from db.writes.runs import add_event, ensure_prompts
+from db.writes.units import NewUnit, add_units
+from db.writes.versions import promote_version, reject_version
+from illume_loop.errors import IllegalTransitionError, UnitDeadError
+from illume_loop.evals.statistics import auc
+from illume_loop.loop.curate import Scored, accept, shuffled
+from illume_loop.loop.gate import Measured, judge
+from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
+from illume_loop.loop.measures import SUITES, measure_plan
+from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
+from illume_loop.loop.states import RoundState, transition
+from illume_loop.loop.units import new_prompts, real_seed
+from illume_loop.loop.workbench import Workbench
+
+CHECKER_PASSES = 1.0
+"""The checker as assessor accepts nothing that fails, however few pass."""
+
+
+def plan_round(bench: Workbench, session: Session, index: int) -> None:
+    """Begin a round: its parent is the version that is active now, its prompts and units are fixed from here on."""
+    settings = bench.settings
+    parent = reads.active_version(session, bench.run_id)
+    assert parent is not None, "the base was imported before the first round, and one version is always active"
+    prompts = new_prompts("train", round_prompts(bench.domain, settings, index))
+    prompt_ids = ensure_prompts(session, bench.run_id, prompts)
+    round_ = add_round(
+        session, bench.run_id, index, parent_version_id=parent.id, prompt_ids=prompt_ids, at=bench.clock()
+    )
+    add_units(session, round_.id, sampling_units(settings.sampling, settings.assess.batch_size))
+    _note(bench, session, round_, "planned", f"round {index} planned, drawing with {parent.name}")
+
+
+def move(bench: Workbench, session: Session, round_: Round, target: RoundState, **values: Any) -> None:
+    """Move a round. Raises IllegalTransitionError, also where someone else has moved it."""
+    step = transition(RoundState(round_.state), target, bench.clock())
+    if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
+        raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
+    _note(bench, session, round_, "moved", f"round {round_.index} is {target.value}")
+
+
+def give_up(bench: Workbench, session: Session, round_: Round, unit: UnitRow) -> None:
+    """Fail a round because of a dead unit."""
+    error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=unit.error)
+    move(bench, session, round_, RoundState.FAILED, error=str(error))
+
+
+def curate(bench: Workbench, session: Session, round_: Round) -> None:
+    """Accept samples, write the manifest over all that was ever accepted, and plan the training."""
+    settings = bench.settings
+    samples = samples_of_round(session, round_.id)
+    scores = _scores(bench, session, round_, samples)
+    scored = [Scored(s.position, s.sample_index, scores.get((s.position, s.sample_index))) for s in samples]
+    floor = CHECKER_PASSES if settings.assess.assessor == "checker" else None
+    keys = set(accept(scored, settings.curate, floor))
+    accepted = [sample for sample in samples if (sample.position, sample.sample_index) in keys]
+    union = accepted_before(session, bench.run_id, round_.index) + accepted
+    values = {"num_accepted": len(accepted), "judge_auc": _judge_auc(session, round_, samples, scores)}
+    if not union:
+        reason = "no sample was accepted in this or an earlier round; lower curate.margin or raise samples_per_prompt"
+        move(bench, session, round_, RoundState.FAILED, error=reason, **values)
+        return
+    pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
+    rows = manifest_rows(union, pairs, settings.curate)
+    add_manifest(session, round_.id, manifest_sha256(rows), new_examples(rows), at=bench.clock())
+    add_units(session, round_.id, [NewUnit("train", "train", {})])
+    move(bench, session, round_, RoundState.TRAINING, **values)
+
+
+def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
+    """Plan the measurements of candidate, parent and base that are not stored yet."""
+    assert round_.candidate_version_id is not None, "the train unit is done"
+    versions = {round_.candidate_version_id, round_.parent_version_id, reads.base_version(session, bench.run_id).id}
+    units = []
+    for suite in SUITES:
+        plan = measure_plan(suite, bench.domain, bench.settings)
+        for version_id in sorted(versions):
+            if find_evaluation(session, version_id, suite, plan.sha256) is None:
+                name = reads.version_of(session, version_id).name
+                payload = {"suite": suite, "version_id": version_id, "count": plan.count}
+                units.append(NewUnit("evaluate", f"evaluate/{suite}/{name}", payload))
+    add_units(session, round_.id, units)
+    move(bench, session, round_, RoundState.GATING)
+
+
+def decide(bench: Workbench, session: Session, round_: Round) -> None:
+    """Promote or reject the candidate, with reasons."""
+    assert round_.candidate_version_id is not None, "the train unit is done"
+    settings = bench.settings
+    judgement = judge(
+        _measured(bench, session, reads.base_version(session, bench.run_id).id),
+        _measured(bench, session, round_.parent_version_id),
+        _measured(bench, session, round_.candidate_version_id),
+        settings.gate,
+        derived_seed("gate", settings.run.seed, round_.index),
+    )
+    reasons = judgement.reasons
+    promoted = judgement.passed and settings.gate.auto_promote
+    if judgement.passed and not promoted:
+        reasons = [*reasons, "the gate would promote it, but gate.auto_promote is off"]
+    if promoted:
+        promote_version(session, bench.run_id, round_.candidate_version_id)
+    elif not judgement.passed:
+        reject_version(session, round_.candidate_version_id)
+    target = RoundState.PROMOTED if promoted else RoundState.REJECTED
+    add_decision(
+        session, round_.id, decision=target.value, reasons=reasons, numbers=judgement.numbers, at=bench.clock()
+    )
+    move(bench, session, round_, target)
+
+
+def _scores(
+    bench: Workbench, session: Session, round_: Round, samples: Sequence[SampleRow]
+) -> dict[tuple[int, int], float]:
+    """Scores of the configured assessor by natural key; those of the control `shuffled` are the self's, dealt anew."""
+    assessor = bench.settings.assess.assessor
+    by_id = scores_of_round(session, round_.id, "checker" if assessor == "checker" else "self")
+    scores = {(s.position, s.sample_index): by_id[s.sample_id] for s in samples if s.sample_id in by_id}
+    if assessor == "shuffled":
+        return shuffled(scores, derived_seed("shuffle", bench.settings.run.seed, round_.index))
+    return scores
+
+
+def _judge_auc(
+    session: Session, round_: Round, samples: Sequence[SampleRow], scores: dict[tuple[int, int], float]
+) -> float | None:
+    """How well the assessor's scores tell the samples that the checker passes from the others."""
+    passed = reads.verdicts(session, round_.id)
+    judged = [s for s in samples if s.sample_id in passed and (s.position, s.sample_index) in scores]
+    return auc([scores[s.position, s.sample_index] for s in judged], [passed[s.sample_id] for s in judged])
+
+
+def _measured(bench: Workbench, session: Session, version_id: int) -> Measured:
+    found = {}
+    for suite in SUITES:
+        sha256 = measure_plan(suite, bench.domain, bench.settings).sha256
+        found[suite] = find_evaluation(session, version_id, suite, sha256)
+    heldout, understanding, diversity = (found[suite] for suite in ("heldout", "understanding", "diversity"))
+    assert heldout is not None, "the evaluate units are done"
+    assert understanding is not None
+    assert diversity is not None
+    return Measured(heldout.passed, understanding.value, diversity.value)
+
+
+def _note(bench: Workbench, session: Session, round_: Round, kind: str, message: str) -> None:
+    add_event(session, bench.run_id, kind, message, at=bench.clock(), round_id=round_.id)

@@ -1,0 +1,189 @@
+"""The unit functions: each does the work of one unit and returns its effect on the database.
+
+Guarantee: a unit reads the database, computes, and writes artifacts (which are content-addressed, so twice is once);
+rows are written only by the effect it returns, in one transaction with the unit's completion. A unit that is killed
+leaves nothing behind that its next attempt could stumble over.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from uuid import uuid4
+
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from db.queries import progress as reads
+from db.queries.curation import examples_of
+from db.queries.progress import DrawnRow, PromptRow
+from db.sessions import transaction
+from db.writes.evaluations import NewItem, add_evaluation
+from db.writes.rounds import set_candidate
+from db.writes.runs import NewPrompt, ensure_prompts
+from db.writes.samples import NewAssessment, NewSample, add_assessments, add_samples
+from db.writes.units import Lease
+from db.writes.versions import add_version
+from illume_loop.assess.readings import score_batch
+from illume_loop.domains.protocol import Prompt, Split
+from illume_loop.errors import CorruptArtifactError
+from illume_loop.loop.manifest import manifest_sha256, training_rows
+from illume_loop.loop.measures import measure, measure_plan
+from illume_loop.loop.plan import derived_seed, sample_seed
+from illume_loop.loop.workbench import Workbench
+from illume_loop.models.protocol import Sampling
+
+Effect = Callable[[Session], None]
+OnItems = Callable[[int, int], None]
+
+
+def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
+    """Draw the rows of a unit with the round's parent and store their images."""
+    settings = bench.settings.sampling
+    with transaction(bench.engine) as session:
+        round_ = reads.round_of(session, lease.round_id)
+        parent = reads.version_of(session, round_.parent_version_id)
+        rows = _rows(session, lease, settings.samples_per_prompt)
+    model = bench.models.take(parent.sha256)
+    seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
+    sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k)
+    ids_BL = model.sample([prompt.text for prompt, _ in rows], seeds, sampling)
+    images = model.decode(ids_BL)
+    names = bench.images.write_all(images)
+    bench.fresh_images.update(zip(names, images, strict=True))
+    drawn = [
+        NewSample(prompt.id, index, seed, ids_L, name)
+        for (prompt, index), seed, ids_L, name in zip(rows, seeds, ids_BL, names, strict=True)
+    ]
+    return lambda session: add_samples(session, lease.round_id, parent.id, drawn, at=bench.clock())
+
+
+def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
+    """Judge the rows of a unit: always by the checker, and by the model itself unless the checker is the assessor."""
+    with transaction(bench.engine) as session:
+        parent = reads.version_of(session, reads.round_of(session, lease.round_id).parent_version_id)
+        drawn = _drawn_rows(session, lease, bench.settings.sampling.samples_per_prompt)
+    images = [bench.take_image(row.image_sha256) for row in drawn]
+    assessments = [_check(bench, row, image) for row, image in zip(drawn, images, strict=True)]
+    if bench.settings.assess.assessor != "checker":
+        model = bench.models.take(parent.sha256)
+        scores = score_batch(model, images, [row.prompt.text for row in drawn], bench.settings.assess.reading)
+        assessments += [
+            _self_assessment(row.sample_id, parent.id, score) for row, score in zip(drawn, scores, strict=True)
+        ]
+    return lambda session: add_assessments(session, assessments)
+
+
+def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
+    """Train a candidate on the round's manifest, whose hash is verified first, and publish its checkpoint."""
+    settings = bench.settings
+    with transaction(bench.engine) as session:
+        round_ = reads.round_of(session, lease.round_id)
+        parent = reads.version_of(session, round_.parent_version_id)
+        base = reads.base_version(session, bench.run_id)
+        manifest = reads.manifest_of(session, round_.id)
+        examples = examples_of(session, manifest.id)
+    found = manifest_sha256(examples)
+    if found != manifest.sha256:
+        raise CorruptArtifactError(path=f"manifest of round {round_.index}", expected=manifest.sha256, found=found)
+    start = parent if settings.train.from_ == "parent" else base
+    pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
+    rows = training_rows(
+        examples, pairs, lambda images: bench.models.take(start.sha256).encode(images), bench.images.read
+    )
+    out = bench.scratch / f"train-{uuid4().hex}"
+    try:
+        seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
+        bench.toolbox.train(bench.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items)
+        checkpoint = bench.checkpoints.publish(out)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+    def effect(session: Session) -> None:
+        version = add_version(
+            session,
+            bench.run_id,
+            parent_id=parent.id,
+            state="candidate",
+            sha256=checkpoint.sha256,
+            num_bytes=checkpoint.num_bytes,
+            origin=f"round {round_.index}, trained from {start.name}",
+            at=bench.clock(),
+        )
+        set_candidate(session, round_.id, version.id)
+
+    return effect
+
+
+def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
+    """Measure one model version by one suite."""
+    plan = measure_plan(lease.payload["suite"], bench.domain, bench.settings)
+    with transaction(bench.engine) as session:
+        version = reads.version_of(session, lease.payload["version_id"])
+    measured = measure(plan, bench.models.take(version.sha256), bench.domain, on_items)
+    names: list[str | None] = [*bench.images.write_all(measured.images)]
+    names += [None] * (len(measured.passed) - len(names))
+
+    def effect(session: Session) -> None:
+        prompt_ids: list[int | None] = [None] * len(measured.passed)
+        if plan.suite == "heldout":
+            prompt_ids = [*ensure_prompts(session, bench.run_id, new_prompts("heldout", plan.prompts))]
+        items = [NewItem(*item) for item in zip(measured.passed, prompt_ids, names, strict=True)]
+        add_evaluation(
+            session,
+            version.id,
+            suite=plan.suite,
+            plan_sha256=plan.sha256,
+            value=measured.value,
+            num_items=plan.count,
+            items=items,
+            at=bench.clock(),
+        )
+
+    return effect
+
+
+def new_prompts(split: Split, prompts: Sequence[Prompt]) -> list[NewPrompt]:
+    """A domain's prompts as the database takes them."""
+    return [NewPrompt(split, p.key, p.category, p.text, dict(p.spec)) for p in prompts]
+
+
+def real_seed(run_seed: int, round_index: int) -> int:
+    """The seed of the replayed pairs of a round."""
+    return derived_seed("real", run_seed, round_index)
+
+
+def _rows(session: Session, lease: Lease, samples_per_prompt: int) -> list[tuple[PromptRow, int]]:
+    """(prompt, sample index) of the rows that a unit covers."""
+    first, stop = lease.payload["first"], lease.payload["stop"]
+    position = first // samples_per_prompt
+    prompts = reads.prompts_at(session, lease.round_id, position, -(-stop // samples_per_prompt))
+    return [(prompts[row // samples_per_prompt - position], row % samples_per_prompt) for row in range(first, stop)]
+
+
+def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list[DrawnRow]:
+    rows = {(prompt.id, index): prompt for prompt, index in _rows(session, lease, samples_per_prompt)}
+    drawn = reads.samples_of(session, lease.round_id, list({prompt.id: prompt for prompt in rows.values()}.values()))
+    return [row for row in drawn if (row.prompt.id, row.sample_index) in rows]
+
+
+def _check(bench: Workbench, row: DrawnRow, image: Image.Image) -> NewAssessment:
+    prompt = row.prompt
+    verdict = bench.domain.check(image, Prompt(prompt.text, prompt.category, prompt.key, prompt.spec))
+    score = 1.0 if verdict.passed else 0.0
+    return NewAssessment(row.sample_id, "checker", "ok", score, failed_criteria=list(verdict.failed))
+
+
+def _self_assessment(sample_id: int, version_id: int, score: float) -> NewAssessment:
+    if math.isfinite(score):
+        return NewAssessment(sample_id, "self", "ok", score, version_id)
+    return NewAssessment(sample_id, "self", "failed", None, version_id, error=f"the model's score was {score}")
+
+
+UNIT_FUNCTIONS: Mapping[str, Callable[[Workbench, Lease, OnItems], Effect]] = {
+    "sample": sample,
+    "assess": assess,
+    "train": train,
+    "evaluate": evaluate,
+}

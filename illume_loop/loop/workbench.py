@@ -1,0 +1,103 @@
+"""What a unit works with: the stores, the domain, the loaded models, and the functions that need a backend."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+from sqlalchemy import Engine
+
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.images import ImageStore
+from illume_loop.config import Settings, TrainSettings
+from illume_loop.domains.protocol import Domain
+from illume_loop.models.protocol import UnifiedModel
+from illume_loop.train.rows import TrainingRow
+
+LOADED_MODELS = 2
+"""The gate compares two."""
+
+
+class TrainFunction(Protocol):
+    """Trains a copy of the checkpoint `base` on `rows` and writes the candidate's checkpoint to `out`."""
+
+    def __call__(
+        self,
+        base: Path,
+        rows: Sequence[TrainingRow],
+        out: Path,
+        settings: TrainSettings,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> object:
+        """The same arguments must give the same checkpoint."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """The functions that need a backend. A backend without torch brings its own."""
+
+    load_model: Callable[[Path, str], UnifiedModel]
+    train: TrainFunction
+
+
+def default_toolbox() -> Toolbox:
+    """The real ones; imports torch."""
+    from illume_loop.models.registry import load_model
+    from illume_loop.train.sft import train_sft
+
+    return Toolbox(lambda path, device: load_model(path, device=device), train_sft)
+
+
+class ModelShelf:
+    """Loads checkpoints by digest, each verified, and keeps the last ones used."""
+
+    def __init__(self, checkpoints: CheckpointStore, toolbox: Toolbox, device: str) -> None:
+        self._checkpoints = checkpoints
+        self._toolbox = toolbox
+        self._device = device
+        self._loaded: OrderedDict[str, UnifiedModel] = OrderedDict()
+
+    def take(self, sha256: str) -> UnifiedModel:
+        """The model of a checkpoint. Raises CorruptArtifactError."""
+        if sha256 not in self._loaded:
+            self._loaded[sha256] = self._toolbox.load_model(self._checkpoints.local_path(sha256), self._device)
+        self._loaded.move_to_end(sha256)
+        while len(self._loaded) > LOADED_MODELS:
+            self._loaded.popitem(last=False)
+        return self._loaded[sha256]
+
+
+def utc_now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Workbench:
+    """Everything that the units of one run share in this process."""
+
+    engine: Engine
+    run_id: int
+    settings: Settings
+    domain: Domain
+    images: ImageStore
+    checkpoints: CheckpointStore
+    models: ModelShelf
+    toolbox: Toolbox
+    scratch: Path
+    clock: Callable[[], datetime] = utc_now
+    fresh_images: dict[str, Image.Image] = field(default_factory=dict)
+    """Drawn and not yet assessed, by sha256; what is missing here is read from the store."""
+
+    def take_image(self, sha256: str) -> Image.Image:
+        """A sample's image: as drawn where this process drew it just now, else from the store."""
+        if sha256 in self.fresh_images:
+            return self.fresh_images.pop(sha256)
+        return self.images.read(sha256)

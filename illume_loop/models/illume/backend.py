@@ -1,0 +1,108 @@
+"""The illume backend behind the `UnifiedModel` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from illume_loop.engine.sampler import sample_image_ids
+from illume_loop.engine.scorer import text_log_likelihood
+from illume_loop.engine.writer import write_greedily
+from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
+from illume_loop.models.illume.processing import IllumeProcessor
+from illume_loop.models.illume.sequences import SequenceBuilder
+from illume_loop.models.protocol import ImageIds, Sampling, Scores
+
+MAX_CAPTION_TOKENS = 24
+
+# A progress bar for each of many small checkpoints drowns the loop's own progress.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+
+
+class IllumeBackend:
+    """Draws and reads with one ILLUME model. `device` is a torch device name."""
+
+    name = "illume"
+
+    def __init__(self, model: IllumeForConditionalGeneration, processor: IllumeProcessor, device: str) -> None:
+        self.model = model
+        nn.Module.to(self.model, device)
+        self.model.train(False)
+        self.processor = processor
+        self.sequences = SequenceBuilder(processor.tokenizer, model.config)
+        self.device = torch.device(device)
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> IllumeBackend:
+        """Load a checkpoint directory written by `save_pretrained`."""
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
+        assert isinstance(model, IllumeForConditionalGeneration)
+        return cls(model, AutoProcessor.from_pretrained(path, local_files_only=True), device)
+
+    def save(self, path: Path) -> None:
+        """Write weights, configuration and processor in the Hugging Face layout."""
+        self.model.save_pretrained(path)
+        self.processor.save_pretrained(path)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """L: image tokens of one image."""
+        return int(self.model.config.tokens_per_image)
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
+        config = self.model.config
+        ids = sample_image_ids(
+            body=self.model.model.language_model,
+            head_KH=self.model.lm_head.weight[config.num_text_ids :],
+            embed_image_ids=self.model.get_input_embeddings(),
+            first_image_id=config.num_text_ids,
+            prefixes=[self.sequences.draw_prefix(prompt) for prompt in prompts],
+            unconditional=self.sequences.draw_prefix(""),
+            seeds=seeds,
+            sampling=sampling,
+            num_tokens=config.tokens_per_image,
+        )
+        return ids.cpu().numpy().astype(np.int32)
+
+    @torch.inference_mode()
+    def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
+        """Codebook ids to RGB images."""
+        ids = torch.from_numpy(np.asarray(image_ids_BL, dtype=np.int64)).to(self.device)
+        pixels = self.model.model.vision.decode(ids)
+        stacked = (pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+        return [Image.fromarray(array) for array in stacked]
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> ImageIds:
+        """Images to codebook ids (B, L): what the tokenizer makes of pixels."""
+        ids_BL: ImageIds = self.model.model.vision.encode(self.features(images)).cpu().numpy().astype(np.int32)
+        return ids_BL
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images to continuous features (B, L, H), as the language model reads them."""
+        pixels = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        features: Tensor = self.model.model.vision.features(pixels.to(self.device))
+        return features
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
+        batch = self.sequences.collate([self.sequences.read(text) for text in texts])
+        return text_log_likelihood(self.model, batch, self.features(images))
+
+    def write(self, images: Sequence[Image.Image]) -> list[str]:
+        """One caption per image; see `UnifiedModel.write`."""
+        prefix, features = self.sequences.read_prefix(), self.features(images)
+        rows = write_greedily(
+            self.model, prefix, features, self.model.config.num_text_ids, self.sequences.eos, MAX_CAPTION_TOKENS
+        )
+        return [self.processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows]

@@ -1,0 +1,188 @@
+"""ILLUME as Hugging Face classes: continuous features in, discrete ids out, one next-token loss.
+
+Guarantee: `IllumeModel(...).last_hidden_state @ lm_head.weight.T` are exactly the logits over the unified vocabulary.
+TRL computes its losses from that product and never calls our `forward`, so nothing may stand between the two.
+
+Images enter as the vision encoder's features through a two-layer adapter, at the positions of the placeholder id, and
+leave as ids of the codebook, appended to the text vocabulary (arXiv 2412.06673, section 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from illume_loop.models.illume.configuration import IllumeConfig
+from illume_loop.models.illume.detokenizer import ConvDetokenizer
+from illume_loop.models.illume.quantizer import SemanticQuantizer
+
+IGNORED_LABEL = -100
+
+
+class IllumePreTrainedModel(PreTrainedModel):
+    """Shared loading and initialisation."""
+
+    config: IllumeConfig
+    config_class = IllumeConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["LlamaDecoderLayer"]  # noqa: RUF012 - an instance variable upstream
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The quantiser, the detokenizer and nn.TransformerEncoder keep torch's own initialisation.
+        if isinstance(module, nn.Embedding):
+            module.weight.data.normal_(0.0, 0.02)
+
+
+class VisionTokenizer(nn.Module):
+    """Encoder, semantic quantiser and detokenizer: pixels to features, features to ids, ids to pixels."""
+
+    def __init__(self, config: IllumeConfig) -> None:
+        super().__init__()
+        width = config.vision_config.hidden_size
+        self.encoder = AutoModel.from_config(config.vision_config)
+        self.quantizer = SemanticQuantizer(
+            width, config.code_dim, config.codebook_size, config.tokens_per_image, config.quantizer_layers
+        )
+        self.detokenizer = ConvDetokenizer(
+            width, config.grid, config.vision_config.patch_size, config.detokenizer_width
+        )
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) in [-1, 1] to layer-normalised features (B, L, H)."""
+        hidden: Tensor = self.encoder(pixel_values=pixel_values).last_hidden_state
+        return self.quantizer.normalise(hidden)
+
+    def encode(self, features_BLH: Tensor) -> Tensor:
+        """Features to codebook ids (B, L) in [0, codebook_size)."""
+        return self.quantizer.encode(features_BLH)
+
+    def decode(self, ids_BL: Tensor) -> Tensor:
+        """Codebook ids (B, L) to pixels (B, 3, S, S) in [0, 1]."""
+        pixels: Tensor = self.detokenizer(self.quantizer.decode(ids_BL))
+        return pixels
+
+
+class IllumeModel(IllumePreTrainedModel):
+    """The body: vision tokenizer, adapter and language model without its head."""
+
+    def __init__(self, config: IllumeConfig) -> None:
+        super().__init__(config)
+        width = config.text_config.hidden_size
+        self.vision = VisionTokenizer(config)
+        self.adapter = nn.Sequential(
+            nn.Linear(config.vision_config.hidden_size, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The unified table: text ids, then image ids."""
+        embeddings: nn.Module = self.language_model.get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the unified table."""
+        self.language_model.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states over the unified vocabulary's sequence.
+
+        `image_features` (N, L, H) are the encoder's features of the N images whose placeholders stand in `input_ids`,
+        in reading order. Raises ValueError when placeholders and features do not match in number.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids, image_features)
+        output: BaseModelOutputWithPast = self.language_model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs
+        )
+        return output
+
+    def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
+        """Ids (B, T) and features to input embeddings (B, T, H)."""
+        embeds: Tensor = self.get_input_embeddings()(input_ids)
+        slots = input_ids == self.config.image_placeholder_token_id
+        num_slots = int(slots.sum())
+        num_features = 0 if image_features is None else image_features.shape[0] * image_features.shape[1]
+        if num_slots != num_features:
+            raise ValueError(f"{num_slots} image placeholders but {num_features} image features")
+        if image_features is None:
+            return embeds
+        adapted = self.adapter(image_features.to(embeds.dtype)).reshape(-1, embeds.shape[-1])
+        return embeds.masked_scatter(slots.unsqueeze(-1), adapted)
+
+
+class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
+    """ILLUME with its head over the unified vocabulary."""
+
+    def __init__(self, config: IllumeConfig) -> None:
+        super().__init__(config)
+        self.model = IllumeModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The unified input table."""
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the unified input table."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The unified head."""
+        head: nn.Module = self.lm_head
+        return head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the unified head."""
+        self.lm_head = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, V) over the unified vocabulary, and the next-token loss where `labels` are not -100."""
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, image_features=image_features, **kwargs)
+        logits = self.lm_head(output.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
+            )
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+
+    def freeze_vision(self) -> None:
+        """Leave only the language model, the adapter and the head to be trained."""
+        self.model.vision.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> IllumeForConditionalGeneration:
+        """As usual, but a frozen vision tokenizer stays in evaluation mode: its codebook must not move."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.model.vision.parameters()):
+            self.model.vision.eval()
+        return self
+
+
+def log_probs_of(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """log p of each target id under the logits at the same position, shape (B, T), nats."""
+    return torch.log_softmax(logits_BTV.float(), dim=-1).gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,39 @@
+"""Text and pixels in: a word-level tokenizer and SigLIP's Pillow image processor behind one processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, ProcessorMixin
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>", "<img>", "<unk>")
+
+
+class IllumeProcessor(ProcessorMixin):
+    """Prepares text and images for an ILLUME model."""
+
+    attributes: ClassVar[list[str]] = ["image_processor", "tokenizer"]
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
+        super().__init__(image_processor, tokenizer, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def build_processor(words: Sequence[str], image_size: int) -> IllumeProcessor:
+    """A processor for a closed vocabulary and square images of `image_size` pixels."""
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        additional_special_tokens=["<boi>", "<eoi>", "<img>"],
+    )
+    size = {"height": image_size, "width": image_size}
+    return IllumeProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=tokenizer)

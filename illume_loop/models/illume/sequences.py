@@ -1,0 +1,78 @@
+"""How prompts, images and captions are laid out as ids of the unified vocabulary.
+
+    draw   <bos> words <boi> id ... id <eoi>          learned: the image ids and <eoi>
+    read   <bos> <boi> <img> ... <img> <eoi> words <eos>   learned: the words and <eos>
+
+<img> marks where continuous features enter. The unconditional prompt of guidance is `draw` with no words. The paper
+does not print its templates; these are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from illume_loop.models.illume.configuration import IllumeConfig
+from illume_loop.models.illume.modeling import IGNORED_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence1D:
+    """One training row: `labels` equals `input_ids` where the loss counts and -100 elsewhere."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class SequenceBuilder:
+    """Builds rows for one tokenizer and one configuration."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: IllumeConfig) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        self.bos = int(tokenizer.bos_token_id)
+        self.eos = int(tokenizer.eos_token_id)
+        self.pad = int(tokenizer.pad_token_id)
+
+    def words(self, text: str) -> list[int]:
+        """Text to ids, without special ids."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def draw_prefix(self, prompt: str) -> list[int]:
+        """What stands before the first image id; the empty prompt is the unconditional one."""
+        return [self.bos, *self.words(prompt), self.config.begin_image_token_id]
+
+    def draw(self, prompt: str, image_ids: Sequence[int]) -> Sequence1D:
+        """A text-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
+        prefix = self.draw_prefix(prompt)
+        image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
+        return Sequence1D(prefix + image, [IGNORED_LABEL] * len(prefix) + image)
+
+    def read_prefix(self) -> list[int]:
+        """An image to be read; what follows is text."""
+        config = self.config
+        placeholders = [config.image_placeholder_token_id] * config.tokens_per_image
+        return [self.bos, config.begin_image_token_id, *placeholders, config.end_image_token_id]
+
+    def read(self, caption: str) -> Sequence1D:
+        """An image-to-text row."""
+        prefix, text = self.read_prefix(), [*self.words(caption), self.eos]
+        return Sequence1D(prefix + text, [IGNORED_LABEL] * len(prefix) + text)
+
+    def collate(self, rows: Sequence[Sequence1D]) -> dict[str, Tensor]:
+        """Right-padded `input_ids`, `labels` and `attention_mask`, each (B, T)."""
+        length = max(len(row.input_ids) for row in rows)
+        ids = torch.full((len(rows), length), self.pad)
+        labels = torch.full((len(rows), length), IGNORED_LABEL)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for index, row in enumerate(rows):
+            size = len(row.input_ids)
+            ids[index, :size] = torch.tensor(row.input_ids)
+            labels[index, :size] = torch.tensor(row.labels)
+            mask[index, :size] = 1
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}

@@ -1,0 +1,64 @@
+"""What the loop needs of a unified model, and nothing more.
+
+Shape suffixes: `_B` batch, `_L` image tokens, `_T` text tokens. Arrays that cross this boundary are NumPy, so that
+neither the loop nor the store needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ImageIds = NDArray[np.int32]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How image tokens are drawn.
+
+    `guidance_scale` 1.0 is the plain conditional distribution; `top_k` 0 keeps every id.
+    """
+
+    guidance_scale: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+
+
+class UnifiedModel(Protocol):
+    """A model that draws images and reads them."""
+
+    name: str
+
+    @property
+    def tokens_per_image(self) -> int:
+        """L: image tokens of one image."""
+        ...
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        """Draw one image per (prompt, seed): ids of shape (B, L).
+
+        The noise of a row depends on its seed and the position only, never on the batch.
+        """
+        ...
+
+    def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
+        """Ids to RGB images."""
+        ...
+
+    def encode(self, images: Sequence[Image.Image]) -> ImageIds:
+        """RGB images to ids of shape (B, L), the inverse of `decode` up to the tokenizer's loss."""
+        ...
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        """log p(text | image) in nats, summed over the text's tokens, shape (B,)."""
+        ...
+
+    def write(self, images: Sequence[Image.Image]) -> list[str]:
+        """One caption per image, decoded greedily."""
+        ...

@@ -1,0 +1,308 @@
+"""The ILLUME recipe at tiny scale: encoder, tokenizer, detokenizer, then a language model in three stages.
+
+    encoder      ViT, contrastive with dense captions
+    tokenizer    semantic quantiser on frozen features
+    detokenizer  pixels from quantised features
+    text         the language model on captions alone: it stands in for the pretrained LLM of the paper
+    stage1       adapter, and the vision rows of embedding and head
+    stage2       language model and adapter
+    stage3       the same at a lower rate (the paper also tunes the encoder; here the tokenizer shares it, so it stays)
+
+Each stage leaves one safetensors file in the output folder and is skipped when that file says it is complete; a killed
+stage continues from its last checkpoint. The finished model lies in `<out>/model`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, SiglipVisionConfig
+
+from illume_loop.domains.shapes.domain import CAPTION_NOISE
+from illume_loop.domains.shapes.grammar import vocabulary
+from illume_loop.domains.shapes.render import CANVAS
+from illume_loop.errors import NotFoundError
+from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration
+from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.illume.processing import SPECIAL_TOKENS, build_processor
+from illume_loop.models.illume.quantizer import Quantised, SemanticQuantizer
+from illume_loop.models.illume.sequences import SequenceBuilder
+from illume_loop.pretrain.batches import Task, batch_at
+from illume_loop.pretrain.contrastive import build_contrastive, contrastive_loss
+from illume_loop.pretrain.corpus import Corpus, build_corpus
+from illume_loop.pretrain.scenes import pixel_batch
+from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
+
+STAGES = ("encoder", "tokenizer", "detokenizer", "text", "stage1", "stage2", "stage3")
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageStage:
+    """One stage of the language model: steps, peak learning rates and the mix of tasks."""
+
+    steps: int
+    learning_rate: float
+    mix: Mapping[Task, float]
+    adapter_learning_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Every number of a recipe. `caption_noise` is the share of captions with one attribute wrong."""
+
+    name: str = "shapes"
+    seed: int = 0
+    codebook_size: int = 1024
+    vision_width: int = 128
+    vision_layers: int = 2
+    text_width: int = 160
+    text_layers: int = 4
+    text_heads: int = 5
+    text_mlp: int = 432
+    corpus_size: int = 60_000
+    caption_noise: float = CAPTION_NOISE
+    encoder_steps: int = 700
+    tokenizer_steps: int = 2_000
+    detokenizer_steps: int = 1_200
+    visual_batch: int = 128
+    contrastive_batch: int = 192
+    language_batch: int = 64
+    language: Mapping[str, LanguageStage] = field(
+        default_factory=lambda: {
+            "text": LanguageStage(150, 2e-3, {"text": 1.0}),
+            "stage1": LanguageStage(300, 1e-3, {"reconstruct": 0.5, "read": 0.5}, adapter_learning_rate=5e-3),
+            "stage2": LanguageStage(6_000, 1.5e-3, {"draw": 0.65, "read": 0.33, "text": 0.02}),
+            "stage3": LanguageStage(1_500, 5e-4, {"draw": 0.65, "read": 0.35}),
+        }
+    )
+
+
+RECIPES: Mapping[str, Recipe] = {"shapes": Recipe()}
+
+
+def run_recipe(name: str, out: Path, stages: Sequence[str] = STAGES, on_progress: Progress = lambda *_: None) -> Path:
+    """Run (or finish) the stages of a recipe in `out`; returns the model directory.
+
+    Raises NotFoundError for an unknown recipe or stage.
+    """
+    if name not in RECIPES:
+        raise NotFoundError(kind="recipe", name=name)
+    for stage in stages:
+        if stage not in STAGES:
+            raise NotFoundError(kind="stage", name=stage)
+    return Pretraining(RECIPES[name], out, on_progress).run(stages)
+
+
+class Pretraining:
+    """One recipe in one folder."""
+
+    def __init__(self, recipe: Recipe, out: Path, on_progress: Progress) -> None:
+        self.recipe, self.out, self.on_progress = recipe, out, on_progress
+        torch.manual_seed(recipe.seed)
+        self.processor = build_processor(vocabulary(), CANVAS)
+        self.model = IllumeForConditionalGeneration(_config(recipe))
+        _init_small(self.model.model.language_model, self.model.lm_head)
+        self.sequences = SequenceBuilder(self.processor.tokenizer, self.model.config)
+        self.vision = self.model.model.vision
+        self._corpus: Corpus | None = None
+
+    def run(self, stages: Sequence[str]) -> Path:
+        """Run `stages` in recipe order; earlier stages are read from their files."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for stage in STAGES:
+            if stage in stages or (self.out / f"{stage}.safetensors").exists():
+                getattr(self, f"_{stage}" if stage in ("encoder", "tokenizer", "detokenizer") else "_language")(stage)
+        path = self.out / "model"
+        self.backend().save(path)
+        (path / "recipe.json").write_text(json.dumps(asdict(self.recipe), indent=2) + "\n")
+        return path
+
+    def backend(self) -> IllumeBackend:
+        """The model as it stands now."""
+        return IllumeBackend(self.model, self.processor, "cpu")
+
+    def _encoder(self, stage: str) -> None:
+        torch.manual_seed(self.recipe.seed)
+        contrast = build_contrastive(_vision_config(self.recipe))
+        self._train(
+            stage,
+            contrast,
+            [ParameterGroup(list(contrast.parameters()), 1e-3, 0.01)],
+            lambda step: contrastive_loss(contrast, self.recipe.seed, step, self.recipe.contrastive_batch),
+            self.recipe.encoder_steps,
+        )
+        self.vision.encoder.load_state_dict(contrast.vision_model.state_dict())
+        self.vision.requires_grad_(False)
+
+    def _tokenizer(self, stage: str) -> None:
+        quantizer = self.vision.quantizer.requires_grad_(True)
+
+        def features(purpose: str, step: int) -> Tensor:
+            pixels = pixel_batch(self.recipe.seed, purpose, step, self.recipe.visual_batch)
+            with torch.no_grad():
+                features_BLH: Tensor = self.vision.features(pixels * 2 - 1)
+            return features_BLH
+
+        quantizer.start_from(torch.cat([features("codebook", step) for step in range(2)]))
+        self._train(
+            stage,
+            quantizer,
+            [ParameterGroup(list(quantizer.parameters()), 1e-3)],
+            lambda step: _quantiser_loss(quantizer, features("tokenizer", step)),
+            self.recipe.tokenizer_steps,
+        )
+        quantizer.requires_grad_(False)
+
+    def _detokenizer(self, stage: str) -> None:
+        detokenizer = self.vision.detokenizer.requires_grad_(True)
+
+        def loss_at(step: int) -> Tensor:
+            pixels = pixel_batch(self.recipe.seed, "detokenizer", step, self.recipe.visual_batch)
+            with torch.no_grad():
+                quantised = self.vision.quantizer.decode(self.vision.encode(self.vision.features(pixels * 2 - 1)))
+            painted = detokenizer(quantised)
+            return F.l1_loss(painted, pixels) + 2 * F.mse_loss(painted, pixels)
+
+        self._train(
+            stage,
+            detokenizer,
+            [ParameterGroup(list(detokenizer.parameters()), 2e-3)],
+            loss_at,
+            self.recipe.detokenizer_steps,
+        )
+        detokenizer.requires_grad_(False)
+
+    def _language(self, stage: str) -> None:
+        plan = self.recipe.language[stage]
+        self.model.requires_grad_(True)
+        self.model.freeze_vision()
+        groups, after_step = self._groups(stage, plan)
+
+        def loss_at(step: int) -> Tensor:
+            batch = batch_at(
+                step,
+                stage,
+                plan.mix,
+                self.corpus,
+                self.sequences,
+                self.recipe.language_batch,
+                self.recipe.caption_noise,
+                self.recipe.seed,
+            )
+            loss: Tensor = self.model(**batch, use_cache=False).loss
+            return loss
+
+        self._train(stage, self.model, groups, loss_at, plan.steps, after_step)
+
+    def _groups(self, stage: str, plan: LanguageStage) -> tuple[list[ParameterGroup], Callable[[], None]]:
+        adapter = list(self.model.model.adapter.parameters())
+        if stage == "stage1":
+            rows = VisionRowsOnly(self.model)
+            rate = plan.adapter_learning_rate or plan.learning_rate
+            return [ParameterGroup(adapter, rate), ParameterGroup(rows.tables, plan.learning_rate)], rows.restore
+        taken = {id(p) for p in adapter}
+        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in taken]
+        decayed = [p for p in rest if p.ndim > 1]
+        others = [p for p in rest if p.ndim == 1]
+        groups = [ParameterGroup(decayed, plan.learning_rate, 0.01), ParameterGroup(others, plan.learning_rate)]
+        if stage != "text":
+            groups.append(ParameterGroup(adapter, plan.learning_rate))
+        return groups, lambda: None
+
+    @property
+    def corpus(self) -> Corpus:
+        """Tokenised when first needed: after the visual stages."""
+        if self._corpus is None:
+            self._corpus = build_corpus(
+                self.vision, self.recipe.corpus_size, self.recipe.seed, self.out / "corpus", self.on_progress
+            )
+        return self._corpus
+
+    def _train(
+        self,
+        stage: str,
+        module: nn.Module,
+        groups: list[ParameterGroup],
+        loss_at: Callable[[int], Tensor],
+        steps: int,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        checkpoint = self.out / f"{stage}.safetensors"
+        train_stage(stage, module, groups, loss_at, steps, checkpoint, self.on_progress, after_step)
+
+
+class VisionRowsOnly:
+    """Keeps the text rows of embedding and head bit-identical while the image rows are trained.
+
+    A gradient mask alone does not do under AdamW: momentum and weight decay move masked rows too. So the rows are
+    copied once and put back after each step.
+    """
+
+    def __init__(self, model: IllumeForConditionalGeneration) -> None:
+        self.num_text_ids = model.config.num_text_ids
+        model.model.language_model.requires_grad_(False)
+        model.lm_head.requires_grad_(False)
+        self.tables = [
+            nn.Module.get_parameter(table, "weight") for table in (model.get_input_embeddings(), model.lm_head)
+        ]
+        for table in self.tables:
+            table.requires_grad_(True)
+        self.frozen = [table.detach()[: self.num_text_ids].clone() for table in self.tables]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the text rows back."""
+        for table, rows in zip(self.tables, self.frozen, strict=True):
+            table[: self.num_text_ids] = rows
+
+
+def _config(recipe: Recipe) -> IllumeConfig:
+    num_text_ids = len(SPECIAL_TOKENS) + len(vocabulary())
+    return IllumeConfig(
+        text_config=LlamaConfig(
+            hidden_size=recipe.text_width,
+            num_hidden_layers=recipe.text_layers,
+            num_attention_heads=recipe.text_heads,
+            num_key_value_heads=recipe.text_heads,
+            intermediate_size=recipe.text_mlp,
+            max_position_embeddings=256,
+            tie_word_embeddings=False,
+        ),
+        vision_config=_vision_config(recipe),
+        num_text_ids=num_text_ids,
+        codebook_size=recipe.codebook_size,
+        bos_token_id=SPECIAL_TOKENS.index("<bos>"),
+        eos_token_id=SPECIAL_TOKENS.index("<eos>"),
+        pad_token_id=SPECIAL_TOKENS.index("<pad>"),
+    )
+
+
+def _vision_config(recipe: Recipe) -> SiglipVisionConfig:
+    return SiglipVisionConfig(
+        hidden_size=recipe.vision_width,
+        intermediate_size=2 * recipe.vision_width,
+        num_hidden_layers=recipe.vision_layers,
+        num_attention_heads=4,
+        image_size=CANVAS,
+        patch_size=8,
+        vision_use_head=True,
+    )
+
+
+def _quantiser_loss(quantizer: SemanticQuantizer, features_BLH: Tensor) -> Tensor:
+    quantised: Quantised = quantizer(features_BLH)
+    return quantised.loss
+
+
+def _init_small(*modules: nn.Module) -> None:
+    """Normal initialisation with standard deviation 0.02 for every matrix of the language model."""
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)

@@ -1,0 +1,57 @@
+"""Pretraining batches of the shapes world: pixels, and the captions that describe them.
+
+Every batch depends on (seed, purpose, step) only.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from illume_loop.domains.shapes.render import CELL, Placed, draw, place
+from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Part, Spec, all_specs
+
+COLUMNS = ("left", "center", "right")
+ROWS = ("top", "middle", "bottom")
+_SPECS = {category: tuple(all_specs(category)) for category in CATEGORIES}
+
+
+def random_spec(rng: Random) -> Spec:
+    """A spec of the whole grammar, all categories equally often."""
+    return rng.choice(_SPECS[rng.choice(CATEGORIES)])
+
+
+def random_layout(rng: Random) -> list[Placed]:
+    """Half the layouts show a spec of the grammar, half hold one to five unrelated objects."""
+    if rng.random() < 0.5:
+        return place(random_spec(rng), rng)
+    parts = tuple(Part(rng.choice(SHAPES), rng.choice(COLORS)) for _ in range(rng.randint(1, 5)))
+    return place(Spec("counting", parts), rng)
+
+
+def dense_caption(layout: list[Placed], rng: Random) -> str:
+    """Every object with its colour, shape, row and column, in random order: what the encoder is contrasted with."""
+    words = [f"{o.color} {o.shape} {ROWS[o.y // CELL]} {COLUMNS[o.x // CELL]}" for o in layout]
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def layouts(seed: int, purpose: str, step: int, count: int) -> tuple[list[list[Placed]], Random]:
+    """`count` random layouts, and the generator to go on with."""
+    rng = Random(f"{purpose}/{seed}/{step}")
+    return [random_layout(rng) for _ in range(count)], rng
+
+
+def to_pixels(images: list[Image.Image]) -> Tensor:
+    """RGB images to float pixels (B, 3, S, S) in [0, 1]."""
+    stacked = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+
+
+def pixel_batch(seed: int, purpose: str, step: int, count: int) -> Tensor:
+    """Random pictures as float pixels (B, 3, S, S) in [0, 1]."""
+    return to_pixels([draw(layout) for layout in layouts(seed, purpose, step, count)[0]])

@@ -1,0 +1,36 @@
+"""How estimates are written, in the terminal and on the page: percent with one decimal, intervals in brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MISSING = "-"
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one decimal, without the sign."""
+    return MISSING if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    """A number with three decimals."""
+    return MISSING if value is None else f"{value:.3f}"
+
+
+def interval(estimate: Mapping[str, float | None] | None) -> str:
+    """`{"mean", "low", "high"}` of shares as "41.0 [37.0, 45.0]"."""
+    return _interval(estimate, "")
+
+
+def gain(estimate: Mapping[str, float | None] | None) -> str:
+    """A difference of shares in points, with its sign: "+6.0 [+3.0, +9.0]"."""
+    return _interval(estimate, "+")
+
+
+def _interval(estimate: Mapping[str, float | None] | None, sign: str) -> str:
+    mean, low, high = ((estimate or {}).get(key) for key in ("mean", "low", "high"))
+    if mean is None:
+        return MISSING
+    if low is None or high is None:
+        return f"{100 * mean:{sign}.1f}"
+    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"

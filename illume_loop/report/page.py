@@ -1,0 +1,109 @@
+"""Writes the run's page: `index.html` in the run directory, one file without references to others.
+
+Which samples are shown does not depend on when the page is written: the highest and the lowest scores, and some at
+random by the round's number. Held-out pairs are the first of their set, not chosen. An image that is gone or damaged
+leaves a gap, and never stops the page.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import nlargest, nsmallest
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from db.queries.evaluations import kept_draws
+from db.queries.rounds import rounds_table
+from db.queries.runs import run_row
+from db.queries.samples import samples_page
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.artifacts.images import ImageStore
+from illume_loop.errors import CorruptArtifactError
+from illume_loop.report.render import Card, Page, Pair, Sheet, render
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+NAME = "index.html"
+SHEETS = 5
+"""Rounds whose samples are shown, the latest first."""
+CARDS = 10
+"""Samples in one contact sheet."""
+PAIRS = 16
+BATCH = 1000
+
+
+def write_page(session: Session, run_id: int, run_dir: Path, images: ImageStore) -> Path:
+    """Write the page of a run; its path. Raises StorageFullError."""
+    rounds = rounds_table(session, run_id)
+    before, after, pairs = _pairs(session, run_id, rounds, images)
+    shown = [row["index"] for row in rounds if row["samples"]][-SHEETS:]
+    page = Page(
+        settings=run_row(session, run_id)["settings"],
+        rounds=rounds,
+        sheets=[_sheet(session, run_id, index, images) for index in reversed(shown)],
+        pairs=pairs,
+        before=before,
+        after=after,
+    )
+    path = run_dir / NAME
+    write_atomically(path, render(page).encode())
+    return path
+
+
+def _pairs(
+    session: Session, run_id: int, rounds: Sequence[Mapping[str, Any]], images: ImageStore
+) -> tuple[str, str, list[Pair]]:
+    """(name before, name after, pairs): the first parent against the last model that was promoted, if any was."""
+    decided = [row for row in rounds if row["decision"] is not None]
+    if not decided:
+        return "", "", []
+    first = decided[0]
+    last = next((row for row in reversed(decided) if row["decision"] == "promoted"), decided[-1])
+    after = {draw["prompt"]: draw["candidate"] for draw in kept_draws(session, run_id, last["index"])}
+    pairs = [
+        Pair(_drawn(draw["prompt"], draw["parent"], images), _drawn(draw["prompt"], after[draw["prompt"]], images))
+        for draw in kept_draws(session, run_id, first["index"])
+        if draw["prompt"] in after
+    ]
+    return first["parent"], last["candidate"], pairs[:PAIRS]
+
+
+def _sheet(session: Session, run_id: int, round_index: int, images: ImageStore) -> Sheet:
+    scored = [row for row in _samples(session, run_id, round_index) if row["score"] is not None]
+    highest = nlargest(CARDS, scored, key=lambda row: (row["score"], -row["id"]))
+    lowest = nsmallest(CARDS, scored, key=lambda row: (row["score"], row["id"]))
+    chosen = Random(f"page/{round_index}").sample(scored, min(2 * CARDS, len(scored)))
+    groups = (("Highest scores", highest), ("Lowest scores", lowest), ("At random", chosen))
+    return Sheet(round_index, [(title, [_card(row, images) for row in rows]) for title, rows in groups])
+
+
+def _samples(session: Session, run_id: int, round_index: int) -> Iterator[Mapping[str, Any]]:
+    after = 0
+    while rows := samples_page(session, run_id, round_index=round_index, after=after, limit=BATCH):
+        yield from rows
+        after = rows[-1]["id"]
+
+
+def _card(row: Mapping[str, Any], images: ImageStore) -> Card:
+    return Card(
+        image=_data_uri(row["image_sha256"], images),
+        prompt=row["prompt"],
+        score=row["score"],
+        passed=row["passed"],
+        failed=tuple(row["failed"]),
+        kept=row["accepted"],
+    )
+
+
+def _drawn(prompt: str, draw: Mapping[str, Any], images: ImageStore) -> Card:
+    return Card(image=_data_uri(draw["image_sha256"], images), prompt=prompt, passed=draw["passed"])
+
+
+def _data_uri(sha256: str, images: ImageStore) -> str:
+    try:
+        return "data:image/png;base64," + base64.b64encode(images.read_bytes(sha256)).decode("ascii")
+    except CorruptArtifactError:
+        return ""

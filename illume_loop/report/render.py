@@ -1,0 +1,86 @@
+"""What the page shows, and its HTML; pure, so that it is tested without a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from illume_loop.report import numbers
+from illume_loop.report.curve import curve
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One image with what was said of it; `image` is a data URI, or empty where the file is gone."""
+
+    image: str
+    prompt: str
+    score: float | None = None
+    passed: bool | None = None
+    failed: tuple[str, ...] = ()
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One held-out prompt as two models drew it, with the same seed."""
+
+    before: Card
+    after: Card
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The contact sheets of one round: (title, cards) in the order of the page."""
+
+    round_index: int
+    groups: Sequence[tuple[str, Sequence[Card]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything on the page; `rounds` are rows of `rounds ls --json`, `settings` the resolved settings."""
+
+    settings: Mapping[str, Mapping[str, Any]]
+    rounds: Sequence[Mapping[str, Any]]
+    sheets: Sequence[Sheet] = ()
+    pairs: Sequence[Pair] = ()
+    before: str = ""
+    after: str = ""
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Every text is escaped."""
+    run = {**page.settings["run"], "assessor": page.settings["assess"]["assessor"]}
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            run=run,
+            rounds=page.rounds,
+            curve=curve(page.rounds),
+            confidence=f"{100 * page.settings['gate']['confidence']:g} %",
+            sheets=page.sheets,
+            pairs=page.pairs,
+            before=page.before,
+            after=page.after,
+            settings=json.dumps(page.settings, indent=2),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("illume_loop.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number):
+        environment.filters[rule.__name__] = rule
+    return environment

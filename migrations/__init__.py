@@ -1,0 +1,1 @@
+"""Alembic revisions of the store. Run them with `illume-loop db upgrade`."""

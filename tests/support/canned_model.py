@@ -1,0 +1,121 @@
+"""A real backend behind the UnifiedModel protocol that needs no torch: its checkpoint is one number, its skill.
+
+Drawing is hashing: from (prompt, seed) follows whether it hits, and then it renders the prompt's own composition, else
+one with an attribute changed. Ids say what is drawn, so decoding needs nothing else. Reading consults the exact
+checker, blurred by noise. Training raises the skill by the share of rows to draw that show their prompt, so the loop
+truly improves on good rows and truly spoils on bad ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from illume_loop.config import TrainSettings
+from illume_loop.domains.shapes import checker
+from illume_loop.domains.shapes.grammar import parse
+from illume_loop.domains.shapes.render import render
+from illume_loop.domains.shapes.spec import CATEGORIES, Spec, all_specs, change_one_attribute
+from illume_loop.loop.workbench import Toolbox
+from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.train.rows import DrawRow, TrainingRow
+
+TOKENS = 8
+CONFIG = "config.json"
+
+
+class CannedModel:
+    """See the module."""
+
+    name = "canned"
+    tokens_per_image = TOKENS
+
+    def __init__(self, skill: float) -> None:
+        self.skill = skill
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        return np.stack([self._draw(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)])
+
+    def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
+        return [render(_specs()[int(ids[0])], Random(f"{ids.tolist()}")) for ids in image_ids_BL]
+
+    def encode(self, images: Sequence[Image.Image]) -> ImageIds:
+        digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        return np.stack([np.frombuffer(digest[:TOKENS], np.uint8).astype(np.int32) for digest in digests])
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        scores = [
+            2.0 * checker.check(image, parse(text)).passed + _uniform(text, image.tobytes().hex())
+            for image, text in zip(images, texts, strict=True)
+        ]
+        return np.array(scores)
+
+    def write(self, images: Sequence[Image.Image]) -> list[str]:
+        raise NotImplementedError("the loop asks no captions of its model")
+
+    def _draw(self, prompt: str, seed: int) -> ImageIds:
+        spec = parse(prompt)
+        if _uniform("hit", seed) >= self.skill:
+            spec = change_one_attribute(spec, Random(seed))[0]
+        noise = Random(f"noise/{seed}")
+        return np.array([_number(spec)] + [noise.randrange(256) for _ in range(TOKENS - 1)], dtype=np.int32)
+
+
+def save_canned(folder: Path, skill: float) -> Path:
+    """Write a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps({"model_type": "canned", "skill": skill}))
+    return folder
+
+
+def load_canned(path: Path, device: str) -> CannedModel:
+    """Read a checkpoint."""
+    return CannedModel(json.loads((path / CONFIG).read_text())["skill"])
+
+
+def train_canned(
+    base: Path,
+    rows: Sequence[TrainingRow],
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    on_step: Callable[[int, int], None],
+) -> None:
+    """The skill moves half of the way to the share of rows that show their prompt."""
+    drawn = [row for row in rows if isinstance(row, DrawRow) and row.image_ids[0] < len(_specs())]
+    on_step(1, 2)
+    share = sum(_specs()[int(row.image_ids[0])].key == parse(row.prompt).key for row in drawn) / len(drawn)
+    skill = load_canned(base, "cpu").skill
+    save_canned(out, skill + (share - skill) / 2)
+    on_step(2, 2)
+
+
+def canned_toolbox() -> Toolbox:
+    """The backend as the coordinator takes it."""
+    return Toolbox(load_canned, train_canned)
+
+
+@cache
+def _specs() -> tuple[Spec, ...]:
+    return tuple(spec for category in CATEGORIES for spec in all_specs(category))
+
+
+@cache
+def _numbers() -> dict[Spec, int]:
+    return {spec: number for number, spec in enumerate(_specs())}
+
+
+def _number(spec: Spec) -> int:
+    return _numbers()[spec]
+
+
+def _uniform(*parts: object) -> float:
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56

@@ -1,0 +1,76 @@
+"""A checkpoint exists once it is complete, and every use verifies it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.files import Root
+from illume_loop.errors import CorruptArtifactError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "made"
+    (made / "deep").mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    (made / "deep" / "model.safetensors").write_bytes(b"weights")
+    return made
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStore:
+    url = str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path}"
+    return CheckpointStore(Root(url), tmp_path / "cache")
+
+
+def test_what_is_published_is_found(store: CheckpointStore, folder: Path) -> None:
+    checkpoint = store.publish(folder)
+    shutil.rmtree(folder)
+    local = store.local_path(checkpoint.sha256)
+    assert (local / "deep" / "model.safetensors").read_bytes() == b"weights"
+    assert checkpoint.num_bytes == len(b"{}") + len(b"weights")
+
+
+def test_the_name_follows_from_the_content(store: CheckpointStore, folder: Path, tmp_path: Path) -> None:
+    first = store.publish(folder)
+    assert store.publish(folder) == first
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    assert store.publish(moved) == first
+    (moved / "config.json").write_text("{ }")
+    assert store.publish(moved) != first
+
+
+@pytest.mark.parametrize("damage", ["change", "cut", "remove"])
+def test_a_damaged_file_is_named(tmp_path: Path, folder: Path, damage: str) -> None:
+    store = CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache")
+    sha256 = store.publish(folder).sha256
+    weights = store.local_path(sha256) / "deep" / "model.safetensors"
+    {
+        "change": lambda: weights.write_bytes(b"weightz"),
+        "cut": lambda: weights.write_bytes(b"w"),
+        "remove": weights.unlink,
+    }[damage]()
+    with pytest.raises(CorruptArtifactError, match=r"model\.safetensors"):
+        store.local_path(sha256)
+
+
+def test_a_publication_cut_short_does_not_count_and_is_made_good(tmp_path: Path, folder: Path) -> None:
+    store = CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache")
+    sha256 = store.publish(folder).sha256
+    published = tmp_path / "store" / "checkpoints" / sha256
+    (published / "manifest.json").unlink()
+    (published / "config.json").write_text("half wri")
+    with pytest.raises(CorruptArtifactError, match=r"manifest\.json"):
+        store.local_path(sha256)
+    assert store.publish(folder).sha256 == sha256
+    assert (store.local_path(sha256) / "config.json").read_text() == "{}"
+
+
+def test_an_empty_folder_is_no_checkpoint(store: CheckpointStore, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no files"):
+        store.publish(tmp_path / "empty")

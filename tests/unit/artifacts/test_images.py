@@ -1,0 +1,48 @@
+"""Images by content: the same once and twice, checked at every read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from illume_loop.artifacts.files import Root
+from illume_loop.artifacts.images import ImageStore
+from illume_loop.errors import CorruptArtifactError
+
+RED = Image.new("RGB", (4, 4), "red")
+BLUE = Image.new("RGB", (4, 4), "blue")
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Root:
+    """A local folder, and a file system without renames as object stores are."""
+    return Root(str(tmp_path)) if request.param == "local" else Root(f"memory://{tmp_path}")
+
+
+def test_what_is_written_is_read(root: Root) -> None:
+    store = ImageStore(root)
+    red, blue, again = store.write_all([RED, BLUE, RED.copy()])
+    assert red == again != blue
+    assert list(store.read(blue).getdata()) == list(BLUE.getdata())
+
+
+def test_a_damaged_image_is_refused(root: Root) -> None:
+    store = ImageStore(root)
+    (name,) = store.write_all([RED])
+    path = f"images/{name[:2]}/{name}.png"
+    root.write(path, root.read(path)[:-1])
+    with pytest.raises(CorruptArtifactError, match=name):
+        store.read(name)
+
+
+def test_a_missing_image_is_named(root: Root) -> None:
+    with pytest.raises(CorruptArtifactError, match=f"{'0' * 64}.png"):
+        ImageStore(root).read("0" * 64)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "images/../../outside"])
+def test_no_path_leaves_the_root(root: Root, name: str) -> None:
+    with pytest.raises(ValueError, match="leads out"):
+        root.write(name, b"")

@@ -1,0 +1,37 @@
+"""Images that people give: any mode becomes RGB, and what cannot be read is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from illume_loop.cli.images import read_image
+from illume_loop.errors import UnreadableImageError
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
+    Image.new(mode, (4, 4)).save(path)
+    assert read_image(path).mode == "RGB"
+
+
+def _broken(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("no image")
+    elif kind != "missing":
+        Image.effect_noise((64, 64), 50).save(path, format="PNG")
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] if kind == "cut" else data[:300] + b"\0" * 200 + data[500:])
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut", "damaged"])
+def test_what_is_no_image_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    _broken(path, kind)
+    with pytest.raises(UnreadableImageError, match=r"Cannot read .*image\.png as an image: .+; give a PNG"):
+        read_image(path)

@@ -1,0 +1,96 @@
+"""A manifest's hash depends on what is trained on, and on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from db.queries.curation import SampleRow
+from illume_loop.config import CurateSettings
+from illume_loop.domains.protocol import RealPair
+from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples, training_rows
+from illume_loop.train.rows import DrawRow, ReadRow
+
+IMAGE = Image.new("RGB", (2, 2), "red")
+PAIRS = [RealPair(Image.new("RGB", (2, 2), (number, 0, 0)), f"caption {number}") for number in range(4)]
+SAMPLE = SampleRow(
+    sample_id=5,
+    prompt_id=7,
+    round_index=1,
+    position=0,
+    sample_index=2,
+    prompt_key="key",
+    text="a red circle",
+    image_ids=np.array([1, 2, 3], dtype=np.int32),
+    image_sha256="f" * 64,
+)
+SETTINGS = CurateSettings(caption_share=0.5)
+
+
+def _sha256(*samples: SampleRow, settings: CurateSettings = SETTINGS) -> str:
+    return manifest_sha256(manifest_rows(samples, PAIRS, settings))
+
+
+def test_samples_are_drawn_and_read_and_real_pairs_replayed() -> None:
+    rows = manifest_rows([SAMPLE], PAIRS, SETTINGS)
+    assert [(row.kind, row.text, row.real_index) for row in rows] == [
+        ("draw", "a red circle", None),
+        ("read", "a red circle", None),
+        ("read", "caption 0", 0),
+        ("read", "caption 1", 1),
+        ("draw", "caption 2", 2),
+        ("draw", "caption 3", 3),
+    ]
+    without = manifest_rows([SAMPLE], [], SETTINGS.model_copy(update={"self_captions": False}))
+    assert [row.kind for row in without] == ["draw"]
+
+
+def test_the_hash_knows_no_ids_of_the_database() -> None:
+    assert _sha256(SAMPLE) == _sha256(replace(SAMPLE, sample_id=99, prompt_id=98, image_sha256="0" * 64))
+
+
+def test_the_hash_knows_everything_that_is_trained_on() -> None:
+    others = [
+        replace(SAMPLE, text="a blue circle"),
+        replace(SAMPLE, image_ids=np.array([1, 2, 4], dtype=np.int32)),
+        replace(SAMPLE, sample_index=3),
+        replace(SAMPLE, round_index=2),
+    ]
+    hashes = {_sha256(SAMPLE), *map(_sha256, others), _sha256(SAMPLE, SAMPLE), _sha256()}
+    hashes.add(_sha256(SAMPLE, settings=CurateSettings(caption_share=0.25)))
+    assert len(hashes) == 8
+
+
+def test_the_hash_is_the_same_for_ever() -> None:
+    """Stored manifests are verified against it before training."""
+    assert _sha256(SAMPLE) == "PLACEHOLDER"
+
+
+def test_rows_become_training_rows_in_order() -> None:
+    encoded: list[str] = []
+
+    def encode(images: object) -> np.ndarray:
+        assert isinstance(images, list)
+        encoded.extend(str(image.getpixel((0, 0))) for image in images)
+        return np.arange(2 * len(images), dtype=np.int32).reshape(len(images), 2)
+
+    rows = training_rows(manifest_rows([SAMPLE], PAIRS, SETTINGS), PAIRS, encode, lambda _: IMAGE)
+    assert encoded == ["(2, 0, 0)", "(3, 0, 0)"]
+    draw, read, real_read, _, real_draw, last = rows
+    assert isinstance(draw, DrawRow)
+    assert draw.image_ids.tolist() == [1, 2, 3]
+    assert read == ReadRow(IMAGE, "a red circle")
+    assert real_read == ReadRow(PAIRS[0].image, "caption 0")
+    assert isinstance(real_draw, DrawRow)
+    assert isinstance(last, DrawRow)
+    assert (real_draw.prompt, real_draw.image_ids.tolist()) == ("caption 2", [0, 1])
+    assert last.image_ids.tolist() == [2, 3]
+
+
+def test_examples_name_either_a_sample_or_a_real_pair() -> None:
+    sample, *_, real = new_examples(manifest_rows([SAMPLE], PAIRS, SETTINGS))
+    assert (sample.sample_id, sample.prompt_id, sample.real_index) == (5, 7, None)
+    assert sample.ids_sha256 is not None
+    assert (real.sample_id, real.prompt_id, real.ids_sha256, real.real_index) == (None, None, None, 3)

@@ -1,0 +1,56 @@
+"""A measure's plan has one name for one measurement."""
+
+from __future__ import annotations
+
+from illume_loop.config import Settings, load_settings
+from illume_loop.domains import get_domain
+from illume_loop.loop.measures import DIVERSITY_SAMPLES, KEPT_DRAWS, SUITES, measure, measure_plan
+from tests.support.canned_model import CannedModel
+
+DOMAIN = get_domain("shapes")
+SMALL = {"gate.heldout_prompts": 80, "gate.probe_items": 12, "sampling.prompts_per_round": 6}
+
+
+def _settings(**values: object) -> Settings:
+    return load_settings(None, SMALL | {name.replace("__", "."): value for name, value in values.items()}, environ={})
+
+
+def _names(settings: Settings) -> list[str]:
+    return [measure_plan(suite, DOMAIN, settings).sha256 for suite in SUITES]
+
+
+def test_the_name_changes_with_what_is_measured() -> None:
+    name = _names(_settings())
+    assert len(set(name)) == 3
+    assert _names(_settings()) == name
+    assert _names(_settings(gate__guidance_scale=2.0)) != name
+    assert _names(_settings(gate__heldout_prompts=81))[0] != name[0]
+    assert _names(_settings(gate__probe_items=13))[1] != name[1]
+    assert all(a != b for a, b in zip(_names(_settings(run__seed=1)), name, strict=True))
+
+
+def test_the_name_does_not_change_with_what_only_trains() -> None:
+    changed = _settings(train__epochs=3, curate__margin=0.5, sampling__guidance_scale=2.0, sampling__batch_size=7)
+    assert _names(changed) == _names(_settings())
+
+
+def test_two_models_are_paired() -> None:
+    """Same prompts, same seeds: whatever the weaker one hits, the stronger one hits too (that is how it draws)."""
+    plan = measure_plan("heldout", DOMAIN, _settings())
+    weak, strong = (measure(plan, CannedModel(skill), DOMAIN, lambda *_: None) for skill in (0.3, 0.7))
+    assert 0.15 < weak.value < 0.45 < strong.value
+    assert sum(weak.passed) / len(weak.passed) == weak.value
+    assert all(after for before, after in zip(weak.passed, strong.passed, strict=True) if before)
+    assert len(weak.images) == KEPT_DRAWS
+
+
+def test_understanding_and_diversity() -> None:
+    heard: list[tuple[int, int]] = []
+    model = CannedModel(0.5)
+    understanding = measure(measure_plan("understanding", DOMAIN, _settings()), model, DOMAIN, lambda *_: None)
+    assert len(understanding.passed) == 12
+    plan = measure_plan("diversity", DOMAIN, _settings())
+    diversity = measure(plan, model, DOMAIN, lambda done, total: heard.append((done, total)))
+    assert len(plan.seeds) == 6 * DIVERSITY_SAMPLES
+    assert 0.8 < diversity.value <= 1.0
+    assert diversity.passed == []

@@ -1,0 +1,139 @@
+"""The page is one file, escapes every text, and says what is missing."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from illume_loop.config import load_settings
+from illume_loop.report.curve import curve, marks
+from illume_loop.report.numbers import gain, interval, number, percent
+from illume_loop.report.render import Card, Page, Pair, Sheet, render
+
+SETTINGS = load_settings(environ={}).resolved()
+EVIL = "<script>alert('x')</script> & \"more\""
+
+
+def _round(
+    index: int, decision: str | None, parent: float | None = 0.4, candidate: float | None = 0.5
+) -> dict[str, Any]:
+    def estimate(mean: float | None) -> dict[str, float] | None:
+        return None if mean is None else {"mean": mean, "low": mean - 0.04, "high": mean + 0.04, "n": 512}
+
+    both = parent is not None and candidate is not None
+    return {
+        "index": index,
+        "state": decision or "sampling",
+        "parent": "v0001",
+        "candidate": None if candidate is None else "v0002",
+        "heldout": {
+            "parent": estimate(parent),
+            "candidate": estimate(candidate),
+            "delta": estimate(candidate - parent) if both else None,
+        },
+        "judge_auc": 0.91,
+        "diversity": {"parent": 0.62, "candidate": None},
+        "understanding": {"parent": None, "candidate": None},
+        "samples": 1024,
+        "accepted": 301,
+        "decision": decision,
+        "reasons": [EVIL] if decision else [],
+    }
+
+
+class _Tags(HTMLParser):
+    VOID = ("meta", "br", "img", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _parsed(html: str) -> _Tags:
+    tags = _Tags()
+    tags.feed(html)
+    tags.close()
+    assert tags.open == []
+    return tags
+
+
+def _full_page() -> str:
+    card = Card("data:image/png;base64,AAAA", EVIL, -3.25, False, (EVIL,), kept=True)
+    gap = Card("", "a red circle", None, None)
+    sheet = Sheet(1, [("Highest scores", [card, gap]), ("Lowest scores", [])])
+    return render(Page(SETTINGS, [_round(1, "promoted")], [sheet], [Pair(card, gap)], "v0001", "v0002"))
+
+
+def test_every_text_is_escaped() -> None:
+    html = _full_page()
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 3
+    assert not [tag for tag, _ in _parsed(html).seen if tag == "script"]
+
+
+def test_the_page_stands_alone() -> None:
+    for tag, attributes in _parsed(_full_page()).seen:
+        assert tag not in ("link", "iframe", "script")
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert "url(" not in _full_page()
+
+
+def test_what_is_missing_shows_as_missing() -> None:
+    html = _full_page()
+    assert 'aria-label="image not kept"' in html
+    assert "no verdict" in html
+    assert "Lowest scores" not in html
+
+
+@pytest.mark.parametrize("rounds", [[], [_round(1, None, None, None)], [_round(1, None, 0.4, None)]])
+def test_a_run_under_way_has_a_page(rounds: list[dict[str, Any]]) -> None:
+    _parsed(render(Page(SETTINGS, rounds)))
+
+
+def test_the_curve_marks_what_was_decided() -> None:
+    rounds = [_round(1, "promoted"), _round(2, "rejected", 0.5, 0.45), _round(3, None, 0.5, None)]
+    assert [mark.role for mark in marks(rounds)] == ["parent", "promoted", "parent", "rejected", "parent"]
+    svg = ElementTree.fromstring(curve(rounds))
+    assert len(svg.findall(".//circle")) == 5
+    [line] = svg.findall("polyline")
+    assert len(line.attrib["points"].split()) == 4, "a rejected candidate is off the line of the model in use"
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_the_curve_stays_inside_its_frame(mean: float) -> None:
+    row = _round(1, "promoted", mean, mean)
+    for side in ("parent", "candidate"):
+        row["heldout"][side].update(low=max(0.0, mean - 0.01), high=min(1.0, mean + 0.01))
+    numbers = [float(y) for y in re.findall(r'\by[12]?="(-?[\d.]+)"', curve([row]))]
+    assert min(numbers) >= 0
+    assert max(numbers) <= 300
+
+
+def test_no_round_no_curve() -> None:
+    assert curve([]) == ""
+
+
+def test_numbers() -> None:
+    estimate = {"mean": 0.41, "low": 0.37, "high": 0.45}
+    assert interval(estimate) == "41.0 [37.0, 45.0]"
+    assert gain({"mean": 0.06, "low": -0.03, "high": 0.09}) == "+6.0 [-3.0, +9.0]"
+    assert (interval(None), gain(None), percent(None), number(None)) == ("-",) * 4
+    assert interval({"mean": 0.41, "low": None, "high": None}) == "41.0"
+    assert (percent(0.93), number(0.9136)) == ("93.0", "0.914")

@@ -1,0 +1,151 @@
+"""Sources in rising precedence, unknown keys refused in every source, every value within its bounds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from illume_loop.config import Settings, field_names, fields, load_settings
+from illume_loop.errors import SettingsError, SettingsFileError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_each_source_overrides_the_one_before(tmp_path: Path) -> None:
+    file = _write(tmp_path / "run.toml", "[run]\nseed = 1\nrounds = 1\n[train]\nepochs = 1\n")
+    environ = {"ILLUME_RUN__SEED": "2", "ILLUME_RUN__ROUNDS": "2", "HOME": "/"}
+
+    settings = load_settings(file, {"run.seed": 3, "run.name": None}, environ=environ)
+
+    assert (settings.run.seed, settings.run.rounds, settings.train.epochs) == (3, 2, 1)
+    assert settings.run.name == "shapes"
+    sources = {key: source for key, source in settings.provenance.items() if source != "default"}
+    assert sources == {"run.seed": "flag", "run.rounds": "ILLUME_RUN__ROUNDS", "train.epochs": str(file)}
+
+
+def test_a_run_keeps_its_settings_but_not_its_machine(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://me:secret@db.example/illume"
+    started = load_settings(overrides={"run.seed": 3, "runtime.threads": 8, "store.database_url": url}, environ={})
+    stored = started.resolved()
+
+    resumed = load_settings(overrides={"run.rounds": 5}, environ={"ILLUME_TRAIN__EPOCHS": "4"}, stored=stored)
+
+    assert (resumed.run.seed, resumed.run.rounds, resumed.train.epochs) == (3, 5, 4)
+    assert (resumed.runtime.threads, resumed.store.database_url) == (0, "")
+    assert resumed.provenance["run.seed"] == "the run"
+
+
+def test_a_keyword_of_python_is_written_as_in_the_file() -> None:
+    settings = load_settings(environ={"ILLUME_TRAIN__FROM": "parent"})
+    assert settings.train.from_ == "parent"
+    assert settings.resolved()["train"]["from"] == "parent"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[run]\nsede = 1\n", "unknown key 'run.sede'"),
+        ("[run]\nsede = 1\n", "did you mean 'run.seed'"),
+        ("[nonsense]\na = 1\n", "unknown key 'nonsense'"),
+        ("seed = 1\n", "unknown key 'seed'"),
+        ("[train]\nfrom_ = 'base'\n", "unknown key 'train.from_'"),
+        ("[train]\nlearning_rate = 2.0\n", "train.learning_rate = 2.0"),
+        ("[train]\nlearning_rate = nan\n", "train.learning_rate"),
+        ("[run]\nrounds = 'many'\n", "run.rounds = 'many'"),
+        ("[curate]\nkeep_per_prompt = 9\n", "keep_per_prompt cannot exceed"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_named(tmp_path: Path, text: str, named: str) -> None:
+    file = _write(tmp_path / "run.toml", text)
+    with pytest.raises(SettingsError, match="not valid") as caught:
+        load_settings(file, environ={})
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("absent.toml", None), ("bad.toml", "[run\n"), (".", None)])
+def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, text: str | None) -> None:
+    path = tmp_path / name
+    if text is not None:
+        _write(path, text)
+    with pytest.raises(SettingsFileError, match="Cannot read the settings file"):
+        load_settings(path, environ={})
+
+
+@pytest.mark.parametrize("variable", ["ILLUME_RUN__SEDE", "ILLUME_SEED", "ILLUME_", "ILLUME_RUN__SEED__X"])
+def test_an_unknown_variable_is_refused(variable: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown environment variable '{variable}'"):
+        load_settings(environ={variable: "1"})
+
+
+def test_an_unknown_override_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"unknown key 'run\.sede' in flag"):
+        load_settings(overrides={"run.sede": 1}, environ={})
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings(environ={})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.run.seed = 5  # type: ignore[misc]
+
+
+def test_resolved_is_json_and_loads_again() -> None:
+    settings = load_settings(environ={}, overrides={"run.seed": 7})
+    assert Settings.model_validate(json.loads(json.dumps(settings.resolved()))).resolved() == settings.resolved()
+
+
+def test_passwords_are_not_shown() -> None:
+    url = "postgresql+psycopg://me:secret@db.example/illume"
+    settings = load_settings(environ={"ILLUME_STORE__DATABASE_URL": url})
+    assert settings.store.database_url == url
+    assert settings.resolved()["store"]["database_url"] == "postgresql+psycopg://me:***@db.example/illume"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path: Path) -> None:
+    settings = load_settings(path, environ={})
+    assert settings.run.name
+
+
+def test_the_default_config_is_the_defaults() -> None:
+    default = load_settings(ROOT / "configs" / "default.toml", environ={})
+    assert default.resolved() == load_settings(environ={}).resolved()
+
+
+def test_the_controls_differ_in_the_judge_only() -> None:
+    default = load_settings(environ={}).resolved()
+    for name in ("shuffled", "checker"):
+        control = load_settings(ROOT / "configs" / f"control-{name}.toml", environ={}).resolved()
+        assert control["assess"].pop("assessor") == name
+        assert control["run"].pop("name") == f"control-{name}"
+        expected = {table: dict(values) for table, values in default.items()}
+        del expected["assess"]["assessor"], expected["run"]["name"]
+        assert control == expected
+
+
+def test_every_setting_has_a_sentence_and_a_bound() -> None:
+    for key, section, attribute in fields():
+        description = section.model_fields[attribute].description
+        assert description, key
+        assert description.endswith("."), key
+    assert len(field_names()) <= 60
+
+
+def test_setting_names_are_frozen() -> None:
+    golden = (ROOT / "tests" / "golden" / "settings.txt").read_text(encoding="utf-8").split()
+    assert field_names() == golden, "change tests/golden/settings.txt on purpose"
+
+
+def test_config_needs_no_torch() -> None:
+    code = "import sys, illume_loop.config; sys.exit('torch' in sys.modules or 'sqlalchemy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,94 @@
+"""The documents agree with the code: settings, commands, options, files and links that they name exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from illume_loop.cli.config import settings_rows
+from illume_loop.cli.main import app
+from illume_loop.config import field_names, load_settings
+from tests.support.file_map import with_map
+from tests.support.golden import ROOT, check_golden
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def _settings_page() -> str:
+    lines = [
+        "# Settings",
+        "",
+        "Written by a test from `illume_loop/config.py`; `illume-loop config show` prints the values in force. Sources,",
+        "each overriding the one before: defaults (or the settings of the run that is continued), the TOML file given by",
+        "`--config`, environment variables `ILLUME_<SECTION>__<KEY>` (for example `ILLUME_RUN__SEED=7`), flags. Unknown",
+        "keys are errors in every source.",
+    ]
+    section = ""
+    for row in settings_rows(load_settings(environ={})):
+        table, name = row["key"].split(".")
+        if table != section:
+            section = table
+            lines += ["", f"## [{table}]", "", "| key | default | bounds | what it is |", "| --- | --- | --- | --- |"]
+        value = str(row["value"]).lower() if isinstance(row["value"], bool) else row["value"]
+        bounds = row["bounds"].replace("|", "\\|")
+        lines.append(f"| `{name}` | {f'`{value}`' if value != '' else ''} | {bounds} | {row['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_settings_page_is_the_settings() -> None:
+    check_golden("docs/reference/settings.md", _settings_page())
+
+
+def test_the_map_of_the_files_is_complete() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    check_golden("README.md", with_map(readme))
+
+
+def _commands(text: str) -> Iterator[str]:
+    """Every `illume-loop ...` in code: indented lines, fenced lines, backticks."""
+    for match in re.finditer(r"(?m)(?:^ {4,}|`|&& |\| )\$? ?(illume-loop [^`\n#|]*)", text):
+        yield match.group(1).split(" && ")[0].split("   ")[0].strip().rstrip("\\")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_exist(page: Path) -> None:
+    root = typer.main.get_command(app)
+    for line in _commands(page.read_text(encoding="utf-8")):
+        words = shlex.split(line)[1:]
+        command, path = root, "illume-loop"
+        while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words[0]]
+            path += f" {words.pop(0)}"
+        assert not (words and getattr(command, "commands", {}) and words[0].isalpha() and words[0].islower()), line
+        known = {name for option in (*root.params, *command.params) for name in option.opts + option.secondary_opts}
+        for word in words:
+            if word.startswith("-") and word != "...":
+                assert word.split("=")[0] in known | {"--help"}, f"{page.name}: {path} has no {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_and_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for name in re.findall(r"`((?:illume_loop|db|workers|migrations|configs|tests|docs)/[\w./-]*)`", text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_settings_and_variables_exist(page: Path) -> None:
+    known = set(field_names())
+    sections = {key.split(".")[0] for key in known}
+    text = page.read_text(encoding="utf-8")
+    for key in re.findall(r"`([a-z]+\.[a-z_]+)`", text):
+        if key.split(".")[0] in sections and not key.endswith((".py", ".toml", ".md")):
+            assert key in known, f"{page.name} names the setting {key}"
+    for section, name in re.findall(r"\bILLUME_([A-Z]+)__([A-Z_]+)\b", text):
+        assert f"{section}.{name}".lower() in known, f"{page.name} names ILLUME_{section}__{name}"

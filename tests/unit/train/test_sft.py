@@ -1,0 +1,109 @@
+"""TRL's trainer on the unified vocabulary: its loss is ours, and it moves what it should."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from trl import SFTTrainer
+
+from illume_loop.config import TrainSettings
+from illume_loop.domains.shapes.domain import ShapesDomain
+from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.train.dataset import build_dataset
+from illume_loop.train.rows import DrawRow, ReadRow, TrainingRow
+from illume_loop.train.sft import sft_arguments, train_sft
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[TrainingRow]:
+    """Rows of both kinds, with ids of a codebook of 64."""
+    domain, rng = ShapesDomain(), np.random.default_rng(0)
+    draw: list[TrainingRow] = [
+        DrawRow(prompt.text, rng.integers(0, 64, 36).astype(np.int32)) for prompt in domain.prompts("train", 10, 0)
+    ]
+    return draw + [ReadRow(pair.image, pair.caption) for pair in domain.real_pairs(6, 0)]
+
+
+@pytest.fixture(scope="module")
+def base(sharp_backend: IllumeBackend, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("base")
+    sharp_backend.save(path)
+    return path
+
+
+def test_trl_computes_the_true_loss(base: Path, rows: list[TrainingRow], tmp_path: Path) -> None:
+    """The mean over labelled ids of -log p, from a forward pass row by row with no padding."""
+    backend = IllumeBackend.load(base, "cpu")
+    dataset, collator = build_dataset(rows, backend, text_dropout=0.0, seed=0)
+    trainer = SFTTrainer(
+        model=backend.model,
+        args=sft_arguments(TrainSettings(batch_size=len(rows)), 0, str(tmp_path)),
+        train_dataset=dataset,
+        data_collator=collator,
+        processing_class=backend.processor.tokenizer,
+    )
+    batch = collator([dataset[i] for i in range(len(rows))])
+    trl_loss = float(trainer.compute_loss(backend.model.eval(), dict(batch)).detach())
+
+    losses: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for row in rows:
+            if isinstance(row, DrawRow):
+                sequence, features = backend.sequences.draw(row.prompt, row.image_ids.tolist()), None
+            else:
+                sequence, features = backend.sequences.read(row.caption), backend.features([row.image])
+            ids = torch.tensor([sequence.input_ids])
+            hidden = backend.model.model(input_ids=ids, image_features=features).last_hidden_state[0]
+            log_probs = torch.log_softmax(hidden @ backend.model.lm_head.weight.T, dim=-1)
+            losses += [
+                -log_probs[position - 1, label] for position, label in enumerate(sequence.labels) if label != -100
+            ]
+    assert trl_loss == pytest.approx(float(torch.stack(losses).mean()), abs=1e-4)
+    assert abs(trl_loss - math.log(backend.model.config.text_config.vocab_size)) > 1, (
+        "near-uniform logits prove nothing"
+    )
+
+
+def test_prompts_are_masked_and_ids_arrive_as_drawn(base: Path, rows: list[TrainingRow]) -> None:
+    backend = IllumeBackend.load(base, "cpu")
+    dataset, _ = build_dataset(rows[:1], backend, text_dropout=0.0, seed=0)
+    first, labels = rows[0], dataset[0]["labels"]
+    assert isinstance(first, DrawRow)
+    learned = [label for label in labels if label != -100]
+    assert learned[:-1] == [backend.model.config.num_text_ids + int(i) for i in first.image_ids]
+    assert labels.count(-100) == len(backend.sequences.draw_prefix(first.prompt))
+
+
+def test_text_dropout_is_seeded_and_near_its_share(base: Path) -> None:
+    backend = IllumeBackend.load(base, "cpu")
+    many: list[TrainingRow] = [DrawRow("a red circle", np.zeros(36, np.int32)) for _ in range(400)]
+    lengths = [len(row["input_ids"]) for row in build_dataset(many, backend, 0.1, seed=3)[0]]
+    assert lengths == [len(row["input_ids"]) for row in build_dataset(many, backend, 0.1, seed=3)[0]]
+    assert 20 <= lengths.count(min(lengths)) <= 65
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_training_learns_moves_the_language_model_only_and_repeats(
+    base: Path, rows: list[TrainingRow], tmp_path: Path, lora_rank: int
+) -> None:
+    settings = TrainSettings(batch_size=8, epochs=8, learning_rate=3e-3, lora_rank=lora_rank)
+    reports = [train_sft(base, rows, tmp_path / str(i), settings, 5, lambda *_: None) for i in range(2)]
+    before, first, second = (
+        load_file(folder / "model.safetensors") for folder in (base, tmp_path / "0", tmp_path / "1")
+    )
+    assert before.keys() == first.keys()
+    assert reports[0].steps == 8 * 2
+    for name, tensor in before.items():
+        assert torch.equal(first[name], second[name]), f"{name} differs between two equal trainings"
+        moved = not torch.equal(tensor, first[name])
+        if "vision" in name:
+            assert not moved, f"{name} is frozen"
+        elif name.endswith("q_proj.weight"):
+            assert moved, f"{name} did not learn"
+    once = train_sft(base, rows, tmp_path / "once", settings.model_copy(update={"epochs": 1}), 5, lambda *_: None)
+    assert reports[0].mean_loss < once.mean_loss
