@@ -125,7 +125,7 @@ class StoreSettings(Section):
 class RuntimeSettings(Section):
     """How this machine is used; none of it changes what is computed."""
 
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 uses all cores.")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 is one for each core, or OMP_NUM_THREADS.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")

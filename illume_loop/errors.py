@@ -95,8 +95,8 @@ class DatabaseOutdatedError(UnhealthyError):
     """The database is at schema {found} and this version needs {expected}; run `illume-loop db upgrade`."""
 
 
-class DatabaseUnreachableError(UnhealthyError):
-    """Cannot reach the database at {url}: {reason}; check that it runs and that store.database_url is right."""
+class DatabaseUnusableError(UnhealthyError):
+    """The database of the run in {path} cannot be used ({reason}); see that it is there, whole and reachable."""
 
 
 class StorageFullError(UnhealthyError):

@@ -19,10 +19,11 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from illume_loop.errors import IllumeLoopError, StorageFullError
+from illume_loop.errors import DatabaseUnusableError, IllumeLoopError, StorageFullError
 
 INTERRUPTED = 130
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_DRIVERS = ("sqlite3", "psycopg")
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Ending:
     """What the command on its way wants of its ending."""
 
     debug: bool = False
-    log_dir: Path | None = None
+    run_dir: Path | None = None
 
 
 ENDING = Ending()
@@ -53,15 +54,23 @@ def run(app: typer.Typer) -> int:
 
 
 def known(error: BaseException) -> IllumeLoopError | None:
-    """The IllumeLoopError that an error is or was caused by; running out of space counts as one wherever it happens."""
+    """The IllumeLoopError that an error is, was caused by, or amounts to wherever it happens: a full disk, a database
+    that is gone or damaged."""
     for link in _chain(error):
         if isinstance(link, IllumeLoopError):
             return link
         if isinstance(link, OSError) and link.errno in _NO_SPACE:
-            return StorageFullError(path=link.filename or ENDING.log_dir or "a file")
-        # SQLite reports a full disk by its text only.
-        if type(link).__name__ == "OperationalError" and "disk is full" in str(link):
-            return StorageFullError(path=ENDING.log_dir or "the database")
+            return StorageFullError(path=link.filename or ENDING.run_dir)
+        # The drivers are told by name: importing them here would cost every command their start-up.
+        driver, kind = type(link).__module__.split(".")[0], type(link).__name__
+        if driver in _DRIVERS and kind in ("OperationalError", "DatabaseError"):
+            reason = " ".join(str(link).split())
+            full = "disk is full" in reason
+            return (
+                StorageFullError(path="the database")
+                if full
+                else DatabaseUnusableError(path=ENDING.run_dir, reason=reason)
+            )
     return None
 
 
@@ -87,8 +96,8 @@ def _where(error: Exception) -> str:
 
 
 def _write_traceback(error: Exception) -> Path:
-    directory = ENDING.log_dir
-    if directory is None or not directory.is_dir():
+    directory = ENDING.run_dir
+    if directory is None or not (directory / "run.json").exists():
         directory = Path(tempfile.gettempdir())
     path = directory / f"error-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

@@ -18,11 +18,10 @@ def pretrain(
     ] = None,
 ) -> None:
     """Train a base model by the ILLUME recipe, or continue one that was stopped."""
-    from illume_loop.cli.ending import ENDING, INTERRUPTED
+    from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.pretrain.recipe import STAGES, run_recipe
 
-    ENDING.log_dir = out
     try:
         with open_view() as view:
             model = run_recipe(

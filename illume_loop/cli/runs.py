@@ -20,9 +20,9 @@ def open_run(run_dir: Path) -> Iterator[OpenRun]:
     from illume_loop.cli.ending import ENDING
     from illume_loop.loop import run_directory
 
+    ENDING.run_dir = run_dir
     store = settings_for(run_dir).store
     with run_directory.open_run(run_dir, database_url=store.database_url, artifacts_url=store.artifacts_url) as run:
-        ENDING.log_dir = run_dir
         yield run
 
 

@@ -68,7 +68,7 @@ class _RunLog(logging.FileHandler):
 
 
 def _log_to(run_dir: Path, level: str) -> None:
-    ENDING.log_dir = run_dir
+    ENDING.run_dir = run_dir
     handler = _RunLog(run_dir)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])

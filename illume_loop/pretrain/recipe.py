@@ -44,17 +44,25 @@ STAGES = ("encoder", "tokenizer", "detokenizer", "text", "stage1", "stage2", "st
 
 @dataclass(frozen=True, slots=True)
 class LanguageStage:
-    """One stage of the language model: steps, peak learning rates and the mix of tasks."""
+    """One stage of the language model: steps, peak learning rates, the mix of tasks and the noise of its captions.
+
+    `caption_noise` maps the step from which it holds to the share of captions with one attribute wrong.
+    """
 
     steps: int
     learning_rate: float
     mix: Mapping[Task, float]
+    caption_noise: Mapping[int, float] = field(default_factory=lambda: {0: CAPTION_NOISE})
     adapter_learning_rate: float | None = None
+
+    def noise_at(self, step: int) -> float:
+        """The share that holds at a step."""
+        return self.caption_noise[max(start for start in self.caption_noise if start <= step)]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Every number of a recipe. `caption_noise` is the share of captions with one attribute wrong."""
+    """Every number of a recipe."""
 
     name: str = "shapes"
     seed: int = 0
@@ -66,7 +74,6 @@ class Recipe:
     text_heads: int = 5
     text_mlp: int = 432
     corpus_size: int = 60_000
-    caption_noise: float = CAPTION_NOISE
     encoder_steps: int = 700
     tokenizer_steps: int = 2_000
     detokenizer_steps: int = 1_200
@@ -77,8 +84,9 @@ class Recipe:
         default_factory=lambda: {
             "text": LanguageStage(150, 2e-3, {"text": 1.0}),
             "stage1": LanguageStage(300, 1e-3, {"reconstruct": 0.5, "read": 0.5}, adapter_learning_rate=5e-3),
-            "stage2": LanguageStage(6_000, 1.5e-3, {"draw": 0.65, "read": 0.33, "text": 0.02}),
-            "stage3": LanguageStage(1_500, 5e-4, {"draw": 0.65, "read": 0.35}),
+            # Web-like pairs first, then curated ones: noise this strong slows the binding of words to image ids.
+            "stage2": LanguageStage(6_000, 1.5e-3, {"draw": 0.65, "read": 0.33, "text": 0.02}, {0: 0.6, 2_750: 0.2}),
+            "stage3": LanguageStage(800, 5e-4, {"draw": 0.75, "read": 0.25}),
         }
     )
 
@@ -192,7 +200,7 @@ class Pretraining:
                 self.corpus,
                 self.sequences,
                 self.recipe.language_batch,
-                self.recipe.caption_noise,
+                plan.noise_at(step),
                 self.recipe.seed,
             )
             loss: Tensor = self.model(**batch, use_cache=False).loss

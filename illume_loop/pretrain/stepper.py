@@ -101,8 +101,8 @@ def _restore(
     full = optimizer.state_dict()
     full["state"] = state
     optimizer.load_state_dict(full)
-    for _ in range(step):
-        schedule.step()
+    schedule.load_state_dict({"last_epoch": step - 1, "_step_count": step + 1})
+    schedule.step()
     return step
 
 

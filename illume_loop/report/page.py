@@ -1,15 +1,14 @@
 """Writes the run's page: `index.html` in the run directory, one file without references to others.
 
-Which samples are shown does not depend on when the page is written: the highest and the lowest scores, and some at
-random by the round's number. Held-out pairs are the first of their set, not chosen. An image that is gone or damaged
-leaves a gap, and never stops the page.
+Which samples are shown does not depend on when the page is written: the highest and the lowest scores (one for each
+prompt), and some at random by the round's number. Held-out pairs are the first of their set, not chosen. An image that
+is gone or damaged leaves a gap, and never stops the page.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from heapq import nlargest, nsmallest
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 NAME = "index.html"
 SHEETS = 5
 """Rounds whose samples are shown, the latest first."""
-CARDS = 10
-"""Samples in one contact sheet."""
+CARDS = 9
+"""Samples in one contact sheet: a row of the page."""
 PAIRS = 16
 BATCH = 1000
 
@@ -73,11 +72,19 @@ def _pairs(
 
 def _sheet(session: Session, run_id: int, round_index: int, images: ImageStore) -> Sheet:
     scored = [row for row in _samples(session, run_id, round_index) if row["score"] is not None]
-    highest = nlargest(CARDS, scored, key=lambda row: (row["score"], -row["id"]))
-    lowest = nsmallest(CARDS, scored, key=lambda row: (row["score"], row["id"]))
+    by_score = sorted(scored, key=lambda row: (row["score"], -row["id"]))
+    highest, lowest = _one_for_each_prompt(by_score[::-1]), _one_for_each_prompt(by_score)
     chosen = Random(f"page/{round_index}").sample(scored, min(2 * CARDS, len(scored)))
     groups = (("Highest scores", highest), ("Lowest scores", lowest), ("At random", chosen))
     return Sheet(round_index, [(title, [_card(row, images) for row in rows]) for title, rows in groups])
+
+
+def _one_for_each_prompt(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first rows with different prompts; the samples of one prompt score alike and would fill the sheet."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row["prompt"], row)
+    return list(first.values())[:CARDS]
 
 
 def _samples(session: Session, run_id: int, round_index: int) -> Iterator[Mapping[str, Any]]:

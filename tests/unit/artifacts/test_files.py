@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import signal
 from pathlib import Path
@@ -19,7 +18,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_atomically(target, b"before")
     write_atomically(target, b"after")
     assert target.read_bytes() == b"after"
-    assert os.listdir(target.parent) == ["file"]
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -36,7 +35,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert target.read_bytes() == b"before"
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_full_disk_is_told_as_such() -> None:
@@ -48,13 +47,9 @@ def test_a_full_disk_is_told_as_such() -> None:
 
 def test_a_disk_that_is_full_deep_down_counts() -> None:
     """safetensors and SQLite tell it in words only, and trainers wrap what they catch."""
-    try:
-        try:
-            raise RuntimeError("I/O error: No space left on device (os error 28)")
-        except RuntimeError as error:
-            raise ValueError("saving failed") from error
-    except ValueError as error:
-        assert disk_is_full(error)
+    error = ValueError("saving failed")
+    error.__cause__ = RuntimeError("I/O error: No space left on device (os error 28)")
+    assert disk_is_full(error)
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

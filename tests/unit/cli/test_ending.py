@@ -15,7 +15,7 @@ from illume_loop.errors import CorruptArtifactError, PromptOutsideGrammarError, 
 
 @pytest.fixture(autouse=True)
 def _fresh_ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ending, "ENDING", ending.Ending(log_dir=tmp_path))
+    monkeypatch.setattr(ending, "ENDING", ending.Ending(run_dir=tmp_path))
     monkeypatch.setattr("sys.argv", ["illume-loop"])
 
 
@@ -40,6 +40,8 @@ def _ends(error: BaseException | None) -> int:
         (CorruptArtifactError(path="x", expected="a", found="b"), 3),
         (OSError(errno.ENOSPC, "No space left on device", "/full/file"), 3),
         (sqlite3.OperationalError("database or disk is full"), 3),
+        (sqlite3.DatabaseError("file is not a database"), 3),
+        (sqlite3.IntegrityError("UNIQUE constraint failed"), 1),
         (RunExistsError(path="x"), 4),
         (ValueError("surprise"), 1),
     ],
@@ -65,6 +67,7 @@ def test_a_full_disk_is_told_wherever_it_shows(capsys: pytest.CaptureFixture[str
 def test_an_unexpected_error_names_the_file_with_its_traceback(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    (tmp_path / "run.json").touch()
     assert _ends(ZeroDivisionError("division by zero\nand more")) == 1
     sentence = capsys.readouterr().err
     [log] = tmp_path.glob("error-*.log")

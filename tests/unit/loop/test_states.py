@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
@@ -14,7 +14,7 @@ from illume_loop.loop.states import RoundState, transition
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LINE = ("planned", "sampling", "assessing", "curating", "training", "gating")
 ALLOWED = {
-    *zip(LINE, LINE[1:], strict=False),
+    *pairwise(LINE),
     ("gating", "promoted"),
     ("gating", "rejected"),
     *product(LINE, ("failed", "cancelled")),
