@@ -15,11 +15,11 @@ app = typer.Typer(help="Rounds: list them, or show one.", no_args_is_help=True)
 COLUMNS = (
     "round",
     "model",
-    "held-out, %",
-    "gain, points",
-    "judge AUC",
+    "held-out",
+    "gain",
+    "judge\nAUC",
     "diversity",
-    "understanding, %",
+    "under-\nstanding",
     "accepted",
     "decision",
 )
@@ -61,7 +61,7 @@ def show(
 
 def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
     """The table that ends `start`: for each round a line of the parent and one of the candidate, then the reasons."""
-    print_table("rounds", COLUMNS, (cells for row in rows for cells in _cells(row)))
+    print_table("rounds (shares in percent, with intervals)", COLUMNS, (cells for row in rows for cells in _cells(row)))
     for row in rows:
         if row["reasons"]:
             print(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")

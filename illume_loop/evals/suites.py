@@ -69,15 +69,17 @@ def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, ba
 def prompt_diversity(
     model: UnifiedModel, prompts: Sequence[str], seeds_PS: Sequence[Sequence[int]], sampling: Sampling
 ) -> float:
-    """Mean over prompts of `ids_diversity`, with one image for each seed of a prompt; in [0, 1]."""
+    """Mean over prompts of `image_diversity`, with one image for each seed of a prompt; in [0, 1]."""
     texts = [prompt for prompt, seeds in zip(prompts, seeds_PS, strict=True) for _ in seeds]
-    flat = [seed for seeds in seeds_PS for seed in seeds]
-    ids_BL = model.sample(texts, flat, sampling)
-    bounds = np.cumsum([len(seeds) for seeds in seeds_PS])[:-1]
-    return float(np.mean([ids_diversity(ids_SL) for ids_SL in np.split(ids_BL, bounds)]))
+    images = model.decode(model.sample(texts, [seed for seeds in seeds_PS for seed in seeds], sampling))
+    rest = iter(images)
+    return float(np.mean([image_diversity([next(rest) for _ in seeds]) for seeds in seeds_PS]))
 
 
-def ids_diversity(image_ids_SL: ImageIds) -> float:
-    """Mean share of positions at which two samples of one prompt differ, over all pairs of the S samples."""
-    pairs = combinations(range(len(image_ids_SL)), 2)
-    return float(np.mean([np.mean(image_ids_SL[a] != image_ids_SL[b]) for a, b in pairs]))
+def image_diversity(images: Sequence[Image.Image]) -> float:
+    """Mean absolute difference of pixels, 0 (all alike) to 1, over all pairs of the images of one prompt.
+
+    Pixels, not image ids: many ids paint the same ground, so that nearly all ids of two equal pictures may differ.
+    """
+    pixels = [np.asarray(image.convert("RGB"), dtype=np.float64) / 255 for image in images]
+    return float(np.mean([np.abs(a - b).mean() for a, b in combinations(pixels, 2)]))

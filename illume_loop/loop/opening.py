@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.errors import NotFoundError, SettingsChangedError
-from illume_loop.loop.measures import SUITES, measure_plan
+from illume_loop.loop.measures import SUITES, MeasurePlan, measure_plan
 from illume_loop.loop.plan import round_prompts
-from illume_loop.loop.run_directory import RunDirectory, mark, open_stores, run_database_url
+from illume_loop.loop.run_directory import RunDirectory, mark, open_stores, run_database_url, stored_settings
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
 from illume_loop.models.shipped import SHIPPED, shipped_base
 
@@ -31,14 +32,34 @@ MAY_CHANGE = ("run.name", "run.rounds", "run.executor", "store.", "runtime.")
 """Settings that change nothing that is computed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What the settings ask of the domain: known to be there before anything is made."""
+
+    domain: Domain
+    plans: Mapping[str, MeasurePlan]
+
+
+def check_demands(settings: Settings, run_dir: Path) -> Demands:
+    """Refuse settings that cannot be met, before the first hour and before there is a directory.
+
+    Raises NotFoundError for a domain or (for a new run) a base that does not exist, UsageError for too few prompts.
+    """
+    domain = get_domain(settings.run.domain)
+    round_prompts(domain, settings, 1)
+    if stored_settings(run_dir) is None:
+        _base_path(settings.run.base)
+    return Demands(domain, {suite: measure_plan(suite, domain, settings) for suite in SUITES})
+
+
 @contextmanager
-def open_workbench(settings: Settings, directory: RunDirectory, toolbox: Toolbox) -> Iterator[Workbench]:
+def open_workbench(
+    settings: Settings, demands: Demands, directory: RunDirectory, toolbox: Toolbox
+) -> Iterator[Workbench]:
     """Everything that the units of a run need; the run is made where it is new.
 
     Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
     """
-    domain = get_domain(settings.run.domain)
-    _refuse_unmeetable(settings, domain)
     url = run_database_url(directory.path, settings.store.database_url)
     migrate.upgrade(url)
     engine = open_engine(url)
@@ -49,7 +70,8 @@ def open_workbench(settings: Settings, directory: RunDirectory, toolbox: Toolbox
             engine=engine,
             run_id=run_id,
             settings=settings,
-            domain=domain,
+            domain=demands.domain,
+            plans=demands.plans,
             images=images,
             checkpoints=checkpoints,
             models=ModelShelf(checkpoints, toolbox, settings.runtime.device),
@@ -66,13 +88,6 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]
     return sorted(
         name for name in old.keys() | new.keys() if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE)
     )
-
-
-def _refuse_unmeetable(settings: Settings, domain: Domain) -> None:
-    """Ask the domain for all kinds of prompts now: better to hear "too few" before the first hour than after it."""
-    round_prompts(domain, settings, 1)
-    for suite in SUITES:
-        measure_plan(suite, domain, settings)
 
 
 def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore) -> int:
@@ -116,7 +131,7 @@ def _take_over(session: Session, run: Run) -> None:
 
 def _base_path(base: str) -> Path:
     path = shipped_base(base) if base in SHIPPED else Path(base)
-    if not path.is_dir():
+    if not (path / "config.json").is_file():
         raise NotFoundError(kind="base model", name=base)
     return path
 

@@ -22,7 +22,6 @@ from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import Scored, accept, shuffled
 from illume_loop.loop.gate import Measured, judge
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
-from illume_loop.loop.measures import SUITES, measure_plan
 from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
 from illume_loop.loop.states import RoundState, transition
 from illume_loop.loop.units import new_prompts, real_seed
@@ -87,8 +86,7 @@ def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
     assert round_.candidate_version_id is not None, "the train unit is done"
     versions = {round_.candidate_version_id, round_.parent_version_id, reads.base_version(session, bench.run_id).id}
     units = []
-    for suite in SUITES:
-        plan = measure_plan(suite, bench.domain, bench.settings)
+    for suite, plan in bench.plans.items():
         for version_id in sorted(versions):
             if find_evaluation(session, version_id, suite, plan.sha256) is None:
                 name = reads.version_of(session, version_id).name
@@ -146,10 +144,7 @@ def _judge_auc(
 
 
 def _measured(bench: Workbench, session: Session, version_id: int) -> Measured:
-    found = {}
-    for suite in SUITES:
-        sha256 = measure_plan(suite, bench.domain, bench.settings).sha256
-        found[suite] = find_evaluation(session, version_id, suite, sha256)
+    found = {suite: find_evaluation(session, version_id, suite, plan.sha256) for suite, plan in bench.plans.items()}
     heldout, understanding, diversity = (found[suite] for suite in ("heldout", "understanding", "diversity"))
     assert heldout is not None, "the evaluate units are done"
     assert understanding is not None

@@ -29,7 +29,7 @@ from illume_loop.assess.readings import score_batch
 from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.loop.manifest import manifest_sha256, training_rows
-from illume_loop.loop.measures import measure, measure_plan
+from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
 from illume_loop.loop.workbench import Workbench
 from illume_loop.models.protocol import Sampling
@@ -118,7 +118,7 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 
 def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Measure one model version by one suite."""
-    plan = measure_plan(lease.payload["suite"], bench.domain, bench.settings)
+    plan = bench.plans[lease.payload["suite"]]
     with transaction(bench.engine) as session:
         version = reads.version_of(session, lease.payload["version_id"])
     measured = measure(plan, bench.models.take(version.sha256), bench.domain, on_items)

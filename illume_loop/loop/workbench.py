@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
+from illume_loop.loop.measures import MeasurePlan
 from illume_loop.models.protocol import UnifiedModel
 from illume_loop.train.rows import TrainingRow
 
@@ -87,6 +88,8 @@ class Workbench:
     run_id: int
     settings: Settings
     domain: Domain
+    plans: Mapping[str, MeasurePlan]
+    """What the gate measures, by suite; the same for every round of the run."""
     images: ImageStore
     checkpoints: CheckpointStore
     models: ModelShelf

@@ -1,7 +1,7 @@
 """Stage `encoder`: a ViT with semantic features, trained the way CLIP is.
 
-The vision tower of a small SigLIP learns to tell which dense caption (every object with colour, shape, row and column)
-belongs to which picture of a batch. Only the vision tower is kept.
+The vision tower of a small SigLIP learns which caption ("red circle", "nothing") belongs to which slice of a picture.
+Only the vision tower is kept.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig
 
-from illume_loop.domains.shapes.render import draw
+from illume_loop.domains.shapes.render import CANVAS, CELL, draw
 from illume_loop.domains.shapes.spec import COLORS, SHAPES
-from illume_loop.pretrain.scenes import COLUMNS, ROWS, dense_caption, layouts, to_pixels
+from illume_loop.models.illume.modeling import to_slices
+from illume_loop.pretrain.scenes import NOTHING, layouts, slice_captions, to_pixels
 
-_WORDS = {word: index + 3 for index, word in enumerate([*COLORS, *SHAPES, *ROWS, *COLUMNS])}
-_MAX_WORDS = 24
+_WORDS = {word: index + 3 for index, word in enumerate([*COLORS, *SHAPES, NOTHING])}
+_MAX_WORDS = 2
 _MAX_SCALE = 50.0
 
 
@@ -42,12 +43,18 @@ def build_contrastive(vision: SiglipVisionConfig) -> SiglipModel:
 
 
 def contrastive_loss(model: SiglipModel, seed: int, step: int, batch_size: int) -> Tensor:
-    """Symmetric cross-entropy over the batch (Radford et al. 2021)."""
-    scenes, rng = layouts(seed, "encoder", step, batch_size)
-    pixels = to_pixels([draw(layout) for layout in scenes]) * 2 - 1
-    captions = [[_WORDS[word] for word in dense_caption(layout, rng).split()] for layout in scenes]
-    ids = torch.tensor([caption + [0] * (_MAX_WORDS - len(caption)) for caption in captions])
-    output = model(input_ids=ids, pixel_values=pixels)
+    """Cross-entropy of each slice over the different captions of the batch (Radford et al. 2021, one direction).
+
+    Many slices of a batch share a caption, so captions are scored once and the other direction has no single answer.
+    Of the empty slices one a picture is kept: most of a canvas is ground.
+    """
+    scenes = layouts(seed, "encoder", step, batch_size)
+    slices = to_slices(to_pixels([draw(layout) for layout in scenes]) * 2 - 1, CANVAS // CELL)
+    captions = [caption for layout in scenes for caption in slice_captions(layout)]
+    kept = [i for i, caption in enumerate(captions) if caption != NOTHING or i % len(slice_captions([])) == 0]
+    distinct = list(dict.fromkeys(captions[i] for i in kept))
+    words = [[_WORDS[word] for word in caption.split()] for caption in distinct]
+    ids = torch.tensor([caption + [0] * (_MAX_WORDS - len(caption)) for caption in words])
+    output = model(input_ids=ids, pixel_values=slices[kept])
     logits = output.image_embeds @ output.text_embeds.T * model.logit_scale.exp().clamp(max=_MAX_SCALE)
-    target = torch.arange(batch_size)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return F.cross_entropy(logits, torch.tensor([distinct.index(captions[i]) for i in kept]))

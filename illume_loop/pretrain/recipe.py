@@ -26,7 +26,7 @@ from transformers import LlamaConfig, SiglipVisionConfig
 
 from illume_loop.domains.shapes.domain import CAPTION_NOISE
 from illume_loop.domains.shapes.grammar import vocabulary
-from illume_loop.domains.shapes.render import CANVAS
+from illume_loop.domains.shapes.render import CANVAS, CELL
 from illume_loop.errors import NotFoundError
 from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration
 from illume_loop.models.illume.backend import IllumeBackend
@@ -46,18 +46,14 @@ STAGES = ("encoder", "tokenizer", "detokenizer", "text", "stage1", "stage2", "st
 class LanguageStage:
     """One stage of the language model: steps, peak learning rates, the mix of tasks and the noise of its captions.
 
-    `caption_noise` maps the step from which it holds to the share of captions with one attribute wrong.
+    `caption_noise` is the share of captions with one attribute wrong.
     """
 
     steps: int
     learning_rate: float
     mix: Mapping[Task, float]
-    caption_noise: Mapping[int, float] = field(default_factory=lambda: {0: CAPTION_NOISE})
+    caption_noise: float = CAPTION_NOISE
     adapter_learning_rate: float | None = None
-
-    def noise_at(self, step: int) -> float:
-        """The share that holds at a step."""
-        return self.caption_noise[max(start for start in self.caption_noise if start <= step)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +70,19 @@ class Recipe:
     text_heads: int = 5
     text_mlp: int = 432
     corpus_size: int = 60_000
-    encoder_steps: int = 700
-    tokenizer_steps: int = 2_000
-    detokenizer_steps: int = 1_200
+    encoder_steps: int = 400
+    tokenizer_steps: int = 1_000
+    detokenizer_steps: int = 800
     visual_batch: int = 128
-    contrastive_batch: int = 192
+    contrastive_batch: int = 96
     language_batch: int = 64
     language: Mapping[str, LanguageStage] = field(
         default_factory=lambda: {
             "text": LanguageStage(150, 2e-3, {"text": 1.0}),
             "stage1": LanguageStage(300, 1e-3, {"reconstruct": 0.5, "read": 0.5}, adapter_learning_rate=5e-3),
-            # Web-like pairs first, then curated ones: noise this strong slows the binding of words to image ids.
-            "stage2": LanguageStage(6_000, 1.5e-3, {"draw": 0.65, "read": 0.33, "text": 0.02}, {0: 0.6, 2_750: 0.2}),
-            "stage3": LanguageStage(800, 5e-4, {"draw": 0.75, "read": 0.25}),
+            # Curated pairs first, then web-like ones: strong noise from the start slows the binding of words to ids.
+            "stage2": LanguageStage(3_000, 2e-3, {"draw": 0.70, "read": 0.28, "text": 0.02}, caption_noise=0.1),
+            "stage3": LanguageStage(500, 5e-4, {"draw": 0.75, "read": 0.25}),
         }
     )
 
@@ -200,7 +196,7 @@ class Pretraining:
                 self.corpus,
                 self.sequences,
                 self.recipe.language_batch,
-                plan.noise_at(step),
+                plan.caption_noise,
                 self.recipe.seed,
             )
             loss: Tensor = self.model(**batch, use_cache=False).loss
@@ -283,6 +279,7 @@ def _config(recipe: Recipe) -> IllumeConfig:
             tie_word_embeddings=False,
         ),
         vision_config=_vision_config(recipe),
+        image_size=CANVAS,
         num_text_ids=num_text_ids,
         codebook_size=recipe.codebook_size,
         bos_token_id=SPECIAL_TOKENS.index("<bos>"),
@@ -297,7 +294,7 @@ def _vision_config(recipe: Recipe) -> SiglipVisionConfig:
         intermediate_size=2 * recipe.vision_width,
         num_hidden_layers=recipe.vision_layers,
         num_attention_heads=4,
-        image_size=CANVAS,
+        image_size=CELL,
         patch_size=8,
         vision_use_head=True,
     )

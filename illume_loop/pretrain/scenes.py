@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from illume_loop.domains.shapes.render import CELL, Placed, draw, place
+from illume_loop.domains.shapes.render import CANVAS, CELL, Placed, draw, place
 from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Part, Spec, all_specs
 
-COLUMNS = ("left", "center", "right")
-ROWS = ("top", "middle", "bottom")
+NOTHING = "nothing"
 _SPECS = {category: tuple(all_specs(category)) for category in CATEGORIES}
 
 
@@ -33,17 +32,18 @@ def random_layout(rng: Random) -> list[Placed]:
     return place(Spec("counting", parts), rng)
 
 
-def dense_caption(layout: list[Placed], rng: Random) -> str:
-    """Every object with its colour, shape, row and column, in random order: what the encoder is contrasted with."""
-    words = [f"{o.color} {o.shape} {ROWS[o.y // CELL]} {COLUMNS[o.x // CELL]}" for o in layout]
-    rng.shuffle(words)
-    return " ".join(words)
+def slice_captions(layout: list[Placed]) -> list[str]:
+    """What each 16-pixel cell of the canvas holds, row by row: "red circle", or "nothing"."""
+    captions = [NOTHING] * (CANVAS // CELL) ** 2
+    for thing in layout:
+        captions[thing.y // CELL * (CANVAS // CELL) + thing.x // CELL] = f"{thing.color} {thing.shape}"
+    return captions
 
 
-def layouts(seed: int, purpose: str, step: int, count: int) -> tuple[list[list[Placed]], Random]:
-    """`count` random layouts, and the generator to go on with."""
+def layouts(seed: int, purpose: str, step: int, count: int) -> list[list[Placed]]:
+    """`count` random layouts."""
     rng = Random(f"{purpose}/{seed}/{step}")
-    return [random_layout(rng) for _ in range(count)], rng
+    return [random_layout(rng) for _ in range(count)]
 
 
 def to_pixels(images: list[Image.Image]) -> Tensor:
@@ -54,4 +54,4 @@ def to_pixels(images: list[Image.Image]) -> Tensor:
 
 def pixel_batch(seed: int, purpose: str, step: int, count: int) -> Tensor:
     """Random pictures as float pixels (B, 3, S, S) in [0, 1]."""
-    return to_pixels([draw(layout) for layout in layouts(seed, purpose, step, count)[0]])
+    return to_pixels([draw(layout) for layout in layouts(seed, purpose, step, count)])

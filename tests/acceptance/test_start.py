@@ -11,8 +11,8 @@ from tests.support.process import begin, read_json, run, tiny_config
 
 def test_it_ends_with_a_table_and_a_page(finished: Finished) -> None:
     out = finished.ended.out
-    assert re.search(r"round +model +held-out.*gain.*judge AUC.*diversity.*understanding.*decision", out)
-    assert len(re.findall(r"(?m)^ +[12] +v\d{4} .*\n +→ v\d{4} .*(?:promoted|rejected) *$", out)) == 2
+    assert re.search(r"round +model +held-out +gain +AUC +diversity +standing +accepted +decision", out)
+    assert len(re.findall(r"(?m)^ *[12] +v\d{4} .*\n +→ v\d{4} .*(?:promoted|rejected) *$", out)) == 2
     assert len(re.findall(r"(?m)^round [12] (?:promoted|rejected): heldout gain", out)) == 2
     [page] = re.findall(r"(?m)^page: (.+)$", out)
     html = (finished.folder / page).read_text(encoding="utf-8")

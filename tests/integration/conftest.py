@@ -32,18 +32,24 @@ def postgres_server() -> Iterator[str]:
         process.wait(10)
 
 
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a Postgres database without any table: a schema of its own, because databases are slow to make."""
+    name = f"test_{uuid4().hex}"
+    engine = create_engine(postgres_server)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+    engine.dispose()
+    return f"{postgres_server}&options=-csearch_path%3D{name}"
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without any table, once of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'test.sqlite'}"
-    server: str = request.getfixturevalue("postgres_server")
-    name = f"test_{uuid4().hex}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return server.replace("/postgres?", f"/{name}?")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture

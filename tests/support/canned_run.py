@@ -68,9 +68,9 @@ def table(run_dir: Path) -> list[dict[str, Any]]:
         return rounds_table(run.session, run.run_id)
 
 
-def result(run_dir: Path) -> dict[str, Any]:
+def result(run_dir: Path, **stores: str) -> dict[str, Any]:
     """All of a run that must not depend on where it was killed: no times, no attempts."""
-    with open_run(run_dir) as run:
+    with open_run(run_dir, **stores) as run:
         rounds = rounds_table(run.session, run.run_id)
         samples = run.session.execute(
             select(Round.index, Sample.prompt_id, Sample.sample_index, Sample.seed, Sample.image_sha256)

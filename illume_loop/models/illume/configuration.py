@@ -14,6 +14,9 @@ class IllumeConfig(PretrainedConfig):
     The unified vocabulary is `[0, num_text_ids)` for text and `[num_text_ids, num_text_ids + codebook_size)` for image
     ids; `text_config.vocab_size` is their sum, so that one embedding and one output matrix serve both.
 
+    Images are `image_size` pixels square and enter the encoder in slices of `vision_config.image_size` pixels, each
+    encoded by itself (the paper slices high-resolution input the same way).
+
     `code_dim` is the width of a codebook entry, `detokenizer_width` the channels of the convolutional detokenizer.
     Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and `image_placeholder`, the id that stands where
     continuous features enter.
@@ -26,6 +29,7 @@ class IllumeConfig(PretrainedConfig):
         self,
         text_config: dict[str, Any] | PretrainedConfig | None = None,
         vision_config: dict[str, Any] | PretrainedConfig | None = None,
+        image_size: int = 48,
         num_text_ids: int = 64,
         codebook_size: int = 1024,
         code_dim: int = 16,
@@ -38,6 +42,7 @@ class IllumeConfig(PretrainedConfig):
     ) -> None:
         self.text_config = _sub_config(text_config, LlamaConfig)
         self.vision_config = _sub_config(vision_config, SiglipVisionConfig)
+        self.image_size = image_size
         self.num_text_ids = num_text_ids
         self.codebook_size = codebook_size
         self.code_dim = code_dim
@@ -53,7 +58,12 @@ class IllumeConfig(PretrainedConfig):
     @property
     def grid(self) -> int:
         """Image tokens along one side."""
-        return int(self.vision_config.image_size // self.vision_config.patch_size)
+        return int(self.image_size // self.vision_config.patch_size)
+
+    @property
+    def slices_per_side(self) -> int:
+        """Slices along one side."""
+        return int(self.image_size // self.vision_config.image_size)
 
     @property
     def tokens_per_image(self) -> int:

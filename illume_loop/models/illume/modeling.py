@@ -9,6 +9,7 @@ leave as ids of the codebook, appended to the text vocabulary (arXiv 2412.06673,
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class VisionTokenizer(nn.Module):
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__()
         width = config.vision_config.hidden_size
+        self.slices_per_side = config.slices_per_side
         self.encoder = AutoModel.from_config(config.vision_config)
         self.quantizer = SemanticQuantizer(
             width, config.code_dim, config.codebook_size, config.tokens_per_image, config.quantizer_layers
@@ -56,8 +58,9 @@ class VisionTokenizer(nn.Module):
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S) in [-1, 1] to layer-normalised features (B, L, H)."""
-        hidden: Tensor = self.encoder(pixel_values=pixel_values).last_hidden_state
-        return self.quantizer.normalise(hidden)
+        slices = to_slices(pixel_values, self.slices_per_side)
+        hidden: Tensor = self.encoder(pixel_values=slices).last_hidden_state
+        return self.quantizer.normalise(from_slices(hidden, self.slices_per_side))
 
     def encode(self, features_BLH: Tensor) -> Tensor:
         """Features to codebook ids (B, L) in [0, codebook_size)."""
@@ -181,6 +184,22 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
         if not any(p.requires_grad for p in self.model.vision.parameters()):
             self.model.vision.eval()
         return self
+
+
+def to_slices(pixels: Tensor, per_side: int) -> Tensor:
+    """Pixels (B, C, S, S) to slices (B * per_side^2, C, S / per_side, S / per_side), row by row."""
+    batch, channels, side, _ = pixels.shape
+    size = side // per_side
+    tiles = pixels.reshape(batch, channels, per_side, size, per_side, size).permute(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(-1, channels, size, size)
+
+
+def from_slices(hidden: Tensor, per_side: int) -> Tensor:
+    """Features (B * per_side^2, l, H) of slices to features (B, per_side^2 * l, H) in the raster order of the image."""
+    inner = math.isqrt(hidden.shape[1])
+    width = hidden.shape[2]
+    tiles = hidden.reshape(-1, per_side, per_side, inner, inner, width).permute(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(-1, (per_side * inner) ** 2, width)
 
 
 def log_probs_of(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 COMMITMENT_WEIGHT = 0.25
 EMA_DECAY = 0.99
 DEAD_BELOW = 0.03
-"""A code whose moving average of uses per batch falls below this is moved onto a random feature of the batch."""
+"""A code whose moving average of uses per batch falls below this is moved onto a feature far from its own code."""
+
+REVIVED_USES = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class SemanticQuantizer(nn.Module):
         """Put the codebook onto random features of a batch, so that training starts with every code in reach."""
         flat = self.project_in(self.normalise(features_BLH)).flatten(0, 1)
         self.codebook.copy_(flat[torch.randint(len(flat), (len(self.codebook),))])
-        self.code_sums.copy_(self.codebook)
+        self.code_sums.copy_(REVIVED_USES * self.codebook)
+        self.code_uses.fill_(REVIVED_USES)
 
     def _features(self, codes_BLC: Tensor) -> Tensor:
         hidden: Tensor = self.blocks(self.project_out(codes_BLC) + self.positions)
@@ -110,7 +113,9 @@ class SemanticQuantizer(nn.Module):
         self.code_sums.lerp_(sums, 1 - EMA_DECAY)
         dead = (self.code_uses < DEAD_BELOW).nonzero().squeeze(1)
         if len(dead):
-            chosen = flat[torch.randint(len(flat), (len(dead),), device=flat.device)]
-            self.code_sums[dead] = chosen
-            self.code_uses[dead] = 1.0
+            # As k-means++ does: in proportion to the squared error. Picked evenly, most would land on plain ground.
+            errors = (flat - F.embedding(ids, self.codebook)).square().sum(dim=1)
+            chosen = flat[torch.multinomial(errors + 1e-9, len(dead), replacement=True)]
+            self.code_sums[dead] = REVIVED_USES * chosen
+            self.code_uses[dead] = REVIVED_USES
         self.codebook.copy_(self.code_sums / self.code_uses.clamp(min=1e-6).unsqueeze(1))

@@ -177,13 +177,12 @@ def test_other_directories_are_left_alone(tmp_path: Path) -> None:
         start(settings, tmp_path / "thesis" / "thesis.tex")
 
 
-def test_a_start_that_cannot_begin_leaves_no_run(tmp_path: Path) -> None:
-    """Then the same directory serves, with settings put right."""
+def test_a_start_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nowhere"):
         start(small_settings(tmp_path / "base", run__base="nowhere"), tmp_path / "run")
     with pytest.raises(UsageError, match="ask for fewer"):
         start(small_settings(tmp_path / "base", gate__heldout_prompts=900_000), tmp_path / "run")
-    assert stored_settings(tmp_path / "run") is None
+    assert not (tmp_path / "run").exists()
     start(small_settings(tmp_path / "base", run__rounds=1), tmp_path / "run", fresh=True)
     stored = stored_settings(tmp_path / "run")
     assert stored is not None
