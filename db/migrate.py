@@ -17,7 +17,6 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from db.errors import SchemaOutdatedError
 from db.sessions import open_engine
 
 
@@ -44,13 +43,6 @@ def head() -> str:
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None, "the package has at least one revision"
     return revision
-
-
-def require_head(url: str) -> None:
-    """Raise SchemaOutdatedError unless the database is at `head()`."""
-    found, expected = current(url), head()
-    if found != expected:
-        raise SchemaOutdatedError(found, expected)
 
 
 @contextmanager

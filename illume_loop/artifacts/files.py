@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from illume_loop.errors import CorruptArtifactError, StorageFullError
+from illume_loop.errors import CorruptArtifactError, MissingExtraError, SettingsError, StorageFullError
 
 BLOCK_BYTES = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -28,7 +28,13 @@ class Root:
     """A folder of an fsspec file system, which paths cannot leave."""
 
     def __init__(self, url: str) -> None:
-        filesystem, path = url_to_fs(url)
+        """Raises SettingsError for a URL of no known kind, MissingExtraError for one whose package is not installed."""
+        try:
+            filesystem, path = url_to_fs(url)
+        except ImportError as error:
+            raise MissingExtraError(feature=f"the store {url}", extra="s3") from error
+        except ValueError as error:
+            raise SettingsError(reason=f"store.artifacts_url = {url!r}: {error}") from error
         self.filesystem: AbstractFileSystem = filesystem
         self.path = str(path).rstrip("/")
         self.is_local = isinstance(filesystem, LocalFileSystem)

@@ -24,7 +24,7 @@ from illume_loop.loop.inline import InlineExecutor
 from illume_loop.loop.opening import check_demands, open_workbench
 from illume_loop.loop.progress import Progress, StageProgress
 from illume_loop.loop.reconcile import Curate, Decide, GiveUp, Issue, Move, PlanGate, PlanRound, RoundView, reconcile
-from illume_loop.loop.run_directory import RunDirectory, locked
+from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Toolbox, Workbench, default_toolbox
 
@@ -53,9 +53,10 @@ def start_run(
     full disks and damaged artifacts, after which the same call continues.
     """
     num_rounds = rounds or settings.run.rounds
+    check_path(run_dir, fresh=fresh)
     demands = check_demands(settings, run_dir)
     with (
-        locked(run_dir, fresh=fresh) as directory,
+        locked(run_dir) as directory,
         open_workbench(settings, demands, directory, toolbox or default_toolbox()) as bench,
     ):
         Coordinator(bench, directory, progress, num_rounds).run()

@@ -24,7 +24,13 @@ from illume_loop.domains.protocol import Domain
 from illume_loop.errors import NotFoundError, SettingsChangedError
 from illume_loop.loop.measures import SUITES, MeasurePlan, measure_plan
 from illume_loop.loop.plan import round_prompts
-from illume_loop.loop.run_directory import RunDirectory, mark, open_stores, run_database_url, stored_settings
+from illume_loop.loop.run_directory import (
+    RunDirectory,
+    mark,
+    open_stores,
+    run_database_url,
+    stored_settings,
+)
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
 from illume_loop.models.shipped import SHIPPED, shipped_base
 

@@ -27,7 +27,6 @@ from uuid import uuid4
 from sqlalchemy.orm import Session
 
 from db import migrate
-from db.errors import SchemaOutdatedError
 from db.models.version import version_name
 from db.queries.models import checkpoint_digest
 from db.sessions import open_engine
@@ -83,16 +82,27 @@ class OpenRun:
         return version_name(number), self.checkpoints.local_path(sha256)
 
 
-@contextmanager
-def locked(path: Path, *, fresh: bool = False) -> Iterator[RunDirectory]:
-    """Hold a run directory, made where there is none; its key is that of its run, or a new one.
+def check_path(path: Path, *, fresh: bool) -> None:
+    """Refuse a path where no run can be, or must not be continued. Changes nothing.
 
-    Raises RunLockedError while another process holds it, RunExistsError where `fresh` and there is a run, UsageError
-    where the path holds something else.
+    Raises RunExistsError where `fresh` and there is a run, UsageError where the path holds something else.
     """
     if fresh and (path / MARKER).exists():
         raise RunExistsError(path=path)
-    _refuse_other_content(path)
+    if not path.exists() or (path / MARKER).exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; name a new or empty directory with --run-dir")
+    if any(not any(fnmatch(entry.name, ours) for ours in BEFORE_THE_MARKER) for entry in path.iterdir()):
+        raise UsageError(f"{path} holds other files and no run; name a new or empty directory with --run-dir")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[RunDirectory]:
+    """Hold a run directory, made where there is none; its key is that of its run, or a new one.
+
+    Raises RunLockedError while another process holds it.
+    """
     with storage_full_told(path):
         path.mkdir(parents=True, exist_ok=True)
         with _lock(path):
@@ -116,10 +126,9 @@ def open_run(path: Path, *, database_url: str = "", artifacts_url: str = "") -> 
     url = run_database_url(path, database_url)
     if not database_url and not (path / DATABASE).exists():
         raise NotARunDirectoryError(path=path)
-    try:
-        migrate.require_head(url)
-    except SchemaOutdatedError as error:
-        raise DatabaseOutdatedError(found=error.found, expected=error.expected) from None
+    found, expected = migrate.current(url), migrate.head()
+    if found != expected:
+        raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
     engine = open_engine(url, read_only=True)
     try:
         with Session(engine) as session:
@@ -163,15 +172,6 @@ def _read_marker(path: Path) -> dict[str, Any]:
         return {"key": content["key"], "settings": content["settings"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise NotARunDirectoryError(path=path) from None
-
-
-def _refuse_other_content(path: Path) -> None:
-    if not path.exists() or (path / MARKER).exists():
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; name a new or empty directory with --run-dir")
-    if any(not any(fnmatch(entry.name, ours) for ours in BEFORE_THE_MARKER) for entry in path.iterdir()):
-        raise UsageError(f"{path} holds other files and no run; name a new or empty directory with --run-dir")
 
 
 @contextmanager

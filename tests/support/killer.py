@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -37,7 +38,7 @@ def main(base: Path, folder: Path, seed: str, num_points: int) -> None:
     step = last / num_points
     for slot in range(num_points):
         point = 1 + int(step * (slot + Random(f"{seed}/{slot}").random()))
-        run_dir = folder / f"point-{point}"
+        run_dir = folder / f"{slot}-point-{point}"
         assert _killed(base, run_dir, point), f"the run ended before point {point} of {last}"
         assert not _killed(base, run_dir, NEVER)
         _print(1, run_dir)
@@ -88,19 +89,17 @@ def _in_child(work: Callable[[], object]) -> None:
 
 def _run(base: Path, run_dir: Path, point: int) -> int:
     """Run the loop, killing this process at the point; how many points there were."""
-    passed = 0
+    points = count(1)  # atomic: images are written, and so renamed, by several threads
 
     def at_point(*_: object) -> None:
-        nonlocal passed
-        passed += 1
-        if passed == point:
+        if next(points) == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
     event.listen(Engine, "commit", at_point)
     event.listen(Engine, "begin", at_point)
     sys.addaudithook(lambda name, _: at_point() if name == "os.rename" else None)
     start(small_settings(base), run_dir)
-    return passed
+    return next(points) - 1
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ from db.sessions import open_engine, transaction
 from illume_loop.errors import (
     CorruptArtifactError,
     DatabaseOutdatedError,
+    MissingExtraError,
     NotARunDirectoryError,
     NotFoundError,
     RoundFailedError,
     RunExistsError,
     RunLockedError,
     SettingsChangedError,
+    SettingsError,
     StorageFullError,
     UsageError,
 )
@@ -202,6 +204,12 @@ def test_a_database_of_another_schema_is_told(tmp_path: Path) -> None:
     migrate.downgrade(database_url(tmp_path / "run"), "base")
     with pytest.raises(DatabaseOutdatedError, match="db upgrade"), open_run(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize(("url", "error"), [("nofs://x", SettingsError), ("s3://bucket/x", MissingExtraError)])
+def test_a_store_of_another_kind_is_told(tmp_path: Path, url: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match=url):
+        start(small_settings(tmp_path / "base", store__artifacts_url=url), tmp_path / "run")
 
 
 def test_a_lease_lost_meanwhile_drops_the_result(tmp_path: Path) -> None:
