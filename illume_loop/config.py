@@ -47,7 +47,7 @@ class RunSettings(Section):
 class SamplingSettings(Section):
     """How training samples are drawn."""
 
-    prompts_per_round: int = Field(256, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
+    prompts_per_round: int = Field(384, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
     guidance_scale: float = Field(
         1.0, ge=0.0, le=20.0, description="Classifier-free guidance; 1 is none. Guided training samples compound."
@@ -79,14 +79,19 @@ class CurateSettings(Section):
     )
     real_rows: int = Field(512, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining.")
     self_captions: bool = Field(True, description="Whether accepted samples are also rows to read (image to text).")
-    caption_share: float = Field(0.5, ge=0.0, le=1.0, description="Share of replayed pairs used as rows to read.")
+    caption_share: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of replayed pairs to read; the rest are to draw, wrong captions and all.",
+    )
 
 
 class TrainSettings(Section):
     """How a candidate is trained."""
 
     objective: Literal["sft"] = Field("sft", description="Loss: supervised next-token cross-entropy.")
-    learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate.")
+    learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate.")
     epochs: int = Field(2, ge=1, le=1000, description="Passes over the manifest.")
     batch_size: int = Field(64, ge=1, le=16_384, description="Rows in one optimiser step.")
     warmup_ratio: float = Field(0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
@@ -103,7 +108,7 @@ class GateSettings(Section):
     """When a candidate replaces its parent."""
 
     heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Held-out prompts that both models draw.")
-    guidance_scale: float = Field(1.0, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
+    guidance_scale: float = Field(1.5, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
     resamples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
     min_gain: float = Field(

@@ -33,13 +33,13 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Version of the run, directory, or shipped name.")],
     suite: Annotated[Suite, typer.Option("--suite", help="What to measure.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=100_000, help="Items to measure it on.")] = 512,
-    guidance: Guidance = 1.0,
+    guidance: Guidance = None,
     seed: Seed = 0,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Measure MODEL: the share of its draws that the checker accepts, or of forced choices that it reads right."""
-    from illume_loop.cli.loading import load, open_domain
+    from illume_loop.cli.loading import guidance_for, load, open_domain
     from illume_loop.cli.progress import open_view
 
     domain = open_domain(run_dir)
@@ -48,7 +48,7 @@ def evaluate(
         if suite is Suite.UNDERSTANDING:
             passed, categories = _read(measured, domain, count, seed)
         else:
-            passed, categories = _draw(measured, domain, suite, count, seed, guidance, view)
+            passed, categories = _draw(measured, domain, suite, count, seed, guidance_for(guidance, run_dir), view)
     row = {"suite": suite.value, "model": version, **_estimate(passed), "by_category": {}, "seed": seed}
     for category in dict.fromkeys(categories):
         row["by_category"][category] = _estimate([p for p, c in zip(passed, categories, strict=True) if c == category])

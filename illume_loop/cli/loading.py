@@ -20,6 +20,13 @@ def open_domain(run_dir: Path) -> Domain:
     return get_domain(settings_for(run_dir).run.domain)
 
 
+def guidance_for(asked: float | None, run_dir: Path) -> float:
+    """The guidance asked for, or the one at which the gate of the run (or of the defaults) compares models."""
+    from illume_loop.cli.runs import settings_for
+
+    return settings_for(run_dir).gate.guidance_scale if asked is None else asked
+
+
 def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
     """(name, model). With no name: the active version of the run in `run_dir`, or the base where there is no run.
 

@@ -17,4 +17,7 @@ Model = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="Version of the run, directory, or shipped name."),
 ]
-Guidance = Annotated[float, typer.Option("--guidance", min=0.0, max=20.0, help="Guidance scale; 1 is none.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option("--guidance", metavar="G", min=0.0, max=20.0, help="Guidance scale; 1 is none. Default: the gate's."),
+]

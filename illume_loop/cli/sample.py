@@ -19,31 +19,32 @@ def sample(
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=10_000, help="Images to draw.")] = 1,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the PNG files.")] = Path(),
     model: Model = None,
-    guidance: Guidance = 1.0,
+    guidance: Guidance = None,
     seed: Seed = 0,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Draw PROMPT, write one PNG for each image, and say what the checker finds."""
-    from illume_loop.cli.loading import load, open_domain
+    from illume_loop.cli.loading import guidance_for, load, open_domain
     from illume_loop.models.protocol import Sampling
 
     domain = open_domain(run_dir)
     wanted = domain.parse(prompt)
     version, drawer = load(model, run_dir)
+    scale = guidance_for(guidance, run_dir)
     seeds = list(range(seed, seed + count))
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for start in range(0, count, BATCH):
         chunk = seeds[start : start + BATCH]
-        drawn = drawer.decode(drawer.sample([prompt] * len(chunk), chunk, Sampling(guidance_scale=guidance)))
+        drawn = drawer.decode(drawer.sample([prompt] * len(chunk), chunk, Sampling(guidance_scale=scale)))
         for image, image_seed in zip(drawn, chunk, strict=True):
             path = out / f"{_slug(prompt)}-{image_seed}.png"
             image.save(path)
             verdict = domain.check(image, wanted)
             rows.append({"path": str(path), "seed": image_seed, "passed": verdict.passed, "failed": verdict.failed})
     if as_json:
-        print_json({"prompt": prompt, "model": version, "guidance_scale": guidance, "images": rows})
+        print_json({"prompt": prompt, "model": version, "guidance_scale": scale, "images": rows})
         return
     for row in rows:
         print(f"{row['path']}  {'right' if row['passed'] else 'wrong: ' + ', '.join(row['failed'])}")

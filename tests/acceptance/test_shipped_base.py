@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from illume_loop.config import GateSettings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.render import render
@@ -27,8 +28,8 @@ def base() -> IllumeBackend:
 
 @pytest.fixture(scope="module")
 def drawn(base: IllumeBackend) -> Drawn:
-    """One draw of each of 512 held-out prompts at guidance 1."""
-    return alignment(base, DOMAIN, PROMPTS, list(range(512)), Sampling(), 256)
+    """One draw of each of 512 held-out prompts at the guidance of the gate."""
+    return alignment(base, DOMAIN, PROMPTS, list(range(512)), Sampling(GateSettings().guidance_scale), 256)
 
 
 def test_it_is_small() -> None:

@@ -22,7 +22,7 @@ from illume_loop.models.protocol import Sampling, UnifiedModel
 
 HELDOUT, SWEEP, PROBES, DIVERSE = 1_024, 256, 512, 64
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-DEFAULT_GUIDANCE = 1.0
+DEFAULT_GUIDANCE = 1.5
 SEED = 20_000
 DOMAIN = get_domain("shapes")
 
