@@ -128,7 +128,7 @@ class StoreSettings(Section):
 
 
 class RuntimeSettings(Section):
-    """How this machine is used; none of it changes what is computed."""
+    """How this machine is used. Only `threads` and `device` touch results, in the last bits of floating-point sums."""
 
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 is one for each core, or OMP_NUM_THREADS.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")

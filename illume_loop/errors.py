@@ -126,10 +126,6 @@ class SettingsChangedError(ConflictError):
     another run with --run-dir."""
 
 
-class DuplicateKeyError(ConflictError):
-    """There already is a {kind} with the key {key}."""
-
-
 class LostLeaseError(ConflictError):
     """The lease on unit {unit} went to another worker, so this result is dropped; the other one will deliver it."""
 

@@ -7,6 +7,7 @@ import pytest
 from illume_loop.config import GateSettings
 from illume_loop.loop.gate import Measured, judge
 
+SETTINGS = GateSettings(confidence=0.95, resamples=2000, min_gain=0.0, understanding_margin=0.02, diversity_ratio=0.8)
 WEAK = [True] * 100 + [False] * 100
 STRONG = [True] * 130 + [False] * 70
 
@@ -16,7 +17,7 @@ def _measured(heldout: list[bool], understanding: float = 0.9, diversity: float 
 
 
 def test_a_clear_gain_is_promoted_with_its_numbers() -> None:
-    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(STRONG), GateSettings(), 0)
+    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(STRONG), SETTINGS, 0)
     assert judgement.passed
     assert judgement.reasons[0].startswith("heldout gain +15.0 [")
     assert len(judgement.reasons) == 1
@@ -30,20 +31,22 @@ def test_a_clear_gain_is_promoted_with_its_numbers() -> None:
 
 def test_no_difference_is_rejected() -> None:
     """A lower end of exactly 0 is not above 0."""
-    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(WEAK), GateSettings(), 0)
+    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(WEAK), SETTINGS, 0)
     assert not judgement.passed
     assert judgement.reasons == ["heldout gain +0.0 [0.0, 0.0]", "the lower end of the gain is not above 0.0"]
 
 
 def test_a_gain_within_noise_is_rejected() -> None:
     swapped = [*WEAK[:90], *[False] * 10, *[True] * 14, *WEAK[114:]]
-    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(swapped), GateSettings(), 0)
+    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(swapped), SETTINGS, 0)
     assert not judgement.passed
     assert judgement.reasons[0].startswith("heldout gain +2.0 [-")
 
 
 def test_the_least_gain_is_a_setting() -> None:
-    assert not judge(_measured(WEAK), _measured(WEAK), _measured(STRONG), GateSettings(min_gain=0.14), 0).passed
+    assert not judge(
+        _measured(WEAK), _measured(WEAK), _measured(STRONG), SETTINGS.model_copy(update={"min_gain": 0.14}), 0
+    ).passed
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_the_least_gain_is_a_setting() -> None:
     ],
 )
 def test_a_guard_stops_a_gain(candidate: Measured, reason: str) -> None:
-    judgement = judge(_measured(WEAK), _measured(WEAK), candidate, GateSettings(), 0)
+    judgement = judge(_measured(WEAK), _measured(WEAK), candidate, SETTINGS, 0)
     assert not judgement.passed
     assert judgement.reasons[1:] == [reason]
 
@@ -62,5 +65,5 @@ def test_a_guard_stops_a_gain(candidate: Measured, reason: str) -> None:
 def test_guards_look_at_the_base_not_at_a_parent_that_lost_already() -> None:
     parent = _measured(WEAK, understanding=0.885, diversity=0.5)
     candidate = _measured(STRONG, understanding=0.87, diversity=0.45)
-    judgement = judge(_measured(WEAK), parent, candidate, GateSettings(), 0)
+    judgement = judge(_measured(WEAK), parent, candidate, SETTINGS, 0)
     assert len(judgement.reasons) == 3

@@ -26,7 +26,7 @@ SAMPLE = SampleRow(
     image_ids=np.array([1, 2, 3], dtype=np.int32),
     image_sha256="f" * 64,
 )
-SETTINGS = CurateSettings(caption_share=0.5)
+SETTINGS = CurateSettings(caption_share=0.5, self_captions=True)
 
 
 def _sha256(*samples: SampleRow, settings: CurateSettings = SETTINGS) -> str:
@@ -59,7 +59,7 @@ def test_the_hash_knows_everything_that_is_trained_on() -> None:
         replace(SAMPLE, round_index=2),
     ]
     hashes = {_sha256(SAMPLE), *map(_sha256, others), _sha256(SAMPLE, SAMPLE), _sha256()}
-    hashes.add(_sha256(SAMPLE, settings=CurateSettings(caption_share=0.25)))
+    hashes.add(_sha256(SAMPLE, settings=CurateSettings(caption_share=0.25, self_captions=True)))
     assert len(hashes) == 8
 
 
