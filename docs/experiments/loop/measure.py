@@ -2,8 +2,8 @@
 
     python docs/experiments/loop/measure.py RUN_DIR [RUN_DIR ...]
 
-Each run's base and active version draw the same held-out prompts with the same seeds, which no gate has seen. The gain
-is pooled over runs: its interval resamples (run, prompt) pairs. The base's own best guidance is swept on train prompts.
+Each run's base and active version draw the same 512 held-out prompts twice, with the same noise, which no gate has
+drawn. The gain is pooled over runs: its interval resamples (run, draw) pairs. The base's own best guidance is swept on train prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from illume_loop.evals.statistics import Interval, paired_bootstrap
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
-HELDOUT, SWEEP, PROBES, DIVERSE = 1_024, 256, 512, 64
+HELDOUT, DRAWS, SWEEP, PROBES, DIVERSE = 512, 2, 256, 512, 64
 GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 DEFAULT_GUIDANCE = 1.5
 SEED = 20_000
@@ -48,7 +48,7 @@ def show(interval: Interval) -> str:
 def main(run_dirs: list[Path]) -> None:
     """Print one row a run and the pooled gains."""
     base = load("v0001", run_dirs[0])[1]
-    train, heldout = DOMAIN.prompts("train", SWEEP, SEED), DOMAIN.prompts("heldout", HELDOUT, SEED)
+    train, heldout = DOMAIN.prompts("train", SWEEP, SEED), DOMAIN.prompts("heldout", HELDOUT, SEED) * DRAWS
     sweep = {g: float(np.mean(drawn(base, train, g, SEED))) for g in GUIDANCES}
     best = max(sweep, key=lambda g: sweep[g])
     print("base on train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()))
