@@ -3,7 +3,8 @@
     python docs/experiments/loop/measure.py RUN_DIR [RUN_DIR ...]
 
 Each run's base and active version draw the same 512 held-out prompts twice, with the same noise, which no gate has
-drawn. The gain is pooled over runs: its interval resamples (run, draw) pairs. The base's own best guidance is swept on train prompts.
+drawn. The gain is pooled over runs: its interval resamples (run, draw) pairs. The base's own best guidance is swept on
+train prompts.
 """
 
 from __future__ import annotations
