@@ -1,6 +1,6 @@
 """The ILLUME recipe at tiny scale: encoder, tokenizer, detokenizer, then a language model in three stages.
 
-    encoder      ViT, contrastive with dense captions
+    encoder      ViT, contrastive with captions of slices
     tokenizer    semantic quantiser on frozen features
     detokenizer  pixels from quantised features
     text         the language model on captions alone: it stands in for the pretrained LLM of the paper
