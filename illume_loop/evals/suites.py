@@ -79,7 +79,7 @@ def prompt_diversity(
 def image_diversity(images: Sequence[Image.Image]) -> float:
     """Mean absolute difference of pixels, 0 (all alike) to 1, over all pairs of the images of one prompt.
 
-    Pixels, not image ids: many ids paint the same ground, so that nearly all ids of two equal pictures may differ.
+    Pixels, not image ids: a codebook may hold many ids that paint the same patch (docs/decisions/0006).
     """
     pixels = [np.asarray(image.convert("RGB"), dtype=np.float64) / 255 for image in images]
     return float(np.mean([np.abs(a - b).mean() for a, b in combinations(pixels, 2)]))

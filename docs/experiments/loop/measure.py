@@ -28,9 +28,9 @@ SEED = 20_000
 DOMAIN = get_domain("shapes")
 
 
-def drawn(model: UnifiedModel, prompts: list[Prompt], guidance: float, seed: int) -> list[bool]:
+def drawn(model: UnifiedModel, prompts: list[Prompt], guidance: float) -> list[bool]:
     """Whether the checker accepts each draw."""
-    seeds = list(range(seed, seed + len(prompts)))
+    seeds = list(range(SEED, SEED + len(prompts)))
     return alignment(model, DOMAIN, prompts, seeds, Sampling(guidance), 256).passed
 
 
@@ -50,10 +50,10 @@ def main(run_dirs: list[Path]) -> None:
     """Print one row a run and the pooled gains."""
     base = load("v0001", run_dirs[0])[1]
     train, heldout = DOMAIN.prompts("train", SWEEP, SEED), DOMAIN.prompts("heldout", HELDOUT, SEED) * DRAWS
-    sweep = {g: float(np.mean(drawn(base, train, g, SEED))) for g in GUIDANCES}
+    sweep = {g: float(np.mean(drawn(base, train, g))) for g in GUIDANCES}
     best = max(sweep, key=lambda g: sweep[g])
     print("base on train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()))
-    base_default, base_best = (drawn(base, heldout, g, SEED) for g in (DEFAULT_GUIDANCE, best))
+    base_default, base_best = (drawn(base, heldout, g) for g in (DEFAULT_GUIDANCE, best))
     base_read, base_diversity = np.mean(understanding(base, DOMAIN, PROBES, SEED)), diversity(base)
     print(f"base: guidance {DEFAULT_GUIDANCE:g}: {100 * np.mean(base_default):.1f}, ", end="")
     print(f"guidance {best:g} (its best): {100 * np.mean(base_best):.1f}, ", end="")
@@ -63,7 +63,7 @@ def main(run_dirs: list[Path]) -> None:
     pooled: list[bool] = []
     for run_dir in run_dirs:
         name, model = load(None, run_dir)
-        passed = drawn(model, heldout, DEFAULT_GUIDANCE, SEED)
+        passed = drawn(model, heldout, DEFAULT_GUIDANCE)
         pooled += passed
         read, share = np.mean(understanding(model, DOMAIN, PROBES, SEED)), diversity(model) / base_diversity
         gains = " | ".join(show(paired_bootstrap(before, passed)) for before in (base_default, base_best))

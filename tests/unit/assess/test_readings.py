@@ -14,7 +14,7 @@ from illume_loop.models.illume.backend import IllumeBackend
 def test_the_settings_and_the_readings_name_the_same_things(sharp_backend: IllumeBackend) -> None:
     images = [Image.new("RGB", (48, 48), "red")] * 2
     for name in READINGS:
-        AssessSettings(reading=name)  # type: ignore[arg-type]
+        AssessSettings(reading=name)  # type: ignore[arg-type] # the setting is a Literal of these names
         scores = score_batch(sharp_backend, images, ["a red circle", "a blue ring"], name)
         assert all(score < 0 for score in scores), "a log-likelihood"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,7 @@ from PIL import Image
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.evals.suites import alignment, image_diversity, prompt_diversity, understanding
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Sampling
+from illume_loop.models.protocol import Sampling, Scores
 from tests.support.canned_model import CannedModel
 
 
@@ -42,7 +44,7 @@ def test_understanding_asks_which_caption_is_more_probable() -> None:
     class Longer(CannedModel):
         """Finds longer texts more probable."""
 
-        def log_likelihood(self, images, texts):  # type: ignore[no-untyped-def]
+        def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
             return np.array([float(len(text)) for text in texts])
 
     domain = ShapesDomain()
