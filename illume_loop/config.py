@@ -41,7 +41,20 @@ class RunSettings(Section):
     base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, or a model directory.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice of the run follows from this number.")
     rounds: int = Field(3, ge=1, le=1000, description="Rounds to run before the command ends.")
-    executor: Literal["inline"] = Field("inline", description="Where units run: in this process.")
+    executor: Literal["inline", "celery"] = Field(
+        "inline", description="Where units run: in this process, or on Celery workers (needs Postgres and Redis)."
+    )
+
+
+class LoopSettings(Section):
+    """How rounds follow each other."""
+
+    overlap_rounds: int = Field(
+        0, ge=0, le=1, description="Rounds whose sampling may begin while an earlier round still trains or is gated."
+    )
+    dead_unit_tolerance: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of a stage's units that may be given up before the round fails."
+    )
 
 
 class SamplingSettings(Section):
@@ -127,6 +140,41 @@ class StoreSettings(Section):
     artifacts_url: str = Field("", description="fsspec URL of images and checkpoints; empty is the run directory.")
 
 
+class ClusterSettings(Section):
+    """How coordinator and workers find each other and how long they wait; only `executor = "celery"` uses it."""
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis that carries messages; rediss:// for TLS.")
+    lease_s: float = Field(120.0, gt=0.0, le=86_400, description="Seconds that a lease lasts without progress.")
+    heartbeat_s: float = Field(5.0, gt=0.0, le=3600, description="Seconds between two heartbeats.")
+    stall_after_s: float = Field(
+        600.0, gt=0.0, le=86_400, description="Seconds without progress after which a busy worker ends itself."
+    )
+    drain_deadline_s: float = Field(
+        60.0,
+        ge=0.0,
+        le=86_400,
+        description="Seconds that a stopping worker has to finish its unit before it hands it back.",
+    )
+    visibility_timeout_s: int = Field(
+        3600, ge=1, le=604_800, description="Seconds after which Redis delivers an unacknowledged message again."
+    )
+    poll_s: float = Field(0.5, gt=0.0, le=60.0, description="Longest seconds between two looks of the coordinator.")
+    reissue_after_s: float = Field(
+        30.0, gt=0.0, le=86_400, description="Seconds after which a unit that nobody took is sent again."
+    )
+    stage_deadline_s: float = Field(
+        3600.0, gt=0.0, le=604_800, description="Seconds without any progress after which the coordinator gives up."
+    )
+    leader_lease_s: float = Field(
+        15.0, gt=0.0, le=3600, description="Seconds after which a standby takes over from a silent coordinator."
+    )
+    reconnect_s: float = Field(
+        60.0, gt=0.0, le=86_400, description="Seconds for which an unreachable Postgres or Redis is tried again."
+    )
+    units_per_worker: int = Field(2, ge=1, le=1000, description="Units sent out for each live worker, at most.")
+    cache_dir: str = Field("", description="Checkpoints pulled to this host; empty is illume-loop in the user's cache.")
+
+
 class RuntimeSettings(Section):
     """How this machine is used. Only `threads` and `device` touch results, in the last bits of floating-point sums."""
 
@@ -140,12 +188,14 @@ class Settings(Section):
     """All settings of a run."""
 
     run: RunSettings = RunSettings()
+    loop: LoopSettings = LoopSettings()
     sampling: SamplingSettings = SamplingSettings()
     assess: AssessSettings = AssessSettings()
     curate: CurateSettings = CurateSettings()
     train: TrainSettings = TrainSettings()
     gate: GateSettings = GateSettings()
     store: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 
     _provenance: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -164,8 +214,9 @@ class Settings(Section):
     def resolved(self) -> dict[str, Any]:
         """Every setting as JSON, keyed as in the TOML file; a password in a URL is shown as `***`."""
         data = self.model_dump(mode="json", by_alias=True)
-        for key, url in data["store"].items():
-            data["store"][key] = _without_password(url)
+        for section in ("store", "cluster"):
+            for key in (key for key in data[section] if key.endswith("_url")):
+                data[section][key] = _without_password(data[section][key])
         return data
 
 

@@ -34,7 +34,7 @@ from illume_loop.loop.run_directory import (
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
 from illume_loop.models.shipped import SHIPPED, shipped_base
 
-MAY_CHANGE = ("run.name", "run.rounds", "run.executor", "store.", "runtime.")
+MAY_CHANGE = ("run.name", "run.rounds", "run.executor", "store.", "cluster.", "runtime.")
 """Settings that change nothing that is computed."""
 
 
