@@ -86,7 +86,9 @@ class CurateSettings(Section):
     """Which samples become training rows."""
 
     keep_per_prompt: int = Field(2, ge=1, le=256, description="Best samples of a prompt that may be kept.")
-    drop_lowest: float = Field(0.3, ge=0.0, lt=1.0, description="Share of the kept samples, worst first, left out.")
+    drop_lowest: float = Field(
+        0.3, ge=0.0, lt=1.0, description="Share of the kept samples of each category, worst first, left out."
+    )
     margin: float = Field(
         0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."
     )

@@ -22,6 +22,7 @@ class SampleRow:
     position: int
     sample_index: int
     prompt_key: str
+    category: str
     text: str
     image_ids: NDArray[np.int32]
     image_sha256: str
@@ -78,7 +79,7 @@ def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
     ]
 
 
-def _sample_rows() -> Select[int, int, int, int, int, str, str, NDArray[np.int32], str]:
+def _sample_rows() -> Select[int, int, int, int, int, str, str, str, NDArray[np.int32], str]:
     return (
         select(
             Sample.id,
@@ -87,6 +88,7 @@ def _sample_rows() -> Select[int, int, int, int, int, str, str, NDArray[np.int32
             RoundPrompt.position,
             Sample.sample_index,
             Prompt.key,
+            Prompt.category,
             Prompt.text,
             Sample.image_ids,
             Sample.image_sha256,

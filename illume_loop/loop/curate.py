@@ -1,19 +1,24 @@
 """Which samples a round accepts: best-of-n rejection sampling. Pure.
 
 Per prompt the best `keep_per_prompt` are kept, fewer where the gap to the best rejected one is below `margin`; then the
-lowest share of all that were kept is dropped. Samples without a score (abstained, failed) are never kept, and never
+lowest share of what was kept of each category is dropped (a likelihood is a sum over the prompt's tokens, so the scores
+of long prompts and short ones do not compare). Samples without a score (abstained, failed) are never kept, and never
 count as low. Equal scores share one fate in the second step, so that a judge of few values (the checker) does not lose
 samples by the order of their names; in the first step the lower sample index wins, because the limit must hold.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from random import Random
 
 from illume_loop.config import CurateSettings
+
+Ranked = tuple[float, tuple[int, int]]
+"""A score with the key of its sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Scored:
     position: int
     sample_index: int
     score: float | None
+    category: str = ""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -33,12 +39,12 @@ class Scored:
 def accept(samples: Sequence[Scored], settings: CurateSettings, floor: float | None = None) -> list[tuple[int, int]]:
     """The keys of the accepted samples, in order. Scores below `floor` are never accepted."""
     usable = sorted((s for s in samples if s.score is not None and s.score == s.score), key=lambda s: s.key)
-    kept: list[tuple[float, tuple[int, int]]] = []
+    kept: defaultdict[str, list[Ranked]] = defaultdict(list)
     for _, of_prompt in groupby(usable, key=lambda s: s.position):
-        kept += _best([(s.score or 0.0, s.key) for s in of_prompt], settings.keep_per_prompt, settings.margin)
-    if floor is not None:
-        kept = [(score, key) for score, key in kept if score >= floor]
-    return sorted(key for _, key in _without_lowest(kept, settings.drop_lowest))
+        samples_of_prompt = list(of_prompt)
+        best = _best([(s.score or 0.0, s.key) for s in samples_of_prompt], settings.keep_per_prompt, settings.margin)
+        kept[samples_of_prompt[0].category] += [item for item in best if floor is None or item[0] >= floor]
+    return sorted(key for alike in kept.values() for _, key in _without_lowest(alike, settings.drop_lowest))
 
 
 def shuffled(scores: Mapping[tuple[int, int], float], seed: int) -> dict[tuple[int, int], float]:
@@ -49,9 +55,7 @@ def shuffled(scores: Mapping[tuple[int, int], float], seed: int) -> dict[tuple[i
     return dict(zip(keys, values, strict=True))
 
 
-def _best(
-    scored: Sequence[tuple[float, tuple[int, int]]], limit: int, margin: float
-) -> list[tuple[float, tuple[int, int]]]:
+def _best(scored: Sequence[Ranked], limit: int, margin: float) -> list[Ranked]:
     ranked = sorted(scored, key=lambda item: (-item[0], item[1]))
     count = min(limit, len(ranked))
     while 0 < count < len(ranked) and ranked[count - 1][0] - ranked[count][0] < margin:
@@ -59,7 +63,7 @@ def _best(
     return ranked[:count]
 
 
-def _without_lowest(kept: list[tuple[float, tuple[int, int]]], share: float) -> list[tuple[float, tuple[int, int]]]:
+def _without_lowest(kept: list[Ranked], share: float) -> list[Ranked]:
     num_dropped = int(share * len(kept))
     if num_dropped == 0:
         return kept

@@ -64,7 +64,7 @@ def curate(bench: Workbench, session: Session, round_: Round) -> None:
     settings = bench.settings
     samples = samples_of_round(session, round_.id)
     scores = _scores(bench, session, round_, samples)
-    scored = [Scored(s.position, s.sample_index, scores.get((s.position, s.sample_index))) for s in samples]
+    scored = [Scored(s.position, s.sample_index, scores.get((s.position, s.sample_index)), s.category) for s in samples]
     floor = CHECKER_PASSES if settings.assess.assessor == "checker" else None
     keys = set(accept(scored, settings.curate, floor))
     accepted = [sample for sample in samples if (sample.position, sample.sample_index) in keys]

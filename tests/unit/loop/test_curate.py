@@ -33,6 +33,15 @@ def test_the_lowest_share_of_all_that_was_kept_is_dropped() -> None:
     assert _accept([[5.0, 4.0, 0.0], [1.0, 2.0, 0.0]], drop=0.5) == [(0, 0), (0, 1)]
 
 
+def test_the_lowest_share_is_dropped_within_each_category() -> None:
+    """Likelihoods of long prompts are lower than those of short ones, whatever the images show."""
+    samples = [
+        Scored(p, 0, score, category)
+        for p, (score, category) in enumerate([(-1, "a"), (-2, "a"), (-8, "b"), (-9, "b")])
+    ]
+    assert accept(samples, CurateSettings(keep_per_prompt=1, drop_lowest=0.5)) == [(0, 0), (2, 0)]
+
+
 @pytest.mark.parametrize(
     ("margin", "expected"),
     [(0.0, [(0, 0), (0, 1)]), (0.4, [(0, 0), (0, 1)]), (0.6, [(0, 0)]), (5.0, [])],

@@ -22,6 +22,7 @@ SAMPLE = SampleRow(
     position=0,
     sample_index=2,
     prompt_key="key",
+    category="colors",
     text="a red circle",
     image_ids=np.array([1, 2, 3], dtype=np.int32),
     image_sha256="f" * 64,
