@@ -93,7 +93,7 @@ class CurateSettings(Section):
         0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."
     )
     real_rows: int = Field(512, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining.")
-    self_captions: bool = Field(True, description="Whether accepted samples are also rows to read (image to text).")
+    self_captions: bool = Field(False, description="Whether accepted samples are also rows to read (image to text).")
     caption_share: float = Field(
         1.0,
         ge=0.0,
@@ -112,7 +112,10 @@ class TrainSettings(Section):
     warmup_ratio: float = Field(0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
     lora_rank: int = Field(0, ge=0, le=1024, description="Rank of LoRA adapters; 0 trains every weight.")
     text_dropout: float = Field(
-        0.1, ge=0.0, le=1.0, description="Share of drawing rows whose prompt is dropped, which keeps guidance alive."
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of drawing rows whose prompt is dropped, as pretraining does for guidance.",
     )
     from_: Literal["base", "parent"] = Field(
         "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."

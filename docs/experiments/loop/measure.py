@@ -1,10 +1,11 @@
 """Measures finished runs on fresh seeds and prints the tables of README.md in this folder.
 
-    python docs/experiments/loop/measure.py RUN_DIR [RUN_DIR ...]
+    python docs/experiments/loop/measure.py RUN_DIR[:VERSION] ...
 
-Each run's base and active version draw the same 512 held-out prompts twice, with the same noise, which no gate has
-drawn. The gain is pooled over runs: its interval resamples (run, draw) pairs. The base's own best guidance is swept on
-train prompts.
+Each run's base and its active version (or the one named, e.g. `shuffled-0:v0002`) draw the same 512 held-out prompts
+twice, with the same noise, which no gate has drawn. The mean gain over runs has two intervals: one resamples (run,
+draw) pairs; the other is Student's t over the runs' own gains, and so includes what training with another seed would
+change. The base's own best guidance is swept on train prompts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 
 from illume_loop.cli.loading import load
 from illume_loop.domains import get_domain
@@ -46,32 +48,49 @@ def show(interval: Interval) -> str:
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def main(run_dirs: list[Path]) -> None:
-    """Print one row a run and the pooled gains."""
-    base = load("v0001", run_dirs[0])[1]
+def over_runs(gains: list[float]) -> str:
+    """Student's t interval of the mean over runs."""
+    if len(gains) < 2:
+        return "one run"
+    mean = float(np.mean(gains))
+    half = float(student.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5)
+    return show(Interval(mean, mean - half, mean + half, len(gains)))
+
+
+def main(runs: list[str]) -> None:
+    """Print one row a run and the mean gains over the runs."""
+    base = load("v0001", Path(runs[0].partition(":")[0]))[1]
     train, heldout = DOMAIN.prompts("train", SWEEP, SEED), DOMAIN.prompts("heldout", HELDOUT, SEED) * DRAWS
     sweep = {g: float(np.mean(drawn(base, train, g))) for g in GUIDANCES}
     best = max(sweep, key=lambda g: sweep[g])
     print("base on train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()))
-    base_default, base_best = (drawn(base, heldout, g) for g in (DEFAULT_GUIDANCE, best))
+    guidances = (DEFAULT_GUIDANCE, 1.0, best)
+    of_base = [drawn(base, heldout, g) for g in guidances]
+    shares = (f"guidance {g:g}: {100 * np.mean(v):.1f}" for g, v in zip(guidances, of_base, strict=True))
+    print("base on held-out prompts: " + ", ".join(shares))
     base_read, base_diversity = np.mean(understanding(base, DOMAIN, PROBES, SEED)), diversity(base)
-    print(f"base: guidance {DEFAULT_GUIDANCE:g}: {100 * np.mean(base_default):.1f}, ", end="")
-    print(f"guidance {best:g} (its best): {100 * np.mean(base_best):.1f}, ", end="")
-    print(f"understanding {100 * base_read:.1f}, diversity {base_diversity:.3f}\n")
-    print("| run | active | held-out | gain | gain over the base's best | understanding | diversity, share of base |")
-    print("|---|---|---|---|---|---|---|")
-    pooled: list[bool] = []
-    for run_dir in run_dirs:
-        name, model = load(None, run_dir)
+    print(f"base: understanding {100 * base_read:.1f}, diversity {base_diversity:.3f}; its best guidance is {best:g}\n")
+    print("| run | version | held-out | gain | gain at guidance 1 | gain over the base's best | reads | diversity |")
+    print("|---|---|---|---|---|---|---|---|")
+    kinds = ("at the same guidance", "at guidance 1", "over the base's best")
+    before = dict(zip(kinds, of_base, strict=True))
+    after: dict[str, list[list[bool]]] = {kind: [] for kind in kinds}
+    for run in runs:
+        run_dir, _, version = run.partition(":")
+        name, model = load(version or None, Path(run_dir))
         passed = drawn(model, heldout, DEFAULT_GUIDANCE)
-        pooled += passed
+        for kind, found in zip(kinds, (passed, drawn(model, heldout, 1.0), passed), strict=True):
+            after[kind].append(found)
         read, share = np.mean(understanding(model, DOMAIN, PROBES, SEED)), diversity(model) / base_diversity
-        gains = " | ".join(show(paired_bootstrap(before, passed)) for before in (base_default, base_best))
-        print(f"| {run_dir.name} | {name} | {100 * np.mean(passed):.1f} | {gains} | {100 * read:.1f} | {share:.2f} |")
-    for label, before in (("at the same guidance", base_default), ("over the base's best", base_best)):
-        print(f"\nmean gain {label}: {show(paired_bootstrap(before * len(run_dirs), pooled))}", end="")
+        gains = " | ".join(show(paired_bootstrap(before[kind], after[kind][-1])) for kind in kinds)
+        row = f"{Path(run_dir).name} | {name} | {100 * np.mean(passed):.1f} | {gains} | {100 * read:.1f} | {share:.2f}"
+        print(f"| {row} |", flush=True)
     print()
+    for kind in kinds:
+        pooled = paired_bootstrap(before[kind] * len(runs), [passed for found in after[kind] for passed in found])
+        means = [float(np.mean(found) - np.mean(before[kind])) for found in after[kind]]
+        print(f"mean gain {kind}: {show(pooled)} over draws, {over_runs(means)} over runs")
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    main(sys.argv[1:])
