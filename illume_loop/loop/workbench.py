@@ -18,6 +18,7 @@ from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
 from illume_loop.loop.measures import MeasurePlan
 from illume_loop.models.protocol import UnifiedModel
+from illume_loop.models.registry import load_model, train_model
 from illume_loop.train.rows import TrainingRow
 
 LOADED_MODELS = 2
@@ -42,18 +43,15 @@ class TrainFunction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """The functions that need a backend. A backend without torch brings its own."""
+    """The functions that need a backend."""
 
     load_model: Callable[[Path, str], UnifiedModel]
     train: TrainFunction
 
 
 def default_toolbox() -> Toolbox:
-    """The real ones; imports torch."""
-    from illume_loop.models.registry import load_model
-    from illume_loop.train.sft import train_sft
-
-    return Toolbox(lambda path, device: load_model(path, device=device), train_sft)
+    """Those of the backend that a checkpoint's type names; torch is imported by a backend that uses it, not before."""
+    return Toolbox(lambda path, device: load_model(path, device=device), train_model)
 
 
 class ModelShelf:

@@ -1,18 +1,24 @@
 """Finds the backend of a checkpoint directory by the `model_type` in its config.json.
 
 Backends are entry points of the group `illume_loop.backends`: the name is the model type, the object has
-`load(path, device) -> UnifiedModel`.
+`load(path, device) -> UnifiedModel` and `train(base, rows, out, settings, seed, on_step)`. Importing this module
+imports no backend: a process that loads no model needs no torch.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from illume_loop.errors import CorruptArtifactError, NotFoundError
 from illume_loop.models.protocol import UnifiedModel
+
+if TYPE_CHECKING:
+    from illume_loop.config import TrainSettings
+    from illume_loop.train.rows import TrainingRow
 
 ENTRY_POINT_GROUP = "illume_loop.backends"
 
@@ -24,21 +30,55 @@ class Backend(Protocol):
         """Load a checkpoint directory."""
         ...
 
+    def train(
+        self,
+        base: Path,
+        rows: Sequence[TrainingRow],
+        out: Path,
+        settings: TrainSettings,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> object:
+        """Train a copy of the checkpoint `base` on `rows` and write the candidate's checkpoint to `out`.
+
+        The same arguments must give the same checkpoint, so that a killed training is simply run again. `on_step` hears
+        (steps done, steps in all).
+        """
+        ...
+
 
 def load_model(path: Path, *, device: str = "cpu") -> UnifiedModel:
     """Load the checkpoint directory `path`.
 
     Raises NotFoundError when there is none or no backend knows its type, CorruptArtifactError when it cannot be read.
     """
+    try:
+        return _backend(_model_type(path)).load(path, _device(device))
+    except (NotFoundError, CorruptArtifactError):
+        raise
+    except Exception as error:  # safetensors, json and transformers each have their own error for a damaged file
+        raise CorruptArtifactError(path=str(path), expected="a readable checkpoint", found=str(error)) from error
+
+
+def train_model(
+    base: Path,
+    rows: Sequence[TrainingRow],
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    on_step: Callable[[int, int], None],
+) -> object:
+    """Train by the backend of the checkpoint `base`; see `Backend.train`. Raises what `load_model` raises."""
+    return _backend(_model_type(base)).train(base, rows, out, settings, seed, on_step)
+
+
+def _model_type(path: Path) -> str:
     config = path / "config.json"
     if not config.is_file():
         raise NotFoundError(kind="checkpoint", name=str(path))
     try:
-        model_type = json.loads(config.read_text())["model_type"]
-        return _backend(model_type).load(path, _device(device))
-    except NotFoundError:
-        raise
-    except Exception as error:  # safetensors, json and transformers each have their own error for a damaged file
+        return str(json.loads(config.read_text())["model_type"])
+    except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtifactError(path=str(path), expected="a readable checkpoint", found=str(error)) from error
 
 

@@ -97,6 +97,13 @@ def train_canned(
     on_step(2, 2)
 
 
+class CannedBackend:
+    """The backend as an entry point provides it; see `tests.support.plugged`."""
+
+    load = staticmethod(load_canned)
+    train = staticmethod(train_canned)
+
+
 def canned_toolbox() -> Toolbox:
     """The backend as the coordinator takes it."""
     return Toolbox(load_canned, train_canned)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
+
+if TYPE_CHECKING:
+    from illume_loop.config import TrainSettings
+    from illume_loop.train.rows import TrainingRow
 
 MAX_CAPTION_TOKENS = 24
 
@@ -41,6 +46,21 @@ class IllumeBackend:
         model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
         assert isinstance(model, IllumeForConditionalGeneration)
         return cls(model, AutoProcessor.from_pretrained(path, local_files_only=True), device)
+
+    @staticmethod
+    def train(
+        base: Path,
+        rows: Sequence[TrainingRow],
+        out: Path,
+        settings: TrainSettings,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> object:
+        """Supervised fine-tuning; see `illume_loop.train.sft.train_sft`."""
+        # Imported here: training builds on this module, and who only draws and reads needs no trainer.
+        from illume_loop.train.sft import train_sft
+
+        return train_sft(base, rows, out, settings, seed, on_step)
 
     def save(self, path: Path) -> None:
         """Write weights, configuration and processor in the Hugging Face layout."""
