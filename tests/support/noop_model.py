@@ -1,0 +1,93 @@
+"""A real backend behind the UnifiedModel protocol that does nothing: canned ids, canned pixels, one score.
+
+With it a run costs what the service costs: the database, the messages, the files. Its checkpoint says whether every
+sample is an image of its own (its ids as pixels, so each one is written to the store) or all are the same one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from illume_loop.config import TrainSettings
+from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.train.rows import TrainingRow
+
+TOKENS = 256
+"""As many as an image of the paper has, so that rows weigh what they will weigh."""
+SIDE = 16
+CONFIG = "config.json"
+
+
+class NoopModel:
+    """See the module."""
+
+    name = "noop"
+    tokens_per_image = TOKENS
+
+    def __init__(self, distinct_images: bool) -> None:
+        self._distinct_images = distinct_images
+        self._image = Image.new("RGB", (SIDE, SIDE))
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        ids_BL = np.zeros((len(seeds), TOKENS), dtype=np.int32)
+        # The seed itself, ten bits an id: rows differ as their seeds do, and no id is wider than a real one.
+        for position in range(7):
+            ids_BL[:, position] = [seed >> (10 * position) & 1023 for seed in seeds]
+        return ids_BL
+
+    def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
+        if not self._distinct_images:
+            return [self._image] * len(image_ids_BL)
+        grey_BHW = (image_ids_BL % 256).astype(np.uint8).reshape(-1, SIDE, SIDE)
+        high_BHW = (image_ids_BL // 256).astype(np.uint8).reshape(-1, SIDE, SIDE)
+        return [
+            Image.fromarray(np.stack([low, high, low], axis=-1)) for low, high in zip(grey_BHW, high_BHW, strict=True)
+        ]
+
+    def encode(self, images: Sequence[Image.Image]) -> ImageIds:
+        return np.zeros((len(images), TOKENS), dtype=np.int32)
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        return np.zeros(len(texts))
+
+    def write(self, images: Sequence[Image.Image]) -> list[str]:
+        return [""] * len(images)
+
+
+def save_noop(folder: Path, *, distinct_images: bool, seed: int = 0) -> Path:
+    """Write a checkpoint; `seed` only makes it another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"model_type": "noop", "distinct_images": distinct_images, "seed": seed}
+    (folder / CONFIG).write_text(json.dumps(content))
+    return folder
+
+
+def load_noop(path: Path, device: str) -> NoopModel:
+    """Read a checkpoint."""
+    return NoopModel(json.loads((path / CONFIG).read_text())["distinct_images"])
+
+
+def train_noop(
+    base: Path,
+    rows: Sequence[TrainingRow],
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    on_step: Callable[[int, int], None],
+) -> None:
+    """Another checkpoint that draws as its base does."""
+    distinct_images = json.loads((base / CONFIG).read_text())["distinct_images"]
+    save_noop(out, distinct_images=distinct_images, seed=seed)
+    on_step(1, 1)
+
+
+class NoopBackend:
+    """The backend as an entry point provides it; see `tests.support.plugged`."""
+
+    load = staticmethod(load_noop)
+    train = staticmethod(train_noop)
