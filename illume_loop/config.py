@@ -3,6 +3,7 @@
 Sources, each overriding the one before: the defaults here (or the settings of the run that is continued), a TOML file,
 environment variables `ILLUME_<SECTION>__<KEY>`, flags of the command line. A key that nothing here knows is an error in
 every source, so a typing mistake never runs for hours with a default. Settings never change once they are loaded.
+Variables may also name files that hold the value, or the password of a URL: environment.py.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from illume_loop.environment import environment_values, variable_of
 from illume_loop.errors import SettingsError, SettingsFileError
+from illume_loop.redaction import HIDDEN, learn, url_without_password
 
-ENV_PREFIX = "ILLUME_"
-_HIDDEN = ":***@"
 _SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
 
 
@@ -141,14 +142,25 @@ class GateSettings(Section):
 class StoreSettings(Section):
     """Where rows and files are kept."""
 
-    database_url: str = Field("", description="SQLAlchemy URL of the database; empty is SQLite in the run directory.")
-    artifacts_url: str = Field("", description="fsspec URL of images and checkpoints; empty is the run directory.")
+    database_url: str = Field(
+        "", repr=False, description="SQLAlchemy URL of the database; empty is SQLite in the run directory."
+    )
+    artifacts_url: str = Field(
+        "", repr=False, description="fsspec URL of images and checkpoints; empty is the run directory."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_one(cls, url: str) -> str:
+        return _checked_url(url)
 
 
 class ClusterSettings(Section):
     """How coordinator and workers find each other and how long they wait; only `executor = "celery"` uses it."""
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis that carries messages; rediss:// for TLS.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="Redis that carries messages; rediss:// for TLS."
+    )
     lease_s: float = Field(120.0, gt=0.0, le=86_400, description="Seconds that a lease lasts without progress.")
     heartbeat_s: float = Field(5.0, gt=0.0, le=3600, description="Seconds between two heartbeats.")
     stall_after_s: float = Field(
@@ -179,6 +191,13 @@ class ClusterSettings(Section):
     units_per_worker: int = Field(2, ge=1, le=1000, description="Units sent out for each live worker, at most.")
     cache_dir: str = Field("", description="Checkpoints pulled to this host; empty is illume-loop in the user's cache.")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_one(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("redis", "rediss"):
+            raise ValueError("it must begin with redis:// or rediss://")
+        return _checked_url(url)
+
 
 class RuntimeSettings(Section):
     """How this machine is used. Only `threads` and `device` touch results, in the last bits of floating-point sums."""
@@ -187,6 +206,10 @@ class RuntimeSettings(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+
+
+_URLS = (("store", "database_url"), ("store", "artifacts_url"), ("cluster", "redis_url"))
+"""The settings that may hold a password."""
 
 
 class Settings(Section):
@@ -219,9 +242,8 @@ class Settings(Section):
     def resolved(self) -> dict[str, Any]:
         """Every setting as JSON, keyed as in the TOML file; a password in a URL is shown as `***`."""
         data = self.model_dump(mode="json", by_alias=True)
-        for section in ("store", "cluster"):
-            for key in (key for key in data[section] if key.endswith("_url")):
-                data[section][key] = _without_password(data[section][key])
+        for section, key in _URLS:
+            data[section][key] = url_without_password(data[section][key])
         return data
 
 
@@ -250,6 +272,8 @@ def load_settings(
     except ValidationError as error:
         raise SettingsError(reason="; ".join(_explain(error, origin))) from None
     settings._provenance = origin
+    for section, name in _URLS:
+        learn(getattr(getattr(settings, section), name))
     return settings
 
 
@@ -290,14 +314,12 @@ def _all_values(
     yield from _checked(_stored_values(stored), known, "the run")
     if path is not None:
         yield from _checked(_file_values(path), known, str(path))
-    for variable, text in environ.items():
-        if variable.startswith(ENV_PREFIX):
-            key = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
-            if key not in known:
-                meant = _nearest(key, known)
-                hint = f" (did you mean '{_variable(meant)}'?)" if meant else ""
-                raise SettingsError(reason=f"unknown environment variable '{variable}'{hint}")
-            yield key, text, variable
+    for key, text, variable in environment_values(environ, known):
+        if key not in known:
+            meant = _nearest(key, known)
+            hint = f" (did you mean '{variable_of(meant)}'?)" if meant else ""
+            raise SettingsError(reason=f"unknown environment variable '{variable}'{hint}")
+        yield key, text, variable
     given = ((key, value) for key, value in overrides.items() if value is not None)
     yield from _checked(given, known, "flag")
 
@@ -306,7 +328,7 @@ def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple
     """What a run keeps of its settings: not how a machine is used, and no URL whose password was left out."""
     for section, table in stored.items():
         if section != "runtime":
-            yield from ((f"{section}.{name}", value) for name, value in table.items() if _HIDDEN not in str(value))
+            yield from ((f"{section}.{name}", value) for name, value in table.items() if HIDDEN not in str(value))
 
 
 def _file_values(path: Path) -> Iterator[tuple[str, object]]:
@@ -339,10 +361,6 @@ def _nearest(key: str, known: set[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _variable(key: str) -> str:
-    return ENV_PREFIX + key.replace(".", "__").upper()
-
-
 def _explain(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         key = ".".join(str(step) for step in problem["loc"])
@@ -350,11 +368,17 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]
         if not key:
             yield message
         else:
-            yield f"{key} = {problem['input']!r} ({origin.get(key, 'default')}): {message[:1].lower()}{message[1:]}"
+            shown = HIDDEN if tuple(problem["loc"]) in _URLS else repr(problem["input"])
+            yield f"{key} = {shown} ({origin.get(key, 'default')}): {message[:1].lower()}{message[1:]}"
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", _HIDDEN)))
+def _checked_url(url: str) -> str:
+    """The URL, if its parts can be told apart; drivers would print the rest of a password as a host or a port."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.netloc.count("@") < 2 and (not parts.netloc or parts.port != 0)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError("its parts cannot be told apart; percent-encode the password, or give it by a *_PASSWORD_FILE")
+    return url

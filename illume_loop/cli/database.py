@@ -1,4 +1,4 @@
-"""`illume-loop db`: the schema of a run's database."""
+"""`illume-loop db`: the schema of a run's database, or of the one that `store.database_url` names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="Database: bring its schema up to date, or check it.", no
 
 @app.command("upgrade")
 def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
-    """Bring the database of the run to the schema of this version."""
+    """Bring the database to the schema of this version: that of the settings' URL, else that of the run."""
     from db.migrate import current, head
     from db.migrate import upgrade as run_migrations
 
@@ -26,7 +26,7 @@ def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
 
 @app.command("check")
 def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """Check that the database of the run has the schema of this version; exit 3 when it has not."""
+    """Check that the database has the schema of this version; exit 3 when it has not."""
     from db.migrate import current, head
     from illume_loop.errors import DatabaseOutdatedError
 
@@ -43,4 +43,5 @@ def _url(run_dir: Path) -> str:
     from illume_loop.cli.runs import settings_for
     from illume_loop.loop.run_directory import database_url
 
-    return database_url(run_dir, settings_for(run_dir).store.database_url)
+    # A database server needs no run directory: it is migrated before the first run, from a host that may never see one.
+    return settings_for(run_dir).store.database_url or database_url(run_dir)

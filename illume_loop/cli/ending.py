@@ -2,7 +2,7 @@
 
 0 done, 1 failed, 2 usage, 3 unhealthy, 4 conflict, 130 interrupted. A known error (IllumeLoopError) says what to do
 next by itself. An unexpected one gets one sentence too; its traceback goes to a file in the run directory, or in the
-temporary directory where there is no run, and is shown only with --debug.
+temporary directory where there is no run, and is shown only with --debug. Nothing of it holds a password.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import typer
 from typer.exceptions import TyperException
 
 from illume_loop.errors import DatabaseUnusableError, IllumeLoopError, StorageFullError
+from illume_loop.redaction import redact
 
 INTERRUPTED = 130
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -76,7 +77,7 @@ def known(error: BaseException) -> IllumeLoopError | None:
 
 def _end(error: Exception) -> int:
     if ENDING.debug:
-        traceback.print_exception(error)
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
     found = known(error)
     if found is not None:
         _say(str(found))
@@ -100,7 +101,7 @@ def _write_traceback(error: Exception) -> Path:
     if directory is None or not (directory / "run.json").exists():
         directory = Path(tempfile.gettempdir())
     path = directory / f"error-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"
-    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    path.write_text(redact("".join(traceback.format_exception(error))), encoding="utf-8")
     return path
 
 
@@ -116,4 +117,4 @@ def _see_help(error: TyperException) -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"illume-loop: {sentence}", file=sys.stderr)
+    print(f"illume-loop: {redact(sentence)}", file=sys.stderr)

@@ -11,6 +11,7 @@ import typer
 from illume_loop.cli.ending import ENDING, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
 from illume_loop.cli.output import hint
+from illume_loop.redaction import RedactingFormatter
 
 
 def start(
@@ -70,6 +71,6 @@ class _RunLog(logging.FileHandler):
 def _log_to(run_dir: Path, level: str) -> None:
     ENDING.run_dir = run_dir
     handler = _RunLog(run_dir)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     logging.captureWarnings(True)

@@ -152,10 +152,10 @@ def run_database_url(path: Path, database_url: str = "") -> str:
     return database_url or f"sqlite:///{(path / DATABASE).absolute()}"
 
 
-def database_url(path: Path, url: str = "") -> str:
-    """The database of an existing run. Raises NotARunDirectoryError."""
+def database_url(path: Path) -> str:
+    """The database in the directory of an existing run. Raises NotARunDirectoryError."""
     _read_marker(path)
-    return run_database_url(path, url)
+    return run_database_url(path)
 
 
 def stored_settings(path: Path) -> dict[str, Any] | None:
