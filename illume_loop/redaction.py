@@ -24,14 +24,12 @@ def url_without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
-    # A password may hold any character that nobody encoded, so it ends at the last @ before the parameters.
-    authority, question, query = rest.partition("?")
-    if "@" in query and "@" not in authority:
-        authority, question, query = rest, "", ""
-    credentials, at, place = authority.rpartition("@")
+    # A password that nobody encoded may hold any character, so it is taken to end at the last @ of all: rather too
+    # much is hidden of a strange URL than too little.
+    credentials, at, place = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
-    shown = f"{user}:{HIDDEN}@{place}" if at and colon else authority
-    return scheme + separator + _SECRET_PARAMETER.sub(rf"\g<1>{HIDDEN}", shown + question + query)
+    shown = f"{user}:{HIDDEN}@{place}" if at and colon else rest
+    return scheme + separator + _SECRET_PARAMETER.sub(rf"\g<1>{HIDDEN}", shown)
 
 
 def url_with_password(url: str, password: str) -> str:

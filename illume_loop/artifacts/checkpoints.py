@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from illume_loop.artifacts.files import Root, sha256_of, storage_full_told, write_atomically
-from illume_loop.errors import CorruptArtifactError
+from illume_loop.artifacts.files import Root, sha256_of, stays_below, storage_full_told, write_atomically
+from illume_loop.errors import CorruptArtifactError, UsageError
 
 MANIFEST = "manifest.json"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
+"""Endings of files that loaders would unpickle, or could be asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,18 @@ class CheckpointStore:
         self._cache = cache
 
     def publish(self, folder: Path) -> Checkpoint:
-        """Copy a local folder into the store. Raises StorageFullError, and ValueError for an empty folder."""
+        """Copy a local folder into the store.
+
+        Raises StorageFullError, UsageError for weights in a format that runs code when it is read, and ValueError for
+        an empty folder.
+        """
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         files.pop(MANIFEST, None)
         if not files:
             raise ValueError(f"{folder} holds no files to publish")
+        for name in files:
+            if name.endswith(PICKLED):
+                raise UsageError(f"{folder / name} may be a pickle, which can run code; keep weights as safetensors")
         entries = {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
         manifest = json.dumps({"files": entries}, sort_keys=True, indent=1).encode()
         sha256 = hashlib.sha256(manifest).hexdigest()
@@ -70,6 +79,12 @@ class CheckpointStore:
         if found != sha256:
             raise CorruptArtifactError(path=self._root.full(_path(sha256, MANIFEST)), expected=sha256, found=found)
         entries: dict[str, Any] = json.loads(manifest)["files"]
+        for name in entries:
+            # These names are joined to local folders too, and a manifest may come from a store that others write to.
+            if not stays_below(name):
+                raise CorruptArtifactError(
+                    path=self._root.full(_path(sha256, MANIFEST)), expected="names of files in it", found=repr(name)
+                )
         return entries
 
     def _fetch(self, sha256: str, entries: dict[str, Any], folder: Path) -> None:

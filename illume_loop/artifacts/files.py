@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
@@ -40,8 +41,8 @@ class Root:
         self.is_local = isinstance(filesystem, LocalFileSystem)
 
     def full(self, relative: str) -> str:
-        """The file system's name for a path below this root. Raises ValueError for one that leads elsewhere."""
-        if relative.startswith("/") or ".." in relative.split("/"):
+        """The file system's name for a path below this root. Raises ValueError for one that may lead elsewhere."""
+        if not stays_below(relative):
             raise ValueError(f"{relative!r} leads out of the artifact store")
         return f"{self.path}/{relative}"
 
@@ -64,6 +65,15 @@ class Root:
                 write_atomically(Path(target), data)
             else:
                 self.filesystem.pipe_file(target, data)
+
+
+def stays_below(relative: str) -> bool:
+    """Whether a path names something below the folder that it is joined to, on every file system: no empty, `.` or
+    `..` part, no backslash, no control character, as it is and with its %-escapes decoded."""
+    for name in (relative, unquote(relative)):
+        if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or not name.isprintable():
+            return False
+    return True
 
 
 def write_atomically(target: Path, data: bytes) -> None:

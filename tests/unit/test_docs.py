@@ -28,6 +28,10 @@ def _settings_page() -> str:
         "each overriding the one before: defaults (or those of the run that is continued), the TOML file given by",
         "`--config`, variables `ILLUME_<SECTION>__<KEY>` (for example `ILLUME_RUN__SEED=7`), flags. Unknown",
         "keys are errors in every source.",
+        "",
+        "`ILLUME_<SECTION>__<KEY>_FILE` names a file that holds the value, and `ILLUME_<SECTION>__<KEY>_PASSWORD_FILE`",
+        "one that holds the password of a URL: so a secret is neither in a command nor in the environment. Passwords are",
+        "shown as `***`, and TLS options go into the URLs.",
     ]
     section = ""
     for row in settings_rows(load_settings(environ={})):
@@ -91,4 +95,5 @@ def test_settings_and_variables_exist(page: Path) -> None:
         if key.split(".")[0] in sections and not key.endswith((".py", ".toml", ".md")):
             assert key in known, f"{page.name} names the setting {key}"
     for section, name in re.findall(r"\bILLUME_([A-Z]+)__([A-Z_]+)\b", text):
-        assert f"{section}.{name}".lower() in known, f"{page.name} names ILLUME_{section}__{name}"
+        key = f"{section}.{name}".lower()
+        assert {key, key.removesuffix("_file"), key.removesuffix("_password_file")} & known, f"{page.name} names {key}"

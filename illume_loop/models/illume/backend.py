@@ -42,8 +42,9 @@ class IllumeBackend:
 
     @classmethod
     def load(cls, path: Path, device: str) -> IllumeBackend:
-        """Load a checkpoint directory written by `save_pretrained`."""
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
+        """Load a checkpoint directory written by `save_pretrained`; its weights are safetensors, or it is refused."""
+        # Without being told, transformers would unpickle a pytorch_model.bin that somebody put in their place.
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
         assert isinstance(model, IllumeForConditionalGeneration)
         return cls(model, AutoProcessor.from_pretrained(path, local_files_only=True), device)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -74,3 +76,14 @@ def test_an_empty_folder_is_no_checkpoint(store: CheckpointStore, tmp_path: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no files"):
         store.publish(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["../../stolen", "/etc/hostname", "deep/../../../stolen", "deep//etc/hostname"])
+def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path, store: CheckpointStore, name: str) -> None:
+    """A store that others write to may hold such a manifest under its right digest."""
+    manifest = json.dumps({"files": {name: {"num_bytes": 1, "sha256": "0" * 64}}}).encode()
+    sha256 = hashlib.sha256(manifest).hexdigest()
+    store._root.write(f"checkpoints/{sha256}/manifest.json", manifest)
+    with pytest.raises(CorruptArtifactError, match="names of files in it"):
+        store.local_path(sha256)
+    assert not (tmp_path / "stolen").exists()

@@ -42,7 +42,22 @@ def test_a_missing_image_is_named(root: Root) -> None:
         ImageStore(root).read("0" * 64)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "images/../../outside"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "/etc/passwd",
+        "images/../../outside",
+        "images//etc/passwd",
+        "images/./x",
+        "images\\..\\x",
+        "images/%2e%2e/%2e%2e/outside",
+        "images/x\0.png",
+        "images/x\n",
+        "",
+    ],
+)
 def test_no_path_leaves_the_root(root: Root, name: str) -> None:
-    with pytest.raises(ValueError, match="leads out"):
-        root.write(name, b"")
+    for act in (lambda: root.write(name, b""), lambda: root.read(name), lambda: root.exists(name)):
+        with pytest.raises(ValueError, match="leads out"):
+            act()

@@ -91,3 +91,13 @@ def test_a_usage_error_is_one_sentence(capsys: pytest.CaptureFixture[str], monke
     assert sentence.count("\n") == 1
     assert "No such option: --nonsense" in sentence
     assert "--help`." in sentence
+
+
+def test_no_password_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither in the sentence nor in the traceback's file."""
+    (tmp_path / "run.json").write_text("{}")
+    assert _ends(RuntimeError("cannot reach redis://:hunter22@redis:6379/0")) == 1
+    told = capsys.readouterr().err
+    (written,) = tmp_path.glob("error-*.log")
+    assert "redis://:***@redis:6379/0" in told
+    assert "hunter22" not in told + written.read_text()
