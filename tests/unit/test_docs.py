@@ -30,8 +30,8 @@ def _settings_page() -> str:
         "keys are errors in every source.",
         "",
         "`ILLUME_<SECTION>__<KEY>_FILE` names a file that holds the value, and `ILLUME_<SECTION>__<KEY>_PASSWORD_FILE`",
-        "one that holds the password of a URL: so a secret is neither in a command nor in the environment. Passwords are",
-        "shown as `***`, and TLS options go into the URLs.",
+        "one that holds the password of a URL: so a secret is neither in a command nor in the environment. Passwords",
+        "are shown as `***`, and TLS options go into the URLs.",
     ]
     section = ""
     for row in settings_rows(load_settings(environ={})):
