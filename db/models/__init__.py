@@ -8,8 +8,9 @@ from db.models.prompt import Prompt, RoundPrompt
 from db.models.round import GateDecision, Round
 from db.models.run import Event, Run
 from db.models.sample import Assessment, Sample
-from db.models.unit import Unit
+from db.models.unit import StageCount, Unit
 from db.models.version import ModelVersion
+from db.models.worker import Worker
 
 __all__ = [
     "Assessment",
@@ -25,5 +26,7 @@ __all__ = [
     "RoundPrompt",
     "Run",
     "Sample",
+    "StageCount",
     "Unit",
+    "Worker",
 ]

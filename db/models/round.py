@@ -22,12 +22,16 @@ ROUND_STATES = (
     "failed",
     "cancelled",
 )
+TERMINAL_STATES = ("promoted", "rejected", "failed", "cancelled")
 
 
 class Round(Base):
     """One turn of the loop. Counts are kept here, so that reading a table never counts samples.
 
-    A trigger (see the migration) refuses every change of a terminal state.
+    Its samples are drawn by `drawing_version`, fixed when it is planned; its candidate has to beat `parent_version`,
+    which is that version too until the round's samples are assessed and then the one that is active. They differ where
+    the round was planned while earlier ones were undecided: `staleness` is how many those were. Triggers (see the
+    migrations) refuse every change of a terminal state, and a round without a drawing version.
     """
 
     __tablename__ = "rounds"
@@ -43,6 +47,9 @@ class Round(Base):
     index: Mapped[int]
     state: Mapped[str] = mapped_column(State)
     parent_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    # Nullable only because SQLite adds no other column that refers to a table; a trigger refuses NULL.
+    drawing_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), nullable=True)
+    staleness: Mapped[int] = mapped_column(default=0, server_default="0")
     candidate_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"), unique=True)
     error: Mapped[str | None] = mapped_column(Text)
     num_samples: Mapped[int] = mapped_column(default=0)

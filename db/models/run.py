@@ -12,7 +12,11 @@ from db.types import Base, BigId
 
 
 class Run(Base):
-    """One configured loop. `key` is the random name by which a run directory knows its row."""
+    """One configured loop. `key` is the random name by which a run directory knows its row.
+
+    The coordinator `leader` acts for it until `leader_expires_at` (the database's clock); each new one raises
+    `leader_token`, with which all that it writes is fenced.
+    """
 
     __tablename__ = "runs"
 
@@ -22,6 +26,9 @@ class Run(Base):
     seed: Mapped[int] = mapped_column(BigId)
     settings: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    leader: Mapped[str | None] = mapped_column(String(128))
+    leader_token: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
+    leader_expires_at: Mapped[datetime | None]
 
 
 class Event(Base):

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.types import Base, BigId, ImageIdsType, Sha256, State, one_of
@@ -16,7 +25,10 @@ ASSESSORS = ("self", "checker", "frozen", "teacher", "human")
 
 
 class Sample(Base):
-    """One image drawn for one prompt of a round; (round, prompt, sample index) is its natural key."""
+    """One image drawn for one prompt of a round; (round, prompt, sample index) is its natural key.
+
+    `staleness` is how many earlier rounds were undecided when the round that drew it was planned.
+    """
 
     __tablename__ = "samples"
     __table_args__ = (
@@ -34,6 +46,7 @@ class Sample(Base):
     image_ids: Mapped[NDArray[np.int32]] = mapped_column(ImageIdsType)
     image_sha256: Mapped[str] = mapped_column(Sha256)
     created_at: Mapped[datetime]
+    staleness: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
 
 
 class Assessment(Base):

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from db.models import Assessment, GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, Run, Sample, Unit
+from db.clock import db_later
+from db.models import (
+    Assessment,
+    GateDecision,
+    Manifest,
+    ModelVersion,
+    Prompt,
+    Round,
+    RoundPrompt,
+    Run,
+    Sample,
+    StageCount,
+    Unit,
+)
+from db.models.round import TERMINAL_STATES
+from db.models.unit import in_state, is_due
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """How many units of a kind a round has in each state, and how many items those have that are done."""
+
+    num_units: int = 0
+    num_pending: int = 0
+    num_leased: int = 0
+    num_done: int = 0
+    num_dead: int = 0
+    items_total: int = 0
+    items_done: int = 0
+    seconds: float = 0.0
+    progress_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRow:
-    """A unit as the reconciler sees it."""
+    """A unit as the coordinator sees it; `token` is what a message about it carries."""
 
     id: int
     round_id: int
@@ -25,6 +56,7 @@ class UnitRow:
     payload: dict[str, Any]
     attempts: int
     error: str | None
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +86,72 @@ def latest_round(session: Session, run_id: int) -> Round | None:
     return session.scalar(select(Round).where(Round.run_id == run_id).order_by(Round.index.desc()).limit(1))
 
 
-def units_of(session: Session, round_id: int) -> list[UnitRow]:
-    """The units of a round in the order in which they were planned."""
-    query = (
-        select(
-            Unit.id,
-            Unit.round_id,
-            Round.index,
-            Unit.kind,
-            Unit.key,
-            Unit.state,
-            Unit.payload,
-            Unit.attempts,
-            Unit.error,
-        )
-        .join(Round, Round.id == Unit.round_id)
-        .where(Unit.round_id == round_id)
-        .order_by(Unit.id)
-    )
+def open_rounds(session: Session, run_id: int) -> list[Round]:
+    """The rounds that have not ended, in order."""
+    query = select(Round).where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES)).order_by(Round.index)
+    return list(session.scalars(query))
+
+
+def stage_counts(session: Session, round_id: int) -> dict[str, StageCounts]:
+    """By kind of unit; a kind that the round has no unit of is left out."""
+    query = select(
+        StageCount.kind,
+        StageCount.num_units,
+        StageCount.num_pending,
+        StageCount.num_leased,
+        StageCount.num_done,
+        StageCount.num_dead,
+        StageCount.items_total,
+        StageCount.items_done,
+        StageCount.seconds,
+        StageCount.progress_at,
+    ).where(StageCount.round_id == round_id)
+    return {kind: StageCounts(*counts) for kind, *counts in session.execute(query)}
+
+
+def ready_units(
+    session: Session, round_id: int, kind: str, limit: int, *, reissue_after_s: float | None = None
+) -> list[UnitRow]:
+    """At most `limit` pending units of a kind that may begin, in planned order.
+
+    With `reissue_after_s`, those that were sent to the workers less than so many seconds ago are left out.
+    """
+    query = _unit_rows().where(Unit.round_id == round_id, Unit.kind == kind, is_due()).order_by(Unit.id).limit(limit)
+    if reissue_after_s is not None:
+        query = query.where(or_(Unit.issued_at.is_(None), Unit.issued_at <= db_later(-reissue_after_s)))
     return [UnitRow(*row) for row in session.execute(query)]
+
+
+def num_in_flight(session: Session, run_id: int, kind: str) -> int:
+    """How many units of a kind the workers hold or have been sent, over the run's open rounds."""
+    of_run = (Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
+    leased = select(func.sum(StageCount.num_leased)).join(Round, Round.id == StageCount.round_id)
+    sent = select(func.count()).select_from(Unit).where(in_state("pending"), Unit.issued_at.is_not(None))
+    round_ids = select(Round.id).where(*of_run)
+    num_leased = session.scalar(leased.where(*of_run, StageCount.kind == kind)) or 0
+    return int(num_leased) + (session.scalar(sent.where(Unit.round_id.in_(round_ids), Unit.kind == kind)) or 0)
+
+
+def first_dead(session: Session, round_id: int, kind: str | None = None) -> UnitRow | None:
+    """The first dead unit of a round (of a kind), which says why the round cannot go on."""
+    query = _unit_rows().where(Unit.round_id == round_id, in_state("dead")).order_by(Unit.id).limit(1)
+    found = session.execute(query if kind is None else query.where(Unit.kind == kind)).first()
+    return None if found is None else UnitRow(*found)
+
+
+def _unit_rows() -> Select[int, int, int, str, str, str, dict[str, Any], int, str | None, int]:
+    return select(
+        Unit.id,
+        Unit.round_id,
+        Round.index,
+        Unit.kind,
+        Unit.key,
+        Unit.state,
+        Unit.payload,
+        Unit.attempts,
+        Unit.error,
+        Unit.fencing_token,
+    ).join(Round, Round.id == Unit.round_id)
 
 
 def decision_of(session: Session, round_id: int) -> GateDecision | None:
@@ -83,6 +162,11 @@ def decision_of(session: Session, round_id: int) -> GateDecision | None:
 def round_of(session: Session, round_id: int) -> Round:
     """A round by its id."""
     return session.get_one(Round, round_id)
+
+
+def round_at(session: Session, run_id: int, index: int) -> Round:
+    """A round of a run by its number."""
+    return session.scalars(select(Round).where(Round.run_id == run_id, Round.index == index)).one()
 
 
 def run_of(session: Session, run_id: int) -> Run:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, Unit
+from db.models import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, StageCount, Unit
 from db.models.version import version_name
 
 STAGE_OF_KIND: Mapping[str, str] = {
@@ -92,16 +92,10 @@ def _row(
 def _work(session: Session, round_ids: list[int]) -> dict[int, dict[str, Any]]:
     """Seconds by stage (summed over units) and dead units, by round."""
     work: dict[int, dict[str, Any]] = {id_: {"seconds": {}, "dead_units": 0} for id_ in round_ids}
-    query = (
-        select(Unit.round_id, Unit.kind, Unit.state, func.count(), func.sum(Unit.seconds))
-        .where(Unit.round_id.in_(round_ids))
-        .group_by(Unit.round_id, Unit.kind, Unit.state)
-    )
-    for round_id, kind, state, count, seconds in session.execute(query):
-        if state == "dead":
-            work[round_id]["dead_units"] += count
-        if seconds is not None:
-            work[round_id]["seconds"][STAGE_OF_KIND[kind]] = round(seconds, 3)
+    for counts in session.scalars(select(StageCount).where(StageCount.round_id.in_(round_ids))):
+        work[counts.round_id]["dead_units"] += counts.num_dead
+        if counts.num_done:
+            work[counts.round_id]["seconds"][STAGE_OF_KIND[counts.kind]] = round(counts.seconds, 3)
     return work
 
 

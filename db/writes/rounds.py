@@ -13,10 +13,25 @@ from db.models import GateDecision, Round, RoundPrompt
 
 
 def add_round(
-    session: Session, run_id: int, index: int, *, parent_version_id: int, prompt_ids: Sequence[int], at: datetime
+    session: Session,
+    run_id: int,
+    index: int,
+    *,
+    parent_version_id: int,
+    prompt_ids: Sequence[int],
+    at: datetime,
+    staleness: int = 0,
 ) -> Round:
-    """Add a planned round with the prompts that it will draw, in order."""
-    round_ = Round(run_id=run_id, index=index, state="planned", parent_version_id=parent_version_id, created_at=at)
+    """Add a planned round with the prompts that it will draw, in order, with the version that is its parent so far."""
+    round_ = Round(
+        run_id=run_id,
+        index=index,
+        state="planned",
+        parent_version_id=parent_version_id,
+        drawing_version_id=parent_version_id,
+        staleness=staleness,
+        created_at=at,
+    )
     session.add(round_)
     session.flush()
     rows = [

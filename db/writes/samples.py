@@ -40,7 +40,13 @@ class NewAssessment:
 
 
 def add_samples(
-    session: Session, round_id: int, model_version_id: int, samples: Sequence[NewSample], *, at: datetime
+    session: Session,
+    round_id: int,
+    model_version_id: int,
+    samples: Sequence[NewSample],
+    *,
+    at: datetime,
+    staleness: int = 0,
 ) -> None:
     """Add samples and count them. A second sample with one natural key violates a unique constraint."""
     rows = [
@@ -48,6 +54,7 @@ def add_samples(
             "round_id": round_id,
             "model_version_id": model_version_id,
             "created_at": at,
+            "staleness": staleness,
             "prompt_id": sample.prompt_id,
             "sample_index": sample.sample_index,
             "seed": sample.seed,
@@ -62,4 +69,5 @@ def add_samples(
 
 def add_assessments(session: Session, assessments: Sequence[NewAssessment]) -> None:
     """Add assessments. A second one of a sample by the same assessor and model violates a unique constraint."""
-    session.execute(insert(Assessment), [asdict(assessment) for assessment in assessments])
+    if assessments:
+        session.execute(insert(Assessment), [asdict(assessment) for assessment in assessments])

@@ -1,30 +1,43 @@
 """The life of a unit: pending -> leased -> done, back to pending after a failed attempt, or dead after the last.
 
-Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win.
+Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win, and
+a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, the
+unit and then the counts of its stage, so that transactions wait for each other and never in a circle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, Update, insert, select, update
 from sqlalchemy.orm import Session
 
+from db.clock import db_later, db_now
 from db.errors import FencedOutError
 from db.models import Round, Unit
+from db.models.round import TERMINAL_STATES
+from db.writes.counts import count_moved, count_planned, make_ready
 
 MAX_ERROR_LENGTH = 2_000
+WAITS_FOR_ROWS = "assess"
+SILENT = {"synchronize_session": False}
+"""No unit is kept as an object here, so none has to be brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewUnit:
-    """A unit to plan; `key` is unique within the round."""
+    """A unit to plan; `key` is unique within the round, `rows` (first, stop) are those that it covers, if any."""
 
     kind: str
     key: str
     payload: dict[str, Any]
+    rows: tuple[int, int] | None = None
+    num_items: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,46 +51,176 @@ class Lease:
     payload: dict[str, Any]
     attempts: int
     token: int
+    first_row: int
+    stop_row: int
+    num_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredLease:
+    """A lease that was taken back, because its worker made no progress for its length; `state` is the unit's now."""
+
+    unit_id: int
+    key: str
+    round_index: int
+    kind: str
+    worker: str
+    items_done: int
+    items_total: int
+    progress_at: datetime | None
+    state: str
+    error: str
 
 
 def add_units(session: Session, round_id: int, units: Sequence[NewUnit]) -> None:
-    """Plan units; all begin as pending."""
-    rows = [
-        {"round_id": round_id, "kind": u.kind, "key": u.key, "payload": u.payload, "state": "pending"} for u in units
-    ]
-    if rows:
-        session.execute(insert(Unit), rows)
+    """Plan units; all begin as pending, and assessments wait until their rows are drawn."""
+    for kind, group in groupby(units, key=lambda unit: unit.kind):
+        of_kind = list(group)
+        rows = [_row(round_id, unit) for unit in of_kind]
+        session.execute(insert(Unit).values(ready_at=None if kind == WAITS_FOR_ROWS else db_now()), rows)
+        count_planned(session, round_id, kind, len(of_kind), sum(unit.num_items for unit in of_kind))
 
 
-def lease_unit(session: Session, unit_id: int, owner: str) -> Lease | None:
-    """Take a pending unit for `owner`; None where it is not pending (any more)."""
-    take = (
-        update(Unit)
-        .where(Unit.id == unit_id, Unit.state == "pending")
-        .values(state="leased", lease_owner=owner, fencing_token=Unit.fencing_token + 1)
+def _row(round_id: int, unit: NewUnit) -> dict[str, Any]:
+    return {
+        "round_id": round_id,
+        "kind": unit.kind,
+        "key": unit.key,
+        "payload": unit.payload,
+        "state": "pending",
+        "first_row": unit.rows[0] if unit.rows else None,
+        "stop_row": unit.rows[1] if unit.rows else None,
+        "items_total": unit.num_items,
+    }
+
+
+def mark_issued(session: Session, unit_ids: Sequence[int]) -> None:
+    """Note that pending units were sent to the workers just now."""
+    issued = update(Unit).where(Unit.id.in_(unit_ids), Unit.state == "pending")
+    session.execute(issued.values(issued_at=db_now()), execution_options=SILENT)
+
+
+def lease_unit(
+    session: Session, unit_id: int, owner: str, *, token: int | None = None, lease_s: float | None = None
+) -> Lease | None:
+    """Take a pending unit for `owner`, for `lease_s` seconds or without an end.
+
+    None where it is not pending (any more), not ready, of a round that has ended, or no longer at `token`: then the
+    message that named it is a late or a second one.
+    """
+    open_round = select(Round.id).where(Round.id == Unit.round_id, Round.state.not_in(TERMINAL_STATES)).exists()
+    take = update(Unit).where(Unit.id == unit_id, Unit.state == "pending", Unit.ready_at.is_not(None), open_round)
+    if token is not None:
+        take = take.where(Unit.fencing_token == token)
+    take = take.values(
+        state="leased",
+        lease_owner=owner,
+        lease_expires_at=None if lease_s is None else db_later(lease_s),
+        fencing_token=Unit.fencing_token + 1,
+        items_done=0,
+        progress_at=db_now(),
     )
     if not _changes_one(session, take):
         return None
     unit = session.get_one(Unit, unit_id, populate_existing=True)
-    return Lease(unit.id, unit.round_id, unit.kind, unit.key, unit.payload, unit.attempts, unit.fencing_token)
+    count_moved(session, unit.round_id, unit.kind, "pending", "leased")
+    return Lease(
+        unit.id,
+        unit.round_id,
+        unit.kind,
+        unit.key,
+        unit.payload,
+        unit.attempts,
+        unit.fencing_token,
+        unit.first_row or 0,
+        unit.stop_row or 0,
+        unit.items_total,
+    )
 
 
-def finish_unit(session: Session, lease: Lease, seconds: float) -> None:
-    """Mark the unit done. Raises FencedOutError, so that its effect in this same transaction is not committed."""
-    done = _held(lease).values(state="done", lease_owner=None, error=None, seconds=seconds)
+def renew_lease(session: Session, lease: Lease, items_done: int, items_total: int, lease_s: float) -> bool:
+    """Note progress and let the lease last for `lease_s` seconds from now; False where it is lost."""
+    return _changes_one(
+        session,
+        _held(lease).values(
+            lease_expires_at=db_later(lease_s), items_done=items_done, items_total=items_total, progress_at=db_now()
+        ),
+    )
+
+
+def finish_unit(
+    session: Session, lease: Lease, seconds: float, effect: Callable[[Session], None] | None = None
+) -> bool:
+    """Mark the unit done and apply its effect in the same transaction, which this fences from its first statement on.
+
+    False where this lease has finished it already (the connection was lost before the answer to a commit came): then
+    nothing is done. Raises FencedOutError where the lease is lost, so that nothing is committed.
+    """
+    done = _held(lease).values(
+        state="done",
+        lease_owner=None,
+        lease_expires_at=None,
+        error=None,
+        seconds=seconds,
+        items_done=Unit.items_total,
+        progress_at=db_now(),
+    )
     if not _changes_one(session, done):
+        found = session.get_one(Unit, lease.unit_id, populate_existing=True)
+        if (found.state, found.fencing_token) == ("done", lease.token):
+            return False
         raise FencedOutError(lease.key)
+    # The counts come last, because whoever changes them makes all others of the stage wait.
+    if effect is not None:
+        effect(session)
+    count_moved(session, lease.round_id, lease.kind, "leased", "done", num_items=lease.num_items, seconds=seconds)
+    _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row))
+    return True
 
 
 def fail_attempt(session: Session, lease: Lease, error: str, max_attempts: int) -> str:
     """Count a failed attempt; the unit's new state, `pending` or after the last attempt `dead`."""
     state = "dead" if lease.attempts + 1 >= max_attempts else "pending"
-    failed = _held(lease).values(
-        state=state, lease_owner=None, attempts=lease.attempts + 1, error=error[:MAX_ERROR_LENGTH]
-    )
+    failed = _given_up(_held(lease), state).values(attempts=lease.attempts + 1, error=error[:MAX_ERROR_LENGTH])
     if not _changes_one(session, failed):
         raise FencedOutError(lease.key)
+    count_moved(session, lease.round_id, lease.kind, "leased", state)
+    if state == "dead":
+        _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row))
     return state
+
+
+def hand_back(session: Session, lease: Lease) -> bool:
+    """Give up a unit that others can do at once; no attempt is counted. False where the lease was lost before."""
+    back = _given_up(_held(lease), "pending").values(fencing_token=Unit.fencing_token + 1)
+    if not _changes_one(session, back):
+        return False
+    count_moved(session, lease.round_id, lease.kind, "leased", "pending")
+    return True
+
+
+def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[ExpiredLease]:
+    """Take back the run's leases that were not renewed in time, each counted as a failed attempt.
+
+    Units that a transaction works on at this moment are left for the next look.
+    """
+    late = (
+        select(Unit, Round.index)
+        .join(Round, Round.id == Unit.round_id)
+        .where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
+        .where(Unit.state == "leased", Unit.lease_expires_at < db_now())
+        .order_by(Unit.id)
+        .with_for_update(of=Unit, skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    expired = [_expire(session, unit, index, max_attempts) for unit, index in session.execute(late).all()]
+    moved = Counter((unit.round_id, unit.kind, lease.state) for unit, lease in expired)
+    for (round_id, kind, state), num_units in sorted(moved.items()):
+        count_moved(session, round_id, kind, "leased", state, num_units=num_units)
+    for unit, lease in expired:
+        if lease.state == "dead":
+            _settled(session, unit.round_id, unit.kind, (unit.first_row or 0, unit.stop_row or 0))
+    return [lease for _, lease in expired]
 
 
 def take_back_leases(session: Session, run_id: int) -> int:
@@ -87,17 +230,54 @@ def take_back_leases(session: Session, run_id: int) -> int:
     killed says nothing about its unit.
     """
     of_run = select(Round.id).where(Round.run_id == run_id)
-    back = (
-        update(Unit)
-        .where(Unit.round_id.in_(of_run), Unit.state == "leased", Unit.lease_expires_at.is_(None))
-        .values(state="pending", lease_owner=None, fencing_token=Unit.fencing_token + 1)
+    back = update(Unit).where(Unit.round_id.in_(of_run), Unit.state == "leased", Unit.lease_expires_at.is_(None))
+    back = _given_up(back, "pending").values(fencing_token=Unit.fencing_token + 1)
+    taken = session.execute(back.returning(Unit.round_id, Unit.kind), execution_options=SILENT)
+    moved = Counter((str(kind), int(round_id)) for round_id, kind in taken.all())
+    for (kind, round_id), num_units in sorted(moved.items()):
+        count_moved(session, round_id, kind, "leased", "pending", num_units=num_units)
+    return sum(moved.values())
+
+
+def _expire(session: Session, unit: Unit, round_index: int, max_attempts: int) -> tuple[Unit, ExpiredLease]:
+    state = "dead" if unit.attempts + 1 >= max_attempts else "pending"
+    worker = unit.lease_owner or "(unknown)"
+    since = f"{unit.progress_at:%Y-%m-%d %H:%M:%S} UTC" if unit.progress_at else "its lease"
+    error = f"the lease of worker {worker} ran out: {unit.items_done} of {unit.items_total} items, none since {since}"
+    lease = ExpiredLease(
+        unit.id,
+        unit.key,
+        round_index,
+        unit.kind,
+        worker,
+        unit.items_done,
+        unit.items_total,
+        unit.progress_at,
+        state,
+        error,
     )
-    return cast("CursorResult[Any]", session.execute(back)).rowcount
+    change = update(Unit).where(Unit.id == unit.id, Unit.fencing_token == unit.fencing_token)
+    attempt = {"attempts": unit.attempts + 1, "fencing_token": unit.fencing_token + 1, "error": error}
+    session.execute(_given_up(change, state).values(**attempt), execution_options=SILENT)
+    return unit, lease
+
+
+def _settled(session: Session, round_id: int, kind: str, rows: tuple[int, int]) -> None:
+    if kind == "sample":
+        make_ready(session, round_id, *rows)
 
 
 def _held(lease: Lease) -> Update:
     return update(Unit).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
 
 
+def _given_up(change: Update, state: str) -> Update:
+    """No one's any more; where it is pending it waits from now on, and was not sent yet."""
+    values: dict[str, Any] = {"state": state, "lease_owner": None, "lease_expires_at": None, "issued_at": None}
+    if state == "pending":
+        values["ready_at"] = db_now()
+    return change.values(**values)
+
+
 def _changes_one(session: Session, change: Update) -> bool:
-    return cast("CursorResult[Any]", session.execute(change)).rowcount == 1
+    return cast("CursorResult[Any]", session.execute(change, execution_options=SILENT)).rowcount == 1

@@ -6,12 +6,12 @@ so a coordinator killed at any point leaves a database from which the next one c
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from db.models import Round
 from db.queries import progress as reads
 from db.queries.progress import UnitRow
 from db.queries.rounds import STAGE_OF_KIND
@@ -23,7 +23,7 @@ from illume_loop.loop.executor import Executor
 from illume_loop.loop.inline import InlineExecutor
 from illume_loop.loop.opening import check_demands, open_workbench
 from illume_loop.loop.progress import Progress, StageProgress
-from illume_loop.loop.reconcile import Curate, Decide, GiveUp, Issue, Move, PlanGate, PlanRound, RoundView, reconcile
+from illume_loop.loop.reconcile import Issue, RoundView, Step, reconcile
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Toolbox, Workbench, default_toolbox
@@ -79,58 +79,53 @@ class Coordinator:
             pass
 
     def tick(self) -> bool:
-        """Take one step; False when there is none left."""
+        """Take the changes that are due, or else bring a unit forward; False when nothing is left."""
         with transaction(self._bench.engine) as session:
-            round_ = reads.latest_round(session, self._bench.run_id)
-            view = None if round_ is None else _view(session, round_)
-            step = reconcile(view, self._num_rounds)
-            match step:
-                case None:
-                    return False
-                case PlanRound(index):
-                    steps.plan_round(self._bench, session, index)
-                    return True
-        assert round_ is not None, "every other step is one within a round"
-        assert view is not None
-        match step:
-            case Issue(units):
-                self._executor.issue(units)
-                self._unit_advanced(units[0], 0, 0)
-            case _:
-                self._change(round_, step)
-                self._report_end(round_.id)
-        return True
+            steps_due = self._steps_due(session)
+            changes = [step for step in steps_due if not isinstance(step, Issue)]
+            for step in changes:
+                steps.carry_out(self._bench, session, step)
+        for step in changes:
+            self._report_end(step.index)
+        if not changes:
+            self._issue([step for step in steps_due if isinstance(step, Issue)])
+        return bool(steps_due)
 
-    def _change(self, round_: Round, step: Move | Curate | PlanGate | Decide | GiveUp) -> None:
+    def _steps_due(self, session: Session) -> list[Step]:
+        loop = self._bench.settings.loop
+        views = views_of(session, self._bench.run_id)
+        return reconcile(views, self._num_rounds, loop.overlap_rounds, loop.dead_unit_tolerance)
+
+    def _issue(self, issues: Sequence[Issue]) -> None:
+        """Bring the most urgent unit forward."""
         with transaction(self._bench.engine) as session:
-            match step:
-                case Move(target):
-                    steps.move(self._bench, session, round_, target)
-                case Curate():
-                    steps.curate(self._bench, session, round_)
-                case PlanGate():
-                    steps.plan_gate(self._bench, session, round_)
-                case Decide():
-                    steps.decide(self._bench, session, round_)
-                case GiveUp(unit):
-                    steps.give_up(self._bench, session, round_, unit)
+            unit = next(self._units_due(session, issues), None)
+        if unit is not None:
+            self._executor.issue([unit])
+            self._unit_advanced(unit, 0, 0)
+
+    def _units_due(self, session: Session, issues: Sequence[Issue]) -> Iterator[UnitRow]:
+        for issue in issues:
+            round_id = reads.round_at(session, self._bench.run_id, issue.index).id
+            for kind in issue.kinds:
+                yield from reads.ready_units(session, round_id, kind, 1)
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
         """A unit went on by `done` of its `total` items, which count beside those of its like that are finished."""
         if unit.kind != "train":
             with transaction(self._bench.engine) as session:
-                alike = [u for u in reads.units_of(session, unit.round_id) if u.kind == unit.kind]
-            done += sum(_num_items(u) for u in alike if u.state == "done")
-            total = sum(_num_items(u) for u in alike)
+                counts = reads.stage_counts(session, unit.round_id)[unit.kind]
+            done += counts.items_done
+            total = counts.items_total
         if total:
             event = StageProgress(unit.round_index, self._num_rounds, STAGE_OF_KIND[unit.kind], done, total)
             self._progress.advanced(event)
 
-    def _report_end(self, round_id: int) -> None:
+    def _report_end(self, index: int) -> None:
         """Where the round has ended: tell it, write the page, and raise if it failed."""
         with transaction(self._bench.engine) as session:
-            round_ = reads.round_of(session, round_id)
-            decision = reads.decision_of(session, round_id)
+            round_ = reads.round_at(session, self._bench.run_id, index)
+            decision = reads.decision_of(session, round_.id)
         if not RoundState(round_.state).is_terminal:
             return
         reasons = [round_.error] if round_.error else decision.reasons if decision else []
@@ -140,12 +135,13 @@ class Coordinator:
             raise RoundFailedError(index=round_.index, reason=round_.error)
 
 
-def _view(session: Session, round_: Round) -> RoundView:
-    return RoundView(round_.index, RoundState(round_.state), reads.units_of(session, round_.id))
-
-
-def _num_items(unit: UnitRow) -> int:
-    return int(unit.payload.get("count") or unit.payload["stop"] - unit.payload["first"])
+def views_of(session: Session, run_id: int) -> list[RoundView]:
+    """What the reconciler sees of a run: its open rounds and its latest one."""
+    rounds = reads.open_rounds(session, run_id)
+    latest = reads.latest_round(session, run_id)
+    if latest is not None and latest not in rounds:
+        rounds.append(latest)
+    return [RoundView(r.index, RoundState(r.state), reads.stage_counts(session, r.id)) for r in rounds]
 
 
 def _write_page(bench: Workbench, directory: RunDirectory) -> Path:

@@ -56,8 +56,7 @@ def _attempt(bench: Workbench, lease: Lease, on_items: OnItems, now: Callable[[]
     started = now()
     effect = UNIT_FUNCTIONS[lease.kind](bench, lease, on_items)
     with transaction(bench.engine) as session:
-        finish_unit(session, lease, now() - started)
-        effect(session)
+        finish_unit(session, lease, now() - started, effect)
 
 
 def _sentence(error: Exception) -> str:

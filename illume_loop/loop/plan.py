@@ -57,8 +57,7 @@ def _num_prompts(domain: Domain, split: Split, too_many: int, seed: int) -> int:
 def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[NewUnit]:
     """The units that draw and assess a round.
 
-    Row r of a round is sample r % samples_per_prompt of the prompt at position r // samples_per_prompt; each unit
-    covers the rows first <= r < stop of its payload.
+    Row r of a round is sample r % samples_per_prompt of the prompt at position r // samples_per_prompt.
     """
     num_rows = sampling.prompts_per_round * sampling.samples_per_prompt
     return _units("sample", num_rows, sampling.batch_size) + _units("assess", num_rows, assess_batch_size)
@@ -66,6 +65,8 @@ def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[N
 
 def _units(kind: str, num_rows: int, batch_size: int) -> list[NewUnit]:
     return [
-        NewUnit(kind, f"{kind}/{first}", {"first": first, "stop": min(first + batch_size, num_rows)})
+        NewUnit(
+            kind, f"{kind}/{first}", {}, (first, min(first + batch_size, num_rows)), min(batch_size, num_rows - first)
+        )
         for first in range(0, num_rows, batch_size)
     ]

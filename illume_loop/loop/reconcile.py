@@ -1,25 +1,31 @@
-"""What the database holds, compared with what a run needs: the one step that comes next. Pure.
+"""What the database holds, compared with what a run needs: the steps that are due. Pure.
 
-Guarantee: the step depends on what is given only, so a coordinator may be killed before, in or after any step and the
-next one continues. A step that was carried out is never asked for again, because its effect is in what is given.
+Guarantee: the steps depend on what is given only, so a coordinator may be killed before, in or after any step and the
+next one continues. A step that was carried out is never asked for again, because its effect is in what is given. There
+are no steps exactly when the run has all its rounds.
+
+Rounds may overlap by one: round r + 1 is planned in the step that ends the curation of round r, and draws and assesses
+while r is trained and gated. It is curated only when r has ended, so the manifests follow from settings and seed alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from db.queries.progress import UnitRow
+from db.queries.progress import StageCounts
 from illume_loop.loop.states import RoundState
+
+NONE = StageCounts()
 
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """The latest round of a run with its units in planned order."""
+    """A round of a run with the counts of its units by kind."""
 
     index: int
     state: RoundState
-    units: Sequence[UnitRow]
+    counts: Mapping[str, StageCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,83 +39,100 @@ class PlanRound:
 class Move:
     """Move the round to `target`; nothing else is due."""
 
+    index: int
     target: RoundState
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Have these units done, the most urgent first."""
+    """Have the round's units of these kinds done, the most urgent kind first; some may be under way already."""
 
-    units: Sequence[UnitRow]
+    index: int
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Curate:
-    """Write the manifest and plan the training."""
+    """Write the round's manifest and plan its training; with `plan_next`, begin the next round beside it."""
+
+    index: int
+    plan_next: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PlanGate:
     """Plan the measurements that the gate lacks."""
 
+    index: int
+
 
 @dataclass(frozen=True, slots=True)
 class Decide:
     """Let the gate decide."""
 
+    index: int
+
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """A unit is dead, so the round fails."""
+    """More units of a kind are dead than the round may lose, so it fails."""
 
-    unit: UnitRow
-
-
-Step = PlanRound | Move | Issue | Curate | PlanGate | Decide | GiveUp
+    index: int
+    kind: str
 
 
-def reconcile(latest: RoundView | None, num_rounds: int) -> Step | None:
-    """The next step; None when the run has all its rounds."""
-    if latest is None:
-        return PlanRound(1)
-    if latest.state.is_terminal:
-        return PlanRound(latest.index + 1) if latest.index < num_rounds else None
-    dead = [unit for unit in latest.units if unit.state == "dead"]
-    if dead:
-        return GiveUp(dead[0])
-    return _step_within(latest)
+Change = PlanRound | Move | Curate | PlanGate | Decide | GiveUp
+Step = Change | Issue
 
 
-def _step_within(view: RoundView) -> Step:
+def reconcile(rounds: Sequence[RoundView], num_rounds: int, overlap: int = 0, tolerance: float = 0.0) -> list[Step]:
+    """The next steps, at most one of each round, earlier rounds first.
+
+    `rounds` are the run's open rounds and its latest one, in order. `overlap` is how many rounds may begin while an
+    earlier one is undecided (0 or 1), `tolerance` the share of a round's drawings, and of its assessments, that may
+    die.
+    """
+    latest = rounds[-1] if rounds else None
+    still_open = [view for view in rounds if not view.state.is_terminal]
+    last_index = latest.index if latest else 0
+    if not still_open:
+        return [PlanRound(last_index + 1)] if last_index < num_rounds else []
+    steps = []
+    for place, view in enumerate(still_open):
+        plan_next = bool(overlap) and view is latest and view.index < num_rounds
+        step = _step_within(view, place == 0, plan_next, tolerance)
+        if step is not None:
+            steps.append(step)
+    return steps
+
+
+def _step_within(view: RoundView, is_first: bool, plan_next: bool, tolerance: float) -> Step | None:
+    lost = next((kind for kind in view.counts if _lost(view, kind, tolerance)), None)
+    if lost is not None:
+        return GiveUp(view.index, lost)
     match view.state:
         case RoundState.PLANNED:
-            return Move(RoundState.SAMPLING)
+            return Move(view.index, RoundState.SAMPLING)
         case RoundState.SAMPLING:
-            return Move(RoundState.ASSESSING) if _all_done(view, "sample") else Issue(_ready(view))
+            # Assessments come first, so that images are judged while they are still at hand.
+            return _when_settled(view, ("assess", "sample"), "sample", Move(view.index, RoundState.ASSESSING))
         case RoundState.ASSESSING:
-            return Move(RoundState.CURATING) if _all_done(view, "assess") else Issue(_ready(view))
+            curating = Move(view.index, RoundState.CURATING) if is_first else None
+            return _when_settled(view, ("assess",), "assess", curating)
         case RoundState.CURATING:
-            return Curate()
+            return Curate(view.index, plan_next)
         case RoundState.TRAINING:
-            return PlanGate() if _all_done(view, "train") else Issue(_pending(view, "train"))
+            return _when_settled(view, ("train",), "train", PlanGate(view.index))
         case _:
-            return Decide() if _all_done(view, "evaluate") else Issue(_pending(view, "evaluate"))
+            return _when_settled(view, ("evaluate",), "evaluate", Decide(view.index))
 
 
-def _ready(view: RoundView) -> list[UnitRow]:
-    """Assessments whose rows are all drawn come first, so that images are judged while they are still at hand."""
-    missing = [unit.payload for unit in view.units if unit.kind == "sample" and unit.state != "done"]
-    drawn = [unit for unit in _pending(view, "assess") if not _overlaps(unit.payload, missing)]
-    return drawn + _pending(view, "sample")
+def _when_settled(view: RoundView, kinds: tuple[str, ...], kind: str, step: Change | None) -> Step | None:
+    counts = view.counts.get(kind, NONE)
+    return Issue(view.index, kinds) if counts.num_pending or counts.num_leased else step
 
 
-def _overlaps(rows: dict[str, int], others: Sequence[dict[str, int]]) -> bool:
-    return any(rows["first"] < other["stop"] and other["first"] < rows["stop"] for other in others)
-
-
-def _pending(view: RoundView, kind: str) -> list[UnitRow]:
-    return [unit for unit in view.units if unit.kind == kind and unit.state == "pending"]
-
-
-def _all_done(view: RoundView, kind: str) -> bool:
-    return all(unit.state == "done" for unit in view.units if unit.kind == kind)
+def _lost(view: RoundView, kind: str, tolerance: float) -> bool:
+    counts = view.counts[kind]
+    may_die = tolerance * counts.num_units if kind in ("sample", "assess") else 0.0
+    return counts.num_dead > may_die

@@ -7,11 +7,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db.models import Round
+from db.models import ModelVersion, Round
 from db.queries import progress as reads
 from db.queries.curation import SampleRow, accepted_before, samples_of_round, scores_of_round
 from db.queries.evaluations import find_evaluation
-from db.queries.progress import UnitRow
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
@@ -23,6 +22,7 @@ from illume_loop.loop.curate import Scored, accept, shuffled
 from illume_loop.loop.gate import Measured, judge
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
+from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
 from illume_loop.loop.states import RoundState, transition
 from illume_loop.loop.units import new_prompts, real_seed
 from illume_loop.loop.workbench import Workbench
@@ -31,36 +31,73 @@ CHECKER_PASSES = 1.0
 """The checker as assessor accepts nothing that fails, however few pass."""
 
 
+def carry_out(bench: Workbench, session: Session, step: Change) -> None:
+    """Take a step that only changes the database."""
+    if isinstance(step, PlanRound):
+        plan_round(bench, session, step.index)
+        return
+    round_ = reads.round_at(session, bench.run_id, step.index)
+    match step:
+        case Move(target=target):
+            move(bench, session, round_, target)
+        case Curate(plan_next=plan_next):
+            goes_on = curate(bench, session, round_)
+            if goes_on and plan_next:
+                plan_round(bench, session, round_.index + 1)
+        case PlanGate():
+            plan_gate(bench, session, round_)
+        case Decide():
+            decide(bench, session, round_)
+        case GiveUp(kind=kind):
+            give_up(bench, session, round_, kind)
+
+
 def plan_round(bench: Workbench, session: Session, index: int) -> None:
-    """Begin a round: its parent is the version that is active now, its prompts and units are fixed from here on."""
+    """Begin a round: the version that is active now draws, its prompts and units are fixed from here on."""
     settings = bench.settings
-    parent = reads.active_version(session, bench.run_id)
-    assert parent is not None, "the base was imported before the first round, and one version is always active"
+    parent = _active_version(bench, session)
+    staleness = len(reads.open_rounds(session, bench.run_id))
     prompts = new_prompts("train", round_prompts(bench.domain, settings, index))
     prompt_ids = ensure_prompts(session, bench.run_id, prompts)
     round_ = add_round(
-        session, bench.run_id, index, parent_version_id=parent.id, prompt_ids=prompt_ids, at=bench.clock()
+        session,
+        bench.run_id,
+        index,
+        parent_version_id=parent.id,
+        prompt_ids=prompt_ids,
+        at=bench.clock(),
+        staleness=staleness,
     )
     add_units(session, round_.id, sampling_units(settings.sampling, settings.assess.batch_size))
     _note(bench, session, round_, "planned", f"round {index} planned, drawing with {parent.name}")
 
 
 def move(bench: Workbench, session: Session, round_: Round, target: RoundState, **values: Any) -> None:
-    """Move a round. Raises IllegalTransitionError, also where someone else has moved it."""
+    """Move a round. Raises IllegalTransitionError, also where someone else has moved it.
+
+    When all of its samples are assessed, the version that is active then is what its candidate has to beat.
+    """
+    if target == RoundState.CURATING:
+        values["parent_version_id"] = _active_version(bench, session).id
     step = transition(RoundState(round_.state), target, bench.clock())
     if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
         raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
     _note(bench, session, round_, "moved", f"round {round_.index} is {target.value}")
 
 
-def give_up(bench: Workbench, session: Session, round_: Round, unit: UnitRow) -> None:
-    """Fail a round because of a dead unit."""
+def give_up(bench: Workbench, session: Session, round_: Round, kind: str) -> None:
+    """Fail a round because of its dead units of a kind."""
+    unit = reads.first_dead(session, round_.id, kind)
+    assert unit is not None, "the reconciler counted it"
     error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=unit.error)
     move(bench, session, round_, RoundState.FAILED, error=str(error))
 
 
-def curate(bench: Workbench, session: Session, round_: Round) -> None:
-    """Accept samples, write the manifest over all that was ever accepted, and plan the training."""
+def curate(bench: Workbench, session: Session, round_: Round) -> bool:
+    """Accept samples, write the manifest over all that was ever accepted, and plan the training.
+
+    False where nothing was ever accepted, so that the round failed.
+    """
     settings = bench.settings
     samples = samples_of_round(session, round_.id)
     scores = _scores(bench, session, round_, samples)
@@ -73,12 +110,13 @@ def curate(bench: Workbench, session: Session, round_: Round) -> None:
     if not union:
         reason = "no sample was accepted in this or an earlier round; lower curate.margin or raise samples_per_prompt"
         move(bench, session, round_, RoundState.FAILED, error=reason, **values)
-        return
+        return False
     pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
     rows = manifest_rows(union, pairs, settings.curate)
     add_manifest(session, round_.id, manifest_sha256(rows), new_examples(rows), at=bench.clock())
     add_units(session, round_.id, [NewUnit("train", "train", {})])
     move(bench, session, round_, RoundState.TRAINING, **values)
+    return True
 
 
 def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
@@ -90,8 +128,8 @@ def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
         for version_id in sorted(versions):
             if find_evaluation(session, version_id, suite, plan.sha256) is None:
                 name = reads.version_of(session, version_id).name
-                payload = {"suite": suite, "version_id": version_id, "count": plan.count}
-                units.append(NewUnit("evaluate", f"evaluate/{suite}/{name}", payload))
+                payload = {"suite": suite, "version_id": version_id}
+                units.append(NewUnit("evaluate", f"evaluate/{suite}/{name}", payload, num_items=plan.count))
     add_units(session, round_.id, units)
     move(bench, session, round_, RoundState.GATING)
 
@@ -120,6 +158,12 @@ def decide(bench: Workbench, session: Session, round_: Round) -> None:
         session, round_.id, decision=target.value, reasons=reasons, numbers=judgement.numbers, at=bench.clock()
     )
     move(bench, session, round_, target)
+
+
+def _active_version(bench: Workbench, session: Session) -> ModelVersion:
+    active = reads.active_version(session, bench.run_id)
+    assert active is not None, "the base was imported before the first round, and one version is always active"
+    return active
 
 
 def _scores(

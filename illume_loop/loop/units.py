@@ -39,13 +39,13 @@ OnItems = Callable[[int, int], None]
 
 
 def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
-    """Draw the rows of a unit with the round's parent and store their images."""
+    """Draw the rows of a unit with the version that was fixed when the round was planned, and store their images."""
     settings = bench.settings.sampling
     with transaction(bench.engine) as session:
         round_ = reads.round_of(session, lease.round_id)
-        parent = reads.version_of(session, round_.parent_version_id)
+        version = reads.version_of(session, round_.drawing_version_id)
         rows = _rows(session, lease, settings.samples_per_prompt)
-    model = bench.models.take(parent.sha256)
+    model = bench.models.take(version.sha256)
     seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
     sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k)
     ids_BL = model.sample([prompt.text for prompt, _ in rows], seeds, sampling)
@@ -56,21 +56,26 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
         NewSample(prompt.id, index, seed, ids_L, name)
         for (prompt, index), seed, ids_L, name in zip(rows, seeds, ids_BL, names, strict=True)
     ]
-    return lambda session: add_samples(session, lease.round_id, parent.id, drawn, at=bench.clock())
+    return lambda session: add_samples(
+        session, lease.round_id, version.id, drawn, at=bench.clock(), staleness=round_.staleness
+    )
 
 
 def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
-    """Judge the rows of a unit: always by the checker, and by the model itself unless the checker is the assessor."""
+    """Judge the rows of a unit: always by the checker, and by the model itself unless the checker is the assessor.
+
+    Rows that were given up are not there, and not judged.
+    """
     with transaction(bench.engine) as session:
-        parent = reads.version_of(session, reads.round_of(session, lease.round_id).parent_version_id)
+        version = reads.version_of(session, reads.round_of(session, lease.round_id).drawing_version_id)
         drawn = _drawn_rows(session, lease, bench.settings.sampling.samples_per_prompt)
     images = [bench.take_image(row.image_sha256) for row in drawn]
     assessments = [_check(bench, row, image) for row, image in zip(drawn, images, strict=True)]
-    if bench.settings.assess.assessor != "checker":
-        model = bench.models.take(parent.sha256)
+    if drawn and bench.settings.assess.assessor != "checker":
+        model = bench.models.take(version.sha256)
         scores = score_batch(model, images, [row.prompt.text for row in drawn], bench.settings.assess.reading)
         assessments += [
-            _self_assessment(row.sample_id, parent.id, score) for row, score in zip(drawn, scores, strict=True)
+            _self_assessment(row.sample_id, version.id, score) for row, score in zip(drawn, scores, strict=True)
         ]
     return lambda session: add_assessments(session, assessments)
 
@@ -156,7 +161,7 @@ def real_seed(run_seed: int, round_index: int) -> int:
 
 def _rows(session: Session, lease: Lease, samples_per_prompt: int) -> list[tuple[PromptRow, int]]:
     """(prompt, sample index) of the rows that a unit covers."""
-    first, stop = lease.payload["first"], lease.payload["stop"]
+    first, stop = lease.first_row, lease.stop_row
     position = first // samples_per_prompt
     prompts = reads.prompts_at(session, lease.round_id, position, -(-stop // samples_per_prompt))
     return [(prompts[row // samples_per_prompt - position], row % samples_per_prompt) for row in range(first, stop)]

@@ -79,7 +79,7 @@ def test_units_cover_every_row_once() -> None:
     settings = _settings(prompts_per_round=5, samples_per_prompt=3, batch_size=4).sampling
     units = sampling_units(settings, 7)
     for kind, sizes in (("sample", [4, 4, 4, 3]), ("assess", [7, 7, 1])):
-        payloads = [unit.payload for unit in units if unit.kind == kind]
-        assert [payload["stop"] - payload["first"] for payload in payloads] == sizes
-        assert [row for payload in payloads for row in range(payload["first"], payload["stop"])] == list(range(15))
+        of_kind = [unit for unit in units if unit.kind == kind]
+        assert [unit.num_items for unit in of_kind] == sizes
+        assert [row for unit in of_kind if unit.rows for row in range(*unit.rows)] == list(range(15))
     assert len({unit.key for unit in units}) == len(units)
