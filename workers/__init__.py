@@ -1,1 +1,1 @@
-"""The room of distributed workers: roles, heartbeats, drains. The inline executor needs none of it."""
+"""The service: a Celery app, worker processes with roles, and the executor that sends units to them."""

@@ -1,0 +1,56 @@
+"""Outlasting a database that is away for a while: the same transaction again, until a deadline.
+
+Guarantee: only what a lost connection (or a lock that was not granted in time) undid is tried again, and only for as
+long as was allowed; what is tried must therefore be one transaction, or compute the same thing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from illume_loop.artifacts.files import disk_is_full
+
+T = TypeVar("T")
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database could not be reached, or gave the transaction up, through no fault of what was asked."""
+    if not isinstance(error, DBAPIError) or disk_is_full(error):
+        return False
+    return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+
+
+@dataclass(slots=True)
+class Patience:
+    """Waits for the database, `seconds` at most from the first failure of one piece of work."""
+
+    seconds: float
+    sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    def outlast(self, work: Callable[[], T]) -> T:
+        """What `work` returns. Raises its error where that is no outage, or the outage lasts longer."""
+        failed_at: float | None = None
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return work()
+            except DBAPIError as error:
+                now = self.clock()
+                failed_at = now if failed_at is None else failed_at
+                left = failed_at + self.seconds - now
+                if not is_outage(error) or left <= 0:
+                    raise
+                log.warning("the database is away, trying for %.0f s more: %s", left, error.orig)
+            self.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -1,0 +1,89 @@
+"""From a message to a unit that is done: look the unit up, lease it, do it, commit its effect.
+
+Guarantee: a message has no effect unless its unit is pending and at its token, so one that is late, doubled or from
+before a restart costs one look at the database. The effect and the completion of a unit are one transaction, fenced by
+the lease, tried again while the database is away; finding the unit done under our own lease counts as done.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import Engine
+
+from db.queries.leases import UnitAddress, find_unit, version_name_of
+from db.sessions import transaction
+from db.writes.units import Lease, hand_back, lease_unit
+from illume_loop.config import Settings
+from illume_loop.errors import LostLeaseError, UnhealthyError
+from illume_loop.loop.executor import carry_out
+from illume_loop.loop.outages import Patience
+from workers.benches import Benches
+from workers.messages import UnitMessage
+from workers.pulse import Pulse
+
+log = logging.getLogger(__name__)
+
+
+class Attendant:
+    """Does the units that messages name, for the kinds of its roles."""
+
+    def __init__(
+        self, engine: Engine, settings: Settings, benches: Benches, pulse: Pulse, *, name: str, kinds: frozenset[str]
+    ) -> None:
+        self._engine, self._settings, self._benches, self._pulse = engine, settings, benches, pulse
+        self._name, self._kinds = name, kinds
+        self._patience = Patience(settings.cluster.reconnect_s)
+        self._run_id = 0
+
+    def attend(self, message: UnitMessage) -> None:
+        """Do the unit, if it is ours to do.
+
+        Raises UnhealthyError for what no other attempt on this host would mend, after the unit was handed back; the
+        database's own error where it stays away.
+        """
+        if self._pulse.draining:
+            return
+        address = self._patience.outlast(lambda: self._find(message))
+        if address is None or address.kind not in self._kinds:
+            log.warning("dropped a message for unit %d, which is none of this worker's", message.unit_id)
+            return
+        self._run_id = address.run_id
+        bench = self._patience.outlast(lambda: self._benches.of_run(address.run_id))
+        lease = self._patience.outlast(lambda: self._lease(message))
+        if lease is None:
+            log.debug("dropped a late message for unit %d at token %d", message.unit_id, message.token)
+            return
+        self._pulse.took(lease)
+        num_items = 0
+        try:
+            max_attempts = self._settings.runtime.max_attempts
+            if carry_out(bench, lease, max_attempts, self._pulse.advanced, self._patience):
+                num_items = lease.num_items
+        except LostLeaseError as lost:
+            log.warning("%s", lost)
+        except UnhealthyError:
+            self._patience.outlast(lambda: self._hand_back(lease))
+            raise
+        finally:
+            self._pulse.dropped(num_items)
+            self._benches.tidy()
+
+    def loaded(self, sha256: str) -> None:
+        """A checkpoint was loaded for the unit in hand: tell the pulse which version it is."""
+        with transaction(self._engine) as session:
+            self._pulse.uses(version_name_of(session, self._run_id, sha256))
+
+    def _find(self, message: UnitMessage) -> UnitAddress | None:
+        with transaction(self._engine) as session:
+            return find_unit(session, message.unit_id)
+
+    def _lease(self, message: UnitMessage) -> Lease | None:
+        with transaction(self._engine) as session:
+            return lease_unit(
+                session, message.unit_id, self._name, token=message.token, lease_s=self._settings.cluster.lease_s
+            )
+
+    def _hand_back(self, lease: Lease) -> bool:
+        with transaction(self._engine) as session:
+            return hand_back(session, lease)

@@ -1,0 +1,86 @@
+"""What a worker works with, for each run whose units it gets: one model at a time for all of them.
+
+The settings that a result depends on come from the run's row; where the stores are, how long to wait and which device
+to use come from the worker's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from db.queries import progress as reads
+from db.sessions import transaction
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.files import Root
+from illume_loop.artifacts.images import ImageStore
+from illume_loop.config import Settings, load_settings
+from illume_loop.domains import get_domain
+from illume_loop.loop.measures import SUITES, measure_plan
+from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
+
+OWN_SECTIONS = ("store", "cluster", "runtime")
+MOST_FRESH_IMAGES = 4096
+"""Images kept for a worker that draws and assesses; one that only draws would keep them all without this."""
+
+
+class Benches:
+    """Workbenches by run."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        toolbox: Toolbox,
+        *,
+        device: str,
+        cache: Path,
+        scratch: Path,
+        on_load: Callable[[str], None],
+    ) -> None:
+        """`on_load` hears the sha256 of each checkpoint that was loaded."""
+        root = Root(settings.store.artifacts_url)
+        self._engine, self._settings, self._toolbox, self._scratch = engine, settings, toolbox, scratch
+        self._images = ImageStore(root)
+        self._checkpoints = CheckpointStore(root, cache / "checkpoints", always_cache=True)
+        self._shelf = ModelShelf(self._checkpoints, toolbox, device, capacity=1, on_load=on_load)
+        self._benches: dict[int, Workbench] = {}
+
+    def of_run(self, run_id: int) -> Workbench:
+        """The workbench of a run."""
+        if run_id not in self._benches:
+            self._benches[run_id] = self._make(run_id)
+        return self._benches[run_id]
+
+    def tidy(self) -> None:
+        """Between two units: forget the oldest images that nobody came for."""
+        for bench in self._benches.values():
+            fresh = bench.fresh_images
+            for name in list(fresh)[: max(0, len(fresh) - MOST_FRESH_IMAGES)]:
+                del fresh[name]
+
+    def _make(self, run_id: int) -> Workbench:
+        with transaction(self._engine) as session:
+            stored = reads.run_of(session, run_id).settings
+        settings = merged(self._settings, stored)
+        domain = get_domain(settings.run.domain)
+        return Workbench(
+            engine=self._engine,
+            run_id=run_id,
+            settings=settings,
+            domain=domain,
+            plans={suite: measure_plan(suite, domain, settings) for suite in SUITES},
+            images=self._images,
+            checkpoints=self._checkpoints,
+            models=self._shelf,
+            toolbox=self._toolbox,
+            scratch=self._scratch,
+        )
+
+
+def merged(own: Settings, stored: dict[str, dict[str, object]]) -> Settings:
+    """The settings of a run's row, with this process's own for where things are and how to wait."""
+    of_run = load_settings(stored=stored, environ={})
+    return of_run.model_copy(update={section: getattr(own, section) for section in OWN_SECTIONS})

@@ -1,0 +1,181 @@
+"""A worker process: takes messages from the queues of its roles, one at a time, until it is told or has to end.
+
+SIGTERM and SIGINT drain it: the unit in hand is finished, or handed back at the deadline. The signal is also seen by
+the pulse's side through a file descriptor, because a main thread that is deep in a call runs no handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from db import migrate
+from db.sessions import open_engine, transaction
+from db.writes.workers import mark_stopped, register_worker
+from illume_loop.config import Settings
+from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
+from illume_loop.loop.outages import Patience
+from illume_loop.loop.workbench import Toolbox
+from workers.app import TASK, make_app
+from workers.attendant import Attendant
+from workers.benches import Benches
+from workers.messages import BadMessageError, parse
+from workers.pulse import EXIT_DONE, EXIT_UNHEALTHY, Pulse
+from workers.roles import KINDS_OF_ROLE, checked_roles, queue_of
+from workers.service import check_service
+from workers.slots import default_cache, device_for, held_slot, num_visible_devices
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+log = logging.getLogger(__name__)
+
+
+def default_name(roles: Sequence[str]) -> str:
+    """Roles, host and process: unique among the workers that live."""
+    return f"{'+'.join(roles)}@{socket.gethostname()}:{os.getpid()}"
+
+
+def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> None:
+    """Serve until drained. Raises UsageError for settings or roles that cannot be served, UnhealthyError where this
+    worker has to end and may be started again."""
+    roles = checked_roles(roles)
+    check_service(settings)
+    name = name or default_name(roles)
+    cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
+    app = make_app(settings.cluster)
+    with held_slot(cache) as slot, _engine(settings) as engine:
+        device = device_for(settings.runtime.device, slot.number, num_visible_devices())
+        _register(engine, settings, name, roles, device)
+        pulse = Pulse(engine, name, settings.cluster, stop=_stop_taking, end=os._exit)
+        benches = Benches(
+            engine,
+            settings,
+            toolbox,
+            device=device,
+            cache=cache,
+            scratch=slot.scratch,
+            on_load=lambda sha256: attendant.loaded(sha256),
+        )
+        kinds = frozenset(kind for role in roles for kind in KINDS_OF_ROLE[role])
+        attendant = Attendant(engine, settings, benches, pulse, name=name, kinds=kinds)
+        state = "unhealthy"
+        try:
+            with _signals_to(pulse):
+                pulse.start()
+                log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
+                _consume(app, attendant, [queue_of(role) for role in roles], name, settings)
+            state = "stopped"
+        finally:
+            pulse.close()
+            _say_goodbye(engine, name, state)
+
+
+def _consume(app: Celery, attendant: Attendant, queues: list[str], name: str, settings: Settings) -> None:
+    """Take messages until told to stop. Raises what ended it otherwise."""
+    from celery.worker import WorkController
+
+    failures: list[Exception] = []
+
+    # The body checks the arguments itself: Celery's own check would let extra ones through under other settings.
+    @app.task(name=TASK, typing=False)
+    def unit(*arguments: object, **payload: object) -> None:
+        try:
+            attendant.attend(parse(arguments, payload))
+        except BadMessageError as error:
+            log.error("dropped a message: %s", error)
+        except (UnhealthyError, DBAPIError) as error:
+            failures.append(error)
+            _stop_taking(EXIT_UNHEALTHY)
+        except Exception:
+            # Nothing of the unit's own gets here, so this is ours; its lease runs out, and that is counted.
+            log.exception("a unit was left undone")
+
+    controller: Any = WorkController(
+        app=app,
+        hostname=f"worker@{name}",
+        queues=queues,
+        pool_cls="solo",
+        concurrency=1,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    controller.start()
+    if failures:
+        raise failures[0]
+    if controller.exitcode:
+        raise BrokerUnusableError(url=app.connection_for_read().as_uri(), seconds=settings.cluster.reconnect_s)
+
+
+def _stop_taking(code: int = EXIT_DONE) -> None:
+    """Have Celery's consumer end when the unit in hand is over."""
+    from celery.worker import state
+
+    state.should_stop = code
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    url = settings.store.database_url
+    patience = Patience(settings.cluster.reconnect_s)
+    found, expected = patience.outlast(lambda: migrate.current(url)), migrate.head()
+    if found != expected:
+        raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str], device: str) -> None:
+    def register() -> None:
+        with transaction(engine) as session:
+            register_worker(
+                session, name=name, host=socket.gethostname(), pid=os.getpid(), roles=roles, device=device
+            )
+
+    Patience(settings.cluster.reconnect_s).outlast(register)
+
+
+def _say_goodbye(engine: Engine, name: str, state: str) -> None:
+    try:
+        with transaction(engine) as session:
+            mark_stopped(session, name, state)
+    except DBAPIError as error:
+        log.warning("could not say goodbye, the database is away: %s", error.orig)
+
+
+@contextmanager
+def _signals_to(pulse: Pulse) -> Iterator[None]:
+    """Let SIGTERM and SIGINT drain the worker, whatever the main thread is doing."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    def listen() -> None:
+        while reading.recv(1):
+            pulse.drain()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # The handlers do nothing: that there is one is what makes the interpreter write to the descriptor.
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    previous = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    Thread(target=listen, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writing.close()
