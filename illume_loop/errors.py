@@ -99,6 +99,19 @@ class DatabaseUnusableError(UnhealthyError):
     """The database of the run in {path} cannot be used ({reason}); see that it is there, whole and reachable."""
 
 
+class BrokerUnusableError(UnhealthyError):
+    """Redis at {url} could not be reached for {seconds} s; see that it runs and that cluster.redis_url is right."""
+
+
+class StageStalledError(UnhealthyError):
+    """Round {index}, {stage}: nothing has gone on for {seconds} s. {who}. See `illume-loop workers ls` and the workers'
+    logs, then run the same command again; it continues where it stopped."""
+
+
+class NoWorkerError(UnhealthyError):
+    """{who}; start one with `illume-loop worker`, or see why it ended with `illume-loop workers ls`."""
+
+
 class StorageFullError(UnhealthyError):
     """No space left to write {path}; free some and run the same command again, it continues where it stopped."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.clock import seconds_since
-from db.models import ModelVersion, Round, Unit
+from db.clock import db_now, seconds_since
+from db.models import ModelVersion, Round, Run, StageCount, Unit, Worker
 from db.models.version import version_name
 
 MOST_LINES = 20
@@ -68,6 +69,43 @@ def dead_units(session: Session, round_id: int) -> list[dict[str, Any]]:
     )
     names = ("unit", "kind", "attempts", "error")
     return [dict(zip(names, row, strict=True)) for row in session.execute(query)]
+
+
+def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
+    """(done, in all) of the items of the units of a kind that are leased."""
+    query = select(func.sum(Unit.items_done), func.sum(Unit.items_total)).where(
+        Unit.round_id == round_id, Unit.kind == kind, Unit.state == "leased"
+    )
+    done, total = session.execute(query).one()
+    return int(done or 0), int(total or 0)
+
+
+def progress_age(session: Session, round_id: int, kinds: Sequence[str]) -> float:
+    """Seconds since anything went on with the units of these kinds: planned, finished, leased or brought forward."""
+    counts = select(func.max(StageCount.progress_at)).where(
+        StageCount.round_id == round_id, StageCount.kind.in_(kinds)
+    )
+    held = select(func.max(Unit.progress_at)).where(
+        Unit.round_id == round_id, Unit.kind.in_(kinds), Unit.state == "leased"
+    )
+    ages = [session.scalar(select(seconds_since(latest.scalar_subquery()))) for latest in (counts, held)]
+    return min((age for age in ages if age is not None), default=0.0)
+
+
+def last_worker(session: Session, role: str) -> dict[str, Any] | None:
+    """The worker of a role that was heard of last: name, state, heartbeat_age_s."""
+    query = select(Worker.name, Worker.state, Worker.roles, seconds_since(Worker.heartbeat_at)).order_by(
+        Worker.heartbeat_at.desc()
+    )
+    for name, state, roles, age in session.execute(query):
+        if role in roles:
+            return {"name": name, "state": state, "heartbeat_age_s": age}
+    return None
+
+
+def leader_of(session: Session, run_id: int) -> str | None:
+    """The coordinator that leads a run at this moment."""
+    return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at > db_now()))
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -32,10 +32,11 @@ class Checkpoint:
 class CheckpointStore:
     """Folders checkpoints/<sha256>/ below a root."""
 
-    def __init__(self, root: Root, cache: Path) -> None:
-        """`cache` is a local folder, used where the root is not local itself."""
+    def __init__(self, root: Root, cache: Path, *, always_cache: bool = False) -> None:
+        """`cache` is a local folder, used where the root is not local itself, or always: a shared folder is slow."""
         self._root = root
         self._cache = cache
+        self._is_cached = always_cache or not root.is_local
 
     def publish(self, folder: Path) -> Checkpoint:
         """Copy a local folder into the store.
@@ -60,15 +61,15 @@ class CheckpointStore:
         return Checkpoint(sha256, sum(path.stat().st_size for path in files.values()))
 
     def local_path(self, sha256: str) -> Path:
-        """A verified local folder with the checkpoint's files, fetched where the store is remote.
+        """A verified local folder with the checkpoint's files, fetched where there is a cache.
 
-        Raises CorruptArtifactError that names the file where one is missing or damaged.
+        A damaged file of the cache is fetched anew. Raises CorruptArtifactError that names the file where one of the
+        store is missing or damaged.
         """
         entries = self._entries(sha256)
+        if self._is_cached:
+            return self._fetch(sha256, entries)
         folder = Path(self._root.full(_path(sha256)))
-        if not self._root.is_local:
-            folder = self._cache / sha256
-            self._fetch(sha256, entries, folder)
         for name, entry in entries.items():
             _verify(folder / name, entry)
         return folder
@@ -87,11 +88,20 @@ class CheckpointStore:
                 )
         return entries
 
-    def _fetch(self, sha256: str, entries: dict[str, Any], folder: Path) -> None:
-        with storage_full_told(folder):
-            for name in entries:
-                if not (folder / name).exists():
-                    write_atomically(folder / name, self._root.read(_path(sha256, name)))
+    def _fetch(self, sha256: str, entries: dict[str, Any]) -> Path:
+        folder = self._cache / sha256
+        for name, entry in entries.items():
+            try:
+                _verify(folder / name, entry)
+            except CorruptArtifactError:
+                data = self._root.read(_path(sha256, name))
+                found = hashlib.sha256(data).hexdigest()
+                if found != entry["sha256"]:
+                    path = self._root.full(_path(sha256, name))
+                    raise CorruptArtifactError(path=path, expected=entry["sha256"], found=found) from None
+                with storage_full_told(folder):
+                    write_atomically(folder / name, data)
+        return folder
 
 
 def _verify(path: Path, entry: dict[str, Any]) -> None:

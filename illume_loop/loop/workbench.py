@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +59,18 @@ def default_toolbox() -> Toolbox:
 class ModelShelf:
     """Loads checkpoints by digest, each verified, and keeps the last ones used."""
 
-    def __init__(self, checkpoints: CheckpointStore, toolbox: Toolbox, device: str) -> None:
+    def __init__(
+        self,
+        checkpoints: CheckpointStore,
+        toolbox: Toolbox,
+        device: str,
+        *,
+        capacity: int = LOADED_MODELS,
+        on_load: Callable[[str], None] = lambda sha256: None,
+    ) -> None:
+        """`on_load` hears the sha256 of each checkpoint that was loaded."""
+        self._capacity = capacity
+        self._on_load = on_load
         self._checkpoints = checkpoints
         self._toolbox = toolbox
         self._device = device
@@ -66,11 +79,23 @@ class ModelShelf:
     def take(self, sha256: str) -> UnifiedModel:
         """The model of a checkpoint. Raises CorruptArtifactError."""
         if sha256 not in self._loaded:
-            self._loaded[sha256] = self._toolbox.load_model(self._checkpoints.local_path(sha256), self._device)
+            path = self._checkpoints.local_path(sha256)
+            # The old one goes first: a device that holds one model need not hold two.
+            while len(self._loaded) >= self._capacity:
+                self._loaded.popitem(last=False)
+                _give_memory_back()
+            self._loaded[sha256] = self._toolbox.load_model(path, self._device)
+            self._on_load(sha256)
         self._loaded.move_to_end(sha256)
-        while len(self._loaded) > LOADED_MODELS:
-            self._loaded.popitem(last=False)
         return self._loaded[sha256]
+
+
+def _give_memory_back() -> None:
+    """Let the device have what a model held; its blocks would otherwise stay reserved in the sizes that it used."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def utc_now() -> datetime:

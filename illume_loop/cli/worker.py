@@ -1,0 +1,171 @@
+"""`illume-loop worker`: do units of the roles given; `illume-loop workers`: who does, and how it goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Config, RunDir
+from illume_loop.cli.output import hint, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from sqlalchemy.orm import Session
+
+    from illume_loop.config import Settings
+
+app = typer.Typer(help="Workers: list them, drain one, or check their health.", no_args_is_help=True)
+
+COLUMNS = ("worker", "role", "device", "model", "items", "progress", "heartbeat", "state", "unit")
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the worker.")]
+
+
+def worker(
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", metavar="ROLE", help="generator, assessor or trainer; may be given several times."),
+    ] = None,
+    config: Config = None,
+    name: Name = None,
+) -> None:
+    """Do units until stopped; SIGTERM finishes the one in hand, or hands it back at the deadline."""
+    import logging
+
+    from illume_loop.config import load_settings
+    from illume_loop.loop.workbench import default_toolbox
+    from illume_loop.runtime import prepare
+    from workers.process import run_worker
+
+    settings = load_settings(config)
+    logging.basicConfig(level=settings.runtime.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(True)
+    prepare(settings.runtime)
+    run_worker(settings, role or [], default_toolbox(), name)
+
+
+@app.command("ls")
+def ls(run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False) -> None:
+    """List the workers, and for each role what waits."""
+    from db.queries.workers import queue_table, workers_table
+
+    with _reading(_settings(run_dir, config)) as session:
+        workers, queues = workers_table(session), queue_table(session)
+    if as_json:
+        print_json({"workers": workers, "queues": queues})
+        return
+    print_table("workers (ages in seconds)", COLUMNS, map(_cells, workers))
+    cells = ([row["role"], str(row["depth"]), str(row["leased"]), _age(row["oldest_age_s"])] for row in queues)
+    print_table("queues", ("role", "waiting", "in hand", "oldest waits"), cells)
+    hint("next: illume-loop workers drain NAME")
+
+
+@app.command("drain")
+def drain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Worker, as in `workers ls`.")],
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    config: Config = None,
+) -> None:
+    """Ask a worker to finish its unit and end."""
+    from db.sessions import open_engine, transaction
+    from db.writes.workers import request_drain
+    from illume_loop.errors import NotFoundError
+
+    engine = open_engine(_settings(run_dir, config).store.database_url)
+    try:
+        with transaction(engine) as session:
+            asked = request_drain(session, name)
+    finally:
+        engine.dispose()
+    if not asked:
+        raise NotFoundError(kind="worker at work", name=name)
+    hint(f"{name} takes no further unit and ends when its unit is done; see `illume-loop workers ls`")
+
+
+@app.command("health")
+def health(
+    name: Name = None, run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False
+) -> None:
+    """Check that a worker (without --name: one of this host) shows signs of life; exit 3 when none does."""
+    import socket
+
+    from db.queries.workers import workers_table
+    from illume_loop.errors import NoWorkerError
+
+    settings = _settings(run_dir, config)
+    with _reading(settings) as session:
+        rows = [row for row in workers_table(session) if _is_meant(row, name, socket.gethostname())]
+    # One heartbeat may be late, and a database that was restarted makes two.
+    fresh = [row for row in rows if row["heartbeat_age_s"] <= 3 * settings.cluster.heartbeat_s + 5]
+    alive = [row for row in fresh if row["state"] in ("running", "draining")]
+    if as_json:
+        print_json({"ok": bool(alive), "workers": rows})
+    if not alive:
+        raise NoWorkerError(who=f"No worker {name or 'of ' + socket.gethostname()} has shown a sign of life lately")
+    if not as_json:
+        hint(f"{', '.join(row['name'] for row in alive)} is alive")
+
+
+def _is_meant(row: dict[str, Any], name: str | None, host: str) -> bool:
+    return row["name"] == name if name else row["host"] == host
+
+
+def _settings(run_dir: Path, config: Path | None) -> Settings:
+    """The settings that say where the database is: those of the file, the environment, or the run."""
+    from illume_loop.cli.runs import settings_for
+    from illume_loop.config import load_settings
+    from illume_loop.errors import UsageError
+
+    settings = load_settings(config) if config else settings_for(run_dir)
+    if not settings.store.database_url:
+        raise UsageError(
+            "Workers meet in a database: set store.database_url (or ILLUME_STORE__DATABASE_URL) to that of the service."
+        )
+    return settings
+
+
+def _reading(settings: Settings) -> AbstractContextManager[Session]:
+    from contextlib import contextmanager
+
+    from sqlalchemy.orm import Session
+
+    from db import migrate
+    from db.sessions import open_engine
+    from illume_loop.errors import DatabaseOutdatedError
+
+    url = settings.store.database_url
+
+    @contextmanager
+    def reading() -> Iterator[Session]:
+        found, expected = migrate.current(url), migrate.head()
+        if found != expected:
+            raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
+        engine = open_engine(url, read_only=True)
+        try:
+            with Session(engine) as session:
+                yield session
+        finally:
+            engine.dispose()
+
+    return reading()
+
+
+def _cells(row: dict[str, Any]) -> list[str | None]:
+    return [
+        row["name"],
+        row["role"],
+        row["device"],
+        row["model_version"],
+        str(row["items_done"]),
+        _age(row["progress_age_s"]),
+        _age(row["heartbeat_age_s"]),
+        row["state"],
+        row["unit"],
+    ]
+
+
+def _age(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:.1f}"

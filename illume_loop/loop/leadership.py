@@ -1,0 +1,49 @@
+"""The right to act for a run, which one coordinator has at a time.
+
+Guarantee: what a coordinator changes is committed only while it is the leader: every one of its transactions begins by
+renewing its leadership under its token and holds that row until the commit. One that was stopped, or cut off for
+longer than its lease, finds another in its place and waits like any standby.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from db.sessions import transaction
+from db.writes import leadership
+
+
+class Leadership:
+    """One coordinator's claim on a run."""
+
+    def __init__(self, engine: Engine, run_id: int, lease_s: float) -> None:
+        self._engine, self._run_id, self._lease_s = engine, run_id, lease_s
+        self._token: int | None = None
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+
+    def acquire(self) -> bool:
+        """Become the leader, unless another one is."""
+        with transaction(self._engine) as session:
+            self._token = leadership.acquire(session, self._run_id, self.owner, self._lease_s)
+        return self._token is not None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A transaction of the leader. Raises FencedOutError where another one took over."""
+        assert self._token is not None, "only the leader acts"
+        with transaction(self._engine) as session:
+            leadership.renew(session, self._run_id, self._token, self._lease_s)
+            yield session
+
+    def release(self) -> None:
+        """Let a standby take over at once."""
+        if self._token is not None:
+            with transaction(self._engine) as session:
+                leadership.release(session, self._run_id, self._token)
+            self._token = None
