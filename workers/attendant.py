@@ -15,7 +15,7 @@ from db.queries.leases import UnitAddress, find_unit, version_name_of
 from db.sessions import transaction
 from db.writes.units import Lease, hand_back, lease_unit
 from illume_loop.config import Settings
-from illume_loop.errors import LostLeaseError, UnhealthyError
+from illume_loop.errors import CorruptArtifactError, LostLeaseError, UnhealthyError
 from illume_loop.loop.executor import carry_out
 from illume_loop.loop.outages import Patience
 from workers.benches import Benches
@@ -58,7 +58,9 @@ class Attendant:
         num_items = 0
         try:
             max_attempts = self._settings.runtime.max_attempts
-            if carry_out(bench, lease, max_attempts, self._pulse.advanced, self._patience):
+            advanced = self._pulse.advanced
+            # A checkpoint or a manifest that is damaged in the store is so on every host: it is counted.
+            if carry_out(bench, lease, max_attempts, advanced, self._patience, counted=(CorruptArtifactError,)):
                 num_items = lease.num_items
         except LostLeaseError as lost:
             log.warning("%s", lost)

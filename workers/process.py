@@ -87,8 +87,6 @@ def _consume(app: Celery, attendant: Attendant, queues: list[str], name: str, se
 
     failures: list[Exception] = []
 
-    # The body checks the arguments itself: Celery's own check would let extra ones through under other settings.
-    @app.task(name=TASK, typing=False)
     def unit(*arguments: object, **payload: object) -> None:
         try:
             attendant.attend(parse(arguments, payload))
@@ -101,6 +99,8 @@ def _consume(app: Celery, attendant: Attendant, queues: list[str], name: str, se
             # Nothing of the unit's own gets here, so this is ours; its lease runs out, and that is counted.
             log.exception("a unit was left undone")
 
+    # The body checks the arguments itself.
+    app.task(name=TASK, typing=False)(unit)
     controller: Any = WorkController(
         app=app,
         hostname=f"worker@{name}",
@@ -142,9 +142,7 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str], device: str) -> None:
     def register() -> None:
         with transaction(engine) as session:
-            register_worker(
-                session, name=name, host=socket.gethostname(), pid=os.getpid(), roles=roles, device=device
-            )
+            register_worker(session, name=name, host=socket.gethostname(), pid=os.getpid(), roles=roles, device=device)
 
     Patience(settings.cluster.reconnect_s).outlast(register)
 

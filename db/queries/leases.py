@@ -55,7 +55,7 @@ def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
         .limit(MOST_LINES)
     )
     names = ("unit", "kind", "worker", "items_done", "items_total", "progress_age_s", "attempts")
-    rows = [dict(zip(names, row, strict=True)) for row in session.execute(query)]
+    rows: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in session.execute(query)]
     return [row | {"progress_age_s": _rounded(row["progress_age_s"])} for row in rows]
 
 
@@ -82,9 +82,7 @@ def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
 
 def progress_age(session: Session, round_id: int, kinds: Sequence[str]) -> float:
     """Seconds since anything went on with the units of these kinds: planned, finished, leased or brought forward."""
-    counts = select(func.max(StageCount.progress_at)).where(
-        StageCount.round_id == round_id, StageCount.kind.in_(kinds)
-    )
+    counts = select(func.max(StageCount.progress_at)).where(StageCount.round_id == round_id, StageCount.kind.in_(kinds))
     held = select(func.max(Unit.progress_at)).where(
         Unit.round_id == round_id, Unit.kind.in_(kinds), Unit.state == "leased"
     )

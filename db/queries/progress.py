@@ -122,11 +122,13 @@ def ready_units(
     return [UnitRow(*row) for row in session.execute(query)]
 
 
-def num_in_flight(session: Session, run_id: int, kind: str) -> int:
-    """How many units of a kind the workers hold or have been sent, over the run's open rounds."""
+def num_in_flight(session: Session, run_id: int, kind: str, *, sent_within_s: float | None = None) -> int:
+    """How many units of a kind the workers hold or have been sent (in the last seconds), over the run's open rounds."""
     of_run = (Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
     leased = select(func.sum(StageCount.num_leased)).join(Round, Round.id == StageCount.round_id)
     sent = select(func.count()).select_from(Unit).where(in_state("pending"), Unit.issued_at.is_not(None))
+    if sent_within_s is not None:
+        sent = sent.where(Unit.issued_at > db_later(-sent_within_s))
     round_ids = select(Round.id).where(*of_run)
     num_leased = session.scalar(leased.where(*of_run, StageCount.kind == kind)) or 0
     return int(num_leased) + (session.scalar(sent.where(Unit.round_id.in_(round_ids), Unit.kind == kind)) or 0)

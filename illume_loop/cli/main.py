@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from illume_loop.cli import assess, config, database, ending, evaluate, models, pretrain, rounds, sample, samples, start
+from illume_loop.cli import (
+    assess,
+    config,
+    database,
+    ending,
+    evaluate,
+    models,
+    pretrain,
+    rounds,
+    sample,
+    samples,
+    start,
+    worker,
+)
 
 app = typer.Typer(
     name="illume-loop",
@@ -28,6 +41,8 @@ app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)
 app.command("eval")(evaluate.evaluate)
 app.command("pretrain")(pretrain.pretrain)
+app.command("worker")(worker.worker)
+app.add_typer(worker.app, name="workers")
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")
 

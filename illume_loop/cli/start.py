@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,11 @@ from illume_loop.cli.ending import ENDING, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
 from illume_loop.cli.output import hint
 from illume_loop.redaction import RedactingFormatter
+
+if TYPE_CHECKING:
+    from illume_loop.config import Settings
+    from illume_loop.loop.coordinator import RunOutcome
+    from illume_loop.loop.progress import Progress
 
 
 def start(
@@ -35,14 +41,30 @@ def start(
     hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
     try:
         with open_view() as view:
-            from illume_loop.loop.coordinator import start_run
+            display = RunDisplay(view)
+            if settings.run.executor == "celery":
+                outcome = _serve(settings, run_dir, display, rounds, fresh)
+            else:
+                from illume_loop.loop.coordinator import start_run
 
-            prepare(settings.runtime)
-            outcome = start_run(settings, run_dir, progress=RunDisplay(view), rounds=rounds, fresh=fresh)
+                prepare(settings.runtime)
+                outcome = start_run(settings, run_dir, progress=display, rounds=rounds, fresh=fresh)
     except KeyboardInterrupt:
         hint(f"\nillume-loop: stopped, nothing is lost; continue with `illume-loop start --run-dir {run_dir}`")
         raise typer.Exit(INTERRUPTED) from None
     _summary(run_dir, outcome.page)
+
+
+def _serve(settings: Settings, run_dir: Path, progress: Progress, rounds: int | None, fresh: bool) -> RunOutcome:
+    """Coordinate workers; SIGTERM stops as Ctrl-C does, so that a standby takes over at once."""
+    from illume_loop.loop.service import start_service
+    from workers.executor import CeleryExecutor
+    from workers.service import check_service
+
+    check_service(settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sender = CeleryExecutor(settings.cluster)
+    return start_service(settings, run_dir, sender, progress=progress, rounds=rounds, fresh=fresh)
 
 
 def _summary(run_dir: Path, page: Path | None) -> None:

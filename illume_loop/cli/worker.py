@@ -110,7 +110,7 @@ def health(
 
 
 def _is_meant(row: dict[str, Any], name: str | None, host: str) -> bool:
-    return row["name"] == name if name else row["host"] == host
+    return bool(row["name"] == name if name else row["host"] == host)
 
 
 def _settings(run_dir: Path, config: Path | None) -> Settings:

@@ -6,8 +6,10 @@ so a coordinator killed at any point leaves a database from which the next one c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -60,55 +62,67 @@ def start_run(
         open_workbench(settings, demands, directory, toolbox or default_toolbox()) as bench,
     ):
         Coordinator(bench, directory, progress, num_rounds).run()
-        return RunOutcome(run_dir, _write_page(bench, directory))
+        return RunOutcome(run_dir, write_run_page(bench, directory))
+
+
+class Turn(StrEnum):
+    """What a tick found."""
+
+    OVER = "over"
+    CHANGED = "changed"
+    MOVED = "moved"
+    WAITING = "waiting"
+
+
+Transactions = Callable[[], AbstractContextManager[Session]]
 
 
 class Coordinator:
     """Turns rounds until there are enough."""
 
-    def __init__(self, bench: Workbench, directory: RunDirectory, progress: Progress, num_rounds: int) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        directory: RunDirectory,
+        progress: Progress,
+        num_rounds: int,
+        *,
+        executor: Executor | None = None,
+        transactions: Transactions | None = None,
+    ) -> None:
+        """The default executor is the inline one; `transactions` are those in which steps are taken."""
         self._bench = bench
         self._directory = directory
         self._progress = progress
         self._num_rounds = num_rounds
-        self._executor: Executor = InlineExecutor(bench, self._unit_advanced)
+        self._executor: Executor = executor or InlineExecutor(bench, self._unit_advanced)
+        self._transaction: Transactions = transactions or (lambda: transaction(bench.engine))
 
     def run(self) -> None:
         """Tick until nothing is missing. Raises RoundFailedError at a round that fails."""
-        while self.tick():
+        while self.tick() is not Turn.OVER:
             pass
 
-    def tick(self) -> bool:
-        """Take the changes that are due, or else bring a unit forward; False when nothing is left."""
-        with transaction(self._bench.engine) as session:
+    def tick(self) -> Turn:
+        """Take the changes that are due, or else bring units forward."""
+        with self._transaction() as session:
             steps_due = self._steps_due(session)
             changes = [step for step in steps_due if not isinstance(step, Issue)]
             for step in changes:
                 steps.carry_out(self._bench, session, step)
+        if not steps_due:
+            return Turn.OVER
         for step in changes:
             self._report_end(step.index)
-        if not changes:
-            self._issue([step for step in steps_due if isinstance(step, Issue)])
-        return bool(steps_due)
+        if changes:
+            return Turn.CHANGED
+        issues = [step for step in steps_due if isinstance(step, Issue)]
+        return Turn.MOVED if self._executor.issue(issues) else Turn.WAITING
 
     def _steps_due(self, session: Session) -> list[Step]:
         loop = self._bench.settings.loop
         views = views_of(session, self._bench.run_id)
         return reconcile(views, self._num_rounds, loop.overlap_rounds, loop.dead_unit_tolerance)
-
-    def _issue(self, issues: Sequence[Issue]) -> None:
-        """Bring the most urgent unit forward."""
-        with transaction(self._bench.engine) as session:
-            unit = next(self._units_due(session, issues), None)
-        if unit is not None:
-            self._executor.issue([unit])
-            self._unit_advanced(unit, 0, 0)
-
-    def _units_due(self, session: Session, issues: Sequence[Issue]) -> Iterator[UnitRow]:
-        for issue in issues:
-            round_id = reads.round_at(session, self._bench.run_id, issue.index).id
-            for kind in issue.kinds:
-                yield from reads.ready_units(session, round_id, kind, 1)
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
         """A unit went on by `done` of its `total` items, which count beside those of its like that are finished."""
@@ -130,7 +144,7 @@ class Coordinator:
             return
         reasons = [round_.error] if round_.error else decision.reasons if decision else []
         self._progress.round_ended(round_.index, round_.state, reasons)
-        _write_page(self._bench, self._directory)
+        write_run_page(self._bench, self._directory)
         if round_.state == RoundState.FAILED:
             raise RoundFailedError(index=round_.index, reason=round_.error)
 
@@ -144,7 +158,8 @@ def views_of(session: Session, run_id: int) -> list[RoundView]:
     return [RoundView(r.index, RoundState(r.state), reads.stage_counts(session, r.id)) for r in rounds]
 
 
-def _write_page(bench: Workbench, directory: RunDirectory) -> Path:
+def write_run_page(bench: Workbench, directory: RunDirectory) -> Path:
+    """Write the page of the run; its path."""
     from illume_loop.report.page import write_page
 
     with transaction(bench.engine) as session:

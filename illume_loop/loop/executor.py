@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from db.errors import FencedOutError
-from db.queries.progress import UnitRow
 from db.sessions import transaction
 from db.writes.units import Lease, fail_attempt, finish_unit, lease_unit
 from illume_loop.artifacts.files import disk_is_full
 from illume_loop.errors import ConflictError, LostLeaseError, StorageFullError, UnhealthyError
+from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
+from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.units import UNIT_FUNCTIONS, OnItems
 from illume_loop.loop.workbench import Workbench
 
@@ -22,41 +23,80 @@ log = logging.getLogger(__name__)
 class Executor(Protocol):
     """Gets units done somewhere."""
 
-    def issue(self, units: Sequence[UnitRow]) -> None:
-        """Bring pending units forward, the first ones first; back as soon as the round may look different."""
+    def issue(self, issues: Sequence[Issue]) -> bool:
+        """Bring the units that are due forward, the first ones first; back as soon as the rounds may look different.
+
+        Whether anything went on.
+        """
         ...
 
 
 def perform(bench: Workbench, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
-    """Lease a unit, do it, and commit its effect together with its completion.
+    """Lease a unit without an end and do it; see `carry_out`.
 
-    A failure is counted and recorded in the unit, which becomes `dead` after the last attempt. What no other attempt
-    could mend by itself is not counted but raised: a full disk, a damaged artifact, a conflict. Raises LostLeaseError
-    where another worker took the unit meanwhile.
+    What no other attempt could mend by itself is not counted but raised: a full disk, a damaged artifact, a conflict.
+    Raises LostLeaseError where another worker took the unit meanwhile.
     """
     with transaction(bench.engine) as session:
         lease = lease_unit(session, unit_id, owner)
-    if lease is None:
-        return
+    if lease is not None:
+        carry_out(bench, lease, max_attempts, on_items)
+
+
+def carry_out(
+    bench: Workbench,
+    lease: Lease,
+    max_attempts: int,
+    on_items: OnItems,
+    patience: Patience = NO_PATIENCE,
+    *,
+    counted: tuple[type[Exception], ...] = (),
+) -> bool:
+    """Do a leased unit and commit its effect together with its completion; whether it is done.
+
+    A failure is counted and recorded in the unit, which becomes `dead` after the last attempt. Not counted but raised
+    are UnhealthyError and ConflictError, except those of `counted`, and a database that stays away. Raises
+    LostLeaseError where another worker took the unit meanwhile.
+    """
     try:
-        _attempt(bench, lease, on_items)
+        _attempt(bench, lease, on_items, patience)
+        return True
     except FencedOutError as error:
         raise LostLeaseError(unit=lease.key) from error
-    except (UnhealthyError, ConflictError):
-        raise
     except Exception as error:
+        if isinstance(error, UnhealthyError | ConflictError) and not isinstance(error, counted):
+            raise
         if disk_is_full(error):
             raise StorageFullError(path=bench.scratch.parent) from error
+        if is_outage(error):
+            raise
         log.exception("unit %s failed", lease.key)
-        with transaction(bench.engine) as session:
-            fail_attempt(session, lease, _sentence(error), max_attempts)
+        sentence = _sentence(error)
+    patience.outlast(lambda: _count_failure(bench, lease, sentence, max_attempts))
+    return False
 
 
-def _attempt(bench: Workbench, lease: Lease, on_items: OnItems, now: Callable[[], float] = time.monotonic) -> None:
+def _attempt(
+    bench: Workbench, lease: Lease, on_items: OnItems, patience: Patience, now: Callable[[], float] = time.monotonic
+) -> None:
     started = now()
-    effect = UNIT_FUNCTIONS[lease.kind](bench, lease, on_items)
-    with transaction(bench.engine) as session:
-        finish_unit(session, lease, now() - started, effect)
+    # Done twice, a unit's work is the same work: all that it reads is fixed, and its artifacts are named by content.
+    effect = patience.outlast(lambda: UNIT_FUNCTIONS[lease.kind](bench, lease, on_items))
+    seconds = now() - started
+
+    def commit() -> None:
+        with transaction(bench.engine) as session:
+            finish_unit(session, lease, seconds, effect)
+
+    patience.outlast(commit)
+
+
+def _count_failure(bench: Workbench, lease: Lease, sentence: str, max_attempts: int) -> None:
+    try:
+        with transaction(bench.engine) as session:
+            fail_attempt(session, lease, sentence, max_attempts)
+    except FencedOutError as error:
+        raise LostLeaseError(unit=lease.key) from error
 
 
 def _sentence(error: Exception) -> str:

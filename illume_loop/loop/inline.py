@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from sqlalchemy.orm import Session
+
+from db.queries import progress as reads
 from db.queries.progress import UnitRow
+from db.sessions import transaction
 from illume_loop.loop.executor import perform
+from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.workbench import Workbench
 
 
 class InlineExecutor:
-    """Does the first unit that it is issued and returns, so that what has become more urgent comes next."""
+    """Does the first unit that is due and returns, so that what has become more urgent comes next."""
 
     def __init__(self, bench: Workbench, on_items: Callable[[UnitRow, int, int], None]) -> None:
-        """`on_items` hears (unit, items done, items in all) while a long unit goes on."""
+        """`on_items` hears (unit, items done, items in all) while a long unit goes on, and (unit, 0, 0) at its end."""
         self._bench = bench
         self._on_items = on_items
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
 
-    def issue(self, units: Sequence[UnitRow]) -> None:
-        """Do `units[0]`; see `Executor.issue`."""
-        unit = units[0]
+    def issue(self, issues: Sequence[Issue]) -> bool:
+        """Do one unit; see `Executor.issue`."""
+        with transaction(self._bench.engine) as session:
+            unit = next(self._units_due(session, issues), None)
+        if unit is None:
+            return False
         max_attempts = self._bench.settings.runtime.max_attempts
         perform(self._bench, unit.id, self._owner, max_attempts, lambda done, total: self._on_items(unit, done, total))
+        self._on_items(unit, 0, 0)
+        return True
+
+    def _units_due(self, session: Session, issues: Sequence[Issue]) -> Iterator[UnitRow]:
+        for issue in issues:
+            round_id = reads.round_at(session, self._bench.run_id, issue.index).id
+            for kind in issue.kinds:
+                yield from reads.ready_units(session, round_id, kind, 1)

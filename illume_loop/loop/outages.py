@@ -54,3 +54,7 @@ class Patience:
                 log.warning("the database is away, trying for %.0f s more: %s", left, error.orig)
             self.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+NO_PATIENCE = Patience(0.0)
+"""Whoever works on a file beside it gains nothing by waiting."""

@@ -8,19 +8,62 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import FencedOutError
-from illume_loop.config import ClusterSettings
-from illume_loop.loop.coordinator import Coordinator, Turn
+from illume_loop.config import ClusterSettings, Settings
+from illume_loop.errors import RunLockedError
+from illume_loop.loop.coordinator import Coordinator, RunOutcome, Turn, write_run_page
+from illume_loop.loop.dispatch import Dispatcher, Sender
 from illume_loop.loop.leadership import Leadership
+from illume_loop.loop.opening import Demands, check_demands, open_workbench
 from illume_loop.loop.outages import Patience
+from illume_loop.loop.progress import Progress
+from illume_loop.loop.run_directory import RunDirectory, check_path, locked
+from illume_loop.loop.workbench import Workbench, default_toolbox
 
 FIRST_PAUSE_S = 0.02
+OPENING_S = 20.0
+"""Far longer than opening a run takes; a lock that is held for longer belongs to a process that works inline."""
 
 log = logging.getLogger(__name__)
+
+
+def start_service(
+    settings: Settings,
+    run_dir: Path,
+    sender: Sender,
+    *,
+    progress: Progress,
+    rounds: int | None = None,
+    fresh: bool = False,
+) -> RunOutcome:
+    """Coordinate the run in `run_dir` until it has `rounds` rounds; stand by while another coordinator does.
+
+    The directory's lock is held only while the run is opened: what keeps two coordinators apart is the leadership,
+    which a dead host gives up too. Raises what `start_run` raises, StageStalledError, and UnhealthyError where Postgres
+    or Redis stay away.
+    """
+    num_rounds = rounds or settings.run.rounds
+    check_path(run_dir, fresh=fresh)
+    demands = check_demands(settings, run_dir)
+    patience = Patience(settings.cluster.reconnect_s)
+    with ExitStack() as stack:
+        directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir))
+        leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s)
+
+        def make_coordinator() -> Coordinator:
+            dispatcher = Dispatcher(bench, leadership, sender, progress.advanced, num_rounds)
+            return Coordinator(
+                bench, directory, progress, num_rounds, executor=dispatcher, transactions=leadership.transaction
+            )
+
+        lead(leadership, make_coordinator, settings.cluster)
+        return RunOutcome(run_dir, patience.outlast(lambda: write_run_page(bench, directory)))
 
 
 def lead(
@@ -46,9 +89,30 @@ def lead(
             _release(leadership)
 
 
-def _stand_by(
-    leadership: Leadership, patience: Patience, longest_s: float, sleep: Callable[[float], object]
-) -> None:
+def _open(stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path) -> tuple[RunDirectory, Workbench]:
+    with _locked_soon(run_dir) as directory:
+        # No model is loaded here: a toolbox is made, and never used.
+        bench = stack.enter_context(open_workbench(settings, demands, directory, default_toolbox()))
+        return directory, bench
+
+
+@contextmanager
+def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
+    """The directory's lock, which another coordinator may hold for as long as it takes to open a run."""
+    deadline = time.monotonic() + OPENING_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                directory = stack.enter_context(locked(run_dir))
+                break
+            except RunLockedError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(FIRST_PAUSE_S)
+        yield directory
+
+
+def _stand_by(leadership: Leadership, patience: Patience, longest_s: float, sleep: Callable[[float], object]) -> None:
     waiting = False
     while not patience.outlast(leadership.acquire):
         if not waiting:
@@ -58,9 +122,7 @@ def _stand_by(
     log.info("%s leads", leadership.owner)
 
 
-def _turn(
-    coordinator: Coordinator, patience: Patience, longest_s: float, sleep: Callable[[float], object]
-) -> None:
+def _turn(coordinator: Coordinator, patience: Patience, longest_s: float, sleep: Callable[[float], object]) -> None:
     """Tick, at once after anything has moved and ever more slowly while nothing does."""
     pause = FIRST_PAUSE_S
     while True:

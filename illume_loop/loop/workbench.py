@@ -66,7 +66,7 @@ class ModelShelf:
         device: str,
         *,
         capacity: int = LOADED_MODELS,
-        on_load: Callable[[str], None] = lambda sha256: None,
+        on_load: Callable[[str], None] | None = None,
     ) -> None:
         """`on_load` hears the sha256 of each checkpoint that was loaded."""
         self._capacity = capacity
@@ -85,7 +85,8 @@ class ModelShelf:
                 self._loaded.popitem(last=False)
                 _give_memory_back()
             self._loaded[sha256] = self._toolbox.load_model(path, self._device)
-            self._on_load(sha256)
+            if self._on_load is not None:
+                self._on_load(sha256)
         self._loaded.move_to_end(sha256)
         return self._loaded[sha256]
 
