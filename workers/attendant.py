@@ -62,6 +62,7 @@ class Attendant:
             # A checkpoint or a manifest that is damaged in the store is so on every host: it is counted.
             if carry_out(bench, lease, max_attempts, advanced, self._patience, counted=(CorruptArtifactError,)):
                 num_items = lease.num_items
+                log.info("unit %s is done", lease.key)
         except LostLeaseError as lost:
             log.warning("%s", lost)
         except UnhealthyError:

@@ -38,6 +38,9 @@ from workers.slots import default_cache, device_for, held_slot, num_visible_devi
 if TYPE_CHECKING:
     from celery import Celery
 
+TALKATIVE = ("alembic", "celery.worker.strategy", "celery.app.trace")
+"""They have a line for every message; ours say what became of it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +57,8 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
     name = name or default_name(roles)
     cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
     app = make_app(settings.cluster)
+    for logger in TALKATIVE:
+        logging.getLogger(logger).setLevel(logging.WARNING)
     with held_slot(cache) as slot, _engine(settings) as engine:
         device = device_for(settings.runtime.device, slot.number, num_visible_devices())
         _register(engine, settings, name, roles, device)

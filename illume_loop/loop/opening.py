@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import migrate
 from db.models import Run
+from db.queries.leases import leader_of
 from db.sessions import open_engine, transaction
 from db.writes.runs import add_event, add_run, find_run
 from db.writes.units import take_back_leases
@@ -21,7 +22,7 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
-from illume_loop.errors import NotFoundError, SettingsChangedError
+from illume_loop.errors import NotFoundError, RunLockedError, SettingsChangedError
 from illume_loop.loop.measures import SUITES, MeasurePlan, measure_plan
 from illume_loop.loop.plan import round_prompts
 from illume_loop.loop.run_directory import (
@@ -103,7 +104,7 @@ def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, check
             changed = changed_settings(run.settings, settings.resolved())
             if changed:
                 raise SettingsChangedError(path=directory.path, names=", ".join(changed))
-            _take_over(session, run)
+            _take_over(session, run, directory.path, settings.run.executor)
             return run.id
     base = checkpoints.publish(_base_path(settings.run.base))
     mark(directory, settings.resolved())
@@ -130,8 +131,11 @@ def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, check
         return run.id
 
 
-def _take_over(session: Session, run: Run) -> None:
-    num_units = take_back_leases(session, run.id)
+def _take_over(session: Session, run: Run, path: Path, executor: str) -> None:
+    leader = leader_of(session, run.id)
+    if executor == "inline" and leader is not None:
+        raise RunLockedError(path=path, pid=f"{leader}, which coordinates workers")
+    num_units = take_back_leases(session, run.id, of_workers=executor == "inline")
     add_event(session, run.id, "resumed", f"run resumed, {num_units} units taken back", at=utc_now())
 
 
