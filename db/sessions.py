@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sqlite3 import Connection as SqliteConnection
-
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
