@@ -223,14 +223,18 @@ def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[Expi
     return [lease for _, lease in expired]
 
 
-def take_back_leases(session: Session, run_id: int) -> int:
+def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False) -> int:
     """Make pending again what a dead holder of the run directory's lock left leased; how many units that were.
+
+    With `of_workers` also what workers hold: where a process is to do all units itself, nobody waits for them.
 
     The token rises, so nothing that the dead one may still send is taken. No attempt is counted: a process that was
     killed says nothing about its unit.
     """
     of_run = select(Round.id).where(Round.run_id == run_id)
-    back = update(Unit).where(Unit.round_id.in_(of_run), Unit.state == "leased", Unit.lease_expires_at.is_(None))
+    back = update(Unit).where(Unit.round_id.in_(of_run), Unit.state == "leased")
+    if not of_workers:
+        back = back.where(Unit.lease_expires_at.is_(None))
     back = _given_up(back, "pending").values(fencing_token=Unit.fencing_token + 1)
     taken = session.execute(back.returning(Unit.round_id, Unit.kind), execution_options=SILENT)
     moved = Counter((str(kind), int(round_id)) for round_id, kind in taken.all())
