@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from db.drift import drift as find_drift
 from db.sessions import open_engine
 
 
@@ -43,6 +44,14 @@ def head() -> str:
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None, "the package has at least one revision"
     return revision
+
+
+def drift(url: str) -> list[str]:
+    """How the database differs from the schema of this code, whatever its revision says; see `db.drift`."""
+    revisions = ScriptDirectory.from_config(_config()).walk_revisions()
+    triggers = [(name, table) for script in revisions for name, table, _, _ in script.module.REFUSALS]
+    with _transaction(url, read_only=True) as connection:
+        return find_drift(connection, triggers)
 
 
 @contextmanager

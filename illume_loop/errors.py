@@ -95,6 +95,10 @@ class DatabaseOutdatedError(UnhealthyError):
     """The database is at schema {found} and this version needs {expected}; run `illume-loop db upgrade`."""
 
 
+class DatabaseDriftError(UnhealthyError):
+    """The database says that it is at schema {found} and is not: {drift}; undo what changed it, or restore a copy."""
+
+
 class DatabaseUnusableError(UnhealthyError):
     """The database of the run in {path} cannot be used ({reason}); see that it is there, whole and reachable."""
 

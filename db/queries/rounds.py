@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, StageCount, Unit
+from db.models.unit import in_state
 from db.models.version import version_name
 
 STAGE_OF_KIND: Mapping[str, str] = {
@@ -17,6 +18,8 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "train": "training",
     "evaluate": "gating",
 }
+MOST_UNITS = 200
+MOST_PROMPTS = 200
 NO_NUMBERS: Mapping[str, Any] = {
     "heldout": {"parent": None, "candidate": None, "delta": None},
     "diversity": {"parent": None, "candidate": None},
@@ -30,23 +33,43 @@ def rounds_table(session: Session, run_id: int) -> list[dict[str, Any]]:
 
 
 def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | None:
-    """A row of `rounds_table` with the round's units and prompts; None where there is no such round."""
+    """A row of `rounds_table` with the round's stages, units and prompts; None where there is no such round.
+
+    "units" are all of them where they are at most MOST_UNITS, else those that are dead or held; "prompts" are the first
+    MOST_PROMPTS of "num_prompts". So a look at a round takes as long as it did when the round was small.
+    """
     rows = _rows(session, _round_query().where(Round.run_id == run_id, Round.index == index))
     if not rows:
         return None
     round_id = session.scalars(select(Round.id).where(Round.run_id == run_id, Round.index == index)).one()
-    return rows[0] | {"units": _units(session, round_id), "prompts": _prompts(session, round_id)}
+    stages = list(session.scalars(select(StageCount).where(StageCount.round_id == round_id)))
+    return rows[0] | {
+        "stages": {STAGE_OF_KIND[counts.kind]: _stage(counts) for counts in stages},
+        "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MOST_UNITS),
+        "num_prompts": _num_prompts(session, round_id),
+        "prompts": _prompts(session, round_id),
+    }
 
 
-_Found = Select[Round, int, int, str, int, GateDecision]
+_Found = Select[Round, int, int, int, str, int, GateDecision]
 _Parent = aliased(ModelVersion)
 _Candidate = aliased(ModelVersion)
+_Drawing = aliased(ModelVersion)
 
 
 def _round_query() -> _Found:
     return (
-        select(Round, _Parent.number, _Candidate.number, Manifest.sha256, Manifest.num_rows, GateDecision)
+        select(
+            Round,
+            _Parent.number,
+            _Drawing.number,
+            _Candidate.number,
+            Manifest.sha256,
+            Manifest.num_rows,
+            GateDecision,
+        )
         .join(_Parent, _Parent.id == Round.parent_version_id)
+        .join(_Drawing, _Drawing.id == Round.drawing_version_id)
         .outerjoin(_Candidate, _Candidate.id == Round.candidate_version_id)
         .outerjoin(Manifest, Manifest.round_id == Round.id)
         .outerjoin(GateDecision, GateDecision.round_id == Round.id)
@@ -62,6 +85,7 @@ def _rows(session: Session, query: _Found) -> list[dict[str, Any]]:
 def _row(
     round_: Round,
     parent: int,
+    drawing: int,
     candidate: int | None,
     manifest_sha256: str | None,
     num_rows: int | None,
@@ -72,6 +96,8 @@ def _row(
         "index": round_.index,
         "state": round_.state,
         "parent": version_name(parent),
+        "drawn_by": version_name(drawing),
+        "staleness": round_.staleness,
         "candidate": version_name(candidate) if candidate is not None else None,
         **(decision.numbers if decision else NO_NUMBERS),
         "judge_auc": round_.judge_auc,
@@ -99,13 +125,29 @@ def _work(session: Session, round_ids: list[int]) -> dict[int, dict[str, Any]]:
     return work
 
 
-def _units(session: Session, round_id: int) -> list[dict[str, Any]]:
-    query = (
-        select(Unit.key, Unit.kind, Unit.state, Unit.attempts, Unit.seconds, Unit.error)
-        .where(Unit.round_id == round_id)
-        .order_by(Unit.id)
-    )
-    return [dict(row) for row in session.execute(query).mappings()]
+def _stage(counts: StageCount) -> dict[str, Any]:
+    return {
+        "units": counts.num_units,
+        "pending": counts.num_pending,
+        "leased": counts.num_leased,
+        "done": counts.num_done,
+        "dead": counts.num_dead,
+        "items_done": counts.items_done,
+        "items_total": counts.items_total,
+    }
+
+
+def _units(session: Session, round_id: int, *, everything: bool) -> list[dict[str, Any]]:
+    fields = Unit.key, Unit.kind, Unit.state, Unit.attempts, Unit.seconds, Unit.error
+    query = select(*fields).where(Unit.round_id == round_id).order_by(Unit.id).limit(MOST_UNITS)
+    queries = [query] if everything else [query.where(in_state("dead")), query.where(in_state("leased"))]
+    rows = [dict(row) for query in queries for row in session.execute(query).mappings()]
+    return rows[:MOST_UNITS]
+
+
+def _num_prompts(session: Session, round_id: int) -> int:
+    last = select(func.max(RoundPrompt.position)).where(RoundPrompt.round_id == round_id)
+    return (session.scalar(last) or 0) + 1
 
 
 def _prompts(session: Session, round_id: int) -> list[dict[str, Any]]:
@@ -114,5 +156,6 @@ def _prompts(session: Session, round_id: int) -> list[dict[str, Any]]:
         .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
         .where(RoundPrompt.round_id == round_id)
         .order_by(RoundPrompt.position)
+        .limit(MOST_PROMPTS)
     )
     return [dict(row) for row in session.execute(query).mappings()]

@@ -120,6 +120,7 @@ def _row(
         "category": prompt.category,
         "sample_index": sample.sample_index,
         "seed": sample.seed,
+        "staleness": sample.staleness,
         "score": score,
         "passed": checker.score == 1.0 if checker is not None and checker.score is not None else None,
         "failed": checker.failed_criteria if checker is not None else [],

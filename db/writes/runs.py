@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db.models import Event, Prompt, Run
@@ -49,7 +50,11 @@ def add_event(
 
 
 def ensure_prompts(session: Session, run_id: int, prompts: Sequence[NewPrompt]) -> list[int]:
-    """The ids of `prompts` in order, adding those that are new. A text belongs to one split: another one raises."""
+    """The ids of `prompts` in order, adding those that are new. A text belongs to one split: another one raises.
+
+    Units that measure different versions add the same held-out prompts, maybe at once: the second one waits for the
+    first, and takes its rows.
+    """
     known = _ids_by_text(session, run_id, [prompt.text for prompt in prompts])
     new = {prompt.text: prompt for prompt in prompts if (prompt.text, prompt.split) not in known}
     if new:
@@ -57,9 +62,19 @@ def ensure_prompts(session: Session, run_id: int, prompts: Sequence[NewPrompt]) 
             {"run_id": run_id, "split": p.split, "key": p.key, "category": p.category, "text": p.text, "spec": p.spec}
             for p in new.values()
         ]
-        session.execute(insert(Prompt), rows)
+        insert_new = _insert(session).on_conflict_do_nothing(index_elements=["run_id", "text"])
+        session.execute(insert_new, rows)
         known |= _ids_by_text(session, run_id, list(new))
+        others = [row for row in rows if (row["text"], row["split"]) not in known]
+        if others:
+            session.execute(insert(Prompt), others)
     return [known[prompt.text, prompt.split] for prompt in prompts]
+
+
+def _insert(session: Session) -> sqlite.Insert | postgresql.Insert:
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(Prompt)
+    return sqlite.insert(Prompt)
 
 
 def _ids_by_text(session: Session, run_id: int, texts: Sequence[str]) -> dict[tuple[str, str], int]:

@@ -27,14 +27,19 @@ def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
 @app.command("check")
 def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Check that the database has the schema of this version; exit 3 when it has not."""
-    from db.migrate import current, head
-    from illume_loop.errors import DatabaseOutdatedError
+    from db.migrate import current, drift, head
+    from illume_loop.errors import DatabaseDriftError, DatabaseOutdatedError
 
-    found, expected = current(_url(run_dir)), head()
+    url = _url(run_dir)
+    found, expected = current(url), head()
+    differences = drift(url) if found == expected else []
     if as_json:
-        print_json({"found": found, "expected": expected, "ok": found == expected})
+        ok = found == expected and not differences
+        print_json({"found": found, "expected": expected, "drift": differences, "ok": ok})
     if found != expected:
         raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
+    if differences:
+        raise DatabaseDriftError(found=found, drift=", ".join(differences))
     if not as_json:
         hint(f"the database is at schema {found}, as this version expects")
 

@@ -19,12 +19,17 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from illume_loop.errors import DatabaseUnusableError, IllumeLoopError, StorageFullError
+from illume_loop.errors import DatabaseUnusableError, IllumeLoopError, MissingExtraError, StorageFullError
 from illume_loop.redaction import redact
 
 INTERRUPTED = 130
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _DRIVERS = ("sqlite3", "psycopg")
+_EXTRA_OF = {
+    "psycopg": ("a Postgres database", "cluster"),
+    "celery": ("the executor celery", "cluster"),
+    "redis": ("the executor celery", "cluster"),
+}
 
 
 @dataclass
@@ -56,12 +61,15 @@ def run(app: typer.Typer) -> int:
 
 def known(error: BaseException) -> IllumeLoopError | None:
     """The IllumeLoopError that an error is, was caused by, or amounts to wherever it happens: a full disk, a database
-    that is gone or damaged."""
+    that is gone or damaged, packages of an extra that are not installed."""
     for link in _chain(error):
         if isinstance(link, IllumeLoopError):
             return link
         if isinstance(link, OSError) and link.errno in _NO_SPACE:
             return StorageFullError(path=link.filename or ENDING.run_dir)
+        if isinstance(link, ModuleNotFoundError) and link.name in _EXTRA_OF:
+            feature, extra = _EXTRA_OF[link.name]
+            return MissingExtraError(feature=feature, extra=extra)
         # The drivers are told by name: importing them here would cost every command their start-up.
         driver, kind = type(link).__module__.split(".")[0], type(link).__name__
         if driver in _DRIVERS and kind in ("OperationalError", "DatabaseError"):

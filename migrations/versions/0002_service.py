@@ -56,13 +56,15 @@ def upgrade() -> None:
         sa.Column("items_done", BIG, nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("progress_at", TIME, nullable=True),
-        sa.CheckConstraint("kind IN ('sample', 'assess', 'train', 'evaluate')", name="ck_stage_counts_kind_known"),
         sa.CheckConstraint(
-            "num_units = num_pending + num_leased + num_done + num_dead", name="ck_stage_counts_states_sum_up"
+            "kind IN ('sample', 'assess', 'train', 'evaluate')", name=op.f("ck_stage_counts_kind_known")
+        ),
+        sa.CheckConstraint(
+            "num_units = num_pending + num_leased + num_done + num_dead", name=op.f("ck_stage_counts_states_sum_up")
         ),
         sa.CheckConstraint(
             "num_pending >= 0 AND num_leased >= 0 AND num_done >= 0 AND num_dead >= 0",
-            name="ck_stage_counts_none_below_zero",
+            name=op.f("ck_stage_counts_none_below_zero"),
         ),
         sa.ForeignKeyConstraint(["round_id"], ["rounds.id"], name="fk_stage_counts_round_id"),
         sa.PrimaryKeyConstraint("round_id", "kind", name="pk_stage_counts"),
@@ -83,7 +85,9 @@ def upgrade() -> None:
         sa.Column("started_at", TIME, nullable=False),
         sa.Column("heartbeat_at", TIME, nullable=False),
         sa.Column("progress_at", TIME, nullable=False),
-        sa.CheckConstraint("state IN ('running', 'draining', 'stopped', 'unhealthy')", name="ck_workers_state_known"),
+        sa.CheckConstraint(
+            "state IN ('running', 'draining', 'stopped', 'unhealthy')", name=op.f("ck_workers_state_known")
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_workers"),
         sa.UniqueConstraint("name", name="uq_workers_name"),
     )
