@@ -21,6 +21,7 @@ from db.clock import db_later, db_now
 from db.errors import FencedOutError
 from db.models import Round, Unit
 from db.models.round import TERMINAL_STATES
+from db.models.unit import in_state
 from db.writes.counts import count_moved, count_planned, make_ready
 
 MAX_ERROR_LENGTH = 2_000
@@ -208,7 +209,7 @@ def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[Expi
         select(Unit, Round.index)
         .join(Round, Round.id == Unit.round_id)
         .where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
-        .where(Unit.state == "leased", Unit.lease_expires_at < db_now())
+        .where(in_state("leased"), Unit.lease_expires_at < db_now())
         .order_by(Unit.id)
         .with_for_update(of=Unit, skip_locked=True)
         .execution_options(populate_existing=True)
@@ -232,7 +233,7 @@ def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False)
     killed says nothing about its unit.
     """
     of_run = select(Round.id).where(Round.run_id == run_id)
-    back = update(Unit).where(Unit.round_id.in_(of_run), Unit.state == "leased")
+    back = update(Unit).where(Unit.round_id.in_(of_run), in_state("leased"))
     if not of_workers:
         back = back.where(Unit.lease_expires_at.is_(None))
     back = _given_up(back, "pending").values(fencing_token=Unit.fencing_token + 1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from db import migrate
+from db.sessions import open_engine
 from tests.support.process import run
 
 
@@ -30,6 +33,31 @@ def test_a_database_server_is_migrated_without_a_run(postgres_url: str, tmp_path
     assert migrate.current(postgres_url) == migrate.head()
     assert run("db", "check", cwd=tmp_path, **environ).code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"password"}
+
+
+def test_a_driver_that_is_not_installed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['psycopg'] = None")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environ = {"ILLUME_STORE__DATABASE_URL": "postgresql://me@127.0.0.1/illume", "PYTHONPATH": path}
+    ended = run("db", "check", cwd=tmp_path, **environ)
+    assert ended.code == 2
+    (sentence,) = ended.sentences
+    assert "a Postgres database needs packages that are not installed" in sentence
+    assert "pip install 'illume-loop[cluster]'" in sentence
+
+
+def test_a_schema_that_was_changed_by_hand_is_told(postgres_url: str, tmp_path: Path) -> None:
+    environ = _environment(postgres_url, tmp_path)
+    assert run("db", "upgrade", cwd=tmp_path, **environ).code == 0
+    engine = open_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_units_due"))
+    engine.dispose()
+    ended = run("db", "check", "--json", cwd=tmp_path, **environ)
+    assert ended.code == 3
+    (sentence,) = ended.sentences
+    assert "is at schema 0002 and is not: index ix_units_due of units is missing;" in sentence
+    assert json.loads(ended.out)["drift"] == ["index ix_units_due of units is missing"]
 
 
 def test_a_server_that_is_not_there_is_told_without_its_password(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -163,3 +164,19 @@ def test_units_say_who_holds_them_and_why_they_died(session: Session, values: di
 def _another_round(session: Session) -> int:
     index = session.query(Round).count() + 1
     return add_round(session, RUN, index, parent_version_id=BASE, prompt_ids=[TRAIN], at=NOW).id
+
+
+def test_prompts_may_be_added_by_several_at_once(engine: Engine) -> None:
+    """Units that measure two versions add the same held-out prompts; the second waits for the first and takes them."""
+    with transaction(engine) as session:
+        add_run(session, key="k", name="n", seed=0, settings={}, at=NOW)
+    prompts = [NewPrompt("heldout", f"key {i}", "c", f"t {i}", {}) for i in range(50)]
+
+    def add(_: int) -> list[int]:
+        with transaction(engine) as session:
+            return ensure_prompts(session, RUN, prompts)
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(add, range(8))
+    assert len(set(first)) == 50
+    assert all(ids == first for ids in others)

@@ -43,6 +43,8 @@ def _ends(error: BaseException | None) -> int:
         (sqlite3.DatabaseError("file is not a database"), 3),
         (sqlite3.IntegrityError("UNIQUE constraint failed"), 1),
         (RunExistsError(path="x"), 4),
+        (ModuleNotFoundError("No module named 'celery'", name="celery"), 2),
+        (ModuleNotFoundError("No module named 'celeriac'", name="celeriac"), 1),
         (ValueError("surprise"), 1),
     ],
 )
