@@ -116,6 +116,10 @@ class NoWorkerError(UnhealthyError):
     """{who}; start one with `illume-loop worker`, or see why it ended with `illume-loop workers ls`."""
 
 
+class NoCoordinatorError(UnhealthyError):
+    """No coordinator of workers leads the run in {path}; start one with `illume-loop start --executor celery`."""
+
+
 class StorageFullError(UnhealthyError):
     """No space left to write {path}; free some and run the same command again, it continues where it stopped."""
 

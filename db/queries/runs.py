@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.clock import db_now
 from db.models import Event, Round, Run
 
 
@@ -20,6 +21,11 @@ def run_row(session: Session, run_id: int) -> dict[str, Any]:
         "settings": run.settings,
         "created_at": run.created_at.isoformat(),
     }
+
+
+def leader_of(session: Session, run_id: int) -> str | None:
+    """The coordinator that leads the run now (its host and process), or None where none does."""
+    return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at >= db_now()))
 
 
 def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:

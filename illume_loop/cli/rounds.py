@@ -10,7 +10,7 @@ import typer
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json, print_table
 
-app = typer.Typer(help="Rounds: list them, or show one.", no_args_is_help=True)
+app = typer.Typer(help="Rounds: list them, show one, or check that they go on.", no_args_is_help=True)
 
 COLUMNS = (
     "round",
@@ -57,6 +57,23 @@ def show(
     else:
         print_fields(row)
         hint(f"next: illume-loop samples ls --round {index} --run-dir {run_dir}")
+
+
+@app.command("health")
+def health(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """Check that a coordinator of workers leads the run, this host's or another; exit 3 when none does."""
+    from db.queries.runs import leader_of
+    from illume_loop.cli.runs import open_run
+    from illume_loop.errors import NoCoordinatorError
+
+    with open_run(run_dir) as run:
+        leader = leader_of(run.session, run.run_id)
+    if as_json:
+        print_json({"ok": leader is not None, "leader": leader})
+    if leader is None:
+        raise NoCoordinatorError(path=run_dir)
+    if not as_json:
+        hint(f"{leader} leads the run in {run_dir}")
 
 
 def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:

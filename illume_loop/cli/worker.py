@@ -37,11 +37,14 @@ def worker(
 
     from illume_loop.config import load_settings
     from illume_loop.loop.workbench import default_toolbox
+    from illume_loop.redaction import RedactingFormatter
     from illume_loop.runtime import prepare
     from workers.process import run_worker
 
     settings = load_settings(config)
-    logging.basicConfig(level=settings.runtime.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
     logging.captureWarnings(True)
     prepare(settings.runtime)
     run_worker(settings, role or [], default_toolbox(), name)

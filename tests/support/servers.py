@@ -110,6 +110,10 @@ class PostgresServer(_Server):
                 cwd=folder,
             )
 
+    def program(self, name: str) -> Path:
+        """One of the programs that come with the server."""
+        return Path(self._bin / name)
+
     def url(self, database: str = "postgres") -> str:
         """The SQLAlchemy URL of a database of the cluster."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
