@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import sys
+import warnings
 from importlib import import_module
 from itertools import count
 from typing import Any
@@ -49,6 +50,8 @@ def main() -> None:
 
 def _warm_up() -> None:
     """Import and compute once what every process would."""
+    # Compiled modules notice that the class is another one, and are content with it.
+    warnings.filterwarnings("ignore", message="datetime.datetime size changed")
     for module in WARM:
         import_module(module)
     from illume_loop.domains.shapes.domain import ShapesDomain

@@ -31,14 +31,14 @@ TEMPLATE = "illume_template"
 
 RUN: Mapping[str, object] = {
     "run.rounds": 2,
-    "sampling.prompts_per_round": 6,
-    "sampling.samples_per_prompt": 3,
+    "sampling.prompts_per_round": 4,
+    "sampling.samples_per_prompt": 4,
     "sampling.batch_size": 4,
     "assess.batch_size": 5,
     "curate.keep_per_prompt": 2,
     "curate.real_rows": 6,
-    "gate.heldout_prompts": 12,
-    "gate.probe_items": 6,
+    "gate.heldout_prompts": 8,
+    "gate.probe_items": 4,
     "gate.guidance_scale": 1.0,
     "gate.resamples": 100,
     "gate.min_gain": -0.5,

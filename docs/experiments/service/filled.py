@@ -130,6 +130,8 @@ def _end(session: Session, round_id: int) -> None:
         {"round": round_id, "numbers": json.dumps(numbers)},
     )
     session.execute(
-        text("UPDATE rounds SET state = 'rejected', num_accepted = 500, ended_at = clock_timestamp() WHERE id = :round"),
+        text(
+            "UPDATE rounds SET state = 'rejected', num_accepted = 500, ended_at = clock_timestamp() WHERE id = :round"
+        ),
         {"round": round_id},
     )
