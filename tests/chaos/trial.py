@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from db import migrate
-from db.models import Event, Run
+from db.models import Round, Run
 from illume_loop.config import Settings, load_settings
 from tests.chaos.checks import outcome, violations
 from tests.chaos.cluster import FAILED, Cluster, Nursery
@@ -108,15 +108,13 @@ class Stage:
         trial = _Trial(self, plan, folder, self.postgres.url(database))
         notes, code = trial.run()
         seconds = time.monotonic() - began
-        result = "failed" if code == FAILED else "held"
+        result = "broken"
         if not notes and code == FAILED:
-            notes = [trial.failure()]
+            result, notes = trial.failure()
         elif not notes:
             with _session(self.postgres.url(database)) as session:
                 notes = list(violations(session, trial.run_id(), self.settings(plan), undisturbed))
-                result = "broken" if notes else "held"
-        else:
-            result = "broken"
+            result = "broken" if notes else "held"
         if result == "held":
             self.postgres.execute(f"DROP DATABASE {database} WITH (FORCE)")
         kinds = tuple(fault.kind for fault in plan.faults)
@@ -157,12 +155,14 @@ class _Trial:
         with _session(self._url) as session:
             return session.scalars(select(Run.id)).one()
 
-    def failure(self) -> str:
-        """What the last line of the run's diary says, and the last of the coordinator's log."""
+    def failure(self) -> tuple[str, list[str]]:
+        """Why a coordinator gave up: `failed` where a round says why, `broken` where only its own last words do."""
         with _session(self._url) as session:
-            last = session.scalars(select(Event.message).order_by(Event.id.desc()).limit(1)).one_or_none()
+            errors = list(session.scalars(select(Round.error).where(Round.state == "failed")))
+        if errors:
+            return "failed", [str(error) for error in errors]
         log = (self.cluster.folder / "coordinator.log").read_text(errors="replace").splitlines()
-        return f"{last}; {log[-1] if log else ''}"
+        return "broken", [line for line in log if line.startswith("illume-loop: ")][-1:] or ["it ended with code 1"]
 
     def _start(self) -> None:
         for fault in self._plan.faults:

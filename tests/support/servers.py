@@ -46,6 +46,12 @@ class _Server:
     ) -> None:
         self.kill()
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         with (self.folder / "server.log").open("ab") as log:
