@@ -105,7 +105,7 @@ def _consume(app: Celery, attendant: Attendant, queues: list[str], name: str, se
             log.exception("a unit was left undone")
 
     # The body checks the arguments itself.
-    app.task(name=TASK, typing=False)(unit)
+    app.task(name=TASK, typing=False, Request="workers.requests:UnitRequest")(unit)
     controller: Any = WorkController(
         app=app,
         hostname=f"worker@{name}",
