@@ -1,9 +1,9 @@
 """A message in hand, whose acknowledgement may fail: then the worker connects anew.
 
-Celery would log that an acknowledgement was lost and go on. With a prefetch of one the worker would then count a message
-in hand for ever, never ask Redis for another, and so never notice that its connection is gone. Raised, the error ends
-the consumer's connection, and the next one begins with nothing in hand. The message itself does not matter: its unit is
-done, and its token is old.
+Celery would log that an acknowledgement was lost and go on. With a prefetch of one the worker would then count a
+message in hand for ever, never ask Redis for another, and so never notice that its connection is gone. Raised, the
+error ends the consumer's connection, and the next one begins with nothing in hand. The message itself does not matter:
+its unit is done, and its token is old.
 """
 
 from __future__ import annotations
