@@ -75,6 +75,13 @@ def test_rounds_have_known_states_and_failures_have_reasons(session: Session, va
     _refuses(session, update(Round).values(**values), "state_known|failed_says_why")
 
 
+def test_a_round_names_the_version_that_draws(session: Session) -> None:
+    _refuses(session, text("UPDATE rounds SET drawing_version_id = NULL"), "rounds_keep_their_drawing_version")
+    row = {"run_id": RUN, "index": 2, "state": "planned", "parent_version_id": BASE, "created_at": NOW}
+    _refuses(session, insert(Round).values(**row), "rounds_name_their_drawing_version")
+    _refuses(session, insert(Round).values(**row, drawing_version_id=99), r"(?i)foreign key")
+
+
 @pytest.mark.parametrize(("prompt_id", "split"), [(HELDOUT, "heldout"), (PROBE, "probe")])
 def test_other_splits_never_get_into_a_round_or_a_manifest(session: Session, prompt_id: int, split: str) -> None:
     """Neither under their own split nor under a lie; and a prompt cannot change its split afterwards."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from db.models import Assessment, ModelVersion, Round, Sample
-from illume_loop.loop.run_directory import open_run
+from db.queries.progress import ready_units, round_at
+from db.sessions import transaction
+from illume_loop.loop.coordinator import Coordinator
+from illume_loop.loop.executor import perform
+from illume_loop.loop.opening import check_demands, open_workbench
+from illume_loop.loop.reconcile import Issue
+from illume_loop.loop.run_directory import locked, open_run
+from illume_loop.loop.workbench import Workbench
 from tests.support.canned_model import canned_toolbox
-from tests.support.canned_run import result, small_settings, start, table
+from tests.support.canned_run import Heard, result, small_settings, start, table
 
 TOOLS = canned_toolbox()
 OVERLAP = {"run__rounds": 3, "loop__overlap_rounds": 1}
@@ -89,6 +98,40 @@ def test_killed_in_every_training_the_run_is_the_same(tmp_path: Path, run_dir: P
     start(small_settings(tmp_path / "base", **OVERLAP), tmp_path / "run", replace(TOOLS, train=train))
     assert len(calls) == 6
     assert result(tmp_path / "run") == result(run_dir)
+
+
+class _AnyOrder:
+    """An executor that does whichever unit is due, of either round."""
+
+    def __init__(self, bench: Workbench, seed: int) -> None:
+        self._bench, self._random = bench, Random(seed)
+        self.keys: list[str] = []
+
+    def issue(self, issues: Sequence[Issue]) -> bool:
+        with transaction(self._bench.engine) as session:
+            rounds = [(round_at(session, self._bench.run_id, issue.index).id, issue.kinds) for issue in issues]
+            units = [u for id_, kinds in rounds for kind in kinds for u in ready_units(session, id_, kind, 99)]
+        unit = self._random.choice(units)
+        self.keys.append(f"{unit.round_index}/{unit.kind}")
+        perform(self._bench, unit.id, "me", 3, lambda done, total: None)
+        return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_whatever_order_units_are_done_the_run_is_the_same(tmp_path: Path, run_dir: Path, seed: int) -> None:
+    settings = small_settings(tmp_path / "base", **OVERLAP)
+    with (
+        locked(tmp_path / "run") as directory,
+        open_workbench(settings, check_demands(settings, tmp_path / "run"), directory, TOOLS) as bench,
+    ):
+        executor = _AnyOrder(bench, seed)
+        Coordinator(bench, directory, Heard(), 3, executor=executor).run()
+    assert executor.keys.index("2/sample") < executor.keys.index("1/evaluate"), "the rounds did overlap"
+    found, expected = result(tmp_path / "run"), result(run_dir)
+    # The numbers of samples and prompts follow the order in which they were added, nothing else does.
+    for part in ("rounds", "models", "evaluations"):
+        assert found[part] == expected[part]
+    assert sorted(row[3:] for row in found["samples"]) == sorted(row[3:] for row in expected["samples"])
 
 
 def test_a_rejected_candidate_leaves_the_parent_of_the_next_round(tmp_path: Path) -> None:
