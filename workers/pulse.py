@@ -132,7 +132,7 @@ class Pulse:
                 self._tick()
             except DBAPIError as error:
                 log.warning("no heartbeat, the database is away: %s", error.orig)
-                self._end_where_unreachable()
+                self._await_database()
             self._end_where_due()
             self._wake.wait(self._pause())
 
@@ -179,11 +179,16 @@ class Pulse:
             reason = f"no progress for {now - hold.progress_at:.0f} s ({hold.done} of {hold.total} items are done)"
             self._leave(hold, "unhealthy", EXIT_UNHEALTHY, reason)
 
-    def _end_where_unreachable(self) -> None:
-        """An idle worker without a database ends; a busy one finds out when it commits, and waits as long there."""
+    def _await_database(self) -> None:
+        """An idle worker without a database ends; a busy one finds out when it commits, and waits as long there.
+
+        Waiting for the database is no fault of the unit's, so it does not count as a lack of progress.
+        """
         away = self._clock() - self._reached_at
         with self._lock:
             hold = self._hold
+            if hold is not None:
+                hold.progress_at = self._clock()
         if hold is None and away > self._settings.reconnect_s:
             log.critical("the database has been away for %.0f s, ending", away)
             self._end(EXIT_UNHEALTHY)

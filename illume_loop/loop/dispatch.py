@@ -157,9 +157,10 @@ class Dispatcher:
                 f"Worker {unit['worker']} holds unit {unit['unit']} at {unit['items_done']} of {unit['items_total']}"
                 f" items, its last progress {unit['progress_age_s']:.0f} s ago"
             )
-        counts = reads.stage_counts(session, round_id)
-        kind = next(kind for kind in issue.kinds if kind in counts and counts[kind].num_pending)
-        role, waiting = ROLE_OF_KIND[kind], counts[kind].num_pending
+        ready = [kind for kind in issue.kinds if reads.ready_units(session, round_id, kind, 1)]
+        # What is neither held nor ready waits for what comes before it.
+        kind = ready[0] if ready else issue.kinds[-1]
+        role, waiting = ROLE_OF_KIND[kind], reads.stage_counts(session, round_id)[kind].num_pending
         num_live = live_workers(session, kind, MISSED_BEATS * self._settings.heartbeat_s)
         last = leases.last_worker(session, role)
         seen = (

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from db import migrate
+from db.models import Unit
+from db.queries.workers import workers_table
 from db.sessions import open_engine, transaction
-from tests.support.canned_model import save_canned
 from tests.support.canned_run import SMALL, result
+from tests.support.held_model import save_held
 from tests.support.plugged import plugged
 from tests.support.process import ILLUME_LOOP, Ended, environment
 from tests.support.servers import PostgresServer, RedisServer
@@ -82,7 +84,7 @@ class Service:
         """Start a coordinator of the run."""
         config = self.folder / "run.toml"
         if not config.exists():
-            config.write_text(_toml(self.settings | {"run.base": str(save_canned(self.folder / "base", 0.4))}))
+            config.write_text(_toml(self.settings | {"run.base": str(save_held(self.folder / "base", 0.4))}))
         return self.begin(
             "start", "--config", config, "--run-dir", self.run_dir, "--executor", "celery", name=name, **more
         )
@@ -110,6 +112,17 @@ class Service:
     def logs(self) -> str:
         """The last words of all processes."""
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in _logs(self.folder))
+
+    def held(self, state: str = "leased", kind: str = "sample") -> Unit:
+        """A unit of a kind once it is in a state."""
+        query = select(Unit).where(Unit.state == state, Unit.kind == kind).order_by(Unit.id).limit(1)
+        unit: Unit = self.wait_for(lambda session: session.scalar(query), f"a {kind} unit that is {state}")
+        return unit
+
+    def worker_row(self, name: str) -> dict[str, Any]:
+        """A worker as `workers ls` shows it."""
+        with self.engine() as engine, transaction(engine) as session:
+            return next(row for row in workers_table(session) if row["name"] == name)
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:

@@ -44,3 +44,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
     start(small_settings(folder / "base"), folder / "run")
     return result(folder / "run")
+
+
+@pytest.fixture
+def one_round(service: Service) -> Service:
+    """A service whose run has one round."""
+    service.settings["run.rounds"] = 1
+    return service
+
+
+@pytest.fixture(scope="session")
+def manifest(undisturbed: dict[str, Any]) -> str:
+    """The first round's manifest of an undisturbed run."""
+    sha256: str = undisturbed["rounds"][0]["manifest_sha256"]
+    return sha256

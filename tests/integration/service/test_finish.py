@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from typing import Any
 
 from tests.support.service import Service
 
 
 def comparable(found: dict[str, Any]) -> dict[str, Any]:
-    """What must be equal: ids of rows follow the order of their arrival, which is free."""
+    """What must be equal: ids of rows follow the order of their arrival, which is free, and the bases' names differ."""
+    rounds = [{key: value for key, value in row.items() if key != "num_prompts"} for row in found["rounds"]]
     return {
-        "rounds": found["rounds"],
+        "rounds": rounds,
         "samples": sorted(row[:1] + row[2:] for row in found["samples"]),
         "num_assessments": len(found["assessments"]),
         "evaluations": found["evaluations"],
-        "models": found["models"],
+        "models": [(name, state) for name, state, _ in found["models"]],
     }
 
 
 def test_three_workers_finish_the_run_of_one_process(service: Service, undisturbed: dict[str, Any]) -> None:
-    for role in ("generator", "assessor", "trainer"):
-        service.worker(role, name=role)
+    processes = [service.worker(role, name=role) for role in ("generator", "assessor", "trainer")]
     assert service.ended(service.coordinator()) == 0, service.logs()
     assert comparable(service.result()) == comparable(undisturbed)
+
+    listed = json.loads(service.command("workers", "ls", "--json").out)
+    rows = {row["name"]: row for row in listed["workers"]}
+    assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(
+        ("generator", "assessor", "trainer"), "running"
+    )
+    assert rows["generator"]["items_done"] == 2 * 6 * 3
+    assert rows["generator"]["model_version"] == "v0002"
+    assert rows["generator"]["device"] == "cpu"
+    assert listed["queues"] == [
+        {"role": role, "depth": 0, "leased": 0, "oldest_age_s": None} for role in ("generator", "assessor", "trainer")
+    ]
+    assert service.command("workers", "health", "--name", "trainer").code == 0
+
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    assert [service.ended(process, 20) for process in processes] == [0, 0, 0]
+    gone = service.command("workers", "health", "--name", "trainer")
+    assert gone.code == 3
+    assert gone.sentences == [
+        "illume-loop: No worker trainer has shown a sign of life lately; start one with `illume-loop worker`, or see "
+        "why it ended with `illume-loop workers ls`."
+    ]
+
+
+def test_one_worker_has_all_roles(one_round: Service, manifest: str) -> None:
+    one_round.worker("trainer", "generator", "assessor", name="all")
+    assert one_round.ended(one_round.coordinator()) == 0, one_round.logs()
+    assert one_round.result()["rounds"][0]["manifest_sha256"] == manifest
+    assert one_round.worker_row("all")["role"] == "generator+assessor+trainer"
