@@ -1,4 +1,4 @@
-"""Single units for those who wait for them: where a unit belongs, who holds it, which were given up and why."""
+"""Single units for those who wait for them: where a unit belongs, who holds it, since when nothing went on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.clock import db_now, seconds_since
-from db.models import ModelVersion, Round, Run, StageCount, Unit, Worker
+from db.clock import seconds_since
+from db.models import ModelVersion, Round, StageCount, Unit, Worker
 from db.models.version import version_name
 
 MOST_LINES = 20
-"""Units listed of each sort; the counts tell how many there are."""
+"""Units listed; the counts tell how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,6 @@ def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
     return [row | {"progress_age_s": _rounded(row["progress_age_s"])} for row in rows]
 
 
-def dead_units(session: Session, round_id: int) -> list[dict[str, Any]]:
-    """One object per unit of a round that was given up, in planned order: unit, kind, attempts, error."""
-    query = (
-        select(Unit.key, Unit.kind, Unit.attempts, Unit.error)
-        .where(Unit.round_id == round_id, Unit.state == "dead")
-        .order_by(Unit.id)
-        .limit(MOST_LINES)
-    )
-    names = ("unit", "kind", "attempts", "error")
-    return [dict(zip(names, row, strict=True)) for row in session.execute(query)]
-
-
 def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
     """(done, in all) of the items of the units of a kind that are leased."""
     query = select(func.sum(Unit.items_done), func.sum(Unit.items_total)).where(
@@ -99,11 +87,6 @@ def last_worker(session: Session, role: str) -> dict[str, Any] | None:
         if role in roles:
             return {"name": name, "state": state, "heartbeat_age_s": age}
     return None
-
-
-def leader_of(session: Session, run_id: int) -> str | None:
-    """The coordinator that leads a run at this moment."""
-    return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at > db_now()))
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from db.models import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, StageCount, Unit
 from db.models.unit import in_state
 from db.models.version import version_name
+from db.queries.leases import held_units
 
 STAGE_OF_KIND: Mapping[str, str] = {
     "sample": "sampling",
@@ -36,7 +37,8 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     """A row of `rounds_table` with the round's stages, units and prompts; None where there is no such round.
 
     "units" are all of them where they are at most MOST_UNITS, else those that are dead or held; "prompts" are the first
-    MOST_PROMPTS of "num_prompts". So a look at a round takes as long as it did when the round was small.
+    MOST_PROMPTS of "num_prompts"; "held" says who has which unit in hand and when it last
+    went on. So a look at a round takes as long as it did when the round was small.
     """
     rows = _rows(session, _round_query().where(Round.run_id == run_id, Round.index == index))
     if not rows:
@@ -46,6 +48,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     return rows[0] | {
         "stages": {STAGE_OF_KIND[counts.kind]: _stage(counts) for counts in stages},
         "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MOST_UNITS),
+        "held": held_units(session, round_id),
         "num_prompts": _num_prompts(session, round_id),
         "prompts": _prompts(session, round_id),
     }

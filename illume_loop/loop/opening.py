@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import migrate
 from db.models import Run
-from db.queries.leases import leader_of
+from db.queries.runs import leader_of
 from db.sessions import open_engine, transaction
 from db.writes.runs import add_event, add_run, find_run
 from db.writes.units import take_back_leases

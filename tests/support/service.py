@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +119,13 @@ class Service:
         query = select(Unit).where(Unit.state == state, Unit.kind == kind).order_by(Unit.id).limit(1)
         unit: Unit = self.wait_for(lambda session: session.scalar(query), f"a {kind} unit that is {state}")
         return unit
+
+    def shown(self, index: int = 1) -> dict[str, Any]:
+        """What `rounds show` prints of a round."""
+        ended = self.command("rounds", "show", index, "--json", "--run-dir", self.run_dir)
+        assert ended.code == 0, ended.err
+        found: dict[str, Any] = json.loads(ended.out)
+        return found
 
     def worker_row(self, name: str) -> dict[str, Any]:
         """A worker as `workers ls` shows it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from uuid import uuid4
 import pytest
 from kombu import Connection, Exchange, Queue
 
-from db.queries.leases import leader_of
+from db.queries.runs import leader_of
 from tests.support.service import Service
 
 QUEUE = "illume.generator"
@@ -31,6 +30,8 @@ def test_a_lost_worker_loses_its_lease_and_nothing_else(
     lost = one_round.worker("generator", name="lost", HOLD_DRAWING=str(hold))
     coordinator = one_round.coordinator()
     unit = one_round.held()
+    (held,) = one_round.shown()["held"]
+    assert (held["unit"], held["worker"], held["items_total"]) == (unit.key, "lost", 7)
     lost.send_signal(number)
     one_round.worker("generator", "assessor", "trainer", name="other")
     one_round.wait_for(lambda session: session.get_one(type(unit), unit.id).state == "done", "the other worker")
@@ -42,8 +43,7 @@ def test_a_lost_worker_loses_its_lease_and_nothing_else(
     found = one_round.result()
     assert found["rounds"][0]["manifest_sha256"] == manifest
     assert len(found["samples"]) == 18
-    shown = json.loads(one_round.command("rounds", "show", "1", "--json", "--run-dir", one_round.run_dir).out)
-    assert [row["attempts"] for row in shown["units"] if row["key"] == unit.key] == [1]
+    assert [row["attempts"] for row in one_round.shown()["units"] if row["key"] == unit.key] == [1]
 
 
 def test_a_unit_given_up_fails_the_round_and_says_why(one_round: Service, hold: Path) -> None:
