@@ -22,6 +22,8 @@ def test_a_drained_worker_finishes_its_unit(one_round: Service, hold: Path, mani
     drained = one_round.worker("generator", name="drained", HOLD_DRAWING=str(hold), ILLUME_CLUSTER__LEASE_S="60")
     coordinator = one_round.coordinator()
     unit = one_round.held()
+    (held,) = one_round.shown()["held"]
+    assert (held["unit"], held["worker"], held["items_total"]) == (unit.key, "drained", 7)
     if how == "signal":
         drained.send_signal(signal.SIGTERM)
     else:
