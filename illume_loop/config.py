@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -196,6 +196,8 @@ class ClusterSettings(Section):
     def _redis_url_is_one(cls, url: str) -> str:
         if urlsplit(url).scheme not in ("redis", "rediss"):
             raise ValueError("it must begin with redis:// or rediss://")
+        if any(not name.startswith("ssl_") for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)):
+            raise ValueError("its parameters may only be those of TLS (ssl_...)")
         return _checked_url(url)
 
 

@@ -71,9 +71,17 @@ def test_a_url_in_pieces_is_refused_without_being_shown(url: str) -> None:
     assert "hunter" not in str(caught.value)
 
 
-def test_messages_go_through_redis_only() -> None:
-    with pytest.raises(SettingsError, match="redis:// or rediss://"):
-        load_settings(environ={"ILLUME_CLUSTER__REDIS_URL": "amqp://me:hunter22@broker"})
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("amqp://me:hunter22@broker", "redis:// or rediss://"),
+        ("redis://:hunter22@redis:6379/0?socket_timeout=5", "only be those of TLS"),
+    ],
+)
+def test_messages_go_through_redis_as_we_set_it_up(url: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason) as caught:
+        load_settings(environ={"ILLUME_CLUSTER__REDIS_URL": url})
+    assert "hunter22" not in str(caught.value)
 
 
 def test_settings_print_no_password() -> None:
