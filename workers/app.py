@@ -27,7 +27,7 @@ def make_app(settings: ClusterSettings) -> Celery:
     try:
         from celery import Celery
     except ImportError as error:
-        raise MissingExtraError(feature="the Celery executor", extra="cluster") from error
+        raise MissingExtraError(feature="the Celery executor", extra="service") from error
     app = Celery("illume_loop", set_as_current=False)
     app.conf.update(configuration(settings))
     return app

@@ -26,9 +26,9 @@ INTERRUPTED = 130
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _DRIVERS = ("sqlite3", "psycopg")
 _EXTRA_OF = {
-    "psycopg": ("a Postgres database", "cluster"),
-    "celery": ("the executor celery", "cluster"),
-    "redis": ("the executor celery", "cluster"),
+    "psycopg": ("a Postgres database", "service"),
+    "celery": ("the executor celery", "service"),
+    "redis": ("the executor celery", "service"),
 }
 
 

@@ -28,6 +28,7 @@ def bed() -> Iterator[Composed]:
             yield bed
 
 
+@pytest.mark.timeout(600)
 def test_every_service_to_a_finished_round(bed: Composed) -> None:
     assert bed.is_healthy("postgres")
     assert not bed.is_healthy("redis")

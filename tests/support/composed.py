@@ -25,7 +25,7 @@ from tests.support.compose import BASE, compose
 from tests.support.golden import ROOT
 from tests.support.servers import PostgresServer, free_port
 
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 @dataclass(slots=True)

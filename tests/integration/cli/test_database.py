@@ -43,7 +43,7 @@ def test_a_driver_that_is_not_installed_is_told(tmp_path: Path) -> None:
     assert ended.code == 2
     (sentence,) = ended.sentences
     assert "a Postgres database needs packages that are not installed" in sentence
-    assert "pip install 'illume-loop[cluster]'" in sentence
+    assert "pip install 'illume-loop[service]'" in sentence
 
 
 def test_a_schema_that_was_changed_by_hand_is_told(postgres_url: str, tmp_path: Path) -> None:
