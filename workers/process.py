@@ -62,7 +62,8 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
     with held_slot(cache) as slot, _engine(settings) as engine:
         device = device_for(settings.runtime.device, slot.number, num_visible_devices())
         _register(engine, settings, name, roles, device)
-        pulse = Pulse(engine, name, settings.cluster, stop=_stop_taking, end=os._exit)
+        kinds = frozenset(kind for role in roles for kind in KINDS_OF_ROLE[role])
+        pulse = Pulse(engine, name, settings.cluster, kinds, stop=_stop_taking, end=os._exit)
         benches = Benches(
             engine,
             settings,
@@ -72,7 +73,6 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
             scratch=slot.scratch,
             on_load=lambda sha256: attendant.loaded(sha256),
         )
-        kinds = frozenset(kind for role in roles for kind in KINDS_OF_ROLE[role])
         attendant = Attendant(engine, settings, benches, pulse, name=name, kinds=kinds)
         state = "unhealthy"
         try:

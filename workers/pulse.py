@@ -3,20 +3,22 @@
 Guarantee: a lease is renewed only for items that were finished since its last renewal. A worker that hangs therefore
 loses its unit, is marked unhealthy and ends itself, so that whatever started it starts it anew. A worker that drains
 and is not done by the deadline hands its unit back and ends: all it could still write is fenced out by then. The
-thread needs nothing of the main thread for this, which may be deep in a call that no signal handler interrupts.
+thread needs nothing of the main thread for this, which may be deep in a call that no signal handler interrupts. A
+worker that has nothing in hand while units of its kinds are sent in vain hears nothing any more, and ends itself too.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from db.queries.leases import is_left_waiting
 from db.sessions import transaction
 from db.writes.units import Lease, hand_back, renew_lease
 from db.writes.workers import beat, mark_stopped
@@ -48,13 +50,14 @@ class Pulse:
         engine: Engine,
         name: str,
         settings: ClusterSettings,
+        kinds: Collection[str],
         *,
         stop: Callable[[], None],
         end: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`stop` asks the main thread to take no further unit; it is called from the pulse's thread."""
-        self._engine, self._name, self._settings = engine, name, settings
+        self._engine, self._name, self._settings, self._kinds = engine, name, settings, kinds
         self._stop, self._end, self._clock = stop, end, clock
         self._lock = Lock()
         self._hold: _Hold | None = None
@@ -62,7 +65,7 @@ class Pulse:
         self._progressed = False
         self._model: str | None = None
         self._drain_by: float | None = None
-        self._reached_at = clock()
+        self._reached_at = self._idle_since = clock()
         self._wake = Event()
         self._over = False
         self._thread = Thread(target=self._run, name="pulse", daemon=True)
@@ -99,6 +102,7 @@ class Pulse:
         """The unit is over, with `num_items` finished."""
         with self._lock:
             self._hold = None
+            self._idle_since = self._clock()
             self._items_done += num_items
             self._progressed = self._progressed or num_items > 0
 
@@ -128,15 +132,19 @@ class Pulse:
     def _run(self) -> None:
         while not self._over:
             self._wake.clear()
-            try:
-                self._tick()
-            except DBAPIError as error:
-                log.warning("no heartbeat, the database is away: %s", error.orig)
-                self._await_database()
-            self._end_where_due()
+            self.beat()
             self._wake.wait(self._pause())
 
-    def _tick(self) -> None:
+    def beat(self) -> None:
+        """Show life, renew the lease where items were finished, end the process where that is due."""
+        try:
+            self._tell()
+        except DBAPIError as error:
+            log.warning("no heartbeat, the database is away: %s", error.orig)
+            self._await_database()
+        self._end_where_due()
+
+    def _tell(self) -> None:
         with self._lock:
             hold, progressed = self._hold, self._progressed
             done, total = (hold.done, hold.total) if hold else (0, 0)
@@ -161,6 +169,8 @@ class Pulse:
             self._reached_at = self._clock()
         if drain and not self.draining:
             self.drain()
+        if hold is None and self._is_deaf():
+            self._leave(None, "unhealthy", EXIT_UNHEALTHY, "units of this worker's kinds are sent, and none arrives")
 
     def _renew(self, hold: _Hold, done: int, total: int) -> None:
         with transaction(self._engine) as session:
@@ -168,6 +178,13 @@ class Pulse:
         with self._lock:
             hold.renewed_done = done
             hold.lost = not kept
+
+    def _is_deaf(self) -> bool:
+        stall_after_s = self._settings.stall_after_s
+        if self.draining or self._clock() - self._idle_since <= stall_after_s:
+            return False
+        with transaction(self._engine) as session:
+            return is_left_waiting(session, self._kinds, stall_after_s, 2 * self._settings.reissue_after_s)
 
     def _end_where_due(self) -> None:
         now = self._clock()

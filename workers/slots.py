@@ -60,4 +60,5 @@ def num_visible_devices() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    # In a container these are the ones that it was given.
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.clock import seconds_since
+from db.clock import db_later, seconds_since
 from db.models import ModelVersion, Round, StageCount, Unit, Worker
+from db.models.unit import in_state
 from db.models.version import version_name
 
+SETTLE_S = 2.0
+"""A message that is younger may be on its way."""
 MOST_LINES = 20
 """Units listed; the counts tell how many there are."""
 
@@ -50,7 +53,7 @@ def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
     age = seconds_since(Unit.progress_at)
     query = (
         select(Unit.key, Unit.kind, Unit.lease_owner, Unit.items_done, Unit.items_total, age, Unit.attempts)
-        .where(Unit.round_id == round_id, Unit.state == "leased")
+        .where(Unit.round_id == round_id, in_state("leased"))
         .order_by(Unit.progress_at, Unit.id)
         .limit(MOST_LINES)
     )
@@ -62,7 +65,7 @@ def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
 def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
     """(done, in all) of the items of the units of a kind that are leased."""
     query = select(func.sum(Unit.items_done), func.sum(Unit.items_total)).where(
-        Unit.round_id == round_id, Unit.kind == kind, Unit.state == "leased"
+        Unit.round_id == round_id, Unit.kind == kind, in_state("leased")
     )
     done, total = session.execute(query).one()
     return int(done or 0), int(total or 0)
@@ -71,11 +74,18 @@ def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
 def progress_age(session: Session, round_id: int, kinds: Sequence[str]) -> float:
     """Seconds since anything went on with the units of these kinds: planned, finished, leased or brought forward."""
     counts = select(func.max(StageCount.progress_at)).where(StageCount.round_id == round_id, StageCount.kind.in_(kinds))
-    held = select(func.max(Unit.progress_at)).where(
-        Unit.round_id == round_id, Unit.kind.in_(kinds), Unit.state == "leased"
-    )
+    held = select(func.max(Unit.progress_at)).where(Unit.round_id == round_id, Unit.kind.in_(kinds), in_state("leased"))
     ages = [session.scalar(select(seconds_since(latest.scalar_subquery()))) for latest in (counts, held)]
     return min((age for age in ages if age is not None), default=0.0)
+
+
+def is_left_waiting(session: Session, kinds: Collection[str], waited_s: float, sent_within_s: float) -> bool:
+    """Whether a unit of these kinds has waited for so long although it was sent again lately: nobody listens."""
+    lately = Unit.issued_at.between(db_later(-sent_within_s), db_later(-SETTLE_S))
+    query = select(Unit.id).where(
+        in_state("pending"), Unit.kind.in_(kinds), Unit.ready_at < db_later(-waited_s), lately
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def last_worker(session: Session, role: str) -> dict[str, Any] | None:

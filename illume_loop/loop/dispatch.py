@@ -168,5 +168,5 @@ class Dispatcher:
             if last
             else "there has never been one"
         )
-        who = f"none of {num_live} live workers" if num_live else "no worker is alive"
-        return f"{waiting} units wait for the role {role} and {who} takes one: {seen}"
+        who = f"none of {num_live} live workers takes one" if num_live else "no worker of it is alive"
+        return f"{waiting} units wait for the role {role}, and {who}: {seen}"

@@ -124,10 +124,11 @@ def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
     assert round_.candidate_version_id is not None, "the train unit is done"
     versions = {round_.candidate_version_id, round_.parent_version_id, reads.base_version(session, bench.run_id).id}
     units = []
-    for suite, plan in bench.plans.items():
-        for version_id in sorted(versions):
+    # Version by version, so that a worker with room for one model loads each of them once.
+    for version_id in sorted(versions):
+        name = reads.version_of(session, version_id).name
+        for suite, plan in bench.plans.items():
             if find_evaluation(session, version_id, suite, plan.sha256) is None:
-                name = reads.version_of(session, version_id).name
                 payload = {"suite": suite, "version_id": version_id}
                 units.append(NewUnit("evaluate", f"evaluate/{suite}/{name}", payload, num_items=plan.count))
     add_units(session, round_.id, units)

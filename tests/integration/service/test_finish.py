@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
+from tests.support.canned_run import result, small_settings, start
 from tests.support.service import Service
 
 
@@ -48,6 +50,17 @@ def test_three_workers_finish_the_run_of_one_process(service: Service, undisturb
         "illume-loop: No worker trainer has shown a sign of life lately; start one with `illume-loop worker`, or see "
         "why it ended with `illume-loop workers ls`."
     ]
+
+
+def test_rounds_that_overlap_are_those_of_one_process(service: Service, tmp_path: Path) -> None:
+    start(small_settings(tmp_path / "canned", loop__overlap_rounds=1, run__rounds=3), tmp_path / "inline")
+    service.settings |= {"loop.overlap_rounds": 1, "run.rounds": 3}
+    for roles in (("generator", "trainer"), ("generator", "assessor"), ("assessor",)):
+        service.worker(*roles, name="+".join(roles))
+    assert service.ended(service.coordinator()) == 0, service.logs()
+    found = service.result()
+    assert comparable(found) == comparable(result(tmp_path / "inline"))
+    assert [row["staleness"] for row in found["rounds"]] == [0, 1, 1]
 
 
 def test_one_worker_has_all_roles(one_round: Service, manifest: str) -> None:

@@ -131,4 +131,4 @@ def test_a_stage_that_nobody_does_ends_the_wait(one_round: Service) -> None:
     assert one_round.ended(one_round.coordinator()) == 3
     said = one_round.log("coordinator")
     assert "Round 1, sampling: nothing has gone on for" in said
-    assert "3 units wait for the role generator and no worker is alive takes one: there has never been one" in said
+    assert "3 units wait for the role generator, and no worker of it is alive: there has never been one" in said

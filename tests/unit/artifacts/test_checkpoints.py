@@ -87,3 +87,23 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path, store: Checkpoin
     with pytest.raises(CorruptArtifactError, match="names of files in it"):
         store.local_path(sha256)
     assert not (tmp_path / "stolen").exists()
+
+
+def test_a_cache_holds_what_was_used_and_mends_itself(tmp_path: Path, folder: Path) -> None:
+    store = CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache", always_cache=True)
+    sha256 = store.publish(folder).sha256
+    weights = store.local_path(sha256) / "deep" / "model.safetensors"
+    assert weights == tmp_path / "cache" / sha256 / "deep" / "model.safetensors"
+    weights.write_bytes(b"weightz")
+    assert store.local_path(sha256) == tmp_path / "cache" / sha256
+    assert weights.read_bytes() == b"weights"
+
+
+def test_a_file_that_is_damaged_in_the_store_never_gets_into_the_cache(tmp_path: Path, folder: Path) -> None:
+    store = CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache", always_cache=True)
+    sha256 = store.publish(folder).sha256
+    published = tmp_path / "store" / "checkpoints" / sha256 / "deep" / "model.safetensors"
+    published.write_bytes(b"weightz")
+    with pytest.raises(CorruptArtifactError, match=r"store/checkpoints/.*model\.safetensors"):
+        store.local_path(sha256)
+    assert not (tmp_path / "cache" / sha256 / "deep" / "model.safetensors").exists()

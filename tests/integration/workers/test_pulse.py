@@ -1,0 +1,181 @@
+"""The pulse of a worker, on real databases and a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from db.models import Unit
+from db.queries.workers import workers_table
+from db.sessions import transaction
+from db.writes.rounds import add_round
+from db.writes.runs import NewPrompt, add_run, ensure_prompts
+from db.writes.units import Lease, NewUnit, add_units, hand_back, lease_unit, mark_issued
+from db.writes.versions import add_version
+from db.writes.workers import register_worker, request_drain
+from illume_loop.config import ClusterSettings
+from illume_loop.errors import LostLeaseError
+from workers.pulse import Pulse
+
+NAME = "worker"
+SETTINGS = ClusterSettings(lease_s=60, heartbeat_s=5, stall_after_s=100, drain_deadline_s=30, reconnect_s=20)
+
+
+@dataclass
+class Told:
+    """What the pulse did to its process."""
+
+    stopped: int = 0
+    ended: list[int] = field(default_factory=list)
+    now: float = 1000.0
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def pulse(engine: Engine, told: Told) -> Pulse:
+    with transaction(engine) as session:
+        register_worker(session, name=NAME, host="here", pid=1, roles=["generator"], device="cpu")
+    return Pulse(engine, NAME, SETTINGS, {"sample"}, stop=told.stop, end=told.ended.append, clock=lambda: told.now)
+
+
+@pytest.fixture
+def lease(engine: Engine) -> Lease:
+    with transaction(engine) as session:
+        run = add_run(session, key="k", name="n", seed=0, settings={}, at=datetime.now(UTC))
+        at = datetime.now(UTC)
+        version = add_version(
+            session, run.id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=at
+        )
+        ids = ensure_prompts(session, run.id, [NewPrompt("train", "key", "c", "t", {})])
+        round_ = add_round(session, run.id, 1, parent_version_id=version.id, prompt_ids=ids, at=at)
+        add_units(session, round_.id, [NewUnit("sample", "sample/0", {}, (0, 8), 8)])
+        unit_id = session.scalars(select(Unit.id)).one()
+        lease = lease_unit(session, unit_id, NAME, token=0, lease_s=60)
+    assert lease is not None
+    return lease
+
+
+def _row(engine: Engine) -> dict[str, Any]:
+    with transaction(engine) as session:
+        return workers_table(session)[0]
+
+
+def _unit(engine: Engine) -> Unit:
+    with transaction(engine) as session:
+        return session.scalars(select(Unit)).one()
+
+
+def _expiry(engine: Engine) -> datetime:
+    expires_at = _unit(engine).lease_expires_at
+    assert expires_at is not None
+    return expires_at
+
+
+def test_a_lease_is_renewed_for_items_and_not_for_time(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+    pulse.took(lease)
+    before = _expiry(engine)
+    pulse.beat()
+    assert _expiry(engine) == before
+    assert _row(engine)["unit"] == "sample/0"
+    pulse.advanced(3, 8)
+    pulse.beat()
+    renewed = _expiry(engine)
+    assert renewed > before
+    assert (_unit(engine).items_done, _row(engine)["items_done"]) == (3, 3)
+    pulse.beat()
+    assert _expiry(engine) == renewed
+
+
+def test_a_lost_lease_ends_the_work_at_the_next_item(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+    pulse.took(lease)
+    with transaction(engine) as session:
+        hand_back(session, lease)
+    pulse.advanced(1, 8)
+    pulse.beat()
+    with pytest.raises(LostLeaseError, match="sample/0"):
+        pulse.advanced(2, 8)
+
+
+def test_a_worker_that_hangs_hands_its_unit_back_and_ends(
+    engine: Engine, pulse: Pulse, lease: Lease, told: Told
+) -> None:
+    pulse.took(lease)
+    told.now += 99
+    pulse.beat()
+    assert told.ended == []
+    told.now += 2
+    pulse.beat()
+    assert told.ended == [3]
+    assert (_unit(engine).state, _unit(engine).attempts) == ("pending", 0)
+    assert (_row(engine)["state"], _row(engine)["unit"]) == ("unhealthy", None)
+
+
+@pytest.mark.parametrize("progress", [lambda pulse: pulse.advanced(1, 8), lambda pulse: pulse.uses("v0002")])
+def test_items_and_a_loaded_model_are_progress(
+    pulse: Pulse, lease: Lease, told: Told, progress: Callable[[Pulse], None]
+) -> None:
+    pulse.took(lease)
+    told.now += 99
+    progress(pulse)
+    told.now += 99
+    pulse.beat()
+    assert told.ended == []
+
+
+def test_asked_to_drain_it_takes_no_more_and_is_gone_by_the_deadline(
+    engine: Engine, pulse: Pulse, lease: Lease, told: Told
+) -> None:
+    pulse.took(lease)
+    with transaction(engine) as session:
+        assert request_drain(session, NAME)
+    pulse.beat()
+    assert (told.stopped, told.ended) == (1, [])
+    pulse.beat()
+    assert _row(engine)["state"] == "draining"
+    told.now += 31
+    pulse.beat()
+    assert told.ended == [0]
+    assert (_unit(engine).state, _unit(engine).attempts, _row(engine)["state"]) == ("pending", 0, "stopped")
+
+
+def test_an_idle_worker_whose_units_are_sent_in_vain_is_deaf(
+    engine: Engine, pulse: Pulse, lease: Lease, told: Told
+) -> None:
+    with transaction(engine) as session:
+        hand_back(session, lease)
+    told.now += 101
+    pulse.beat()
+    assert told.ended == [], "nothing was sent"
+    long_ago, lately = (datetime.now(UTC) - timedelta(seconds=seconds) for seconds in (200, 10))
+    with transaction(engine) as session:
+        mark_issued(session, [lease.unit_id])
+        session.execute(update(Unit).values(ready_at=long_ago, issued_at=lately))
+    pulse.beat()
+    assert told.ended == [3]
+    assert _row(engine)["state"] == "unhealthy"
+
+
+def test_a_busy_worker_waits_for_its_database(pulse: Pulse, lease: Lease, told: Told, engine: Engine) -> None:
+    pulse.took(lease)
+    told.now += 99
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE workers RENAME TO away")
+    pulse.beat()
+    told.now += 99
+    pulse.beat()
+    assert told.ended == []
+    pulse.dropped(0)
+    pulse.beat()
+    assert told.ended == [3], "an idle one ends"
