@@ -86,7 +86,7 @@ def test_a_parents_measurements_are_reused(run_dir: Path) -> None:
             if detail
         ]
     suites = ("heldout", "understanding", "diversity")
-    assert measured[0] == [f"evaluate/{suite}/{name}" for suite in suites for name in ("v0001", "v0002")]
+    assert measured[0] == [f"evaluate/{suite}/{name}" for name in ("v0001", "v0002") for suite in suites]
     assert measured[1] == [f"evaluate/{suite}/v0003" for suite in suites]
 
 
