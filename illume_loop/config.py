@@ -86,7 +86,7 @@ class AssessSettings(Section):
 class CurateSettings(Section):
     """Which samples become training rows."""
 
-    keep_per_prompt: int = Field(2, ge=1, le=256, description="Best samples of a prompt that may be kept.")
+    keep_per_prompt: int = Field(4, ge=1, le=256, description="Best samples of a prompt that may be kept.")
     drop_lowest: float = Field(
         0.3, ge=0.0, lt=1.0, description="Share of the kept samples of each category, worst first, left out."
     )
@@ -108,7 +108,9 @@ class TrainSettings(Section):
 
     objective: Literal["sft"] = Field("sft", description="Loss: supervised next-token cross-entropy.")
     learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate.")
-    epochs: int = Field(2, ge=1, le=1000, description="Passes over the manifest.")
+    epochs: int = Field(
+        1, ge=1, le=1000, description="Passes over the manifest; more than one sharpens whatever is there."
+    )
     batch_size: int = Field(64, ge=1, le=16_384, description="Rows in one optimiser step.")
     warmup_ratio: float = Field(0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
     lora_rank: int = Field(0, ge=0, le=1024, description="Rank of LoRA adapters; 0 trains every weight.")
