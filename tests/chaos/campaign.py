@@ -9,6 +9,7 @@ Ends with 1 where a seed is `broken`.
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def stage(folder: Path) -> Iterator[Stage]:
 
 def main(table: Path, first: int, stop: int) -> int:
     """See the module."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     if not table.exists():
         table.write_text(HEADER, encoding="utf-8")
     done = {int(line.split("\t")[0]) for line in table.read_text(encoding="utf-8").splitlines()[1:]}

@@ -6,17 +6,20 @@ Reads one request a line (JSON) and answers each with one line. `{"argv", "env",
 `illume-loop` with those arguments, in a session of its own, and answers with its pid; `{}` answers with the processes
 that have ended since, as [pid, return code]. A process may be told to signal itself at a numbered point (`"at": [point,
 signal]`): a point lies before every commit, at every begin of a transaction (so after the commit before it), and before
-every rename (an artifact is written and not yet in its place). `"clock"` shifts the clock of the process by so many
-seconds, whatever asks for the time, as far as Python asks.
+every rename (an artifact is written and not yet in its place); those of a worker's heartbeats are not counted, so most
+points lie within a unit. `"clock"` shifts the clock of the process by so many seconds, as far as Python asks for the
+time. The processes end with this one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
 import signal
 import sys
+import threading
 import warnings
 from importlib import import_module
 from itertools import count
@@ -24,6 +27,7 @@ from typing import Any
 
 from tests.chaos import clock  # before all that takes the time
 
+PR_SET_PDEATHSIG = 1
 WARM = (
     "celery.app.amqp",
     "celery.bin.worker",
@@ -98,6 +102,7 @@ def _fork(request: dict[str, Any]) -> int:
 
 def _become(request: dict[str, Any]) -> None:
     os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for here, there in ((nothing, 0), (log, 1), (log, 2)):
@@ -116,7 +121,7 @@ def _signal_at(point: int, number: int) -> None:
     points = count(1)  # atomic: images are written, and so renamed, by several threads
 
     def at_point(*_: object) -> None:
-        if next(points) == point:
+        if threading.current_thread().name != "pulse" and next(points) == point:
             print(f"point {point}: signal {signal.Signals(number).name}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), number)
 

@@ -1,13 +1,16 @@
 """A real backend behind the UnifiedModel protocol that does nothing: canned ids, canned pixels, one score.
 
 With it a run costs what the service costs: the database, the messages, the files. Its checkpoint says whether every
-sample is an image of its own (its ids as pixels, so each one is written to the store) or all are the same one.
+sample is an image of its own (its ids as pixels, so each one is written to the store) or all are the same one, and how
+long it sleeps where a real model would keep an accelerator busy.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +26,28 @@ SIDE = 16
 CONFIG = "config.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds of sleep for one sample drawn, one sample read, and one training."""
+
+    draw: float = 0.0
+    read: float = 0.0
+    train: float = 0.0
+
+
 class NoopModel:
     """See the module."""
 
     name = "noop"
     tokens_per_image = TOKENS
 
-    def __init__(self, distinct_images: bool) -> None:
+    def __init__(self, distinct_images: bool, pace: Pace) -> None:
         self._distinct_images = distinct_images
+        self._pace = pace
         self._image = Image.new("RGB", (SIDE, SIDE))
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        time.sleep(self._pace.draw * len(seeds))
         ids_BL = np.zeros((len(seeds), TOKENS), dtype=np.int32)
         # The seed itself, ten bits an id: rows differ as their seeds do, and no id is wider than a real one.
         for position in range(7):
@@ -53,23 +67,25 @@ class NoopModel:
         return np.zeros((len(images), TOKENS), dtype=np.int32)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        time.sleep(self._pace.read * len(texts))
         return np.zeros(len(texts))
 
     def write(self, images: Sequence[Image.Image]) -> list[str]:
         return [""] * len(images)
 
 
-def save_noop(folder: Path, *, distinct_images: bool, seed: int = 0) -> Path:
+def save_noop(folder: Path, *, distinct_images: bool, pace: Pace | None = None, seed: int = 0) -> Path:
     """Write a checkpoint; `seed` only makes it another one."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"model_type": "noop", "distinct_images": distinct_images, "seed": seed}
+    content = {"model_type": "noop", "distinct_images": distinct_images, "pace": asdict(pace or Pace()), "seed": seed}
     (folder / CONFIG).write_text(json.dumps(content))
     return folder
 
 
 def load_noop(path: Path, device: str) -> NoopModel:
     """Read a checkpoint."""
-    return NoopModel(json.loads((path / CONFIG).read_text())["distinct_images"])
+    content = json.loads((path / CONFIG).read_text())
+    return NoopModel(content["distinct_images"], Pace(**content["pace"]))
 
 
 def train_noop(
@@ -80,10 +96,13 @@ def train_noop(
     seed: int,
     on_step: Callable[[int, int], None],
 ) -> None:
-    """Another checkpoint that draws as its base does."""
-    distinct_images = json.loads((base / CONFIG).read_text())["distinct_images"]
-    save_noop(out, distinct_images=distinct_images, seed=seed)
-    on_step(1, 1)
+    """Another checkpoint that draws as its base does, after ten steps."""
+    content = json.loads((base / CONFIG).read_text())
+    pace = Pace(**content["pace"])
+    for step in range(1, 11):
+        time.sleep(pace.train / 10)
+        on_step(step, 10)
+    save_noop(out, distinct_images=content["distinct_images"], pace=pace, seed=seed)
 
 
 class NoopBackend:
