@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 ROLES = ("generator", "assessor", "trainer", "coordinator")
-POINTS = {"generator": 150, "assessor": 200, "trainer": 60, "coordinator": 320}
+POINTS = {"generator": 105, "assessor": 165, "trainer": 25, "coordinator": 350}
 """About as many points as a process of each role passes in an undisturbed run; see `tests.chaos.nursery`."""
 UNITS_DONE = 27
 """About as many units as an undisturbed run has."""
@@ -70,6 +70,6 @@ def _fault(kind: str, random: Random, lease_s: float) -> Fault:
     # Half of the stops are shorter than a lease: the process must then go on as if nothing had been.
     seconds = random.choice((0.3, 0.6)) * lease_s if random.random() < 0.5 else lease_s * random.uniform(1.2, 2.0)
     number = signal.SIGKILL if verb == "kill" else signal.SIGSTOP
-    if random.random() < 0.6:
+    if random.random() < 0.8:
         return Fault(kind, role, number, point=random.randint(1, POINTS[role]), seconds=seconds)
     return Fault(kind, role, number, units_done=units_done, seconds=seconds)

@@ -22,9 +22,8 @@ def main(table: Path) -> None:
     seconds = [float(row["seconds"]) for row in rows]
     num_faults = sum(len(_kinds(row["faults fired"])) for row in rows)
     print(f"{len(rows)} seeds: " + ", ".join(f"{results[result]} {result}" for result in RESULTS))
-    print(
-        f"{num_faults} faults took place; median {statistics.median(seconds):.1f} s a seed, largest {max(seconds):.1f} s"
-    )
+    median = statistics.median(seconds)
+    print(f"{num_faults} faults took place; {median:.1f} s a seed (median), {max(seconds):.1f} s at most")
     print("\n| fault | took place | held | failed | broken |\n|---|---|---|---|---|")
     kinds = sorted({kind for row in rows for kind in _kinds(row["faults planned"])})
     for kind in kinds:
