@@ -15,7 +15,8 @@ from illume_loop.loop.plan import derived_seed, round_prompts, sample_seed, samp
 
 
 def _settings(**values: object) -> Settings:
-    return load_settings(None, {f"sampling.{name}": value for name, value in values.items()}, environ={})
+    overrides = {f"sampling.{name}": value for name, value in values.items()} | {"curate.keep_per_prompt": 1}
+    return load_settings(None, overrides, environ={})
 
 
 @dataclass
