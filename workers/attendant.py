@@ -55,13 +55,13 @@ class Attendant:
             log.debug("dropped a late message for unit %d at token %d", message.unit_id, message.token)
             return
         self._pulse.took(lease)
-        num_items = 0
+        finished = False
         try:
             max_attempts = self._settings.runtime.max_attempts
             advanced = self._pulse.advanced
             # A checkpoint or a manifest that is damaged in the store is so on every host: it is counted.
-            if carry_out(bench, lease, max_attempts, advanced, self._patience, counted=(CorruptArtifactError,)):
-                num_items = lease.num_items
+            finished = carry_out(bench, lease, max_attempts, advanced, self._patience, counted=(CorruptArtifactError,))
+            if finished:
                 log.info("unit %s is done", lease.key)
         except LostLeaseError as lost:
             log.warning("%s", lost)
@@ -69,7 +69,7 @@ class Attendant:
             self._patience.outlast(lambda: self._hand_back(lease))
             raise
         finally:
-            self._pulse.dropped(num_items)
+            self._pulse.dropped(finished)
             self._benches.tidy()
 
     def loaded(self, sha256: str) -> None:

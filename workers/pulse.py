@@ -98,13 +98,14 @@ class Pulse:
             if hold.lost:
                 raise LostLeaseError(unit=hold.lease.key)
 
-    def dropped(self, num_items: int) -> None:
-        """The unit is over, with `num_items` finished."""
+    def dropped(self, finished: bool) -> None:
+        """The unit is over, finished or not. The items of a training are its steps."""
         with self._lock:
-            self._hold = None
+            hold, self._hold = self._hold, None
             self._idle_since = self._clock()
-            self._items_done += num_items
-            self._progressed = self._progressed or num_items > 0
+            if finished and hold is not None:
+                self._items_done += max(hold.done, hold.lease.num_items)
+                self._progressed = True
 
     def uses(self, model: str | None) -> None:
         """A model version was loaded, which is progress too: the largest ones take minutes."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Workers: list them, drain one, or check their health.", no_args_is_help=True)
 
-COLUMNS = ("worker", "role", "device", "model", "items", "progress", "heartbeat", "state", "unit")
+COLUMNS = ("worker", "role", "host", "device", "model", "items", "progress", "heartbeat", "state", "unit")
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the worker.")]
 
 
@@ -160,6 +160,7 @@ def _cells(row: dict[str, Any]) -> list[str | None]:
     return [
         row["name"],
         row["role"],
+        row["host"],
         row["device"],
         row["model_version"],
         str(row["items_done"]),

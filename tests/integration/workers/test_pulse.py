@@ -176,6 +176,6 @@ def test_a_busy_worker_waits_for_its_database(pulse: Pulse, lease: Lease, told: 
     told.now += 99
     pulse.beat()
     assert told.ended == []
-    pulse.dropped(0)
+    pulse.dropped(finished=False)
     pulse.beat()
     assert told.ended == [3], "an idle one ends"
