@@ -8,6 +8,7 @@ rounds, and prints the tables of README.md in this folder. Nothing but the coord
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -42,7 +43,7 @@ ONE_ROUND = 250
 """Samples of each prompt, and of each unit, where all samples are in one round."""
 MOST_PROMPTS = 3_640
 """The shapes world has 3,681 train prompts, so one round holds 910,000 samples of this shape at most."""
-TICKS, SHOWS, COMMANDS = 60, 30, 7
+TICKS, SHOWS, COMMANDS = 60, 30, 5
 
 
 class Silent:
@@ -76,6 +77,7 @@ def main(sizes: tuple[int, ...]) -> None:
                     if size == max(sizes) and label == "of 3,072":
                         weights = list(_weights(bench, size))
                 postgres.execute(f"DROP DATABASE filled_{number}")
+    print(f"\nload of the machine at the end: {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
     print("\n| table | rows | MB, with its indexes | bytes a row |\n|---|---|---|---|")
     for line in weights:
         print(line)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from sqlalchemy import select, text
@@ -21,6 +22,7 @@ from db.types import pack_image_ids
 from illume_loop.config import Settings, load_settings
 from illume_loop.loop import steps
 from illume_loop.loop.opening import check_demands, open_workbench
+from illume_loop.loop.plan import round_prompts
 from illume_loop.loop.run_directory import RunDirectory, locked
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Workbench, default_toolbox
@@ -79,20 +81,25 @@ def filled_run(
 ) -> Iterator[tuple[Workbench, RunDirectory]]:
     """A run with `num_samples` samples, whose last round has drawn all but its last eighth and is still at it."""
     settings = settings_for(url, save_noop(folder / "base", distinct_images=False), shape)
-    per_round = shape[0] * shape[1]
     with (
         locked(folder / "run") as directory,
         open_workbench(settings, check_demands(settings, directory.path), directory, default_toolbox()) as bench,
     ):
-        left, index = num_samples, 0
-        while left > 0:
-            index += 1
-            is_last = left <= per_round
-            _fill_round(bench, index, min(left, per_round), is_last=is_last)
-            left -= per_round
+        prompts = round_prompts(bench.domain, settings, 1)
+        # Every round draws the same prompts: asking the domain for others, hundreds of times, would take the time.
+        with patch.object(steps, "round_prompts", lambda *_: prompts):
+            _fill(bench, num_samples, shape[0] * shape[1])
         with bench.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
         yield bench, directory
+
+
+def _fill(bench: Workbench, num_samples: int, per_round: int) -> None:
+    left, index = num_samples, 0
+    while left > 0:
+        index += 1
+        _fill_round(bench, index, min(left, per_round), is_last=left <= per_round)
+        left -= per_round
 
 
 def _fill_round(bench: Workbench, index: int, num_samples: int, *, is_last: bool) -> None:
