@@ -48,10 +48,11 @@ class Nursery:
         return {int(pid): int(code) for pid, code in self._ask({})}
 
     def close(self) -> None:
-        """End it; its children live on."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        """End it, and with it the processes that it forked."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(10)
 
     def _ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None

@@ -99,7 +99,7 @@ class Stage:
         """Run a seed."""
         folder = self.folder / f"seed-{plan.seed}"
         folder.mkdir()
-        database = f"seed_{plan.seed}"
+        database = f"seed_{plan.seed}".replace("-", "_")
         undisturbed = self.undisturbed(plan)
         self.postgres.execute(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE}")
         with self.redis.client() as client:
