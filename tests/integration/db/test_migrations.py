@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
+import migrations
 from db import migrate
 from db.models import Run
 from db.sessions import open_engine, transaction
@@ -99,3 +101,8 @@ def test_sqlite_is_set_up_for_several_processes(tmp_path: Path) -> None:
         assert session.query(Run).count() == 0
     writer.dispose()
     reader.dispose()
+
+
+def test_the_last_revision_is_known_without_asking_alembic() -> None:
+    location = Path(migrations.__file__ or "").parent
+    assert ScriptDirectory(str(location)).get_current_head() == migrate.head()
