@@ -101,12 +101,30 @@ class CurateSettings(Section):
         le=1.0,
         description="Share of replayed pairs to read; the rest are to draw, wrong captions and all.",
     )
+    duplicate_share: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="An accepted image is dropped when more than this share of its ids is that of a better one.",
+    )
+    pair_margin: float = Field(
+        1.0, gt=0.0, le=1e6, description="Least gap in score between the two images of a preference pair."
+    )
+    pairs_per_prompt: int = Field(2, ge=1, le=65_536, description="Preference pairs of a prompt that may be made.")
 
 
 class TrainSettings(Section):
     """How a candidate is trained."""
 
-    objective: Literal["sft"] = Field("sft", description="Loss: supervised next-token cross-entropy.")
+    objective: Literal["sft", "dpo", "kto"] = Field(
+        "sft", description="Loss: next-token cross-entropy on what was accepted, or preferences by DPO or KTO."
+    )
+    beta: float = Field(
+        0.1, gt=0.0, le=100.0, description="DPO and KTO: how dear it is to leave the model that training starts from."
+    )
+    sft_weight: float = Field(
+        1.0, ge=0.0, le=100.0, description="DPO and KTO: weight of the cross-entropy that anchors the preferences."
+    )
     learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate.")
     epochs: int = Field(
         1, ge=1, le=1000, description="Passes over the manifest; more than one sharpens whatever is there."
@@ -123,6 +141,11 @@ class TrainSettings(Section):
     from_: Literal["base", "parent"] = Field(
         "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."
     )
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether the objective needs preferences, with a better and a worse side."""
+        return self.objective != "sft"
 
 
 class GateSettings(Section):
@@ -236,6 +259,16 @@ class Settings(Section):
     def _best_of_n_has_a_choice(self) -> Self:
         if self.curate.keep_per_prompt > self.sampling.samples_per_prompt:
             raise ValueError("curate.keep_per_prompt cannot exceed sampling.samples_per_prompt")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_can_be_clean(self) -> Self:
+        if self.train.learns_from_pairs and self.sampling.samples_per_prompt < 2:
+            raise ValueError(
+                f"train.objective = '{self.train.objective}' needs sampling.samples_per_prompt of 2 or more"
+            )
+        if self.train.learns_from_pairs and self.assess.assessor == "checker" and self.curate.pair_margin > 1.0:
+            raise ValueError("curate.pair_margin cannot exceed 1 with the checker, whose scores are 0 and 1")
         return self
 
     @property

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.sequences import Sequence1D, SequenceBuilder
-from illume_loop.train.rows import DrawRow, ReadRow, TrainingRow
+from illume_loop.train.rows import DrawRow, LikelyRow, ReadRow
 
 _FEATURE_BATCH = 256
 
 
 def build_dataset(
-    rows: Sequence[TrainingRow], backend: IllumeBackend, text_dropout: float, seed: int
+    rows: Sequence[LikelyRow], backend: IllumeBackend, text_dropout: float, seed: int
 ) -> tuple[Dataset, FeatureCollator]:
     """A dataset with the columns `input_ids`, `labels`, `picture` and the collator that batches it.
 

@@ -20,8 +20,7 @@ class DrawRow:
     kind: Literal["draw"] = "draw"
 
     def __post_init__(self) -> None:
-        if self.image_ids.ndim != 1 or self.image_ids.dtype != np.int32:
-            raise ValueError("image_ids must be a one-dimensional int32 array")
+        _check_ids(self.image_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +32,26 @@ class ReadRow:
     kind: Literal["read"] = "read"
 
 
-TrainingRow = DrawRow | ReadRow
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """A preference: of two images of one prompt, ids of shape (L,) each, the model learns to prefer `chosen_ids`."""
+
+    prompt: str
+    chosen_ids: ImageIds
+    rejected_ids: ImageIds
+    kind: Literal["pair"] = "pair"
+
+    def __post_init__(self) -> None:
+        _check_ids(self.chosen_ids)
+        _check_ids(self.rejected_ids)
+
+
+LikelyRow = DrawRow | ReadRow
+"""A row that is to become more likely."""
+
+TrainingRow = DrawRow | ReadRow | PairRow
+
+
+def _check_ids(image_ids: ImageIds) -> None:
+    if image_ids.ndim != 1 or image_ids.dtype != np.int32:
+        raise ValueError("image_ids must be a one-dimensional int32 array")

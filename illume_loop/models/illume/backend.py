@@ -57,11 +57,11 @@ class IllumeBackend:
         seed: int,
         on_step: Callable[[int, int], None],
     ) -> object:
-        """Supervised fine-tuning; see `illume_loop.train.sft.train_sft`."""
+        """Training by the objective of the settings; see `illume_loop.train.objectives`."""
         # Imported here: training builds on this module, and who only draws and reads needs no trainer.
-        from illume_loop.train.sft import train_sft
+        from illume_loop.train.objectives import train_candidate
 
-        return train_sft(base, rows, out, settings, seed, on_step)
+        return train_candidate(base, rows, out, settings, seed, on_step)
 
     def save(self, path: Path) -> None:
         """Write weights, configuration and processor in the Hugging Face layout."""

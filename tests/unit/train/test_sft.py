@@ -12,31 +12,19 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from illume_loop.config import TrainSettings
-from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.train.dataset import build_dataset
-from illume_loop.train.rows import DrawRow, ReadRow, TrainingRow
+from illume_loop.train.rows import DrawRow, LikelyRow
 from illume_loop.train.sft import sft_arguments, train_sft
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[TrainingRow]:
-    """Rows of both kinds, with ids of a codebook of 64."""
-    domain, rng = ShapesDomain(), np.random.default_rng(0)
-    draw: list[TrainingRow] = [
-        DrawRow(prompt.text, rng.integers(0, 64, 36).astype(np.int32)) for prompt in domain.prompts("train", 10, 0)
-    ]
-    return draw + [ReadRow(pair.image, pair.caption) for pair in domain.real_pairs(6, 0)]
+@pytest.fixture
+def rows(likely_rows: list[LikelyRow]) -> list[LikelyRow]:
+    """Rows of both kinds."""
+    return likely_rows
 
 
-@pytest.fixture(scope="module")
-def base(sharp_backend: IllumeBackend, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("base")
-    sharp_backend.save(path)
-    return path
-
-
-def test_trl_computes_the_true_loss(base: Path, rows: list[TrainingRow], tmp_path: Path) -> None:
+def test_trl_computes_the_true_loss(base: Path, rows: list[LikelyRow], tmp_path: Path) -> None:
     """The mean over labelled ids of -log p, from a forward pass row by row with no padding."""
     backend = IllumeBackend.load(base, "cpu")
     dataset, collator = build_dataset(rows, backend, text_dropout=0.0, seed=0)
@@ -69,7 +57,7 @@ def test_trl_computes_the_true_loss(base: Path, rows: list[TrainingRow], tmp_pat
     )
 
 
-def test_prompts_are_masked_and_ids_arrive_as_drawn(base: Path, rows: list[TrainingRow]) -> None:
+def test_prompts_are_masked_and_ids_arrive_as_drawn(base: Path, rows: list[LikelyRow]) -> None:
     backend = IllumeBackend.load(base, "cpu")
     dataset, _ = build_dataset(rows[:1], backend, text_dropout=0.0, seed=0)
     first, labels = rows[0], dataset[0]["labels"]
@@ -81,7 +69,7 @@ def test_prompts_are_masked_and_ids_arrive_as_drawn(base: Path, rows: list[Train
 
 def test_text_dropout_is_seeded_and_near_its_share(base: Path) -> None:
     backend = IllumeBackend.load(base, "cpu")
-    many: list[TrainingRow] = [DrawRow("a red circle", np.zeros(36, np.int32)) for _ in range(400)]
+    many: list[LikelyRow] = [DrawRow("a red circle", np.zeros(36, np.int32)) for _ in range(400)]
     lengths = [len(row["input_ids"]) for row in build_dataset(many, backend, 0.1, seed=3)[0]]
     assert lengths == [len(row["input_ids"]) for row in build_dataset(many, backend, 0.1, seed=3)[0]]
     assert 20 <= lengths.count(min(lengths)) <= 65
@@ -89,7 +77,7 @@ def test_text_dropout_is_seeded_and_near_its_share(base: Path) -> None:
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_training_learns_moves_the_language_model_only_and_repeats(
-    base: Path, rows: list[TrainingRow], tmp_path: Path, lora_rank: int
+    base: Path, rows: list[LikelyRow], tmp_path: Path, lora_rank: int
 ) -> None:
     settings = TrainSettings(batch_size=8, epochs=8, learning_rate=3e-3, lora_rank=lora_rank)
     reports = [train_sft(base, rows, tmp_path / str(i), settings, 5, lambda *_: None) for i in range(2)]

@@ -1,0 +1,111 @@
+"""What all objectives share: TRL arguments with its silent defaults set right, LoRA, and from a trainer to a candidate.
+
+Guarantee: the base checkpoint is only read; the candidate is a complete checkpoint in the same layout. The same base,
+rows, settings and seed on the same machine give the same weights, so a killed training is simply run again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from illume_loop.config import TrainSettings
+from illume_loop.errors import TrainingDivergedError
+from illume_loop.models.illume.backend import IllumeBackend
+
+OnStep = Callable[[int, int], None]
+"""Called with (optimizer steps done, steps in all)."""
+
+LORA_TARGETS = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a training did: its loss is the mean over steps, of `sft` in nats for each labelled id."""
+
+    num_rows: int
+    steps: int
+    mean_loss: float
+    seconds: float
+
+
+def load_trainable(base: Path, seed: int) -> IllumeBackend:
+    """The checkpoint with its vision tokenizer frozen, and every source of randomness seeded."""
+    set_seed(seed)
+    backend = IllumeBackend.load(base, "cuda" if torch.cuda.is_available() else "cpu")
+    backend.model.freeze_vision()
+    return backend
+
+
+def lora_config(settings: TrainSettings) -> LoraConfig | None:
+    """LoRA on the language model only; None trains the model itself."""
+    if settings.lora_rank == 0:
+        return None
+    return LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules=LORA_TARGETS)
+
+
+def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[str, Any]:
+    """Arguments for the configuration of any TRL trainer; `scratch` is a folder that may be thrown away."""
+    return {
+        "output_dir": scratch,
+        "seed": seed,
+        "per_device_train_batch_size": settings.batch_size,
+        "num_train_epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup_ratio,
+        "max_length": None,  # the default of 1,024 would cut image ids off without a word
+        "remove_unused_columns": False,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,  # the default hides a loss that is no number behind the mean of the others
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def fit(trainer: Trainer, backend: IllumeBackend, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
+    """Run a trainer on the backend's model and write the candidate to `out`.
+
+    Raises TrainingDivergedError when the loss is no longer a finite number.
+    """
+    started = time.monotonic()
+    trainer.add_callback(_Steps(on_step))
+    trainer.remove_callback(PrinterCallback)  # it prints to standard output, which belongs to results
+    result = trainer.train()
+    if not math.isfinite(result.training_loss):
+        raise TrainingDivergedError(loss=result.training_loss)
+    trained = trainer.model.merge_and_unload() if isinstance(trainer.model, PeftModel) else backend.model
+    IllumeBackend(trained, backend.processor, "cpu").save(out)
+    return TrainReport(num_rows, result.global_step, result.training_loss, time.monotonic() - started)
+
+
+class _Steps(TrainerCallback):
+    """Passes the trainer's progress on."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.on_step = on_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        del args, control  # passed by name, so they must be named
+        self.on_step(state.global_step, state.max_steps)

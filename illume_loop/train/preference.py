@@ -1,0 +1,260 @@
+"""Objectives `dpo` and `kto`: TRL's DPOTrainer and KTOTrainer over the unified vocabulary, anchored by cross-entropy.
+
+TRL's trainers want text that they tokenise themselves, so ours are subclasses that take rows as they are. Rows carry
+the log-probabilities of the reference, which is the model that training starts from: it is never held twice, and DPO's
+first loss is ln 2 only if TRL computes the same log-probabilities as we do.
+
+A preference says nothing of reading, and can widen a margin by making both images unlikely. So cross-entropy on the
+chosen images and on all other rows of the manifest anchors it. Those rows travel in the same batches, dealt out evenly
+to the preferences. The anchor weighs each labelled id alike, wherever it stands: without preferences it would be `sft`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+
+from illume_loop.config import TrainSettings
+from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.illume.modeling import IGNORED_LABEL, log_probs_of
+from illume_loop.models.illume.sequences import Sequence1D
+from illume_loop.models.protocol import ImageIds
+from illume_loop.train.dataset import FeatureCollator, build_dataset
+from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, load_trainable, lora_config
+from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
+
+ANCHOR = "anchor"
+"""The key of a batch under which the rows of the anchor stand, as a batch of their own."""
+
+Item = dict[str, Any]
+
+
+def train_dpo(
+    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
+) -> TrainReport:
+    """Direct preference optimisation (arXiv 2305.18290) of a copy of `base`; see `train_sft`.
+
+    Raises ValueError where no row is a pair, TrainingDivergedError when the loss is no longer a finite number.
+    """
+    backend = load_trainable(base, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        return fit(dpo_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
+
+
+def train_kto(
+    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
+) -> TrainReport:
+    """Kahneman-Tversky optimisation (arXiv 2402.01306) of a copy of `base`: each side of a pair counts by itself.
+
+    Raises as `train_dpo` does.
+    """
+    backend = load_trainable(base, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        return fit(kto_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
+
+
+def dpo_trainer(
+    backend: IllumeBackend, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
+) -> DPOTrainer:
+    """TRL's trainer with its losses `sigmoid` and, as the anchor's part on the chosen images, `sft`."""
+    pairs, others = _parts(rows)
+    items: list[Item] = [
+        {
+            "prompt_ids": backend.sequences.draw_prefix(pair.prompt),
+            "chosen_ids": _completion(backend, pair.chosen_ids),
+            "rejected_ids": _completion(backend, pair.rejected_ids),
+        }
+        for pair in pairs
+    ]
+    for side in ("chosen", "rejected"):
+        rows_of_side = [(item["prompt_ids"], item[f"{side}_ids"]) for item in items]
+        _put(items, f"ref_{side}_logps", completion_log_probs(backend, rows_of_side, settings.batch_size))
+    anchor = _Anchor.of(others, backend, settings, seed)
+    share = anchor.num_labels / (anchor.num_labels + sum(len(item["chosen_ids"]) for item in items))
+    arguments = common_arguments(settings, seed, scratch)
+    arguments["per_device_train_batch_size"] = _items_in_a_step(settings.batch_size, len(items), 2, len(others))
+    return _DpoTrainer(
+        anchor_weight=settings.sft_weight * share,
+        model=backend.model,
+        args=DPOConfig(
+            **arguments,
+            precompute_ref_log_probs=True,
+            beta=settings.beta,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[1.0, settings.sft_weight * (1.0 - share)],
+        ),
+        train_dataset=Dataset.from_list(anchor.dealt_to(items)),
+        data_collator=_AnchoredCollator(DataCollatorForPreference(backend.sequences.pad), anchor),
+        processing_class=backend.processor.tokenizer,
+        peft_config=lora_config(settings),
+    )
+
+
+def kto_trainer(
+    backend: IllumeBackend, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
+) -> KTOTrainer:
+    """TRL's trainer with its loss `kto`. It has no cross-entropy of its own, so the chosen images join the anchor.
+
+    The loss estimates how far the model has moved on images of other prompts in the same batch (`KL_completion_ids`),
+    so the batches are made here, once.
+    """
+    pairs, others = _parts(rows)
+    chosen = _unique(DrawRow(pair.prompt, pair.chosen_ids) for pair in pairs)
+    rejected = _unique(DrawRow(pair.prompt, pair.rejected_ids) for pair in pairs)
+    items: list[Item] = [
+        {
+            "prompt_ids": backend.sequences.draw_prefix(row.prompt),
+            "completion_ids": _completion(backend, row.image_ids),
+            "label": label,
+        }
+        for label, side in ((True, chosen), (False, rejected))
+        for row in side
+    ]
+    Random(seed).shuffle(items)
+    anchor = _Anchor.of([*chosen, *others], backend, settings, seed)
+    size = max(2, _items_in_a_step(settings.batch_size, len(items), 1, len(chosen) + len(others)))
+    for start in range(0, len(items), size):
+        batch = items[start : start + size]
+        _put(batch, "KL_completion_ids", [item["completion_ids"] for item in [batch[-1], *batch[:-1]]])
+    for name, completion in (("ref_logps", "completion_ids"), ("ref_KL_logps", "KL_completion_ids")):
+        rows_of_item = [(item["prompt_ids"], item[completion]) for item in items]
+        _put(items, name, completion_log_probs(backend, rows_of_item, settings.batch_size))
+    return _KtoTrainer(
+        anchor_weight=settings.sft_weight,
+        model=backend.model,
+        args=KTOConfig(
+            **common_arguments(settings, seed, scratch) | {"per_device_train_batch_size": size},
+            precompute_ref_log_probs=True,
+            beta=settings.beta,
+        ),
+        train_dataset=Dataset.from_list(anchor.dealt_to(items)),
+        data_collator=_AnchoredCollator(DataCollatorForUnpairedPreference(backend.sequences.pad), anchor),
+        processing_class=backend.processor.tokenizer,
+        peft_config=lora_config(settings),
+    )
+
+
+@torch.inference_mode()
+def completion_log_probs(
+    backend: IllumeBackend, rows: Sequence[tuple[list[int], list[int]]], batch_size: int
+) -> list[float]:
+    """log p(completion | prompt) in nats of each (prompt ids, completion ids), over the whole unified vocabulary."""
+    found: list[float] = []
+    for start in range(0, len(rows), batch_size):
+        sequences = [
+            Sequence1D(prompt + completion, [IGNORED_LABEL] * len(prompt) + completion)
+            for prompt, completion in rows[start : start + batch_size]
+        ]
+        batch = {name: tensor.to(backend.device) for name, tensor in backend.sequences.collate(sequences).items()}
+        labels = batch.pop("labels")[:, 1:]
+        scored = labels != IGNORED_LABEL
+        hidden = backend.model.model(**batch).last_hidden_state[:, :-1]
+        log_probs = log_probs_of(backend.model.lm_head(hidden[scored]), labels[scored])
+        found += torch.zeros(labels.shape, device=backend.device).masked_scatter(scored, log_probs).sum(dim=1).tolist()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """The rows that cross-entropy holds, besides those that TRL's own loss covers."""
+
+    rows: Sequence[Item]
+    collator: FeatureCollator
+    num_labels: int
+
+    @classmethod
+    def of(cls, rows: Sequence[LikelyRow], backend: IllumeBackend, settings: TrainSettings, seed: int) -> _Anchor:
+        """Encode the rows, in an order of their own."""
+        if not rows:
+            return cls([], FeatureCollator(backend.sequences, None), 0)
+        dataset, collator = build_dataset(rows, backend, settings.text_dropout, seed)
+        items = list(dataset.shuffle(seed=seed))
+        return cls(items, collator, sum(label != IGNORED_LABEL for item in items for label in item["labels"]))
+
+    def dealt_to(self, items: Sequence[Item]) -> list[Item]:
+        """The preferences, each with the numbers of its share of these rows in `anchor`."""
+        return [item | {ANCHOR: list(range(i, len(self.rows), len(items)))} for i, item in enumerate(items)]
+
+
+class _AnchoredCollator:
+    """TRL's own collator for the preferences; the anchor's rows of the batch beside it, under `anchor`."""
+
+    def __init__(self, preferences: Any, anchor: _Anchor) -> None:
+        self.preferences = preferences
+        self.anchor = anchor
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """One batch."""
+        batch: dict[str, Any] = self.preferences(items)
+        rows = [self.anchor.rows[number] for item in items for number in item[ANCHOR]]
+        return batch | {ANCHOR: self.anchor.collator(rows)} if rows else batch
+
+
+class _Anchored:
+    """What our subclasses of both trainers change: rows stay as they are, and the anchor's loss is added."""
+
+    def __init__(self, anchor_weight: float, **arguments: Any) -> None:
+        self.anchor_weight = anchor_weight
+        super().__init__(**arguments)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        """TRL would look for text under `chosen`; these rows have their ids."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
+        """The rows carry them; TRL would write them to a cache that outlives the training."""
+        return dataset
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """TRL's loss, and the cross-entropy of the anchor's rows in the batch."""
+        anchor = inputs.pop(ANCHOR, None)
+        loss: Tensor = super().compute_loss(model, inputs, *rest, **named)  # type: ignore[misc]
+        if anchor is None:
+            return loss
+        return loss + self.anchor_weight * model(**anchor, fused_lm_head=True).loss
+
+
+class _DpoTrainer(_Anchored, DPOTrainer):
+    pass
+
+
+class _KtoTrainer(_Anchored, KTOTrainer):
+    pass
+
+
+def _parts(rows: Sequence[TrainingRow]) -> tuple[list[PairRow], list[LikelyRow]]:
+    pairs = [row for row in rows if isinstance(row, PairRow)]
+    if not pairs:
+        raise ValueError("preferences are learned from pairs, and no row is one")
+    return pairs, [row for row in rows if not isinstance(row, PairRow)]
+
+
+def _unique(rows: Iterable[DrawRow]) -> list[DrawRow]:
+    return list({(row.prompt, row.image_ids.tobytes()): row for row in rows}.values())
+
+
+def _completion(backend: IllumeBackend, image_ids: ImageIds) -> list[int]:
+    """What follows the prefix of a row to draw."""
+    return [label for label in backend.sequences.draw("", image_ids.tolist()).labels if label != IGNORED_LABEL]
+
+
+def _put(items: Iterable[Item], name: str, values: Iterable[object]) -> None:
+    for item, value in zip(items, values, strict=True):
+        item[name] = value
+
+
+def _items_in_a_step(batch_size: int, num_items: int, images_of_item: int, num_others: int) -> int:
+    """Preferences in a step that, with the anchor's rows dealt to them, make about `batch_size` rows."""
+    return max(1, round(batch_size * num_items / (images_of_item * num_items + num_others)))
