@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -11,7 +12,10 @@ from db.types import Base, BigId, Sha256, State, one_of
 
 
 class Manifest(Base):
-    """All rows of one round. `sha256` is over the canonical lines of the rows; triggers refuse every change."""
+    """All rows of one round. `sha256` is over the canonical lines of the rows; triggers refuse every change.
+
+    `counts` tells what curation made of the round's own samples, and what it left out for which reason.
+    """
 
     __tablename__ = "manifests"
 
@@ -19,27 +23,36 @@ class Manifest(Base):
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), unique=True)
     sha256: Mapped[str] = mapped_column(Sha256)
     num_rows: Mapped[int]
+    counts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     created_at: Mapped[datetime]
 
 
 class Example(Base):
     """One training row: a sample of the loop, or a replayed real pair (then `real_index` is its number).
 
-    Held-out and probe prompts cannot get in: the prompt of a sample's row must be in the split `train`, and the sample
-    must be of that prompt. `ids_sha256` is over the sample's image-token ids.
+    A pair is of two samples of one prompt, of which `rejected_id` is the worse. Held-out and probe prompts cannot get
+    in: the prompt of a sample's row must be in the split `train`, and each sample must be of that prompt. `ids_sha256`
+    and `rejected_sha256` are over the samples' image-token ids.
     """
 
     __tablename__ = "examples"
     __table_args__ = (
         ForeignKeyConstraint(["prompt_id", "split"], ["prompts.id", "prompts.split"]),
         ForeignKeyConstraint(["sample_id", "prompt_id"], ["samples.id", "samples.prompt_id"]),
+        ForeignKeyConstraint(["rejected_id", "prompt_id"], ["samples.id", "samples.prompt_id"]),
         CheckConstraint("split = 'train'", name="only_train"),
-        CheckConstraint(one_of("kind", ("draw", "read")), name="kind_known"),
+        CheckConstraint(one_of("kind", ("draw", "read", "pair")), name="kind_known"),
         CheckConstraint(
             "(sample_id IS NULL) = (prompt_id IS NULL) AND (sample_id IS NULL) = (ids_sha256 IS NULL)"
             " AND (sample_id IS NULL) = (real_index IS NOT NULL)",
             name="sample_or_real",
         ),
+        CheckConstraint(
+            "(kind = 'pair') = (rejected_id IS NOT NULL) AND (rejected_id IS NULL) = (rejected_sha256 IS NULL)"
+            " AND (rejected_id IS NULL OR sample_id IS NOT NULL)",
+            name="pair_has_two",
+        ),
+        CheckConstraint("rejected_id <> sample_id", name="pair_of_different"),
     )
 
     manifest_id: Mapped[int] = mapped_column(ForeignKey("manifests.id"), primary_key=True)
@@ -51,3 +64,5 @@ class Example(Base):
     prompt_id: Mapped[int | None] = mapped_column(BigId)
     ids_sha256: Mapped[str | None] = mapped_column(Sha256)
     real_index: Mapped[int | None]
+    rejected_id: Mapped[int | None] = mapped_column(BigId, index=True)
+    rejected_sha256: Mapped[str | None] = mapped_column(Sha256)

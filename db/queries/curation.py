@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, union_all
 from sqlalchemy.orm import Session
 
 from db.models import Assessment, Example, Manifest, Prompt, Round, RoundPrompt, Sample
@@ -27,15 +27,21 @@ class SampleRow:
     image_ids: NDArray[np.int32]
     image_sha256: str
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """(prompt position, sample index), its natural key in the round."""
+        return self.position, self.sample_index
+
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
-    """A row of a manifest; `sample` is None for a replayed real pair."""
+    """A row of a manifest; `sample` is None for a replayed real pair, `rejected` for all but preferences."""
 
     kind: str
     text: str
     real_index: int | None
     sample: SampleRow | None
+    rejected: SampleRow | None = None
 
 
 def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
@@ -68,13 +74,34 @@ def accepted_before(session: Session, run_id: int, round_index: int) -> list[Sam
     return [SampleRow(*row) for row in session.execute(query)]
 
 
+def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[SampleRow, SampleRow]]:
+    """Preferences (chosen, rejected) that earlier rounds of the run made, each once."""
+    query = (
+        select(Example.sample_id, Example.rejected_id)
+        .distinct()
+        .join(Manifest, Manifest.id == Example.manifest_id)
+        .join(Round, Round.id == Manifest.round_id)
+        .where(Round.run_id == run_id, Round.index < round_index, Example.rejected_id.is_not(None))
+    )
+    found = query.subquery()
+    both = select(found.c.sample_id).union_all(select(found.c.rejected_id))
+    by_id: dict[int | None, SampleRow] = {
+        row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(both)))
+    }
+    pairs = [(by_id[chosen], by_id[rejected]) for chosen, rejected in session.execute(query)]
+    return sorted(pairs, key=lambda pair: [(row.round_index, row.position, row.sample_index) for row in pair])
+
+
 def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
     """The rows of a manifest in order."""
     query = select(Example).where(Example.manifest_id == manifest_id).order_by(Example.position)
-    samples = _sample_rows().where(Sample.id.in_(select(Example.sample_id).where(Example.manifest_id == manifest_id)))
-    by_id = {row[0]: SampleRow(*row) for row in session.execute(samples)}
+    columns = Example.sample_id, Example.rejected_id
+    named = union_all(*(select(column).where(Example.manifest_id == manifest_id) for column in columns))
+    samples: dict[int | None, SampleRow] = {
+        row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(named)))
+    }
     return [
-        ExampleRow(row.kind, row.text, row.real_index, by_id[row.sample_id] if row.sample_id is not None else None)
+        ExampleRow(row.kind, row.text, row.real_index, samples.get(row.sample_id), samples.get(row.rejected_id))
         for row in session.scalars(query)
     ]
 

@@ -54,7 +54,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     }
 
 
-_Found = Select[Round, int, int, int, str, int, GateDecision]
+_Found = Select[Round, int, int, int, str, int, dict[str, Any], GateDecision]
 _Parent = aliased(ModelVersion)
 _Candidate = aliased(ModelVersion)
 _Drawing = aliased(ModelVersion)
@@ -69,6 +69,7 @@ def _round_query() -> _Found:
             _Candidate.number,
             Manifest.sha256,
             Manifest.num_rows,
+            Manifest.counts,
             GateDecision,
         )
         .join(_Parent, _Parent.id == Round.parent_version_id)
@@ -92,6 +93,7 @@ def _row(
     candidate: int | None,
     manifest_sha256: str | None,
     num_rows: int | None,
+    counts: dict[str, int] | None,
     decision: GateDecision | None,
     work: dict[str, Any],
 ) -> dict[str, Any]:
@@ -106,6 +108,7 @@ def _row(
         "judge_auc": round_.judge_auc,
         "samples": round_.num_samples,
         "accepted": round_.num_accepted,
+        "curation": counts,
         "manifest_rows": num_rows,
         "manifest_sha256": manifest_sha256,
         "dead_units": work["dead_units"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round, Run, Sample
@@ -142,17 +142,17 @@ def _ancestors(session: Session, run_id: int, name: str) -> list[str]:
 
 def _descendants(session: Session, sample_id: int) -> list[dict[str, Any]]:
     query = (
-        select(Round.index, Manifest.sha256, ModelVersion.number, Example.kind)
+        select(Round.index, Manifest.sha256, ModelVersion.number, Example.kind, Example.rejected_id)
         .select_from(Example)
         .join(Manifest, Manifest.id == Example.manifest_id)
         .join(Round, Round.id == Manifest.round_id)
         .outerjoin(ModelVersion, ModelVersion.id == Round.candidate_version_id)
-        .where(Example.sample_id == sample_id)
+        .where(or_(Example.sample_id == sample_id, Example.rejected_id == sample_id))
         .order_by(Round.index, Example.position)
     )
     found: dict[int, dict[str, Any]] = {}
-    for index, sha256, number, kind in session.execute(query):
+    for index, sha256, number, kind, rejected_id in session.execute(query):
         model = version_name(number) if number is not None else None
         entry = found.setdefault(index, {"round": index, "manifest_sha256": sha256, "model": model, "kinds": []})
-        entry["kinds"].append(kind)
+        entry["kinds"].append("rejected" if rejected_id == sample_id else kind)
     return list(found.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -14,7 +14,10 @@ from db.models import Example, Manifest
 
 @dataclass(frozen=True, slots=True)
 class NewExample:
-    """One training row: of a sample (then the three fields of the sample are set), or of a real pair."""
+    """One training row: of a sample (then the three fields of the sample are set), or of a real pair.
+
+    A preference has the rejected sample's two fields besides.
+    """
 
     kind: str
     text: str
@@ -22,13 +25,23 @@ class NewExample:
     prompt_id: int | None = None
     ids_sha256: str | None = None
     real_index: int | None = None
+    rejected_id: int | None = None
+    rejected_sha256: str | None = None
 
 
 def add_manifest(
-    session: Session, round_id: int, sha256: str, examples: Sequence[NewExample], *, at: datetime
+    session: Session,
+    round_id: int,
+    sha256: str,
+    examples: Sequence[NewExample],
+    *,
+    at: datetime,
+    counts: Mapping[str, int] | None = None,
 ) -> Manifest:
-    """Add the manifest of a round; positions follow the order of `examples`."""
-    manifest = Manifest(round_id=round_id, sha256=sha256, num_rows=len(examples), created_at=at)
+    """Add the manifest of a round; positions follow the order of `examples`, `counts` are kept as they are."""
+    manifest = Manifest(
+        round_id=round_id, sha256=sha256, num_rows=len(examples), counts=dict(counts or {}), created_at=at
+    )
     session.add(manifest)
     session.flush()
     rows = [

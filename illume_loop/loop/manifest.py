@@ -1,4 +1,4 @@
-"""The rows of a manifest: from accepted samples and replayed real pairs to canonical lines, and to what trains.
+"""The rows of a manifest: from samples, preferences and replayed real pairs to canonical lines, and to what trains.
 
 The lines name samples by their natural key (round, prompt, sample index) and by the hash of their image-token ids,
 never by ids of the database, paths or times: equal runs have equal lines, and equal manifests have equal hashes.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +20,27 @@ from db.writes.manifests import NewExample
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair
 from illume_loop.models.protocol import ImageIds
-from illume_loop.train.rows import DrawRow, ReadRow, TrainingRow
+from illume_loop.train.rows import DrawRow, PairRow, ReadRow, TrainingRow
 
 ENCODE_BATCH = 256
+Preference = tuple[SampleRow, SampleRow]
+"""Two samples of one prompt: the chosen one and the rejected one."""
 Encode = Callable[[Sequence[Image.Image]], ImageIds]
 
 
 def manifest_rows(
-    accepted: Sequence[SampleRow], pairs: Sequence[RealPair], settings: CurateSettings
+    accepted: Sequence[SampleRow],
+    pairs: Sequence[RealPair],
+    settings: CurateSettings,
+    preferences: Sequence[Preference] = (),
 ) -> list[ExampleRow]:
-    """All rows of a manifest: accepted samples to draw and to read, then replayed pairs to read and to draw."""
-    rows = [ExampleRow("draw", sample.text, None, sample) for sample in accepted]
+    """Preferences, other accepted samples to draw and to read, then replayed pairs to read and to draw.
+
+    A sample that a preference chose is no row to draw besides.
+    """
+    chosen_ids = {chosen.sample_id for chosen, _ in preferences}
+    rows = [ExampleRow("pair", chosen.text, None, chosen, rejected) for chosen, rejected in preferences]
+    rows += [ExampleRow("draw", sample.text, None, sample) for sample in accepted if sample.sample_id not in chosen_ids]
     if settings.self_captions:
         rows += [ExampleRow("read", sample.text, None, sample) for sample in accepted]
     num_read = round(settings.caption_share * len(pairs))
@@ -50,14 +61,7 @@ def manifest_sha256(rows: Sequence[ExampleRow]) -> str:
 
 def new_examples(rows: Sequence[ExampleRow]) -> list[NewExample]:
     """The rows as the database takes them."""
-    return [
-        NewExample(row.kind, row.text, real_index=row.real_index)
-        if row.sample is None
-        else NewExample(
-            row.kind, row.text, row.sample.sample_id, row.sample.prompt_id, ids_sha256(row.sample.image_ids)
-        )
-        for row in rows
-    ]
+    return [_new_example(row) for row in rows]
 
 
 def training_rows(
@@ -78,6 +82,16 @@ def ids_sha256(image_ids_L: NDArray[np.int32]) -> str:
     return hashlib.sha256(image_ids_L.astype("<i4").tobytes()).hexdigest()
 
 
+def _new_example(row: ExampleRow) -> NewExample:
+    sample, rejected = row.sample, row.rejected
+    if sample is None:
+        return NewExample(row.kind, row.text, real_index=row.real_index)
+    of_sample = NewExample(row.kind, row.text, sample.sample_id, sample.prompt_id, ids_sha256(sample.image_ids))
+    if rejected is None:
+        return of_sample
+    return replace(of_sample, rejected_id=rejected.sample_id, rejected_sha256=ids_sha256(rejected.image_ids))
+
+
 def _training_row(
     row: ExampleRow,
     pairs: Sequence[RealPair],
@@ -85,6 +99,8 @@ def _training_row(
     read_image: Callable[[str], Image.Image],
 ) -> TrainingRow:
     if row.sample is not None:
+        if row.rejected is not None:
+            return PairRow(row.text, row.sample.image_ids, row.rejected.image_ids)
         if row.kind == "draw":
             return DrawRow(row.text, row.sample.image_ids)
         return ReadRow(read_image(row.sample.image_sha256), row.text)
@@ -103,10 +119,17 @@ def _canonical(row: ExampleRow) -> dict[str, object]:
     line: dict[str, object] = {"kind": row.kind, "text": row.text}
     if row.sample is None:
         return line | {"real": row.real_index}
-    sample = row.sample
-    return line | {
+    sample, rejected = row.sample, row.rejected
+    line |= {
         "round": sample.round_index,
         "prompt": sample.prompt_key,
         "sample": sample.sample_index,
         "ids_sha256": ids_sha256(sample.image_ids),
+    }
+    if rejected is None:
+        return line
+    return line | {
+        "rejected_round": rejected.round_index,
+        "rejected_sample": rejected.sample_index,
+        "rejected_sha256": ids_sha256(rejected.image_ids),
     }

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.models import ModelVersion, Round
 from db.queries import progress as reads
-from db.queries.curation import SampleRow, accepted_before, samples_of_round, scores_of_round
+from db.queries.curation import SampleRow, accepted_before, pairs_before, samples_of_round, scores_of_round
 from db.queries.evaluations import find_evaluation
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
@@ -18,17 +18,15 @@ from db.writes.units import NewUnit, add_units
 from db.writes.versions import promote_version, reject_version
 from illume_loop.errors import IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
-from illume_loop.loop.curate import Scored, accept, shuffled
+from illume_loop.loop.curate import shuffled
 from illume_loop.loop.gate import Measured, judge
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
+from illume_loop.loop.selection import select
 from illume_loop.loop.states import RoundState, transition
 from illume_loop.loop.units import new_prompts, real_seed
 from illume_loop.loop.workbench import Workbench
-
-CHECKER_PASSES = 1.0
-"""The checker as assessor accepts nothing that fails, however few pass."""
 
 
 def carry_out(bench: Workbench, session: Session, step: Change) -> None:
@@ -96,24 +94,34 @@ def give_up(bench: Workbench, session: Session, round_: Round, kind: str) -> Non
 def curate(bench: Workbench, session: Session, round_: Round) -> bool:
     """Accept samples, write the manifest over all that was ever accepted, and plan the training.
 
-    False where nothing was ever accepted, so that the round failed.
+    False where there is nothing to learn from, so that the round failed.
     """
     settings = bench.settings
     samples = samples_of_round(session, round_.id)
     scores = _scores(bench, session, round_, samples)
-    scored = [Scored(s.position, s.sample_index, scores.get((s.position, s.sample_index)), s.category) for s in samples]
-    floor = CHECKER_PASSES if settings.assess.assessor == "checker" else None
-    keys = set(accept(scored, settings.curate, floor))
-    accepted = [sample for sample in samples if (sample.position, sample.sample_index) in keys]
-    union = accepted_before(session, bench.run_id, round_.index) + accepted
-    values = {"num_accepted": len(accepted), "judge_auc": _judge_auc(session, round_, samples, scores)}
+    earlier = accepted_before(session, bench.run_id, round_.index)
+    selection = select(samples, scores, earlier, settings)
+    union = earlier + selection.accepted
+    values = {"num_accepted": len(selection.accepted), "judge_auc": _judge_auc(session, round_, samples, scores)}
+    counts, preferences = selection.counts, selection.preferences
+    if settings.train.learns_from_pairs:
+        earlier_pairs = pairs_before(session, bench.run_id, round_.index)
+        counts = counts | {"earlier_pairs": len(earlier_pairs)}
+        preferences = earlier_pairs + preferences
+    lacking = None
     if not union:
-        reason = "no sample was accepted in this or an earlier round; lower curate.margin or raise samples_per_prompt"
-        move(bench, session, round_, RoundState.FAILED, error=reason, **values)
+        lacking = "no sample was accepted in this or an earlier round; lower curate.margin or raise samples_per_prompt"
+    elif settings.train.learns_from_pairs and not preferences:
+        lacking = (
+            f"no clean pair in this or an earlier round ({counts['ambiguous']} ambiguous, {counts['ties']} ties); "
+            "lower curate.pair_margin or raise samples_per_prompt"
+        )
+    if lacking is not None:
+        move(bench, session, round_, RoundState.FAILED, error=lacking, **values)
         return False
     pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
-    rows = manifest_rows(union, pairs, settings.curate)
-    add_manifest(session, round_.id, manifest_sha256(rows), new_examples(rows), at=bench.clock())
+    rows = manifest_rows(union, pairs, settings.curate, preferences)
+    add_manifest(session, round_.id, manifest_sha256(rows), new_examples(rows), at=bench.clock(), counts=counts)
     add_units(session, round_.id, [NewUnit("train", "train", {})])
     move(bench, session, round_, RoundState.TRAINING, **values)
     return True

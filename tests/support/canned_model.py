@@ -25,7 +25,7 @@ from illume_loop.domains.shapes.render import render
 from illume_loop.domains.shapes.spec import CATEGORIES, Spec, all_specs, change_one_attribute
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
-from illume_loop.train.rows import DrawRow, TrainingRow
+from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
 
 TOKENS = 8
 CONFIG = "config.json"
@@ -89,7 +89,9 @@ def train_canned(
     on_step: Callable[[int, int], None],
 ) -> None:
     """The skill moves half of the way to the share of rows that show their prompt."""
-    drawn = [row for row in rows if isinstance(row, DrawRow) and row.image_ids[0] < len(_specs())]
+    chosen = [DrawRow(row.prompt, row.chosen_ids) for row in rows if isinstance(row, PairRow)]
+    to_draw = chosen + [row for row in rows if isinstance(row, DrawRow)]
+    drawn = [row for row in to_draw if row.image_ids[0] < len(_specs())]
     on_step(1, 2)
     share = sum(_specs()[int(row.image_ids[0])].key == parse(row.prompt).key for row in drawn) / len(drawn)
     skill = load_canned(base, "cpu").skill

@@ -1,6 +1,6 @@
 """Runs the canned loop in processes that kill themselves with SIGKILL at numbered points.
 
-    python -m tests.support.killer BASE FOLDER SEED POINTS
+    python -m tests.support.killer BASE FOLDER SEED POINTS [OBJECTIVE]
 
 A point lies before every commit, at every begin of a transaction (so after the commit before it), and before every
 rename (an artifact is written and not yet in its place). Points are spread over the run by a seed; each is one run in
@@ -22,6 +22,7 @@ from random import Random
 
 from sqlalchemy import Engine, event
 
+from illume_loop.config import Settings
 from tests.support.canned_run import result, small_settings, start
 
 NEVER = sys.maxsize
@@ -29,25 +30,25 @@ CHAIN_REACH = 120
 """Longest way between two kills of a chain, in points."""
 
 
-def main(base: Path, folder: Path, seed: str, num_points: int) -> None:
+def main(base: Path, folder: Path, seed: str, num_points: int, objective: str = "sft") -> None:
     """See the module."""
-    base_settings = small_settings(base)  # makes the base, before anything can be killed
-    assert base_settings.run.rounds == 2
-    last = _points_passed(base, folder / "undisturbed")
+    settings = small_settings(base, train__objective=objective)  # makes the base, before anything can be killed
+    assert settings.run.rounds == 2
+    last = _points_passed(settings, folder / "undisturbed")
     _print(0, folder / "undisturbed")
     step = last / num_points
     for slot in range(num_points):
         point = 1 + int(step * (slot + Random(f"{seed}/{slot}").random()))
         run_dir = folder / f"{slot}-point-{point}"
-        assert _killed(base, run_dir, point), f"the run ended before point {point} of {last}"
-        assert not _killed(base, run_dir, NEVER)
+        assert _killed(settings, run_dir, point), f"the run ended before point {point} of {last}"
+        assert not _killed(settings, run_dir, NEVER)
         _print(1, run_dir)
-    _chain(base, folder / "chain", Random(seed))
+    _chain(settings, folder / "chain", Random(seed))
 
 
-def _chain(base: Path, run_dir: Path, random: Random) -> None:
+def _chain(settings: Settings, run_dir: Path, random: Random) -> None:
     num_kills = 0
-    while _killed(base, run_dir, random.randint(1, CHAIN_REACH)):
+    while _killed(settings, run_dir, random.randint(1, CHAIN_REACH)):
         num_kills += 1
     _print(num_kills, run_dir)
 
@@ -56,11 +57,11 @@ def _print(num_kills: int, run_dir: Path) -> None:
     print(json.dumps({"where": run_dir.name, "kills": num_kills, "result": result(run_dir)}), flush=True)
 
 
-def _killed(base: Path, run_dir: Path, point: int) -> bool:
+def _killed(settings: Settings, run_dir: Path, point: int) -> bool:
     """Start or continue a run in a process of its own; whether it was killed."""
     child = os.fork()
     if child == 0:
-        _in_child(lambda: _run(base, run_dir, point))
+        _in_child(lambda: _run(settings, run_dir, point))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -69,11 +70,11 @@ def _killed(base: Path, run_dir: Path, point: int) -> bool:
     return False
 
 
-def _points_passed(base: Path, run_dir: Path) -> int:
+def _points_passed(settings: Settings, run_dir: Path) -> int:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        _in_child(lambda: os.write(write, str(_run(base, run_dir, NEVER)).encode()))
+        _in_child(lambda: os.write(write, str(_run(settings, run_dir, NEVER)).encode()))
     os.waitpid(child, 0)
     return int(os.read(read, 20))
 
@@ -87,7 +88,7 @@ def _in_child(work: Callable[[], object]) -> None:
         os._exit(1)
 
 
-def _run(base: Path, run_dir: Path, point: int) -> int:
+def _run(settings: Settings, run_dir: Path, point: int) -> int:
     """Run the loop, killing this process at the point; how many points there were."""
     points = count(1)  # atomic: images are written, and so renamed, by several threads
 
@@ -98,9 +99,9 @@ def _run(base: Path, run_dir: Path, point: int) -> int:
     event.listen(Engine, "commit", at_point)
     event.listen(Engine, "begin", at_point)
     sys.addaudithook(lambda name, _: at_point() if name == "os.rename" else None)
-    start(small_settings(base), run_dir)
+    start(settings, run_dir)
     return next(points) - 1
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,6 +109,40 @@ def test_an_example_is_of_its_samples_prompt(session: Session) -> None:
 def test_an_example_is_a_sample_or_real(session: Session, example: NewExample) -> None:
     with pytest.raises(IntegrityError, match="sample_or_real"), session.begin_nested():
         add_manifest(session, ROUND, "0" * 64, [example], at=NOW)
+
+
+@pytest.mark.parametrize(("prompt_id", "split"), [(HELDOUT, "heldout"), (PROBE, "probe")])
+def test_other_splits_are_on_no_side_of_a_pair(session: Session, prompt_id: int, split: str) -> None:
+    """Not even where samples of such a prompt had got into the database past every check, by hand."""
+    add_samples(session, ROUND, BASE, [_sample(TRAIN, 1)], at=NOW)
+    manifest = add_manifest(session, ROUND, "0" * 64, [], at=NOW)
+    row = {"manifest_id": manifest.id, "position": 0, "kind": "pair", "text": "t", "sample_id": 1, "rejected_id": 2}
+    row |= {"ids_sha256": "0" * 64, "rejected_sha256": "0" * 64, "prompt_id": prompt_id}
+    for claimed in (split, "train"):
+        _refuses(session, insert(Example).values(**row, split=claimed), r"(?i)only_train|foreign key")
+
+
+def test_a_pair_is_of_two_samples_of_one_train_prompt(session: Session) -> None:
+    add_samples(session, ROUND, BASE, [_sample(TRAIN, 1), _sample(OTHER, 0)], at=NOW)
+    pair = NewExample("pair", "t", 1, TRAIN, "0" * 64, rejected_id=2, rejected_sha256="0" * 64)
+    refused = [
+        (replace(pair, rejected_id=3), r"(?i)foreign key"),
+        (replace(pair, rejected_id=99), r"(?i)foreign key"),
+        (replace(pair, prompt_id=OTHER), r"(?i)foreign key"),
+        (replace(pair, rejected_id=1), "pair_of_different"),
+        (replace(pair, rejected_id=None), "pair_has_two"),
+        (replace(pair, rejected_sha256=None), "pair_has_two"),
+        (replace(pair, rejected_id=None, rejected_sha256=None), "pair_has_two"),
+        (replace(pair, kind="draw"), "pair_has_two"),
+        (replace(pair, kind="three"), "kind_known"),
+        (replace(pair, sample_id=None, prompt_id=None, ids_sha256=None, real_index=0), "pair_has_two"),
+    ]
+    for example, reason in refused:
+        with pytest.raises(IntegrityError, match=reason), session.begin_nested():
+            add_manifest(session, ROUND, "0" * 64, [example], at=NOW)
+    add_manifest(session, ROUND, "0" * 64, [pair], at=NOW, counts={"pairs": 1})
+    assert session.query(Manifest).one().counts == {"pairs": 1}
+    _refuses(session, update(Example).values(rejected_id=3), "examples_are_immutable")
 
 
 def test_a_manifest_never_changes(session: Session) -> None:

@@ -34,3 +34,9 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path) -> None:
     assert [run["kills"] for run in runs[:-1]] == [0] + [1] * 12
     assert runs[-1]["kills"] >= 3
     _assert_all_alike(runs)
+
+
+def test_a_kill_anywhere_changes_nothing_where_pairs_are_learned(tmp_path: Path) -> None:
+    runs = _killer(tmp_path, "pairs", "5", "dpo")
+    assert all(round_["curation"]["pairs"] > 0 for round_ in runs[0]["result"]["rounds"])
+    _assert_all_alike(runs)

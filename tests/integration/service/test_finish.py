@@ -68,3 +68,14 @@ def test_one_worker_has_all_roles(one_round: Service, manifest: str) -> None:
     assert one_round.ended(one_round.coordinator()) == 0, one_round.logs()
     assert one_round.result()["rounds"][0]["manifest_sha256"] == manifest
     assert one_round.worker_row("all")["role"] == "generator+assessor+trainer"
+
+
+def test_workers_make_the_pairs_that_one_process_makes(service: Service, tmp_path: Path) -> None:
+    service.settings["train.objective"] = "dpo"
+    start(small_settings(tmp_path / "inline-base", train__objective="dpo"), tmp_path / "inline")
+    expected = result(tmp_path / "inline")
+    assert all(round_["curation"]["pairs"] > 0 for round_ in expected["rounds"])
+    service.worker("generator", "assessor", "trainer", name="first")
+    service.worker("generator", "assessor", name="second")
+    assert service.ended(service.coordinator()) == 0, service.logs()
+    assert comparable(service.result()) == comparable(expected)

@@ -11,7 +11,7 @@ from db.queries.curation import SampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples, training_rows
-from illume_loop.train.rows import DrawRow, ReadRow
+from illume_loop.train.rows import DrawRow, PairRow, ReadRow
 
 IMAGE = Image.new("RGB", (2, 2), "red")
 PAIRS = [RealPair(Image.new("RGB", (2, 2), (number, 0, 0)), f"caption {number}") for number in range(4)]
@@ -67,6 +67,47 @@ def test_the_hash_knows_everything_that_is_trained_on() -> None:
 def test_the_hash_is_the_same_for_ever() -> None:
     """Stored manifests are verified against it before training."""
     assert _sha256(SAMPLE) == "13142f5aae583ce602f337bc3bc3081126f2b56c1bed5514f71f69d0267caa6d"
+
+
+WORSE = replace(SAMPLE, sample_id=6, sample_index=4, image_ids=np.array([9, 9, 9], dtype=np.int32))
+OTHER = replace(SAMPLE, sample_id=8, sample_index=1)
+
+
+def test_a_chosen_sample_stands_in_its_pairs_and_the_others_are_drawn() -> None:
+    rows = manifest_rows([SAMPLE, OTHER], PAIRS[:1], SETTINGS, [(SAMPLE, WORSE)])
+    assert [
+        (row.kind, row.sample and row.sample.sample_id, row.rejected and row.rejected.sample_id) for row in rows
+    ] == [
+        ("pair", 5, 6),
+        ("draw", 8, None),
+        ("read", 5, None),
+        ("read", 8, None),
+        ("draw", None, None),
+    ]
+    assert [(e.sample_id, e.rejected_id, e.prompt_id) for e in new_examples(rows)][:2] == [(5, 6, 7), (8, None, 7)]
+    pair = training_rows(rows[:1], [], lambda _: np.zeros((0, 3), np.int32), lambda _: IMAGE)[0]
+    assert isinstance(pair, PairRow)
+    assert (pair.prompt, pair.chosen_ids.tolist(), pair.rejected_ids.tolist()) == ("a red circle", [1, 2, 3], [9, 9, 9])
+
+
+def test_the_hash_knows_both_sides_of_a_pair() -> None:
+    def sha256(*preferences: tuple[SampleRow, SampleRow]) -> str:
+        return manifest_sha256(manifest_rows([SAMPLE], PAIRS, SETTINGS, preferences))
+
+    assert sha256() == _sha256(SAMPLE)
+    hashes = {
+        sha256(),
+        sha256((SAMPLE, WORSE)),
+        sha256((WORSE, SAMPLE)),
+        sha256((SAMPLE, replace(WORSE, image_ids=np.array([9, 9, 8], dtype=np.int32)))),
+        sha256((SAMPLE, replace(WORSE, sample_index=5))),
+        sha256((SAMPLE, replace(WORSE, round_index=2))),
+    }
+    assert len(hashes) == 6
+    assert sha256((SAMPLE, WORSE)) == sha256((SAMPLE, replace(WORSE, sample_id=99)))
+    assert sha256((SAMPLE, WORSE)) == "49055051a8e96d96588d03862ee4cc1cbee2beb7010700b9129c03a6905d5133", (
+        "stored manifests are verified against it"
+    )
 
 
 def test_rows_become_training_rows_in_order() -> None:

@@ -1,0 +1,48 @@
+"""What one round adds to all that was ever accepted: samples, preferences, and counts of the rest. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from db.queries.curation import SampleRow
+from illume_loop.config import Settings
+from illume_loop.loop.curate import Scored, accept
+from illume_loop.loop.manifest import Preference
+from illume_loop.loop.pairs import clean_pairs, without_near_duplicates
+
+CHECKER_PASSES = 1.0
+"""The checker as assessor accepts nothing that fails, however few pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was selected, in the order of the samples; `counts` are those of `rounds show`."""
+
+    accepted: list[SampleRow]
+    preferences: list[Preference]
+    counts: dict[str, int]
+
+
+def select(
+    samples: Sequence[SampleRow],
+    scores: Mapping[tuple[int, int], float],
+    earlier: Sequence[SampleRow],
+    settings: Settings,
+) -> Selection:
+    """Select from a round's samples by the scores of those that have one; `earlier` were accepted by earlier rounds."""
+    scored = [Scored(*sample.key, scores.get(sample.key), sample.category) for sample in samples]
+    floor = CHECKER_PASSES if settings.assess.assessor == "checker" else None
+    best = set(accept(scored, settings.curate, floor))
+    accepted = without_near_duplicates(
+        [sample for sample in samples if sample.key in best], earlier, scores, settings.curate.duplicate_share
+    )
+    counts = {"near_duplicates": len(best) - len(accepted)}
+    if not settings.train.learns_from_pairs:
+        return Selection(accepted, [], counts)
+    keys = {sample.key for sample in accepted}
+    # A near duplicate of an accepted image is no opposite of it either.
+    sides = [sample for sample in scored if sample.key in keys or sample.key not in best]
+    pairs, of_pairs = clean_pairs(sides, keys, settings.curate)
+    by_key = {sample.key: sample for sample in samples}
+    return Selection(accepted, [(by_key[chosen], by_key[rejected]) for chosen, rejected in pairs], counts | of_pairs)
