@@ -18,7 +18,7 @@ from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
-from illume_loop.loop.measures import SUITES, measure_plan
+from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
 
 OWN_SECTIONS = ("store", "cluster", "runtime")
@@ -71,7 +71,7 @@ class Benches:
             run_id=run_id,
             settings=settings,
             domain=domain,
-            plans={suite: measure_plan(suite, domain, settings) for suite in SUITES},
+            plans=gate_plans(domain, settings),
             images=self._images,
             checkpoints=self._checkpoints,
             models=self._shelf,

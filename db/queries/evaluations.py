@@ -60,7 +60,7 @@ def kept_draws(session: Session, run_id: int, round_index: int) -> list[dict[str
             before.image_sha256.is_not(None),
             after.image_sha256.is_not(None),
         )
-        .order_by(before.position)
+        .order_by(of_parent.id, before.position)
     )
     return [
         {

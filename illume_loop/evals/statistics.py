@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 RESAMPLES_AT_ONCE = 256
@@ -50,17 +51,36 @@ def paired_bootstrap(
 
     Raises ValueError for sequences that cannot be paired.
     """
+    differences = _differences(before, after)
+    means = _resampled_means(differences, resamples, seed)
+    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(float(differences.mean()), float(low), float(high), len(differences))
+
+
+def paired_bootstrap_error(
+    before: Sequence[float], after: Sequence[float], *, resamples: int = 2000, seed: int = 0
+) -> float:
+    """The bootstrap's standard error of the mean of `after - before`, resampling pairs (the same book, ch. 6).
+
+    Raises ValueError for sequences that cannot be paired.
+    """
+    return float(_resampled_means(_differences(before, after), resamples, seed).std(ddof=1))
+
+
+def _differences(before: Sequence[float], after: Sequence[float]) -> NDArray[np.float64]:
     if len(before) != len(after) or len(before) == 0:
         raise ValueError(f"{len(before)} outcomes cannot be paired with {len(after)}")
-    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    return np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+
+
+def _resampled_means(differences: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
     for start in range(0, resamples, RESAMPLES_AT_ONCE):
         stop = min(start + RESAMPLES_AT_ONCE, resamples)
         picks = generator.integers(0, len(differences), size=(stop - start, len(differences)))
         means[start:stop] = differences[picks].mean(axis=1)
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(float(differences.mean()), float(low), float(high), len(differences))
+    return means
 
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:

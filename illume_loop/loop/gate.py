@@ -3,6 +3,10 @@
 Promotion needs the lower end of the paired interval of the held-out gain above `min_gain`, and understanding and
 diversity not worse than the stated margins. Both guards compare with the run's base: with the parent as the measure,
 every round could lose a margin again.
+
+The held-out gain is looked at while it is being drawn. Guarantee: over all looks together, a candidate that gains no
+more than `min_gain` is promoted with a probability of at most (1 - confidence) / 2. Where a guard objects, or where
+promotion has become improbable, no more is drawn; that only ever rejects, so it costs nothing of the guarantee.
 """
 
 from __future__ import annotations
@@ -12,12 +16,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from illume_loop.config import GateSettings
-from illume_loop.evals.statistics import Interval, paired_bootstrap, wilson_interval
+from illume_loop.evals.sequential import chance_of_crossing, critical_values
+from illume_loop.evals.statistics import Interval, paired_bootstrap_error, wilson_interval
+
+MOST_LOOKS = 3
+LEAST_LOOK = 64
+"""Draws below which the mean is not yet nearly normal, and which are too few to look at before the end."""
+HOPELESS = 0.05
+"""Chance of promotion below which no more is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one version; held-out outcomes in the order of the prompts."""
+    """What was measured of one version; held-out outcomes in the order of the prompts, none for the base."""
 
     heldout: Sequence[bool]
     understanding: float
@@ -33,25 +44,49 @@ class Judgement:
     numbers: dict[str, Any]
 
 
-def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateSettings, seed: int) -> Judgement:
-    """Compare a candidate with its parent on the same held-out prompts and seeds."""
-    gain = paired_bootstrap(
-        parent.heldout,
-        candidate.heldout,
-        confidence=settings.confidence,
-        resamples=settings.resamples,
-        seed=seed,
-    )
-    objections = [
-        *_gain_objection(gain, settings),
-        *_understanding_objection(base, candidate, settings),
-        *_diversity_objection(base, candidate, settings),
-    ]
-    return Judgement(not objections, [_gain_sentence(gain), *objections], _numbers(parent, candidate, gain, settings))
+def look_sizes(settings: GateSettings) -> tuple[int, ...]:
+    """How many held-out prompts are drawn by each look: a quarter, a half, all. Of few prompts, fewer looks."""
+    parts = (-(-settings.heldout_prompts // 2**power) for power in range(MOST_LOOKS - 1, 0, -1))
+    return (*(size for size in parts if size >= LEAST_LOOK), settings.heldout_prompts)
 
 
-def _gain_sentence(gain: Interval) -> str:
-    return f"heldout gain {100 * gain.mean:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateSettings, seed: int) -> Judgement | None:
+    """Compare a candidate with its parent on the same held-out prompts and seeds, as many as a look has.
+
+    None where it is not clear yet and the next look has more.
+    """
+    sizes = look_sizes(settings)
+    look = sizes.index(len(candidate.heldout))
+    shares = tuple(size / sizes[-1] for size in sizes)
+    values = critical_values(shares, (1 - settings.confidence) / 2)
+    mean = (sum(candidate.heldout) - sum(parent.heldout)) / sizes[look]
+    error = _error(parent.heldout, candidate.heldout, settings, seed)
+    gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
+    guards = [*_understanding_objection(base, candidate, settings), *_diversity_objection(base, candidate, settings)]
+    objections = _gain_objection(gain, settings)
+    if objections and not guards and look + 1 < len(sizes):
+        chance = chance_of_crossing((mean - settings.min_gain) / error, shares[look], values[-1])
+        if chance >= HOPELESS:
+            return None
+        objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
+    objections += guards
+    sentence = _gain_sentence(gain, sizes[-1])
+    return Judgement(not objections, [sentence, *objections], _numbers(parent, candidate, gain, settings))
+
+
+def _error(parent: Sequence[bool], candidate: Sequence[bool], settings: GateSettings, seed: int) -> float:
+    """The standard error of the gain, with one pair more that changed for the better and one for the worse.
+
+    Where few pairs changed, the bootstrap knows too little of how they could have: four that all changed for the better
+    would promote, and every sixteenth draw of equals is so (Agresti and Min 2005 on matched pairs).
+    """
+    before, after = [*parent, False, True], [*candidate, True, False]
+    return paired_bootstrap_error(before, after, resamples=settings.resamples, seed=seed)
+
+
+def _gain_sentence(gain: Interval, num_prompts: int) -> str:
+    early = f" after {gain.n} of {num_prompts} prompts" if gain.n < num_prompts else ""
+    return f"heldout gain {100 * gain.mean:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]{early}"
 
 
 def _gain_objection(gain: Interval, settings: GateSettings) -> list[str]:

@@ -3,24 +3,29 @@
 Guarantee: a measure's plan names everything that its result depends on besides the model, and `sha256` is over all of
 it. Versions measured under one plan saw the same prompts with the same seeds, so their items can be paired, and what
 was measured once is never drawn again.
+
+The guards have one plan for the whole run. Held-out draws have new noise in each round, for the parent too: with the
+same noise, what a parent was lucky or unlucky in would count for or against every candidate that meets it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from random import Random
 
 from PIL import Image
 
 from illume_loop.config import Settings
 from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
+from illume_loop.loop.gate import look_sizes
 from illume_loop.loop.plan import derived_seed
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
-SUITES = ("heldout", "understanding", "diversity")
+GUARDS = ("understanding", "diversity")
 DIVERSITY_PROMPTS = 32
 DIVERSITY_SAMPLES = 8
 KEPT_DRAWS = 64
@@ -37,10 +42,12 @@ class MeasurePlan:
     sampling: Sampling
     count: int
     batch_size: int
+    num_kept: int = 0
+    """How many of the first images are kept."""
 
     @property
     def sha256(self) -> str:
-        """Names the plan. The batch size is left out: it may change the last bit of a number, not what is measured."""
+        """Names the plan. What is kept is left out, and the batch size, which may change the last bit of a number."""
         content = {
             "suite": self.suite,
             "prompts": [prompt.text for prompt in self.prompts],
@@ -60,22 +67,57 @@ class Measurement:
     images: list[Image.Image]
 
 
-def measure_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
-    """The plan of one suite for every round of a run. Raises UsageError when the domain has too few prompts."""
-    seed, gate = settings.run.seed, settings.gate
-    sampling = Sampling(gate.guidance_scale, settings.sampling.temperature, settings.sampling.top_k)
+@dataclass(frozen=True, slots=True)
+class GatePlans:
+    """What the gates of a run measure."""
+
+    guards: Mapping[str, MeasurePlan]
+    """By suite; the same for every round."""
+    looks: Callable[[int], Sequence[MeasurePlan]]
+    """The held-out draws of a round's looks, in order; each look has those that the looks before it lack."""
+
+    def of(self, suite: str, round_index: int, look: int) -> MeasurePlan:
+        """The plan of a guard, or of the held-out draws that a look of a round adds."""
+        return self.looks(round_index)[look] if suite == "heldout" else self.guards[suite]
+
+
+def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
+    """The plans of a run. Raises UsageError when the domain has too few prompts."""
+    prompts = domain.prompts("heldout", settings.gate.heldout_prompts, settings.run.seed)
+    guards = {suite: _guard_plan(suite, domain, settings) for suite in GUARDS}
+    return GatePlans(guards, lambda round_index: _look_plans(prompts, settings, round_index))
+
+
+def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int) -> list[MeasurePlan]:
+    seed = settings.run.seed
+    # A domain's order may be by category, and a look has to be like the whole.
+    shuffled = Random(derived_seed("looks", seed, round_index)).sample(prompts, len(prompts))
+    plans = []
+    first = 0
+    for stop in look_sizes(settings.gate):
+        chunk = tuple(shuffled[first:stop])
+        seeds = tuple(derived_seed("heldout", seed, round_index, prompt.text) for prompt in chunk)
+        num_kept = max(0, KEPT_DRAWS - first)
+        batch_size = settings.sampling.batch_size
+        plans.append(MeasurePlan("heldout", chunk, seeds, _sampling(settings), len(chunk), batch_size, num_kept))
+        first = stop
+    return plans
+
+
+def _guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
+    seed = settings.run.seed
     prompts: list[Prompt] = []
     seeds = [derived_seed("probe", seed)]
-    count = gate.probe_items
-    if suite == "heldout":
-        prompts = domain.prompts("heldout", gate.heldout_prompts, seed)
-        seeds = [derived_seed("heldout", seed, prompt.text) for prompt in prompts]
-        count = len(prompts)
-    elif suite == "diversity":
+    count = settings.gate.probe_items
+    if suite == "diversity":
         prompts = domain.prompts("train", min(DIVERSITY_PROMPTS, settings.sampling.prompts_per_round), seed)
         seeds = [derived_seed("diversity", seed, p.text, i) for p in prompts for i in range(DIVERSITY_SAMPLES)]
         count = len(prompts)
-    return MeasurePlan(suite, tuple(prompts), tuple(seeds), sampling, count, settings.sampling.batch_size)
+    return MeasurePlan(suite, tuple(prompts), tuple(seeds), _sampling(settings), count, settings.sampling.batch_size)
+
+
+def _sampling(settings: Settings) -> Sampling:
+    return Sampling(settings.gate.guidance_scale, settings.sampling.temperature, settings.sampling.top_k)
 
 
 def measure(
@@ -84,7 +126,7 @@ def measure(
     """Carry out a plan on a model."""
     if plan.suite == "heldout":
         drawn = alignment(model, domain, plan.prompts, plan.seeds, plan.sampling, plan.batch_size, on_items)
-        return Measurement(_share(drawn.passed), drawn.passed, drawn.images[:KEPT_DRAWS])
+        return Measurement(_share(drawn.passed), drawn.passed, drawn.images[: plan.num_kept])
     if plan.suite == "understanding":
         right = understanding(model, domain, plan.count, plan.seeds[0])
         return Measurement(_share(right), right, [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.errors import NotFoundError, RunLockedError, SettingsChangedError
-from illume_loop.loop.measures import SUITES, MeasurePlan, measure_plan
+from illume_loop.loop.measures import GatePlans, gate_plans
 from illume_loop.loop.plan import round_prompts
 from illume_loop.loop.run_directory import (
     RunDirectory,
@@ -44,7 +44,7 @@ class Demands:
     """What the settings ask of the domain: known to be there before anything is made."""
 
     domain: Domain
-    plans: Mapping[str, MeasurePlan]
+    plans: GatePlans
 
 
 def check_demands(settings: Settings, run_dir: Path) -> Demands:
@@ -56,7 +56,7 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
     round_prompts(domain, settings, 1)
     if stored_settings(run_dir) is None:
         _base_path(settings.run.base)
-    return Demands(domain, {suite: measure_plan(suite, domain, settings) for suite in SUITES})
+    return Demands(domain, gate_plans(domain, settings))
 
 
 @contextmanager

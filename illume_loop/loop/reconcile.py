@@ -61,14 +61,14 @@ class Curate:
 
 @dataclass(frozen=True, slots=True)
 class PlanGate:
-    """Plan the measurements that the gate lacks."""
+    """Plan the first measurements that the gate lacks."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Let the gate decide."""
+    """Let the gate decide, or plan what its next look needs."""
 
     index: int
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db.models import ModelVersion, Round
 from db.queries import progress as reads
 from db.queries.curation import SampleRow, accepted_before, pairs_before, samples_of_round, scores_of_round
-from db.queries.evaluations import find_evaluation
+from db.queries.evaluations import StoredEvaluation, find_evaluation
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
@@ -19,8 +19,9 @@ from db.writes.versions import promote_version, reject_version
 from illume_loop.errors import IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
-from illume_loop.loop.gate import Measured, judge
+from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
+from illume_loop.loop.measures import GUARDS
 from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
 from illume_loop.loop.selection import select
@@ -128,32 +129,42 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
 
 
 def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
-    """Plan the measurements of candidate, parent and base that are not stored yet."""
-    assert round_.candidate_version_id is not None, "the train unit is done"
-    versions = {round_.candidate_version_id, round_.parent_version_id, reads.base_version(session, bench.run_id).id}
-    units = []
-    # Version by version, so that a worker with room for one model loads each of them once.
-    for version_id in sorted(versions):
-        name = reads.version_of(session, version_id).name
-        for suite, plan in bench.plans.items():
-            if find_evaluation(session, version_id, suite, plan.sha256) is None:
-                payload = {"suite": suite, "version_id": version_id}
-                units.append(NewUnit("evaluate", f"evaluate/{suite}/{name}", payload, num_items=plan.count))
-    add_units(session, round_.id, units)
+    """Plan the gate's first look."""
+    plan_look(bench, session, round_, 0)
     move(bench, session, round_, RoundState.GATING)
 
 
+def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> None:
+    """Plan what is not stored yet of a look's held-out draws by parent and candidate, and of the guards.
+
+    The base is measured by the guards only, unless it is the parent.
+    """
+    assert round_.candidate_version_id is not None, "the train unit is done"
+    compared = {round_.parent_version_id, round_.candidate_version_id}
+    units = []
+    # Version by version, so that a worker with room for one model loads each of them once.
+    for version_id in sorted(compared | {reads.base_version(session, bench.run_id).id}):
+        name = reads.version_of(session, version_id).name
+        for suite in ("heldout", *GUARDS) if version_id in compared else GUARDS:
+            plan = bench.plans.of(suite, round_.index, look)
+            if find_evaluation(session, version_id, suite, plan.sha256) is None:
+                part = f"{suite}-{look + 1}" if suite == "heldout" else suite
+                payload = {"suite": suite, "version_id": version_id, "look": look}
+                units.append(NewUnit("evaluate", f"evaluate/{part}/{name}", payload, num_items=plan.count))
+    add_units(session, round_.id, units)
+
+
 def decide(bench: Workbench, session: Session, round_: Round) -> None:
-    """Promote or reject the candidate, with reasons."""
+    """Promote or reject the candidate, with reasons; where it is not clear yet, plan the next look instead."""
     assert round_.candidate_version_id is not None, "the train unit is done"
     settings = bench.settings
-    judgement = judge(
-        _measured(bench, session, reads.base_version(session, bench.run_id).id),
-        _measured(bench, session, round_.parent_version_id),
-        _measured(bench, session, round_.candidate_version_id),
-        settings.gate,
-        derived_seed("gate", settings.run.seed, round_.index),
-    )
+    looks = _looks(bench, session, round_)
+    # A round that an older release brought to the gate has no look yet.
+    judgement = _judgement(bench, session, round_, looks) if looks else None
+    if judgement is None:
+        plan_look(bench, session, round_, len(looks))
+        _note(bench, session, round_, "looked", f"round {round_.index}: not clear after {len(looks)} looks at the gate")
+        return
     reasons = judgement.reasons
     promoted = judgement.passed and settings.gate.auto_promote
     if judgement.passed and not promoted:
@@ -196,13 +207,42 @@ def _judge_auc(
     return auc([scores[s.position, s.sample_index] for s in judged], [passed[s.sample_id] for s in judged])
 
 
-def _measured(bench: Workbench, session: Session, version_id: int) -> Measured:
-    found = {suite: find_evaluation(session, version_id, suite, plan.sha256) for suite, plan in bench.plans.items()}
-    heldout, understanding, diversity = (found[suite] for suite in ("heldout", "understanding", "diversity"))
-    assert heldout is not None, "the evaluate units are done"
-    assert understanding is not None
-    assert diversity is not None
-    return Measured(heldout.passed, understanding.value, diversity.value)
+def _looks(bench: Workbench, session: Session, round_: Round) -> list[tuple[StoredEvaluation, StoredEvaluation]]:
+    """The held-out draws of parent and candidate, look by look, as far as both are stored."""
+    assert round_.candidate_version_id is not None, "the train unit is done"
+    found = []
+    for plan in bench.plans.looks(round_.index):
+        parent = find_evaluation(session, round_.parent_version_id, "heldout", plan.sha256)
+        candidate = find_evaluation(session, round_.candidate_version_id, "heldout", plan.sha256)
+        if parent is None or candidate is None:
+            break
+        found.append((parent, candidate))
+    return found
+
+
+def _judgement(
+    bench: Workbench, session: Session, round_: Round, looks: Sequence[tuple[StoredEvaluation, StoredEvaluation]]
+) -> Judgement | None:
+    assert round_.candidate_version_id is not None, "the train unit is done"
+    before = [passed for parent, _ in looks for passed in parent.passed]
+    after = [passed for _, candidate in looks for passed in candidate.passed]
+    return judge(
+        _measured(bench, session, reads.base_version(session, bench.run_id).id, []),
+        _measured(bench, session, round_.parent_version_id, before),
+        _measured(bench, session, round_.candidate_version_id, after),
+        bench.settings.gate,
+        derived_seed("gate", bench.settings.run.seed, round_.index),
+    )
+
+
+def _measured(bench: Workbench, session: Session, version_id: int, heldout: Sequence[bool]) -> Measured:
+    values = []
+    for suite, plan in bench.plans.guards.items():
+        found = find_evaluation(session, version_id, suite, plan.sha256)
+        assert found is not None, "the evaluate units are done"
+        values.append(found.value)
+    understanding, diversity = values
+    return Measured(heldout, understanding, diversity)
 
 
 def _note(bench: Workbench, session: Session, round_: Round, kind: str, message: str) -> None:

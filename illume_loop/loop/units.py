@@ -122,10 +122,12 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 
 
 def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
-    """Measure one model version by one suite."""
-    plan = bench.plans[lease.payload["suite"]]
+    """Measure one model version by one suite; of the held-out prompts, those that one look adds."""
     with transaction(bench.engine) as session:
+        round_index = reads.round_of(session, lease.round_id).index
         version = reads.version_of(session, lease.payload["version_id"])
+    # A round that was planned before there were looks has none in its payloads.
+    plan = bench.plans.of(lease.payload["suite"], round_index, lease.payload.get("look", 0))
     measured = measure(plan, bench.models.take(version.sha256), bench.domain, on_items)
     names: list[str | None] = [*bench.images.write_all(measured.images)]
     names += [None] * (len(measured.passed) - len(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
-from illume_loop.loop.measures import MeasurePlan
+from illume_loop.loop.measures import GatePlans
 from illume_loop.models.protocol import UnifiedModel
 from illume_loop.models.registry import load_model, train_model
 from illume_loop.train.rows import TrainingRow
@@ -112,8 +112,7 @@ class Workbench:
     run_id: int
     settings: Settings
     domain: Domain
-    plans: Mapping[str, MeasurePlan]
-    """What the gate measures, by suite; the same for every round of the run."""
+    plans: GatePlans
     images: ImageStore
     checkpoints: CheckpointStore
     models: ModelShelf

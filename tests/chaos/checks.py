@@ -59,7 +59,7 @@ def outcome(session: Session, run_id: int) -> dict[str, Any]:
         select(ModelVersion.number, Evaluation.suite, Evaluation.plan_sha256, Evaluation.value)
         .join(ModelVersion, ModelVersion.id == Evaluation.model_version_id)
         .where(ModelVersion.run_id == run_id)
-        .order_by(ModelVersion.number, Evaluation.suite)
+        .order_by(ModelVersion.number, Evaluation.suite, Evaluation.plan_sha256)
     )
     models = session.execute(
         select(ModelVersion.number, ModelVersion.state, ModelVersion.sha256)

@@ -90,7 +90,7 @@ def result(run_dir: Path, **stores: str) -> dict[str, Any]:
         )
         evaluations = run.session.execute(
             select(Evaluation.model_version_id, Evaluation.suite, Evaluation.value).order_by(
-                Evaluation.model_version_id, Evaluation.suite
+                Evaluation.model_version_id, Evaluation.suite, Evaluation.plan_sha256
             )
         )
         timed = {"seconds", "created_at", "ended_at"}

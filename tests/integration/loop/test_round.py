@@ -76,18 +76,20 @@ def test_the_loop_improves_a_model_that_can_judge(tmp_path: Path) -> None:
     assert rows[0]["judge_auc"] == 1.0
 
 
-def test_a_parents_measurements_are_reused(run_dir: Path) -> None:
+def test_a_parent_draws_anew_in_each_round_and_is_read_once(run_dir: Path) -> None:
+    """An unlucky draw of the parent must not count for every candidate that meets it."""
     rows = table(run_dir)
-    assert rows[1]["heldout"]["parent"] == rows[0]["heldout"]["candidate"]
+    assert rows[1]["heldout"]["parent"] != rows[0]["heldout"]["candidate"]
+    assert rows[1]["understanding"]["parent"] == rows[0]["understanding"]["candidate"]
     with open_run(run_dir) as run:
         measured = [
             [unit["key"] for unit in detail["units"] if unit["kind"] == "evaluate"]
             for detail in (round_detail(run.session, run.run_id, index) for index in (1, 2))
             if detail
         ]
-    suites = ("heldout", "understanding", "diversity")
+    suites = ("heldout-1", "understanding", "diversity")
     assert measured[0] == [f"evaluate/{suite}/{name}" for name in ("v0001", "v0002") for suite in suites]
-    assert measured[1] == [f"evaluate/{suite}/v0003" for suite in suites]
+    assert measured[1] == ["evaluate/heldout-1/v0002", *(f"evaluate/{suite}/v0003" for suite in suites)]
 
 
 def test_rounds_draw_other_prompts(run_dir: Path) -> None:
@@ -178,7 +180,10 @@ def test_model_versions(run_dir: Path) -> None:
         ("v0004", "active", "v0003", 3),
     ]
     assert detail is not None
-    assert [evaluation["suite"] for evaluation in detail["evaluations"]] == ["heldout", "understanding", "diversity"]
+    assert [evaluation["suite"] for evaluation in detail["evaluations"]] == [
+        *("heldout", "understanding", "diversity"),
+        "heldout",
+    ]
     assert active[0] == "v0004"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from illume_loop.evals.statistics import auc, paired_bootstrap, wilson_interval
+from illume_loop.evals.statistics import auc, paired_bootstrap, paired_bootstrap_error, wilson_interval
 
 
 def test_wilson_matches_published_values() -> None:
@@ -44,6 +44,12 @@ def test_the_bootstrap_covers_as_often_as_it_says() -> None:
         interval = paired_bootstrap(before, after, confidence=0.9, resamples=400, seed=trial)
         covered += interval.low <= 0.1 <= interval.high
     assert 172 <= covered <= 188
+
+
+def test_the_bootstraps_error_is_that_of_the_mean() -> None:
+    before, after = [0.0] * 400, [1.0] * 100 + [0.0] * 300
+    assert paired_bootstrap_error(before, after) == pytest.approx((0.25 * 0.75 / 400) ** 0.5, rel=0.05)
+    assert paired_bootstrap_error(after, after) == 0.0
 
 
 def test_the_bootstrap_repeats_itself() -> None:

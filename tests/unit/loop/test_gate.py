@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from illume_loop.config import GateSettings
-from illume_loop.loop.gate import Measured, judge
+from illume_loop.loop.gate import Judgement, Measured, judge, look_sizes
 
-SETTINGS = GateSettings(confidence=0.95, resamples=2000, min_gain=0.0, understanding_margin=0.02, diversity_ratio=0.8)
+SETTINGS = GateSettings(
+    heldout_prompts=200, confidence=0.95, resamples=2000, min_gain=0.0, understanding_margin=0.02, diversity_ratio=0.8
+)
 WEAK = [True] * 100 + [False] * 100
 STRONG = [True] * 130 + [False] * 70
 
@@ -16,8 +19,20 @@ def _measured(heldout: list[bool], understanding: float = 0.9, diversity: float 
     return Measured(heldout, understanding, diversity)
 
 
+def _judged(base: Measured, parent: Measured, candidate: Measured, settings: GateSettings = SETTINGS) -> Judgement:
+    judgement = judge(base, parent, candidate, settings, 0)
+    assert judgement is not None
+    return judgement
+
+
+def _looked(size: int, parent: float, candidate: float, settings: GateSettings) -> Judgement | None:
+    """After `size` prompts, with these shares passed; prompts that both pass come first."""
+    before, after = ([index < share * size for index in range(size)] for share in (parent, candidate))
+    return judge(_measured([]), _measured(before), _measured(after), settings, 0)
+
+
 def test_a_clear_gain_is_promoted_with_its_numbers() -> None:
-    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(STRONG), SETTINGS, 0)
+    judgement = _judged(_measured([]), _measured(WEAK), _measured(STRONG))
     assert judgement.passed
     assert judgement.reasons[0].startswith("heldout gain +15.0 [")
     assert len(judgement.reasons) == 1
@@ -30,23 +45,21 @@ def test_a_clear_gain_is_promoted_with_its_numbers() -> None:
 
 
 def test_no_difference_is_rejected() -> None:
-    """A lower end of exactly 0 is not above 0."""
-    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(WEAK), SETTINGS, 0)
+    judgement = _judged(_measured([]), _measured(WEAK), _measured(WEAK))
     assert not judgement.passed
-    assert judgement.reasons == ["heldout gain +0.0 [0.0, 0.0]", "the lower end of the gain is not above 0.0"]
+    assert judgement.reasons == ["heldout gain +0.0 [-1.4, 1.4]", "the lower end of the gain is not above 0.0"]
 
 
 def test_a_gain_within_noise_is_rejected() -> None:
     swapped = [*WEAK[:90], *[False] * 10, *[True] * 14, *WEAK[114:]]
-    judgement = judge(_measured(WEAK), _measured(WEAK), _measured(swapped), SETTINGS, 0)
+    judgement = _judged(_measured([]), _measured(WEAK), _measured(swapped))
     assert not judgement.passed
     assert judgement.reasons[0].startswith("heldout gain +2.0 [-")
 
 
 def test_the_least_gain_is_a_setting() -> None:
-    assert not judge(
-        _measured(WEAK), _measured(WEAK), _measured(STRONG), SETTINGS.model_copy(update={"min_gain": 0.14}), 0
-    ).passed
+    settings = SETTINGS.model_copy(update={"min_gain": 0.14})
+    assert not _judged(_measured([]), _measured(WEAK), _measured(STRONG), settings).passed
 
 
 @pytest.mark.parametrize(
@@ -57,7 +70,7 @@ def test_the_least_gain_is_a_setting() -> None:
     ],
 )
 def test_a_guard_stops_a_gain(candidate: Measured, reason: str) -> None:
-    judgement = judge(_measured(WEAK), _measured(WEAK), candidate, SETTINGS, 0)
+    judgement = _judged(_measured([]), _measured(WEAK), candidate)
     assert not judgement.passed
     assert judgement.reasons[1:] == [reason]
 
@@ -65,5 +78,86 @@ def test_a_guard_stops_a_gain(candidate: Measured, reason: str) -> None:
 def test_guards_look_at_the_base_not_at_a_parent_that_lost_already() -> None:
     parent = _measured(WEAK, understanding=0.885, diversity=0.5)
     candidate = _measured(STRONG, understanding=0.87, diversity=0.45)
-    judgement = judge(_measured(WEAK), parent, candidate, SETTINGS, 0)
+    judgement = _judged(_measured([]), parent, candidate)
     assert len(judgement.reasons) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sizes"), [(512, (128, 256, 512)), (257, (65, 129, 257)), (200, (100, 200)), (24, (24,)), (1, (1,))]
+)
+def test_looks_double_and_end_with_all_prompts(prompts: int, sizes: tuple[int, ...]) -> None:
+    assert look_sizes(GateSettings(heldout_prompts=prompts)) == sizes
+
+
+class TestLooks:
+    """The gate stops as soon as it is clear, either way."""
+
+    SETTINGS = GateSettings()
+
+    def test_a_great_gain_is_clear_early(self) -> None:
+        judgement = _looked(256, 0.4, 0.58, self.SETTINGS)
+        assert judgement is not None
+        assert judgement.passed
+        assert judgement.reasons[0].endswith("] after 256 of 512 prompts")
+        assert judgement.numbers["heldout"]["candidate"]["n"] == 256
+
+    def test_a_gain_that_one_look_would_promote_is_looked_at_again(self) -> None:
+        """8.6 points at 128 prompts are 3.5 standard errors: too few for the first look of three."""
+        assert _looked(128, 0.4, 0.485, self.SETTINGS) is None
+        assert _looked(256, 0.4, 0.42, self.SETTINGS) is None
+
+    def test_a_loss_is_hopeless_early(self) -> None:
+        judgement = _looked(128, 0.45, 0.4, self.SETTINGS)
+        assert judgement is not None
+        assert not judgement.passed
+        assert judgement.reasons[1] == "the lower end of the gain is not above 0.0"
+        assert "more draws would change that with a chance of 0.0 % only" in judgement.reasons[2]
+
+    def test_the_same_outcomes_say_little_at_first(self) -> None:
+        assert _looked(128, 0.4, 0.4, self.SETTINGS) is None
+        judgement = _looked(256, 0.4, 0.4, self.SETTINGS)
+        assert judgement is not None
+        assert not judgement.passed
+
+    def test_the_last_look_decides(self) -> None:
+        """Two points more of the same prompts are certain at 512; a gain of noise is not."""
+        assert _looked(512, 0.4, 0.42, self.SETTINGS) is not None
+
+    def test_a_guard_ends_it_at_the_first_look(self) -> None:
+        """Whatever the gain will be: understanding is lost already."""
+        before, after = [False] * 128, [True] * 5 + [False] * 123
+        assert judge(_measured([]), _measured(before), _measured(after), self.SETTINGS, 0) is None
+        collapsed = _measured(after, understanding=0.5)
+        judgement = _judged(_measured([]), _measured(before), collapsed, self.SETTINGS)
+        assert not judgement.passed
+        assert judgement.reasons[-1] == "understanding fell from the base's 90.0 to 50.0, more than 2.0"
+
+    def test_a_measure_that_is_no_number_is_refused(self) -> None:
+        candidate = _measured(STRONG, understanding=float("nan"), diversity=float("nan"))
+        judgement = _judged(_measured([]), _measured(WEAK), candidate, SETTINGS)
+        assert not judgement.passed
+        assert len(judgement.reasons) == 3
+
+
+@pytest.mark.parametrize(("changed", "promoted"), [(4, False), (5, False), (6, True)])
+def test_few_changes_are_no_proof_though_all_are_for_the_better(changed: int, promoted: bool) -> None:
+    """Equals do so with a chance of 6, 3 and 1.6 %."""
+    after = [True] * (100 + changed) + [False] * (100 - changed)
+    assert _judged(_measured([]), _measured(WEAK), _measured(after)).passed is promoted
+
+
+@pytest.mark.parametrize("correlated", [0.0, 0.5, 0.97])
+def test_an_equal_candidate_is_promoted_as_seldom_as_stated(correlated: float) -> None:
+    """At most 2.5 % of 1,000 trials, give or take two standard errors; docs/experiments/gate has the measured rate."""
+    settings = GateSettings(heldout_prompts=256, resamples=100)
+    generator = np.random.default_rng(0)
+    promoted = 0
+    for trial in range(1000):
+        before = generator.random(256) < 0.42
+        after = np.where(generator.random(256) < correlated, before, generator.random(256) < 0.42)
+        verdicts = (
+            judge(_measured([]), _measured(before[:n].tolist()), _measured(after[:n].tolist()), settings, trial)
+            for n in look_sizes(settings)
+        )
+        promoted += next(verdict for verdict in verdicts if verdict).passed
+    assert promoted <= 35

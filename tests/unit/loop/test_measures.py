@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
-from illume_loop.loop.measures import DIVERSITY_SAMPLES, KEPT_DRAWS, SUITES, measure, measure_plan
+from illume_loop.loop.measures import DIVERSITY_SAMPLES, GUARDS, KEPT_DRAWS, MeasurePlan, gate_plans, measure
 from tests.support.canned_model import CannedModel
 
 DOMAIN = get_domain("shapes")
@@ -15,8 +17,12 @@ def _settings(**values: object) -> Settings:
     return load_settings(None, SMALL | {name.replace("__", "."): value for name, value in values.items()}, environ={})
 
 
+def _plan(suite: str, settings: Settings, round_index: int = 1) -> MeasurePlan:
+    return gate_plans(DOMAIN, settings).of(suite, round_index, 0)
+
+
 def _names(settings: Settings) -> list[str]:
-    return [measure_plan(suite, DOMAIN, settings).sha256 for suite in SUITES]
+    return [_plan(suite, settings).sha256 for suite in ("heldout", *GUARDS)]
 
 
 def test_the_name_changes_with_what_is_measured() -> None:
@@ -34,9 +40,31 @@ def test_the_name_does_not_change_with_what_only_trains() -> None:
     assert _names(changed) == _names(_settings())
 
 
+def test_each_round_draws_the_same_prompts_with_new_noise() -> None:
+    settings = _settings()
+    first, second = (_plan("heldout", settings, index) for index in (1, 2))
+    assert first.sha256 != second.sha256
+    assert {prompt.text for prompt in first.prompts} == {prompt.text for prompt in second.prompts}
+    assert not set(first.seeds) & set(second.seeds)
+    assert [_plan(suite, settings, 1) for suite in GUARDS] == [_plan(suite, settings, 2) for suite in GUARDS]
+
+
+def test_looks_share_out_the_prompts_and_each_is_like_the_whole() -> None:
+    settings = _settings(gate__heldout_prompts=512)
+    looks = gate_plans(DOMAIN, settings).looks(3)
+    assert [plan.count for plan in looks] == [128, 128, 256]
+    prompts = [prompt.text for plan in looks for prompt in plan.prompts]
+    wanted = DOMAIN.prompts("heldout", 512, 0)
+    assert sorted(prompts) == sorted(prompt.text for prompt in wanted)
+    for category in DOMAIN.categories:
+        share = sum(prompt.category == category for prompt in wanted) / 512
+        assert sum(prompt.category == category for prompt in looks[0].prompts) / 128 == pytest.approx(share, abs=0.12)
+    assert [plan.num_kept for plan in looks] == [KEPT_DRAWS, 0, 0]
+
+
 def test_two_models_are_paired() -> None:
     """Same prompts, same seeds: whatever the weaker one hits, the stronger one hits too (that is how it draws)."""
-    plan = measure_plan("heldout", DOMAIN, _settings())
+    plan = _plan("heldout", _settings())
     weak, strong = (measure(plan, CannedModel(skill), DOMAIN, lambda *_: None) for skill in (0.3, 0.7))
     assert 0.15 < weak.value < 0.45 < strong.value
     assert sum(weak.passed) / len(weak.passed) == weak.value
@@ -46,9 +74,9 @@ def test_two_models_are_paired() -> None:
 
 def test_understanding_and_diversity() -> None:
     model = CannedModel(0.5)
-    understanding = measure(measure_plan("understanding", DOMAIN, _settings()), model, DOMAIN, lambda *_: None)
+    understanding = measure(_plan("understanding", _settings()), model, DOMAIN, lambda *_: None)
     assert len(understanding.passed) == 12
-    plan = measure_plan("diversity", DOMAIN, _settings())
+    plan = _plan("diversity", _settings())
     diversity = measure(plan, model, DOMAIN, lambda *_: None)
     assert len(plan.seeds) == 6 * DIVERSITY_SAMPLES
     assert 0.0 < diversity.value <= 1.0
