@@ -16,10 +16,12 @@ from db.queries.models import model_detail, models_table
 from db.queries.rounds import round_detail
 from db.queries.runs import events, run_row
 from db.queries.samples import lineage, sample_detail, samples_page
+from illume_loop.loop.coordinator import start_run
 from illume_loop.loop.manifest import manifest_sha256
+from illume_loop.loop.progress import StageProgress
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_model import canned_toolbox
-from tests.support.canned_run import result, small_settings, start, table
+from tests.support.canned_run import Heard, result, small_settings, start, table
 
 KEYS_OF_THE_CONTRACT = {
     "index",
@@ -305,3 +307,51 @@ def test_the_same_run_on_postgres_and_an_object_store(tmp_path: Path, run_dir: P
     assert not (tmp_path / "run" / "checkpoints").exists()
     with open_run(tmp_path / "run", **stores) as run:
         assert (run.checkpoint()[1] / "config.json").exists()
+
+
+LOOKS = {
+    "assess__assessor": "shuffled",
+    "gate__heldout_prompts": 256,
+    "gate__min_gain": 0.0,
+    "run__rounds": 3,
+    "run__seed": 1,
+    "sampling__batch_size": 64,
+}
+"""With these the canned loop's gate looks once in round 1 and more often in the others."""
+
+
+class Cut(BaseException):
+    """An interruption, which no unit counts as its failure."""
+
+
+def test_a_gate_that_is_cut_off_between_looks_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
+    """Cut off again and again, each time a little further on."""
+
+    class Cutting(Heard):
+        def advanced(self, event: StageProgress) -> None:
+            self.stages.append(event)
+            if event.stage == "gating" and sum(heard.stage == "gating" for heard in self.stages) > 2:
+                raise Cut
+
+    settings = small_settings(tmp_path / "base", **LOOKS)
+    cuts = 0
+    while True:
+        try:
+            start_run(settings, tmp_path / "run", progress=Cutting(), toolbox=canned_toolbox())
+        except Cut:
+            cuts += 1
+            continue
+        break
+    start(settings, tmp_path / "undisturbed")
+    assert cuts > 6
+    assert result(tmp_path / "run") == result(tmp_path / "undisturbed")
+    sizes = [row["heldout"]["candidate"]["n"] for row in table(tmp_path / "run")]
+    assert sizes[0] == 64
+    assert 256 in sizes
+    with open_run(tmp_path / "run") as run:
+        detail = round_detail(run.session, run.run_id, 1 + sizes.index(256))
+        told = [line["message"] for line in events(run.session, run.run_id) if line["kind"] == "looked"]
+    assert detail is not None
+    looks = [unit["key"].split("/")[1] for unit in detail["units"] if unit["key"].startswith("evaluate/heldout")]
+    assert looks == [f"heldout-{look}" for look in (1, 1, 2, 2, 3, 3)]
+    assert f"round {1 + sizes.index(256)}: not clear after 2 looks at the gate" in told

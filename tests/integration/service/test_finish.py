@@ -79,3 +79,19 @@ def test_workers_make_the_pairs_that_one_process_makes(service: Service, tmp_pat
     service.worker("generator", "assessor", name="second")
     assert service.ended(service.coordinator()) == 0, service.logs()
     assert comparable(service.result()) == comparable(expected)
+
+
+def test_a_gate_with_several_looks_is_that_of_one_process(service: Service, tmp_path: Path) -> None:
+    """Each look's draws are planned when the one before was not clear; who draws them makes no difference."""
+    values = {"assess.assessor": "shuffled", "gate.heldout_prompts": 256, "gate.min_gain": 0.0, "run.rounds": 3}
+    start(
+        small_settings(tmp_path / "canned", **{name.replace(".", "__"): value for name, value in values.items()}),
+        tmp_path / "inline",
+    )
+    alone = result(tmp_path / "inline")
+    assert max(row["heldout"]["candidate"]["n"] for row in alone["rounds"]) > 64
+    service.settings |= values
+    service.worker("generator", "trainer", name="both")
+    service.worker("assessor", name="assessor")
+    assert service.ended(service.coordinator()) == 0, service.logs()
+    assert comparable(service.result()) == comparable(alone)

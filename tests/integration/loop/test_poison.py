@@ -1,0 +1,93 @@
+"""A candidate that was spoiled does not get through the gate, and the round says what was wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from illume_loop.config import Settings
+from illume_loop.errors import RoundFailedError, TrainingDivergedError
+from illume_loop.loop.workbench import Toolbox
+from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
+from tests.support.canned_run import small_settings, start, table
+
+TOOLS = canned_toolbox()
+BASE_SKILL = 0.4
+
+
+class Illiterate(CannedModel):
+    """Draws better than the base, and no longer tells a true caption from a false one."""
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        return np.array(
+            [float(hash((image.tobytes(), text)) % 1000) for image, text in zip(images, texts, strict=True)]
+        )
+
+
+class Unreadable(CannedModel):
+    """Draws better than the base; its likelihoods are no numbers, as those of weights that are none."""
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        return np.full(len(images), math.nan)
+
+
+class Monotone(CannedModel):
+    """Draws each prompt right, and always the same image."""
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        return super().sample(prompts, [0] * len(prompts), sampling)
+
+
+def _spoiled(kind: type[CannedModel]) -> Toolbox:
+    """All but the base are of this kind."""
+
+    def load(path: Path, device: str) -> CannedModel:
+        model = load_canned(path, device)
+        return model if model.skill == BASE_SKILL else kind(1.0)
+
+    return replace(TOOLS, load_model=load)
+
+
+def _settings(tmp_path: Path, **values: object) -> Settings:
+    return small_settings(tmp_path / "base", run__rounds=1, gate__heldout_prompts=128, gate__min_gain=0.0, **values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Illiterate, "understanding fell from the base's 100.0 to "),
+        (Unreadable, "understanding fell from the base's 100.0 to 0.0, more than 2.0"),
+        (Monotone, "diversity fell from the base's "),
+    ],
+)
+def test_what_was_spoiled_is_named_though_the_gain_is_great(
+    tmp_path: Path, kind: type[CannedModel], reason: str
+) -> None:
+    start(_settings(tmp_path), tmp_path / "run", _spoiled(kind))
+    (row,) = table(tmp_path / "run")
+    assert row["decision"] == "rejected"
+    assert row["heldout"]["delta"]["low"] > 0.2
+    assert row["heldout"]["candidate"]["n"] == 64, "nothing more is drawn of what is refused anyway"
+    (objection,) = row["reasons"][1:]
+    assert objection.startswith(reason)
+
+
+def test_a_training_that_diverges_is_named_and_never_reaches_the_gate(tmp_path: Path) -> None:
+    def train(*_: Any) -> None:
+        raise TrainingDivergedError(loss=math.nan)
+
+    with pytest.raises(RoundFailedError, match=r"Round 1 failed: .*TrainingDivergedError"):
+        start(_settings(tmp_path), tmp_path / "run", replace(TOOLS, train=train))
+    (row,) = table(tmp_path / "run")
+    assert (row["state"], row["candidate"], row["decision"]) == ("failed", None, None)
+    assert "nan" in row["reasons"][0]
+    start(_settings(tmp_path), tmp_path / "run", rounds=2)
+    assert table(tmp_path / "run")[1]["parent"] == "v0001"
