@@ -4,8 +4,9 @@
 
 A trial deals parent and candidate from the pool of draw.py and lets the gate of this repository decide, look by look,
 with the default settings. Equal in distribution: both are passes of the base. Better by exactly g points: each prompt's
-outcome comes from a pass of the better version with the chance at which the mean gain is g. Parent and candidate come
-from different passes, so their noise is independent; drawn with the same noise, as in a run, they differ less.
+outcome comes from a pass of the better version with the chance at which the mean gain is g. In a run, parent and
+candidate draw with the same noise, so their outcomes go together: a share of the candidate's outcomes comes from the
+parent's own pass, so large that equals differ by as much as they do in runs. With other noise they differ more.
 """
 
 from __future__ import annotations
@@ -25,9 +26,33 @@ from illume_loop.loop.gate import Measured, judge, look_sizes
 
 Outcomes = NDArray[np.bool_]
 Pair = tuple[Outcomes, Outcomes]
-TRIALS = 1000
+TRIALS = 3000
+GAINS = (0.025, 0.05, 0.10)
 MIN_GAINS = (0.0, 0.01, 0.02, 0.03)
 ROUNDS = 3
+ERROR_IN_RUNS = 0.0165
+"""Standard error of the gain at 512 prompts, of candidates about as good as their parents: the median of ten gates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Outcomes of two models, each (passes, prompts), with the same noise in the same pass."""
+
+    base: Outcomes
+    better: Outcomes
+
+    @property
+    def gain(self) -> float:
+        """By how much the better one is better."""
+        return float(self.better.mean() - self.base.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of the gain of an equal with other noise."""
+        num_passes, num_prompts = self.base.shape
+        share = self.base.mean(axis=0)
+        # p (1 - p) without the bias of few passes; twice, for the parent's noise and the candidate's.
+        return float(np.sqrt(2 * (share * (1 - share)).mean() * num_passes / (num_passes - 1) / num_prompts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +76,8 @@ def sequential(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
 
 def once(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
     """The gate as it was: one percentile interval over all prompts."""
-    gain = paired_bootstrap(*pair, confidence=settings.confidence, resamples=settings.resamples, seed=seed)
+    before, after = (outcomes.tolist() for outcomes in pair)
+    gain = paired_bootstrap(before, after, confidence=settings.confidence, resamples=settings.resamples, seed=seed)
     return Verdict(gain.low > settings.min_gain, gain.n)
 
 
@@ -64,31 +90,19 @@ def every_look(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
     return verdict
 
 
-def deal(base: Outcomes, better: Outcomes, gain: float, generator: np.random.Generator, trials: int) -> Iterator[Pair]:
-    """Pairs whose outcomes are dealt prompt by prompt from different passes."""
-    num_passes, num_prompts = base.shape
+def deal(pool: Pool, gain: float, trials: int, *, kept: float) -> Iterator[Pair]:
+    """Pairs whose outcomes are dealt prompt by prompt; a share `kept` of the candidate's has the parent's noise."""
+    generator = np.random.default_rng(1)
+    num_passes, num_prompts = pool.base.shape
     columns = np.arange(num_prompts)
-    share = gain / float(better.mean() - base.mean())
+    share = gain / pool.gain
     for _ in range(trials):
         first = generator.integers(0, num_passes, num_prompts)
-        second = (first + generator.integers(1, num_passes, num_prompts)) % num_passes
+        other = (first + generator.integers(1, num_passes, num_prompts)) % num_passes
+        second = np.where(generator.random(num_prompts) < kept, first, other)
         from_better = generator.random(num_prompts) < share
-        after = np.where(from_better, better[second, columns], base[second, columns])
-        yield _shuffled(base[first, columns], after, generator)
-
-
-def same_noise(
-    base: Outcomes, better: Outcomes, gain: float, generator: np.random.Generator, trials: int
-) -> Iterator[Pair]:
-    """As `deal`, but what comes from the better version has the parent's noise, and the rest is the parent's own."""
-    num_passes, num_prompts = base.shape
-    columns = np.arange(num_prompts)
-    share = gain / float(better.mean() - base.mean())
-    for _ in range(trials):
-        first = generator.integers(0, num_passes, num_prompts)
-        from_better = generator.random(num_prompts) < share
-        after = np.where(from_better, better[first, columns], base[first, columns])
-        yield _shuffled(base[first, columns], after, generator)
+        after = np.where(from_better, pool.better[second, columns], pool.base[second, columns])
+        yield _shuffled(pool.base[first, columns], after, generator)
 
 
 def whole_passes(base: Outcomes, generator: np.random.Generator) -> Iterator[Pair]:
@@ -118,8 +132,9 @@ def row(
     print(f"| {name} | {len(verdicts)} | {numbers} |", flush=True)
 
 
-def over_rounds(base: Outcomes, generator: np.random.Generator, *, fresh: bool, trials: int) -> None:
-    """A run of equal candidates: how many promotions, with the parent's draw kept over the rounds or drawn anew."""
+def over_rounds(base: Outcomes, *, fresh: bool, trials: int) -> None:
+    """Runs of equal candidates: how many promotions, with the parent's draw kept over the rounds or drawn anew."""
+    generator = np.random.default_rng(2)
     settings = GateSettings(resamples=200)
     counts = []
     for trial in range(trials):
@@ -135,46 +150,42 @@ def over_rounds(base: Outcomes, generator: np.random.Generator, *, fresh: bool, 
                 parent = candidate
         counts.append(promoted)
     rate = np.mean(counts) / ROUNDS
-    runs = {number: np.mean([count >= number for count in counts]) for number in (1, 2)}
-    after = runs[2] / runs[1] if runs[1] else 0.0
+    once, twice = (100 * np.mean([count >= number for count in counts]) for number in (1, 2))
     kind = "drawn anew" if fresh else "kept"
-    print(f"| {kind} | {trials} | {100 * rate:.1f} % | {100 * runs[1]:.1f} % | {100 * runs[2]:.2f} % | {after:.2f} |")
+    print(f"| {kind} | {trials} | {100 * rate:.1f} % | {once:.1f} % | {twice:.2f} % |", flush=True)
 
 
 def main(path: Path, trials: int) -> None:
     """Print the tables of README.md in this folder."""
-    pool = np.load(path)
-    base, better = pool["base"], pool["better"]
+    found = np.load(path)
+    pool = Pool(found["base"], found["better"])
     settings = GateSettings()
-    print(f"{len(base)} passes; base {100 * base.mean():.1f}, better {100 * better.mean():.1f}")
-    own, other = (100 * np.std((better - 1.0 * of).mean(axis=1), ddof=1) for of in (base, np.roll(base, 1, axis=0)))
-    print(f"standard error of the gain: {own:.2f} points with the same noise, {other:.2f} with other noise\n")
+    as_in_runs = 1 - (ERROR_IN_RUNS / pool.error) ** 2
+    print(f"{len(pool.base)} passes; base {100 * pool.base.mean():.1f}, better by {100 * pool.gain:.1f}")
+    print(f"standard error of equals with other noise: {100 * pool.error:.2f} points; kept noise {as_in_runs:.2f}")
     head = "| candidate | trials | promoted | prompts, mean | decided at look, % |\n|---|---|---|---|---|"
-    print(head)
-    row("equal, whole passes", whole_passes(base, np.random.default_rng(0)), settings)
-    for gain in (0.0, 0.025, 0.05, 0.10, float(better.mean() - base.mean())):
-        name = f"better by {100 * gain:.1f}" if gain else "equal"
-        row(name, deal(base, better, gain, np.random.default_rng(1), trials), settings)
-    twice = settings.model_copy(update={"heldout_prompts": 2 * settings.heldout_prompts})
-    for gain in (0.0, 0.05):
-        pairs = deal(np.tile(base, 2), np.tile(better, 2), gain, np.random.default_rng(1), trials)
-        row(f"{'better by 5.0' if gain else 'equal'}, twice the prompts", pairs, twice)
-    row("better by 5.0, same noise", same_noise(base, better, 0.05, np.random.default_rng(1), trials), settings)
-    print(f"\nother gates\n{head}")
-    for name, gate in (("one look, percentiles", once), ("percentiles at each look", every_look)):
-        for gain in (0.0, 0.05):
-            pairs = deal(base, better, gain, np.random.default_rng(1), trials)
-            row(f"{name}: {'better by 5.0' if gain else 'equal'}", pairs, settings, gate)
-    print(f"\ngate.min_gain\n{head}")
-    for min_gain in MIN_GAINS:
-        for gain in (0.0, 0.025, 0.05):
-            pairs = deal(base, better, gain, np.random.default_rng(1), trials)
+    print(f"\nwhole passes\n{head}")
+    row("equal", whole_passes(pool.base, np.random.default_rng(0)), settings)
+    for noise, kept in (("as in a run", as_in_runs), ("other", 0.0)):
+        print(f"\nnoise: {noise}\n{head}")
+        for gain in (0.0, *GAINS, pool.gain):
+            row(_name(gain), deal(pool, gain, trials, kept=kept), settings)
+        for name, gate in (("one look, percentiles", once), ("percentiles at each look", every_look)):
+            for gain in (0.0, 0.05):
+                row(f"{name}: {_name(gain)}", deal(pool, gain, trials, kept=kept), settings, gate)
+        print(f"\ngate.min_gain, noise: {noise}\n{head}")
+        for min_gain in MIN_GAINS:
             changed = settings.model_copy(update={"min_gain": min_gain})
-            row(f"min_gain {min_gain:g}: {f'better by {100 * gain:.1f}' if gain else 'equal'}", pairs, changed)
-    print("\n| parent's draw | runs of 3 rounds | a round | a run, once | twice | twice, given once |")
-    print("|---|---|---|---|---|---|")
+            for gain in (0.0, 0.025, 0.05):
+                row(f"min_gain {min_gain:g}: {_name(gain)}", deal(pool, gain, trials, kept=kept), changed)
+    print("\n| parent's draw | runs of 3 rounds | a round | a run, once | a run, twice |")
+    print("|---|---|---|---|---|")
     for fresh in (False, True):
-        over_rounds(base, np.random.default_rng(2), fresh=fresh, trials=2 * trials)
+        over_rounds(pool.base, fresh=fresh, trials=2 * trials)
+
+
+def _name(gain: float) -> str:
+    return f"better by {100 * gain:.1f}" if gain else "equal"
 
 
 if __name__ == "__main__":
