@@ -151,7 +151,7 @@ class TrainSettings(Section):
 class GateSettings(Section):
     """When a candidate replaces its parent."""
 
-    heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Held-out prompts that both models draw, at most.")
+    heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Held-out prompts that both draw, at most.")
     guidance_scale: float = Field(1.5, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
     resamples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
