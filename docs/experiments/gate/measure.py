@@ -31,7 +31,7 @@ GAINS = (0.025, 0.05, 0.10)
 MIN_GAINS = (0.0, 0.01, 0.02, 0.03)
 ROUNDS = 3
 ERROR_IN_RUNS = 0.0165
-"""Standard error of the gain at 512 prompts, of candidates about as good as their parents: the median of ten gates."""
+"""Standard error of the gain at 512 prompts in gates of runs (median of ten candidates about as good as parents)."""
 
 
 @dataclass(frozen=True, slots=True)
