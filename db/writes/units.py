@@ -1,8 +1,9 @@
 """The life of a unit: pending -> leased -> done, back to pending after a failed attempt, or dead after the last.
 
 Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win, and
-a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, the
-unit and then the counts of its stage, so that transactions wait for each other and never in a circle.
+a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, units
+in the order of their ids and then the counts of their stages, so that transactions wait for each other and never in a
+circle; so a transaction changes units once (by one call of what is below), unless it is alone.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def _row(round_id: int, unit: NewUnit) -> dict[str, Any]:
 
 
 def mark_issued(session: Session, unit_ids: Sequence[int]) -> None:
-    """Note that pending units were sent to the workers just now."""
-    issued = update(Unit).where(Unit.id.in_(unit_ids), Unit.state == "pending")
+    """Note that pending units were sent to the workers just now, but for those that a worker takes at this moment."""
+    pending = select(Unit.id).where(Unit.id.in_(unit_ids), Unit.state == "pending").order_by(Unit.id)
+    issued = update(Unit).where(Unit.id.in_(pending.with_for_update(skip_locked=True)))
     session.execute(issued.values(issued_at=db_now()), execution_options=SILENT)
 
 
@@ -233,9 +235,10 @@ def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False)
     killed says nothing about its unit.
     """
     of_run = select(Round.id).where(Round.run_id == run_id)
-    back = update(Unit).where(Unit.round_id.in_(of_run), in_state("leased"))
+    leased = select(Unit.id).where(Unit.round_id.in_(of_run), in_state("leased")).order_by(Unit.id)
     if not of_workers:
-        back = back.where(Unit.lease_expires_at.is_(None))
+        leased = leased.where(Unit.lease_expires_at.is_(None))
+    back = update(Unit).where(Unit.id.in_(leased.with_for_update()))
     back = _given_up(back, "pending").values(fencing_token=Unit.fencing_token + 1)
     taken = session.execute(back.returning(Unit.round_id, Unit.kind), execution_options=SILENT)
     moved = Counter((str(kind), int(round_id)) for round_id, kind in taken.all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -71,8 +72,19 @@ def begin(*args: object, cwd: Path, **more: str) -> subprocess.Popen[str]:
     """Start `illume-loop` and return at once; stderr can be read line by line."""
     command = [str(ILLUME_LOOP), *map(str, args)]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=cwd,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_interrupts,
     )
+
+
+def _listen_to_interrupts() -> None:
+    """A shell's background job ignores SIGINT, and what it starts does too; these processes are to be interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_json(*args: object, cwd: Path) -> Any:

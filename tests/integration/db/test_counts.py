@@ -86,7 +86,8 @@ def _coordinate(engine: Engine, random: Random) -> None:
     for _ in range(MANY):
         with transaction(engine) as session:
             expire_leases(session, RUN, MAX_ATTEMPTS)
-            if random.random() < 0.3:
+        if random.random() < 0.3:
+            with transaction(engine) as session:
                 take_back_leases(session, RUN)
         if _is_settled(engine):
             return
