@@ -74,6 +74,19 @@ class NotFoundError(UsageError):
     """There is no {kind} '{name}'; check the name, or list what there is with `ls` of its noun."""
 
 
+class CalibrationFileError(UsageError):
+    """Cannot read {path} as a calibration: {reason}; make one with `illume-loop judge fit -o FILE`."""
+
+
+class TooFewLabelsError(UsageError):
+    """Too few labels to calibrate {what}: {reason}; label more samples, or draw more with --prompts."""
+
+
+class ReadingMissingError(UsageError):
+    """The calibration needs the reading '{name}', which the judge does not give; fit one for this judge with
+    `illume-loop judge fit`."""
+
+
 class MissingExtraError(UsageError):
     """{feature} needs packages that are not installed; install them with `pip install 'illume-loop[{extra}]'`."""
 
