@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 from PIL import Image
 
 Split = Literal["train", "heldout", "probe"]
+CRITERIA = ("object", "count", "color", "attribute", "position")
+"""What a question can be about, in the order in which critiques tell of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,17 @@ class Verdict:
     passed: bool
     failed: tuple[str, ...] = ()
     found: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One atomic yes/no question of a prompt; yes is the answer for an image that shows it.
+
+    `criterion` is one of CRITERIA.
+    """
+
+    criterion: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,14 @@ class Domain(Protocol):
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
         """Decide from the pixels alone whether `image` shows `prompt`."""
+        ...
+
+    def questions(self, prompt: Prompt) -> list[Question]:
+        """The questions of a prompt, from its spec; none where the spec does not tell."""
+        ...
+
+    def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
+        """What the exact checker answers to each of `questions(prompt)`."""
         ...
 
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:

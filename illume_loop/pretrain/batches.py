@@ -4,27 +4,47 @@ draw         noisy caption -> image ids, the caption dropped 10 % of the time fo
 read         image features -> noisy caption
 reconstruct  image features -> image ids (the task that initialises the vision rows, stage 1)
 text         a caption alone
+question     image features, an atomic question -> yes or no, as often the one as the other where there is a choice
+rate         image features, a claim -> 1 to 5
+critique     image features, a claim -> verdicts, evidence and one sentence of analysis, as JSON
+ask          a prompt -> its questions, as JSON
+edit         image features, an instruction -> image ids
+
+Captions are as wrong as the web's; questions, grades, critiques and edits are true of the picture, as instruction data
+is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Literal
 
 from torch import Tensor
 
+from illume_loop.assess import instructions
+from illume_loop.domains.shapes.checker import Seen
 from illume_loop.domains.shapes.domain import noisy
 from illume_loop.domains.shapes.grammar import OPENINGS, words
+from illume_loop.domains.shapes.questions import Asked, questions
+from illume_loop.domains.shapes.spec import Spec
+from illume_loop.domains.shapes.wordings import critique, grade
 from illume_loop.models.illume.modeling import IGNORED_LABEL
 from illume_loop.models.illume.sequences import Sequence1D, SequenceBuilder
 from illume_loop.pretrain.corpus import Corpus
+from illume_loop.pretrain.scenes import random_spec
 
-Task = Literal["draw", "read", "reconstruct", "text"]
+Task = Literal["draw", "read", "reconstruct", "text", "question", "rate", "critique", "ask", "edit"]
+OF_AN_IMAGE: tuple[Task, ...] = ("read", "reconstruct", "question", "rate", "critique", "edit")
+LONG: tuple[Task, ...] = ("critique", "ask", "edit")
+"""Tasks whose rows are much longer than the others', kept in a batch of their own so that little is padded."""
 TEXT_DROPOUT = 0.1
+WRONG_CLAIM = 0.5
+FOREIGN_CLAIM = 0.2
 
 
-def batch_at(
+def batches_at(
     step: int,
     purpose: str,
     mix: Mapping[Task, float],
@@ -33,36 +53,88 @@ def batch_at(
     size: int,
     caption_noise: float,
     seed: int,
-) -> dict[str, Tensor]:
-    """`input_ids`, `labels`, `attention_mask` and, where images are read, `image_features`."""
+) -> list[dict[str, Tensor]]:
+    """The rows of a step in one or two batches: `input_ids`, `labels`, `attention_mask` and, where images are read,
+    `image_features`.
+    """
     rng = Random(f"{purpose}/{seed}/{step}")
     tasks = rng.choices(list(mix), weights=list(mix.values()), k=size)
-    rows: list[Sequence1D] = []
-    read: list[int] = []
-    for task in tasks:
-        index = rng.randrange(len(corpus.specs))
-        caption = words(noisy(corpus.specs[index], caption_noise, rng), rng.choice(OPENINGS))
-        rows.append(_row(task, caption, index, corpus, sequences, rng))
-        if task in ("read", "reconstruct"):
-            read.append(index)
-    batch = sequences.collate(rows)
-    if read:
-        batch["image_features"] = corpus.features_at(read)
-    return batch
+    drawn = [(task, rng.randrange(len(corpus.specs)), Random(rng.getrandbits(64))) for task in tasks]
+    batches = []
+    for chosen in ([d for d in drawn if d[0] not in LONG], [d for d in drawn if d[0] in LONG]):
+        if not chosen:
+            continue
+        batch = sequences.collate([_row(task, i, corpus, sequences, caption_noise, own) for task, i, own in chosen])
+        read = [index for task, index, _ in chosen if task in OF_AN_IMAGE]
+        if read:
+            batch["image_features"] = corpus.features_at(read)
+        batches.append(batch)
+    return batches
 
 
-def _row(task: Task, caption: str, index: int, corpus: Corpus, sequences: SequenceBuilder, rng: Random) -> Sequence1D:
+def _row(
+    task: Task, index: int, corpus: Corpus, sequences: SequenceBuilder, caption_noise: float, rng: Random
+) -> Sequence1D:
+    spec = corpus.specs[index]
     match task:
         case "draw":
-            prompt = "" if rng.random() < TEXT_DROPOUT else caption
+            prompt = "" if rng.random() < TEXT_DROPOUT else _caption(spec, caption_noise, rng)
             return sequences.draw(prompt, corpus.ids[index].tolist())
         case "read":
-            return sequences.read(caption)
+            return sequences.read(_caption(spec, caption_noise, rng))
         case "text":
-            ids = [sequences.bos, *sequences.words(caption), sequences.eos]
-            return Sequence1D(ids, [IGNORED_LABEL, *ids[1:]])
+            return sequences.tell(_caption(spec, caption_noise, rng))
         case "reconstruct":
             prefix, drawn = sequences.read_prefix(), sequences.draw("", corpus.ids[index].tolist())
             begin = sequences.config.begin_image_token_id
             image = drawn.input_ids[2:]
             return Sequence1D([*prefix, begin, *image], [IGNORED_LABEL] * (len(prefix) + 1) + image)
+        case "question":
+            asked, answer = _question(spec, _seen(corpus, index), rng)
+            return sequences.read(instructions.YES if answer else instructions.NO, asked.question.text)
+        case "rate":
+            claim = _claim(spec, rng)
+            return sequences.read(str(grade(claim, _seen(corpus, index))), instructions.rate(_worded(claim, rng)))
+        case "critique":
+            claim = _claim(spec, rng)
+            told = _json(critique(claim, _seen(corpus, index)))
+            return sequences.read(told, instructions.critique(_worded(claim, rng)))
+        case "ask":
+            texts = [asked.question.text for asked in questions(spec)]
+            return sequences.tell(_json(texts), instructions.ask(_worded(spec, rng)))
+        case "edit":
+            edit = corpus.edits[index]
+            if edit is None:  # a picture whose objects are all alike; to be left as it is
+                return sequences.edit("", corpus.ids[index].tolist())
+            instruction = "" if rng.random() < TEXT_DROPOUT else edit.text
+            return sequences.edit(instruction, corpus.edited_ids[index].tolist())
+
+
+def _caption(spec: Spec, noise: float, rng: Random) -> str:
+    return _worded(noisy(spec, noise, rng), rng)
+
+
+def _worded(spec: Spec, rng: Random) -> str:
+    return words(spec, rng.choice(OPENINGS))
+
+
+def _claim(spec: Spec, rng: Random) -> Spec:
+    """What a picture is said to show: the truth, the truth but for one attribute, or something else."""
+    return random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, WRONG_CLAIM, rng)
+
+
+def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[Asked, bool]:
+    wanted = rng.random() < 0.5
+    asked = questions(_claim(spec, rng))
+    fitting = [item for item in asked if item.holds(seen) == wanted]
+    chosen = rng.choice(fitting or asked)
+    return chosen, chosen.holds(seen)
+
+
+def _seen(corpus: Corpus, index: int) -> list[Seen]:
+    things = corpus.layout(index)
+    return sorted((Seen(t.shape, t.color, t.x, t.y) for t in things), key=lambda thing: thing.x)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

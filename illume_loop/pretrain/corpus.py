@@ -12,10 +12,10 @@ from random import Random
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from illume_loop.domains.shapes.render import render
+from illume_loop.domains.shapes.edits import Edit, apply, random_edit
+from illume_loop.domains.shapes.render import Placed, draw, place
 from illume_loop.domains.shapes.spec import Spec
 from illume_loop.models.illume.modeling import VisionTokenizer
 from illume_loop.pretrain.scenes import random_spec, to_pixels
@@ -26,11 +26,21 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """`specs[i]` is what picture i shows; `ids` (N, L) int16; `features` (N, L, H) float16."""
+    """`specs[i]` is what picture i shows; `ids` (N, L) int16; `features` (N, L, H) float16.
+
+    `edits[i]` (None where picture i has no object of its own kind) makes of picture i the one of `edited_ids[i]`.
+    """
 
     specs: list[Spec]
     ids: NDArray[np.int16]
     features: NDArray[np.float16]
+    edits: list[Edit | None]
+    edited_ids: NDArray[np.int16]
+    seed: int
+
+    def layout(self, index: int) -> list[Placed]:
+        """Where the objects of a picture are."""
+        return _layout(self.specs[index], index, self.seed)
 
     def features_at(self, indices: list[int]) -> Tensor:
         """Features (B, L, H) in float32."""
@@ -41,25 +51,32 @@ class Corpus:
 def build_corpus(vision: VisionTokenizer, size: int, seed: int, folder: Path, on_progress: Progress) -> Corpus:
     """Render and tokenise `size` pictures, or read them back where an earlier call finished."""
     specs = [random_spec(Random(f"corpus/{seed}/{index}")) for index in range(size)]
-    ids_path, features_path = folder / "ids.npy", folder / "features.npy"
-    if not features_path.exists():
+    edits = [random_edit(_layout(specs[i], i, seed), Random(f"corpus-edit/{seed}/{i}")) for i in range(size)]
+    parts = [folder / f"{name}.npy" for name in ("ids", "edited-ids", "features")]
+    if not all(part.exists() for part in parts):
         folder.mkdir(parents=True, exist_ok=True)
         num_tokens, width = vision.quantizer.positions.shape
-        ids = np.zeros((size, num_tokens), np.int16)
+        ids, edited_ids = np.zeros((2, size, num_tokens), np.int16)
         features = np.zeros((size, num_tokens, width), np.float16)
         for start in range(0, size, _BATCH):
             chunk = slice(start, min(start + _BATCH, size))
-            pictures = [_picture(specs[i], i, seed) for i in range(chunk.start, chunk.stop)]
-            found = vision.features(to_pixels(pictures) * 2 - 1)
+            layouts = [_layout(specs[i], i, seed) for i in range(chunk.start, chunk.stop)]
+            found = vision.features(to_pixels([draw(layout) for layout in layouts]) * 2 - 1)
             features[chunk] = found.half().numpy()
             ids[chunk] = vision.encode(found).numpy()
+            edited = [
+                apply(edit, layout) if edit else layout for edit, layout in zip(edits[chunk], layouts, strict=True)
+            ]
+            pixels = to_pixels([draw(layout) for layout in edited])
+            edited_ids[chunk] = vision.encode(vision.features(pixels * 2 - 1)).numpy()
             on_progress("corpus", chunk.stop, size, 0.0)
-        np.save(ids_path, ids)
-        partial = features_path.with_suffix(".partial.npy")
-        np.save(partial, features)
-        partial.rename(features_path)
-    return Corpus(specs, np.load(ids_path), np.load(features_path))
+        for part, array in zip(parts, (ids, edited_ids, features), strict=True):
+            partial = part.with_suffix(".partial.npy")
+            np.save(partial, array)
+            partial.rename(part)
+    ids, edited_ids, features = (np.load(part) for part in parts)
+    return Corpus(specs, ids, features, edits, edited_ids, seed)
 
 
-def _picture(spec: Spec, index: int, seed: int) -> Image.Image:
-    return render(spec, Random(f"corpus-layout/{seed}/{index}"))
+def _layout(spec: Spec, index: int, seed: int) -> list[Placed]:
+    return place(spec, Random(f"corpus-layout/{seed}/{index}"))

@@ -25,19 +25,20 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, SiglipVisionConfig
 
 from illume_loop.domains.shapes.domain import CAPTION_NOISE
-from illume_loop.domains.shapes.grammar import vocabulary
 from illume_loop.domains.shapes.render import CANVAS, CELL
 from illume_loop.errors import NotFoundError
 from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration
 from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.illume.modeling import IGNORED_LABEL
 from illume_loop.models.illume.processing import SPECIAL_TOKENS, build_processor
 from illume_loop.models.illume.quantizer import Quantised, SemanticQuantizer
 from illume_loop.models.illume.sequences import SequenceBuilder
-from illume_loop.pretrain.batches import Task, batch_at
+from illume_loop.pretrain.batches import Task, batches_at
 from illume_loop.pretrain.contrastive import build_contrastive, contrastive_loss
 from illume_loop.pretrain.corpus import Corpus, build_corpus
 from illume_loop.pretrain.scenes import pixel_batch
 from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
+from illume_loop.pretrain.vocabulary import base_words
 
 STAGES = ("encoder", "tokenizer", "detokenizer", "text", "stage1", "stage2", "stage3")
 
@@ -82,7 +83,20 @@ class Recipe:
             "stage1": LanguageStage(300, 1e-3, {"reconstruct": 0.5, "read": 0.5}, adapter_learning_rate=5e-3),
             # Curated pairs first, then web-like ones: strong noise from the start slows the binding of words to ids.
             "stage2": LanguageStage(3_000, 2e-3, {"draw": 0.70, "read": 0.28, "text": 0.02}, caption_noise=0.1),
-            "stage3": LanguageStage(500, 5e-4, {"draw": 0.75, "read": 0.25}),
+            "stage3": LanguageStage(
+                1_200,
+                8e-4,
+                {
+                    "draw": 0.42,
+                    "read": 0.14,
+                    "text": 0.02,
+                    "question": 0.16,
+                    "rate": 0.05,
+                    "critique": 0.08,
+                    "ask": 0.03,
+                    "edit": 0.10,
+                },
+            ),
         }
     )
 
@@ -109,7 +123,7 @@ class Pretraining:
     def __init__(self, recipe: Recipe, out: Path, on_progress: Progress) -> None:
         self.recipe, self.out, self.on_progress = recipe, out, on_progress
         torch.manual_seed(recipe.seed)
-        self.processor = build_processor(vocabulary(), CANVAS)
+        self.processor = build_processor(base_words(), CANVAS)
         self.model = IllumeForConditionalGeneration(_config(recipe))
         _init_small(self.model.model.language_model, self.model.lm_head)
         self.sequences = SequenceBuilder(self.processor.tokenizer, self.model.config)
@@ -189,7 +203,7 @@ class Pretraining:
         groups, after_step = self._groups(stage, plan)
 
         def loss_at(step: int) -> Tensor:
-            batch = batch_at(
+            batches = batches_at(
                 step,
                 stage,
                 plan.mix,
@@ -199,10 +213,15 @@ class Pretraining:
                 plan.caption_noise,
                 self.recipe.seed,
             )
-            loss: Tensor = self.model(**batch, use_cache=False).loss
-            return loss
+            return self._loss(batches)
 
         self._train(stage, self.model, groups, loss_at, plan.steps, after_step)
+
+    def _loss(self, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """The mean over the learned ids of all batches."""
+        counts = [int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches]
+        losses = [self.model(**batch, use_cache=False).loss for batch in batches]
+        return torch.stack([loss * count for loss, count in zip(losses, counts, strict=True)]).sum() / sum(counts)
 
     def _groups(self, stage: str, plan: LanguageStage) -> tuple[list[ParameterGroup], Callable[[], None]]:
         adapter = list(self.model.model.adapter.parameters())
@@ -267,7 +286,7 @@ class VisionRowsOnly:
 
 
 def _config(recipe: Recipe) -> IllumeConfig:
-    num_text_ids = len(SPECIAL_TOKENS) + len(vocabulary())
+    num_text_ids = len(SPECIAL_TOKENS) + len(base_words())
     return IllumeConfig(
         text_config=LlamaConfig(
             hidden_size=recipe.text_width,

@@ -14,9 +14,10 @@ from random import Random
 
 from PIL import Image
 
-from illume_loop.domains.protocol import Prompt, ReadingProbe, RealPair, Split, Verdict
+from illume_loop.domains.protocol import Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import OPENINGS, parse, words
+from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.render import render
 from illume_loop.domains.shapes.spec import (
     CATEGORIES,
@@ -30,7 +31,7 @@ from illume_loop.errors import UsageError
 
 HELDOUT_SHARE = 0.3
 PROBE_SHARE = 0.1
-CAPTION_NOISE = 0.5
+CAPTION_NOISE = 0.6
 """Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""
 
 
@@ -57,6 +58,15 @@ class ShapesDomain:
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
         """Decide from pixels; see `Domain.check`."""
         return checker.check(image, spec_from_json(prompt.spec))
+
+    def questions(self, prompt: Prompt) -> list[Question]:
+        """The questions of a prompt; see `Domain.questions`."""
+        return [asked.question for asked in questions(spec_from_json(prompt.spec))]
+
+    def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
+        """The checker's answers; see `Domain.answers`."""
+        seen = checker.look(image)
+        return [asked.holds(seen) for asked in questions(spec_from_json(prompt.spec))]
 
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:
         """Images of training compositions with captions of training compositions, CAPTION_NOISE of them wrong."""

@@ -39,7 +39,7 @@ _HINT = (
 def words(spec: Spec, opening: str = "") -> str:
     """The prompt text of a spec, lower case, single spaces."""
     joint = f" {spec.relation} " if spec.relation else " and "
-    return opening + joint.join(_part_words(part) for part in spec.parts)
+    return opening + joint.join(part_words(part) for part in spec.parts)
 
 
 def vocabulary() -> list[str]:
@@ -72,12 +72,17 @@ def parse(text: str) -> Spec:
     return Spec(category, (part,))
 
 
-def _part_words(part: Part) -> str:
+def one(noun: str) -> str:
+    """A noun with its article: "a circle", "an orange circle"."""
+    return f"{'an' if noun.startswith('o') else 'a'} {noun}"
+
+
+def part_words(part: Part) -> str:
+    """The words of one part: "a circle", "three red squares"."""
     color = f"{part.color} " if part.color else ""
     if part.count > 1:
         return f"{NUMBERS[part.count]} {color}{PLURALS[part.shape]}"
-    article = "an" if color.startswith("o") else "a"
-    return f"{article} {color}{part.shape}"
+    return one(f"{color}{part.shape}")
 
 
 def _read_part(piece: str, text: str) -> Part:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, ProcessorMixin
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>", "<img>", "<unk>")
+
+
+# Runs of punctuation are words of their own, so that questions and JSON need few of them.
+_SPLIT = pre_tokenizers.Sequence(
+    [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}]+"), "isolated")]
+)
 
 
 class IllumeProcessor(ProcessorMixin):
@@ -21,12 +27,17 @@ class IllumeProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, **kwargs)  # type: ignore[no-untyped-call]
 
 
+def split_words(text: str) -> list[str]:
+    """The words of a text as the tokenizer of `build_processor` takes them."""
+    return [word for word, _ in _SPLIT.pre_tokenize_str(text.lower())]
+
+
 def build_processor(words: Sequence[str], image_size: int) -> IllumeProcessor:
     """A processor for a closed vocabulary and square images of `image_size` pixels."""
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.pre_tokenizer = _SPLIT
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",
@@ -34,6 +45,7 @@ def build_processor(words: Sequence[str], image_size: int) -> IllumeProcessor:
         eos_token="<eos>",
         unk_token="<unk>",
         additional_special_tokens=["<boi>", "<eoi>", "<img>"],
+        clean_up_tokenization_spaces=False,
     )
     size = {"height": image_size, "width": image_size}
     return IllumeProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=tokenizer)

@@ -1,10 +1,12 @@
 """How prompts, images and captions are laid out as ids of the unified vocabulary.
 
     draw   <bos> words <boi> id ... id <eoi>          learned: the image ids and <eoi>
-    read   <bos> <boi> <img> ... <img> <eoi> words <eos>   learned: the words and <eos>
+    read   <bos> <boi> <img> ... <img> <eoi> instruction words <eos>   learned: the words and <eos>
+    tell   <bos> instruction words <eos>              learned: the words and <eos>
+    edit   <bos> <boi> <img> ... <img> <eoi> words <boi> id ... id <eoi>   learned: the image ids and <eoi>
 
-<img> marks where continuous features enter. The unconditional prompt of guidance is `draw` with no words. The paper
-does not print its templates; these are ours.
+<img> marks where continuous features enter. A caption is what is read without an instruction. The unconditional prompt
+of guidance is `draw` or `edit` with no words. The paper does not print its templates; these are ours.
 """
 
 from __future__ import annotations
@@ -49,9 +51,7 @@ class SequenceBuilder:
 
     def draw(self, prompt: str, image_ids: Sequence[int]) -> Sequence1D:
         """A text-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
-        prefix = self.draw_prefix(prompt)
-        image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
-        return Sequence1D(prefix + image, [IGNORED_LABEL] * len(prefix) + image)
+        return self._drawn(self.draw_prefix(prompt), image_ids)
 
     def read_prefix(self) -> list[int]:
         """An image to be read; what follows is text."""
@@ -59,9 +59,28 @@ class SequenceBuilder:
         placeholders = [config.image_placeholder_token_id] * config.tokens_per_image
         return [self.bos, config.begin_image_token_id, *placeholders, config.end_image_token_id]
 
-    def read(self, caption: str) -> Sequence1D:
-        """An image-to-text row."""
-        prefix, text = self.read_prefix(), [*self.words(caption), self.eos]
+    def read(self, answer: str, instruction: str = "") -> Sequence1D:
+        """An image-to-text row: a caption, or the answer to an instruction."""
+        return self._answered([*self.read_prefix(), *self.words(instruction)], answer)
+
+    def tell(self, answer: str, instruction: str = "") -> Sequence1D:
+        """A row of text alone."""
+        return self._answered([self.bos, *self.words(instruction)], answer)
+
+    def edit_prefix(self, instruction: str) -> list[int]:
+        """What stands before the first image id of an edited image."""
+        return [*self.read_prefix(), *self.words(instruction), self.config.begin_image_token_id]
+
+    def edit(self, instruction: str, image_ids: Sequence[int]) -> Sequence1D:
+        """An image-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
+        return self._drawn(self.edit_prefix(instruction), image_ids)
+
+    def _drawn(self, prefix: list[int], image_ids: Sequence[int]) -> Sequence1D:
+        image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
+        return Sequence1D(prefix + image, [IGNORED_LABEL] * len(prefix) + image)
+
+    def _answered(self, prefix: list[int], answer: str) -> Sequence1D:
+        text = [*self.words(answer), self.eos]
         return Sequence1D(prefix + text, [IGNORED_LABEL] * len(prefix) + text)
 
     def collate(self, rows: Sequence[Sequence1D]) -> dict[str, Tensor]:

@@ -1,0 +1,73 @@
+"""Atomic yes/no questions about a picture, and what the exact checker answers to them.
+
+Guarantee: yes is the answer to every question of a spec where the picture shows it, and an exact checker that answers
+them all with yes has found nothing but what was asked for (an object of unclear colour aside).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from illume_loop.domains.protocol import Question
+from illume_loop.domains.shapes.checker import Seen, relation_between
+from illume_loop.domains.shapes.grammar import NUMBERS, PLURALS, one
+from illume_loop.domains.shapes.spec import Color, Part, Relation, Shape, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with the rule that answers it from what was seen."""
+
+    question: Question
+    holds: Callable[[Sequence[Seen]], bool]
+
+
+def questions(spec: Spec) -> list[Asked]:
+    """The questions of a spec: object, count, color and attribute of each part, the whole number, the position."""
+    asked = [item for part in spec.parts for item in _of_part(part)]
+    asked.append(_whole(sum(part.count for part in spec.parts)))
+    if spec.relation is not None:
+        asked.append(_position(spec.parts[0].shape, spec.relation, spec.parts[1].shape))
+    return asked
+
+
+def words_of_questions() -> Iterator[str]:
+    """Every text whose words questions use, besides those of prompts."""
+    yield "is there one anything object ?"
+    yield "are there objects the"
+
+
+def _of_part(part: Part) -> Iterator[Asked]:
+    shape, color, count = part.shape, part.color, part.count
+    text = f"is there {one(shape)} ?"
+    yield Asked(Question("object", text), lambda seen: any(thing.shape == shape for thing in seen))
+    text = f"is there one {shape} ?" if count == 1 else f"are there {NUMBERS[count]} {PLURALS[shape]} ?"
+    yield Asked(Question("count", text), lambda seen: sum(thing.shape == shape for thing in seen) == count)
+    if color is None:
+        return
+    text = f"is there anything {color} ?"
+    yield Asked(Question("color", text), lambda seen: any(thing.color == color for thing in seen))
+    text = f"is the {shape} {color} ?" if count == 1 else f"are the {PLURALS[shape]} {color} ?"
+    yield Asked(Question("attribute", text), lambda seen: _all_are(seen, shape, color))
+
+
+def _whole(count: int) -> Asked:
+    text = "is there one object ?" if count == 1 else f"are there {NUMBERS[count]} objects ?"
+    return Asked(Question("count", text), lambda seen: len(seen) == count)
+
+
+def _position(first: Shape, relation: Relation, second: Shape) -> Asked:
+    text = f"is the {first} {relation} the {second} ?"
+    return Asked(Question("position", text), lambda seen: _stands(seen, first, relation, second))
+
+
+def _all_are(seen: Sequence[Seen], shape: Shape, color: Color) -> bool:
+    colors = [thing.color for thing in seen if thing.shape == shape]
+    return bool(colors) and all(found == color for found in colors)
+
+
+def _stands(seen: Sequence[Seen], first: Shape, relation: Relation, second: Shape) -> bool:
+    a = [thing for thing in seen if thing.shape == first]
+    b = [thing for thing in seen if thing.shape == second]
+    return len(a) == len(b) == 1 and relation_between(a[0], b[0]) == relation

@@ -1,0 +1,35 @@
+"""The words of the shapes base: those of prompts, and those of questions, critiques and edits."""
+
+from __future__ import annotations
+
+import json
+
+from illume_loop.assess import instructions
+from illume_loop.domains.protocol import CRITERIA
+from illume_loop.domains.shapes.grammar import vocabulary
+from illume_loop.domains.shapes.questions import words_of_questions
+from illume_loop.models.illume.processing import split_words
+
+
+def base_words() -> list[str]:
+    """Every word that a stage can ask for, in a fixed order; those of prompts come first."""
+    critique: dict[str, object] = {name: {"verdict": "yes", "evidence": "many objects"} for name in CRITERIA}
+    critique["analysis"] = "it shows nothing"
+    texts = [
+        *vocabulary(),
+        *words_of_questions(),
+        instructions.rate("it"),
+        instructions.ask("it"),
+        instructions.critique("it"),
+        "it should show a circle but shows a square",
+        "make the circle red",
+        json.dumps(critique, separators=(",", ":")),
+        json.dumps(["is it ?", "is it ?"], separators=(",", ":")),
+        instructions.YES,
+        instructions.NO,
+        *instructions.GRADES,
+    ]
+    found: dict[str, None] = {}
+    for text in texts:
+        found.update(dict.fromkeys(split_words(text)))
+    return list(found)
