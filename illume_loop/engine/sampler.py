@@ -6,13 +6,14 @@ prefix ids, nothing of a backend.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from illume_loop.engine.noise import gumbel, signed
+from illume_loop.engine.padding import left_pad
 from illume_loop.models.protocol import Sampling
 
 
@@ -27,20 +28,22 @@ def sample_image_ids(
     seeds: Sequence[int],
     sampling: Sampling,
     num_tokens: int,
+    embed_prefixes: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Draw codebook ids (B, num_tokens).
 
     `head_KH` holds the head's rows of the image ids, so a text id can never be drawn. With guidance the
     log-probabilities are `s * (conditional - unconditional) + unconditional` for scale s (ILLUME+, arXiv 2504.01934);
-    temperature and top-k apply once, to the guided ones.
+    temperature and top-k apply once, to the guided ones. `embed_prefixes` is for prefixes that hold images: it takes
+    the ids of all rows, with guidance first the prompts' and then as many unconditional ones.
     """
     guided = sampling.guidance_scale != 1.0
     rows = list(prefixes) + ([unconditional] * len(prefixes) if guided else [])
-    ids, mask = _left_pad(rows, head_KH.device)
+    ids, mask = left_pad(rows, head_KH.device)
     seeds_B = torch.tensor([signed(seed) for seed in seeds], device=head_KH.device)
     cache = DynamicCache()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    embeds = embed_image_ids(ids)
+    embeds = (embed_prefixes or embed_image_ids)(ids)
     drawn: list[Tensor] = []
     for position in range(num_tokens):
         output = body(
@@ -76,13 +79,3 @@ def _pick(logits: Tensor, num_rows: int, seeds_B: Tensor, position: int, samplin
         return scores.argmax(dim=-1)
     noise = gumbel(seeds_B, position, scores.shape[-1])
     return (scores / sampling.temperature + noise).argmax(dim=-1)
-
-
-def _left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    length = max(len(row) for row in rows)
-    ids = torch.zeros((len(rows), length), dtype=torch.long)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, length - len(row) :] = torch.tensor(row)
-        mask[index, length - len(row) :] = 1
-    return ids.to(device), mask.to(device)

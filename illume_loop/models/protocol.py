@@ -59,6 +59,36 @@ class UnifiedModel(Protocol):
         """log p(text | image) in nats, summed over the text's tokens, shape (B,)."""
         ...
 
-    def write(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption per image, decoded greedily."""
+    def log_prior(self, texts: Sequence[str]) -> Scores:
+        """log p(text) in nats without any image, summed over the text's tokens, shape (B,)."""
+        ...
+
+    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
+        """log p(yes) - log p(no) for the questions of each image, one array for each image.
+
+        An image goes through the model once, whatever the number of its questions.
+        """
+        ...
+
+    def instruct(
+        self,
+        images: Sequence[Image.Image] | None,
+        instructions: Sequence[str],
+        *,
+        forced: Sequence[str] | None = None,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        max_tokens: int = 160,
+    ) -> list[str]:
+        """The written answer to an instruction about each image, or with None about no image; "" asks for a caption.
+
+        An answer begins with its `forced` text, where one is given. Temperature 0 writes greedily; otherwise each row
+        needs a seed, on which alone its noise depends.
+        """
+        ...
+
+    def edit(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> ImageIds:
+        """What the instructions make of the images, as ids (B, L); guidance is towards the instruction."""
         ...

@@ -124,10 +124,11 @@ def _claim(spec: Spec, rng: Random) -> Spec:
 
 
 def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[Asked, bool]:
-    wanted = rng.random() < 0.5
-    asked = questions(_claim(spec, rng))
-    fitting = [item for item in asked if item.holds(seen) == wanted]
-    chosen = rng.choice(fitting or asked)
+    answer = rng.random() < 0.5
+    claim = random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, 0.0 if answer else 1.0, rng)
+    asked = questions(claim)
+    # Two unlike pictures may share no answer; then whatever is asked has the other one.
+    chosen = rng.choice([item for item in asked if item.holds(seen) == answer] or asked)
     return chosen, chosen.holds(seen)
 
 

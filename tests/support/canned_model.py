@@ -21,8 +21,10 @@ from PIL import Image
 from illume_loop.config import TrainSettings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
+from illume_loop.domains.shapes.questions import Asked, questions
 from illume_loop.domains.shapes.render import render
 from illume_loop.domains.shapes.spec import CATEGORIES, Spec, all_specs, change_one_attribute
+from illume_loop.domains.shapes.wordings import critique, grade, scene
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
 from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
@@ -57,8 +59,34 @@ class CannedModel:
         ]
         return np.array(scores)
 
-    def write(self, images: Sequence[Image.Image]) -> list[str]:
-        raise NotImplementedError("the loop asks no captions of its model")
+    def log_prior(self, texts: Sequence[str]) -> Scores:
+        return np.array([-_uniform("prior", text) for text in texts])
+
+    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
+        """Right with a margin of 4 and noise of up to 2, for the questions of the shapes domain."""
+        return [
+            np.array([_log_odds(image, text) for text in of_image])
+            for image, of_image in zip(images, questions, strict=True)
+        ]
+
+    def instruct(
+        self,
+        images: Sequence[Image.Image] | None,
+        instructions: Sequence[str],
+        *,
+        forced: Sequence[str] | None = None,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        max_tokens: int = 160,
+    ) -> list[str]:
+        """What the world itself would write, whatever is forced upon it."""
+        looked = [[] if images is None else checker.look(images[i]) for i in range(len(instructions))]
+        return [_answer(text, seen) for text, seen in zip(instructions, looked, strict=True)]
+
+    def edit(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> ImageIds:
+        raise NotImplementedError("the loop edits no images yet")
 
     def _draw(self, prompt: str, seed: int) -> ImageIds:
         spec = parse(prompt)
@@ -128,3 +156,26 @@ def _number(spec: Spec) -> int:
 def _uniform(*parts: object) -> float:
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
+
+
+@cache
+def _rules() -> dict[str, Asked]:
+    return {asked.question.text: asked for spec in _specs() for asked in questions(spec)}
+
+
+def _log_odds(image: Image.Image, text: str) -> float:
+    sign = 1.0 if _rules()[text].holds(checker.look(image)) else -1.0
+    return 4.0 * sign + 4.0 * (_uniform(text, image.tobytes().hex()) - 0.5)
+
+
+def _answer(instruction: str, seen: Sequence[checker.Seen]) -> str:
+    opening, _, rest = instruction.partition(" ")
+    match opening:
+        case "how":
+            return str(grade(parse(rest.removeprefix("well does it show ").removesuffix(" ?")), seen))
+        case "what":
+            asked = questions(parse(rest.removeprefix("to ask about ").removesuffix(" ?")))
+            return json.dumps([item.question.text for item in asked])
+        case "assess":
+            return json.dumps(critique(parse(rest.removesuffix(" :")), seen))
+    return scene(seen)

@@ -70,8 +70,29 @@ class NoopModel:
         time.sleep(self._pace.read * len(texts))
         return np.zeros(len(texts))
 
-    def write(self, images: Sequence[Image.Image]) -> list[str]:
-        return [""] * len(images)
+    def log_prior(self, texts: Sequence[str]) -> Scores:
+        return np.zeros(len(texts))
+
+    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
+        time.sleep(self._pace.read * len(images))
+        return [np.zeros(len(of_image)) for of_image in questions]
+
+    def instruct(
+        self,
+        images: Sequence[Image.Image] | None,
+        instructions: Sequence[str],
+        *,
+        forced: Sequence[str] | None = None,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        max_tokens: int = 160,
+    ) -> list[str]:
+        return list(forced) if forced else [""] * len(instructions)
+
+    def edit(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> ImageIds:
+        return self.sample(instructions, seeds, sampling)
 
 
 def save_noop(folder: Path, *, distinct_images: bool, pace: Pace | None = None, seed: int = 0) -> Path:

@@ -31,7 +31,7 @@ from illume_loop.errors import UsageError
 
 HELDOUT_SHARE = 0.3
 PROBE_SHARE = 0.1
-CAPTION_NOISE = 0.6
+CAPTION_NOISE = 0.5
 """Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""
 
 

@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor
 
+from illume_loop.assess.instructions import NO, YES
 from illume_loop.engine.sampler import sample_image_ids
-from illume_loop.engine.scorer import text_log_likelihood
-from illume_loop.engine.writer import write_greedily
+from illume_loop.engine.scorer import answer_log_odds, text_log_likelihood
+from illume_loop.engine.writer import write_text
+from illume_loop.errors import UsageError
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
     from illume_loop.train.rows import TrainingRow
 
-MAX_CAPTION_TOKENS = 24
+MAX_ANSWER_TOKENS = 160
 
 
 class IllumeBackend:
@@ -75,19 +77,8 @@ class IllumeBackend:
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
         """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
-        config = self.model.config
-        ids = sample_image_ids(
-            body=self.model.model.language_model,
-            head_KH=self.model.lm_head.weight[config.num_text_ids :],
-            embed_image_ids=self.model.get_input_embeddings(),
-            first_image_id=config.num_text_ids,
-            prefixes=[self.sequences.draw_prefix(prompt) for prompt in prompts],
-            unconditional=self.sequences.draw_prefix(""),
-            seeds=seeds,
-            sampling=sampling,
-            num_tokens=config.tokens_per_image,
-        )
-        return ids.cpu().numpy().astype(np.int32)
+        prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
+        return self._draw(prefixes, self.sequences.draw_prefix(""), seeds, sampling)
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
@@ -115,10 +106,84 @@ class IllumeBackend:
         batch = self.sequences.collate([self.sequences.read(text) for text in texts])
         return text_log_likelihood(self.model, batch, self.features(images))
 
-    def write(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption per image; see `UnifiedModel.write`."""
-        prefix, features = self.sequences.read_prefix(), self.features(images)
-        rows = write_greedily(
-            self.model, prefix, features, self.model.config.num_text_ids, self.sequences.eos, MAX_CAPTION_TOKENS
+    def log_prior(self, texts: Sequence[str]) -> Scores:
+        """log p(text) in nats, shape (B,); see `UnifiedModel.log_prior`."""
+        batch = self.sequences.collate([self.sequences.tell(text) for text in texts])
+        return text_log_likelihood(self.model, batch, None)
+
+    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
+        """log p(yes) - log p(no); see `UnifiedModel.yes_no_log_odds`.
+
+        Raises UsageError where the model's vocabulary has no such words.
+        """
+        words = self.sequences.words
+        asked = [[words(question) for question in of_image] for of_image in questions]
+        yes, no = (self._only_word(answer) for answer in (YES, NO))
+        return answer_log_odds(self.model, self.sequences.read_prefix(), self.features(images), asked, (yes, no))
+
+    def instruct(
+        self,
+        images: Sequence[Image.Image] | None,
+        instructions: Sequence[str],
+        *,
+        forced: Sequence[str] | None = None,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        max_tokens: int = MAX_ANSWER_TOKENS,
+    ) -> list[str]:
+        """Written answers; see `UnifiedModel.instruct`."""
+        words = self.sequences.words
+        begun = [words(text) for text in forced] if forced else [[] for _ in instructions]
+        about = [self.sequences.bos] if images is None else self.sequences.read_prefix()
+        prefixes = [about + words(text) + start for text, start in zip(instructions, begun, strict=True)]
+        features = None if images is None else self.features(images)
+        written = write_text(
+            self.model, prefixes, features, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
         )
-        return [self.processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        return [
+            self.processor.tokenizer.decode(start + row, skip_special_tokens=True)
+            for start, row in zip(begun, written, strict=True)
+        ]
+
+    def edit(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> ImageIds:
+        """Edited images as codebook ids (B, L); see `UnifiedModel.edit`."""
+        features = self.features(images)
+
+        def embed(ids: Tensor) -> Tensor:
+            embeds: Tensor = self.model.model.embed(ids, features.repeat(len(ids) // len(features), 1, 1))
+            return embeds
+
+        prefixes = [self.sequences.edit_prefix(instruction) for instruction in instructions]
+        return self._draw(prefixes, self.sequences.edit_prefix(""), seeds, sampling, embed)
+
+    def _draw(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        unconditional: Sequence[int],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        embed_prefixes: Callable[[Tensor], Tensor] | None = None,
+    ) -> ImageIds:
+        config = self.model.config
+        ids = sample_image_ids(
+            body=self.model.model.language_model,
+            head_KH=self.model.lm_head.weight[config.num_text_ids :],
+            embed_image_ids=self.model.get_input_embeddings(),
+            first_image_id=config.num_text_ids,
+            prefixes=prefixes,
+            unconditional=unconditional,
+            seeds=seeds,
+            sampling=sampling,
+            num_tokens=config.tokens_per_image,
+            embed_prefixes=embed_prefixes,
+        )
+        return ids.cpu().numpy().astype(np.int32)
+
+    def _only_word(self, text: str) -> int:
+        """The one id of a word. Raises UsageError where the model has none."""
+        ids = self.sequences.words(text)
+        if len(ids) != 1 or ids[0] == self.processor.tokenizer.unk_token_id:
+            raise UsageError(f"the model's vocabulary has no word '{text}'; use a base that was taught questions")
+        return ids[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
-from illume_loop.errors import CorruptArtifactError, NotFoundError
+from illume_loop.errors import CorruptArtifactError, NotFoundError, UsageError
 from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration, IllumeProcessor
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.modeling import log_probs_of
+from illume_loop.models.illume.processing import build_processor
 from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
+from illume_loop.pretrain.recipe import Pretraining, Recipe
 
 PROMPTS = ["a red circle", "an image with three blue squares", "a ring above a cross"]
 
@@ -92,9 +95,67 @@ def test_reading_depends_on_the_pixels(sharp_backend: IllumeBackend) -> None:
     assert abs(first - second) > 1e-3
 
 
+@torch.inference_mode()
+def test_the_prior_is_the_sum_over_the_words_alone(sharp_backend: IllumeBackend) -> None:
+    texts = ["a red circle", "an image with three blue squares"]
+    ids = torch.tensor([sharp_backend.sequences.tell(texts[1]).input_ids])
+    hidden = sharp_backend.model.model(input_ids=ids).last_hidden_state
+    text_logits = hidden @ sharp_backend.model.lm_head.weight[: sharp_backend.model.config.num_text_ids].T
+    expected = log_probs_of(text_logits[:, :-1], ids[:, 1:]).sum()
+    assert sharp_backend.log_prior(texts)[1] == pytest.approx(float(expected), abs=1e-4)
+
+
+@torch.inference_mode()
+def test_shared_prefixes_change_no_answer(sharp_backend: IllumeBackend) -> None:
+    images = [Image.effect_noise((48, 48), 80).convert("RGB") for _ in range(3)]
+    asked = [["is there a circle ?", "are there three blue squares ?"], [], ["is the ring left of the cross ?"]]
+    found = sharp_backend.yes_no_log_odds(images, asked)
+    assert [len(log_odds) for log_odds in found] == [2, 0, 1]
+    words = sharp_backend.sequences.words
+    for image, questions, log_odds in zip(images, asked, found, strict=True):
+        for question, value in zip(questions, log_odds, strict=True):
+            ids = torch.tensor([sharp_backend.sequences.read_prefix() + words(question)])
+            hidden = sharp_backend.model.model(input_ids=ids, image_features=sharp_backend.features([image]))
+            log_probs = torch.log_softmax(hidden.last_hidden_state[0, -1] @ sharp_backend.model.lm_head.weight.T, -1)
+            expected = log_probs[words("yes")[0]] - log_probs[words("no")[0]]
+            assert value == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_a_base_without_the_words_answers_no_questions(tiny_recipe: Recipe) -> None:
+    model = Pretraining(tiny_recipe, Path("unused"), lambda *_: None).model
+    backend = IllumeBackend(model, build_processor(["is", "it"], 48), "cpu")
+    with pytest.raises(UsageError, match="no word 'yes'"):
+        backend.yes_no_log_odds([Image.new("RGB", (48, 48))], [["is it ?"]])
+
+
 def test_writing_stops_and_stays_in_the_text_vocabulary(sharp_backend: IllumeBackend) -> None:
-    for text in sharp_backend.write([Image.new("RGB", (48, 48))] * 2):
+    for text in sharp_backend.instruct([Image.new("RGB", (48, 48))] * 2, ["", ""], max_tokens=20):
         assert "<" not in text
+
+
+def test_answers_are_the_same_in_any_batch_and_begin_as_they_must(sharp_backend: IllumeBackend) -> None:
+    images = [Image.effect_noise((48, 48), 80).convert("RGB") for _ in range(2)]
+    instructions, forced = ["assess a red circle :", "is it ?"], ['{"object":{"verdict":"no","', ""]
+    for temperature, seeds in ((0.0, [0, 0]), (1.0, [5, 6])):
+        answer = partial(sharp_backend.instruct, temperature=temperature, max_tokens=12)
+        together = answer(images, instructions, forced=forced, seeds=seeds)
+        for i in range(2):
+            assert [together[i]] == answer([images[i]], [instructions[i]], forced=[forced[i]], seeds=[seeds[i]])
+        assert together[0].startswith('{" object ":{" verdict ":" no ","')
+
+
+def test_text_alone_is_answered_too(sharp_backend: IllumeBackend) -> None:
+    first, second = sharp_backend.instruct(None, ["what to ask about a circle ?", "what to ask about two blue rings ?"])
+    assert first != second
+
+
+def test_an_edit_is_the_same_in_any_batch_and_depends_on_the_image(sharp_backend: IllumeBackend) -> None:
+    images = [Image.effect_noise((48, 48), 80).convert("RGB") for _ in range(2)]
+    texts = ["make the red circle blue", "make the blue ring a square"]
+    together = sharp_backend.edit(images, texts, [1, 2], Sampling(1.5))
+    alone = [sharp_backend.edit([images[i]], [texts[i]], [i + 1], Sampling(1.5))[0] for i in range(2)]
+    assert np.array_equal(together, np.stack(alone))
+    assert not np.array_equal(sharp_backend.edit(images[::-1], texts, [1, 2], Sampling(1.5)), together)
 
 
 def test_placeholders_without_features_are_refused(sharp_backend: IllumeBackend) -> None:
