@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from illume_loop.environment import environment_values, variable_of
 from illume_loop.errors import SettingsError, SettingsFileError
-from illume_loop.redaction import HIDDEN, learn, url_without_password
+from illume_loop.redaction import HIDDEN, learn, learn_secret, url_without_password
 
 _SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
 
@@ -81,6 +81,29 @@ class AssessSettings(Section):
         "prompt-likelihood", description="What the score is: log p(prompt | image) of the assessing model."
     )
     batch_size: int = Field(256, ge=1, le=16_384, description="Samples assessed together in one unit.")
+
+
+class TeacherSettings(Section):
+    """The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint."""
+
+    url: str = Field("", description="Endpoint up to its version, such as https://host/v1; empty is no teacher.")
+    model: str = Field("", max_length=256, description="Model that the endpoint is asked for.")
+    key: str = Field(
+        "", repr=False, description="Bearer key; only from ILLUME_TEACHER__KEY or a file that it names (..._FILE)."
+    )
+    timeout_s: float = Field(30.0, gt=0.0, le=3600, description="Seconds that one call may be silent.")
+    retries: int = Field(3, ge=0, le=100, description="Further calls after one that failed or was no yes and no no.")
+    max_calls: int = Field(10_000, ge=1, le=2**31 - 1, description="Calls in all, retries too, for one run or fit.")
+    parallel: int = Field(4, ge=1, le=256, description="Calls under way at once, in each process.")
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_one(cls, url: str) -> str:
+        if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+            raise ValueError("it must begin with http:// or https:// and a host")
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("it must hold no password; give ILLUME_TEACHER__KEY")
+        return _checked_url(url)
 
 
 class CurateSettings(Section):
@@ -237,6 +260,8 @@ class RuntimeSettings(Section):
 
 _URLS = (("store", "database_url"), ("store", "artifacts_url"), ("cluster", "redis_url"))
 """The settings that may hold a password."""
+_SECRETS = (("teacher", "key"),)
+"""The settings that are a secret as a whole: never in a file that is shared, a flag, or the database."""
 
 
 class Settings(Section):
@@ -246,6 +271,7 @@ class Settings(Section):
     loop: LoopSettings = LoopSettings()
     sampling: SamplingSettings = SamplingSettings()
     assess: AssessSettings = AssessSettings()
+    teacher: TeacherSettings = TeacherSettings()
     curate: CurateSettings = CurateSettings()
     train: TrainSettings = TrainSettings()
     gate: GateSettings = GateSettings()
@@ -277,10 +303,12 @@ class Settings(Section):
         return {key: self._provenance.get(key, "default") for key in field_names()}
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting as JSON, keyed as in the TOML file; a password in a URL is shown as `***`."""
+        """Every setting as JSON, keyed as in the TOML file; a key, and a password in a URL, is shown as `***`."""
         data = self.model_dump(mode="json", by_alias=True)
         for section, key in _URLS:
             data[section][key] = url_without_password(data[section][key])
+        for section, key in _SECRETS:
+            data[section][key] = HIDDEN if data[section][key] else ""
         return data
 
 
@@ -311,6 +339,8 @@ def load_settings(
     settings._provenance = origin
     for section, name in _URLS:
         learn(getattr(getattr(settings, section), name))
+    for section, name in _SECRETS:
+        learn_secret(getattr(getattr(settings, section), name))
     return settings
 
 
@@ -362,10 +392,11 @@ def _all_values(
 
 
 def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, object]]:
-    """What a run keeps of its settings: not how a machine is used, and no URL whose password was left out."""
+    """What a run keeps of its settings: not how a machine is used, no secret, no URL whose password was left out."""
     for section, table in stored.items():
         if section != "runtime":
-            yield from ((f"{section}.{name}", value) for name, value in table.items() if HIDDEN not in str(value))
+            given = ((name, value) for name, value in table.items() if (section, name) not in _SECRETS)
+            yield from ((f"{section}.{name}", value) for name, value in given if HIDDEN not in str(value))
 
 
 def _file_values(path: Path) -> Iterator[tuple[str, object]]:
@@ -390,6 +421,9 @@ def _checked(values: Iterator[tuple[str, object]], known: set[str], source: str)
             meant = _nearest(key, known)
             hint = f" (did you mean '{meant}'?)" if meant else ""
             raise SettingsError(reason=f"unknown key '{key}' in {source}{hint}")
+        if tuple(key.split(".")) in _SECRETS:
+            variable = variable_of(key)
+            raise SettingsError(reason=f"{key} may come from {variable} or {variable}_FILE only, and not from {source}")
         yield key, value, source
 
 
@@ -405,7 +439,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]
         if not key:
             yield message
         else:
-            shown = HIDDEN if tuple(problem["loc"]) in _URLS else repr(problem["input"])
+            shown = HIDDEN if tuple(problem["loc"]) in _URLS + _SECRETS else repr(problem["input"])
             yield f"{key} = {shown} ({origin.get(key, 'default')}): {message[:1].lower()}{message[1:]}"
 
 

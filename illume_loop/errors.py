@@ -78,6 +78,10 @@ class CalibrationFileError(UsageError):
     """Cannot read {path} as a calibration: {reason}; make one with `illume-loop judge fit -o FILE`."""
 
 
+class NoTeacherError(UsageError):
+    """There is no teacher to ask; set teacher.url and teacher.model, and ILLUME_TEACHER__KEY where it needs a key."""
+
+
 class TooFewLabelsError(UsageError):
     """Too few labels to calibrate {what}: {reason}; label more samples, or draw more with --prompts."""
 
@@ -131,6 +135,20 @@ class NoWorkerError(UnhealthyError):
 
 class NoCoordinatorError(UnhealthyError):
     """No coordinator of workers leads the run in {path}; start one with `illume-loop start --executor celery`."""
+
+
+class TeacherError(UnhealthyError):
+    """The teacher at {url} did not answer ({reason}); see that it runs, then run the same command again."""
+
+
+class TeacherRefusedError(TeacherError):
+    """The teacher at {url} refused the question ({reason}); see that teacher.url, teacher.model and its key are
+    right."""
+
+
+class TeacherBudgetError(TeacherError):
+    """The budget of {max_calls} calls to the teacher is spent; raise teacher.max_calls, then run the same command
+    again."""
 
 
 class StorageFullError(UnhealthyError):

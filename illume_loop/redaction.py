@@ -1,4 +1,4 @@
-"""Passwords out of whatever is shown or logged: URLs lose theirs, and texts lose every password that was learned.
+"""Passwords out of whatever is shown or logged: URLs lose theirs, and texts lose every secret that was learned.
 
 Guarantee: a password that settings brought in never leaves this process through `redact`, neither as it is nor
 percent-encoded, nor inside a URL that nobody announced. What people type elsewhere (a prompt, a path) is not touched.
@@ -45,9 +45,18 @@ def learn(url: str) -> None:
         password = urlsplit(url).password
     except ValueError:
         return
-    if password and len(password) >= _LEAST_LENGTH:
-        plain = unquote(password)
-        _learned.update({password, plain, quote(plain, safe=""), quote_plus(plain)})
+    if password:
+        _learn(password, unquote(password))
+
+
+def learn_secret(secret: str) -> None:
+    """Remember a secret that stands for itself, so that `redact` hides it in any text."""
+    _learn(secret, secret)
+
+
+def _learn(written: str, plain: str) -> None:
+    if len(written) >= _LEAST_LENGTH:
+        _learned.update({written, plain, quote(plain, safe=""), quote_plus(plain)})
 
 
 def redact(text: str) -> str:

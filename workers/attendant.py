@@ -15,7 +15,7 @@ from db.queries.leases import UnitAddress, find_unit, version_name_of
 from db.sessions import transaction
 from db.writes.units import Lease, hand_back, lease_unit
 from illume_loop.config import Settings
-from illume_loop.errors import CorruptArtifactError, LostLeaseError, UnhealthyError
+from illume_loop.errors import CorruptArtifactError, LostLeaseError, TeacherError, UnhealthyError
 from illume_loop.loop.executor import carry_out
 from illume_loop.loop.outages import Patience
 from workers.benches import Benches
@@ -59,8 +59,10 @@ class Attendant:
         try:
             max_attempts = self._settings.runtime.max_attempts
             advanced = self._pulse.advanced
-            # A checkpoint or a manifest that is damaged in the store is so on every host: it is counted.
-            finished = carry_out(bench, lease, max_attempts, advanced, self._patience, counted=(CorruptArtifactError,))
+            # A checkpoint or a manifest that is damaged in the store is so on every host, and so is a teacher that does
+            # not answer: they are counted.
+            counted = (CorruptArtifactError, TeacherError)
+            finished = carry_out(bench, lease, max_attempts, advanced, self._patience, counted=counted)
             if finished:
                 log.info("unit %s is done", lease.key)
         except LostLeaseError as lost:

@@ -83,4 +83,6 @@ class Benches:
 def merged(own: Settings, stored: dict[str, dict[str, object]]) -> Settings:
     """The settings of a run's row, with this process's own for where things are and how to wait."""
     of_run = load_settings(stored=stored, environ={})
-    return of_run.model_copy(update={section: getattr(own, section) for section in OWN_SECTIONS})
+    # A run keeps no key: each host has its own.
+    teacher = of_run.teacher.model_copy(update={"key": own.teacher.key})
+    return of_run.model_copy(update={section: getattr(own, section) for section in OWN_SECTIONS} | {"teacher": teacher})

@@ -35,8 +35,21 @@ from illume_loop.loop.run_directory import (
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
 from illume_loop.models.shipped import SHIPPED, shipped_base
 
-MAY_CHANGE = ("run.name", "run.rounds", "run.executor", "store.", "cluster.", "runtime.")
-"""Settings that change nothing that is computed."""
+MAY_CHANGE = (
+    "run.name",
+    "run.rounds",
+    "run.executor",
+    "store.",
+    "cluster.",
+    "runtime.",
+    "teacher.url",
+    "teacher.key",
+    "teacher.timeout_s",
+    "teacher.retries",
+    "teacher.max_calls",
+    "teacher.parallel",
+)
+"""Settings that change nothing that is computed; of the teacher's, all but which model it is."""
 
 
 @dataclass(frozen=True, slots=True)

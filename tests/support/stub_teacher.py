@@ -1,0 +1,83 @@
+"""An OpenAI-compatible endpoint on this machine: it sees the image that it is sent, and fails as it is told to.
+
+A reply is a function of (number of the call, image, question): an answer's text, a status with a body, or HANG for an
+endpoint that is silent until the client has gone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Status:
+    """An HTTP status with headers and a body."""
+
+    code: int
+    body: bytes = b"{}"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+HANG = object()
+Reply = Callable[[int, Image.Image, str], object]
+
+
+@dataclass
+class StubTeacher:
+    """The endpoint's address, and every request that it got: (path, headers, body)."""
+
+    url: str
+    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+
+
+@contextmanager
+def stub_teacher(reply: Reply) -> Iterator[StubTeacher]:
+    """A server in a thread."""
+    lock, over = threading.Lock(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                stub.requests.append((self.path, dict(self.headers), body))
+                number = len(stub.requests)
+            picture, text = body["messages"][-1]["content"]
+            encoded = picture["image_url"]["url"].removeprefix("data:image/png;base64,")
+            said = reply(number, Image.open(io.BytesIO(base64.b64decode(encoded))), text["text"])
+            if said is HANG:
+                over.wait(60)
+                return
+            if isinstance(said, str):
+                said = Status(200, json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+            assert isinstance(said, Status)
+            self.send_response(said.code)
+            for name, value in {"Content-Length": str(len(said.body)), **said.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(said.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    stub = StubTeacher(f"http://127.0.0.1:{server.server_address[1]}/v1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
