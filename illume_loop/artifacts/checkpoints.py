@@ -44,15 +44,10 @@ class CheckpointStore:
         Raises StorageFullError, UsageError for weights in a format that runs code when it is read, and ValueError for
         an empty folder.
         """
-        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        files.pop(MANIFEST, None)
-        if not files:
-            raise ValueError(f"{folder} holds no files to publish")
+        files, manifest = _listed(folder)
         for name in files:
             if name.endswith(PICKLED):
                 raise UsageError(f"{folder / name} may be a pickle, which can run code; keep weights as safetensors")
-        entries = {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
-        manifest = json.dumps({"files": entries}, sort_keys=True, indent=1).encode()
         sha256 = hashlib.sha256(manifest).hexdigest()
         if not self._root.exists(_path(sha256, MANIFEST)):
             for name, path in files.items():
@@ -102,6 +97,21 @@ class CheckpointStore:
                 with storage_full_told(folder):
                     write_atomically(folder / name, data)
         return folder
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """The name that a local folder has, or would have, in a store. Raises ValueError for an empty folder."""
+    return hashlib.sha256(_listed(folder)[1]).hexdigest()
+
+
+def _listed(folder: Path) -> tuple[dict[str, Path], bytes]:
+    """The files of a folder by name, and the manifest that lists them."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files.pop(MANIFEST, None)
+    if not files:
+        raise ValueError(f"{folder} holds no files to publish")
+    entries = {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
+    return files, json.dumps({"files": entries}, sort_keys=True, indent=1).encode()
 
 
 def _verify(path: Path, entry: dict[str, Any]) -> None:

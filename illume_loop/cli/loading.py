@@ -32,6 +32,13 @@ def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
 
     Raises NotFoundError, CorruptArtifactError, NotARunDirectoryError.
     """
+    shown, _, model = load_named(name, run_dir)
+    return shown, model
+
+
+def load_named(name: str | None, run_dir: Path) -> tuple[str, str, UnifiedModel]:
+    """(name, sha256 of the checkpoint, model); see `load`."""
+    from illume_loop.artifacts.checkpoints import checkpoint_sha256
     from illume_loop.cli.runs import settings_for
     from illume_loop.models.registry import load_model
     from illume_loop.runtime import prepare
@@ -39,7 +46,8 @@ def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
     settings = settings_for(run_dir)
     shown, path = _checkpoint(name, run_dir, settings.run.base)
     prepare(settings.runtime)
-    return shown, load_model(path, device=settings.runtime.device)
+    model = load_model(path, device=settings.runtime.device)
+    return shown, checkpoint_sha256(path), model
 
 
 def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:

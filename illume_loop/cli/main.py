@@ -17,6 +17,7 @@ from illume_loop.cli import (
     database,
     ending,
     evaluate,
+    judge,
     models,
     pretrain,
     rounds,
@@ -40,6 +41,7 @@ app.add_typer(models.app, name="models")
 app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(judge.app, name="judge")
 app.command("pretrain")(pretrain.pretrain)
 app.command("worker")(worker.worker)
 app.add_typer(worker.app, name="workers")

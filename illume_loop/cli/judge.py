@@ -1,0 +1,136 @@
+"""`illume-loop judge`: how far a model's judgement can be trusted, and the map from its readings to probabilities."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Model, RunDir, Seed
+from illume_loop.cli.output import hint, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from illume_loop.assess.calibration import Calibration, Fit
+    from illume_loop.assess.labelling import Labeller
+    from illume_loop.config import Settings
+    from illume_loop.domains.protocol import Domain
+
+app = typer.Typer(help="The judge: calibrate one, or show how well it does.", no_args_is_help=True)
+
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Write a reliability plot (SVG) of the whole answer.")
+]
+
+
+class Labels(StrEnum):
+    """Who says what is true."""
+
+    CHECKER = "checker"
+    TEACHER = "teacher"
+
+
+@app.command("fit")
+def fit(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="File of the calibration (JSON).")],
+    labels: Annotated[Labels, typer.Option("--labels", help="Who says what is true.")] = Labels.CHECKER,
+    model: Model = None,
+    prompts: Annotated[int, typer.Option("--prompts", min=5, max=100_000, help="Train prompts to draw.")] = 192,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=256, help="Images of each prompt.")] = 4,
+    guidance: Annotated[
+        float | None,
+        typer.Option("--guidance", metavar="G", min=0.0, max=20.0, help="Guidance scale. Default: the sampling's."),
+    ] = None,
+    seed: Seed = 0,
+    plot: Plot = None,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a calibration of a model as judge: it draws train prompts, reads what it drew, and learns from the labels."""
+    from illume_loop.artifacts.files import write_atomically
+    from illume_loop.assess.calibration import Source
+    from illume_loop.assess.labelling import calibrate, draw_set, read_set
+    from illume_loop.cli.loading import load_named, open_domain
+    from illume_loop.cli.progress import open_view
+    from illume_loop.cli.runs import settings_for
+
+    settings = settings_for(run_dir)
+    domain = open_domain(run_dir)
+    domain.prompts("train", prompts, seed)  # Too many are refused before anything is loaded.
+    label = _labeller(labels, domain, settings)
+    name, sha256, judge = load_named(model, run_dir)
+    scale = settings.sampling.guidance_scale if guidance is None else guidance
+    with open_view() as view:
+        shown = draw_set(
+            judge,
+            domain,
+            num_prompts=prompts,
+            samples_per_prompt=samples,
+            seed=seed,
+            guidance_scale=scale,
+            on_items=lambda done, total: view.update("drawing", done, total),
+        )
+        reads = read_set(judge, domain, shown, lambda done, total: view.update("reading", done, total))
+    source = Source(
+        judge=sha256,
+        domain=domain.name,
+        labels=labels.value,
+        num_prompts=0,
+        num_samples=0,
+        seed=seed,
+        guidance_scale=scale,
+    )
+    calibration = calibrate(source, domain, shown, reads, label(shown))
+    write_atomically(out, calibration.canonical())
+    _show(calibration, f"calibration of {name}", plot, as_json)
+    hint(f"next: set assess.calibration = '{out}', and run it with `illume-loop start`")
+
+
+@app.command("show")
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Calibration, as `judge fit` wrote it.")],
+    plot: Plot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a calibration: how well it does on prompts it was not fitted on, whole and by criterion."""
+    from illume_loop.assess.calibration import read_calibration
+
+    _show(read_calibration(file), f"calibration {file}", plot, as_json)
+
+
+def _labeller(labels: Labels, domain: Domain, settings: Settings) -> Labeller:
+    from illume_loop.assess.labelling import checker_labels, teacher_labels
+    from illume_loop.assess.teacher import Teacher, fixed_budget
+
+    if labels is Labels.TEACHER:
+        return teacher_labels(domain, Teacher(settings.teacher, fixed_budget(settings.teacher.max_calls)))
+    return checker_labels(domain)
+
+
+def _show(calibration: Calibration, title: str, plot: Path | None, as_json: bool) -> None:
+    from illume_loop.report.reliability import reliability_plot
+
+    if plot is not None:
+        plot.write_text(reliability_plot(calibration.overall.reliability, title), encoding="utf-8")
+    if as_json:
+        print_json({"sha256": calibration.sha256, **calibration.model_dump(mode="json")})
+        return
+    fits = {"whole answer": calibration.overall, **calibration.criteria}
+    columns = ("what", "labels", "right, %", "AUC", "Brier", "ECE", "log-odds =")
+    print_table(f"{title}, {calibration.sha256[:12]}", columns, (_cells(name, fit) for name, fit in fits.items()))
+    for name, reason in calibration.unfitted.items():
+        print(f"{name}: {reason}")
+
+
+def _cells(name: str, fit: Fit) -> Sequence[str]:
+    from illume_loop.report.numbers import number, percent
+
+    found, logistic = fit.reliability, fit.logistic
+    terms = [f"{logistic.intercept:.3g}"]
+    pairs = zip(logistic.coefficients, logistic.readings, strict=True)
+    terms += [f"{coefficient:+.3g} {reading}" for coefficient, reading in pairs]
+    shares = percent(found.share_true), number(found.auc), number(found.brier), number(found.ece)
+    return name, str(found.n), *shares, " ".join(terms)
