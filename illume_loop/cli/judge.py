@@ -86,7 +86,7 @@ def fit(
     calibration = calibrate(source, domain, shown, reads, label(shown))
     write_atomically(out, calibration.canonical())
     _show(calibration, f"calibration of {name}", plot, as_json)
-    hint(f"next: set assess.calibration = '{out}', and run it with `illume-loop start`")
+    hint(f"next: illume-loop judge show {out} --plot reliability.svg")
 
 
 @app.command("show")
