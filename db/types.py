@@ -16,6 +16,8 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 """A 64-bit key; SQLite gives out row ids only for columns declared INTEGER."""
 
 Json = JSON().with_variant(JSONB(), "postgresql")
+JsonOrNull = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""None is stored as NULL, and not as the JSON value null."""
 Sha256 = String(64)
 State = String(16)
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.types import Base, BigId, ImageIdsType, Sha256, State, one_of
+from db.types import Base, BigId, ImageIdsType, JsonOrNull, Sha256, State, one_of
 
 ASSESSORS = ("self", "checker", "frozen", "teacher", "human")
 
@@ -54,7 +54,8 @@ class Assessment(Base):
 
     The self assessor's score is a log-odds-like number, higher is better; the checker's is 1 or 0. `model_version_id`
     is the model that judged; the checker and people have none, so their rows need a unique index of their own
-    (NULLs are distinct).
+    (NULLs are distinct). `details` is what the score rests on: readings by name and questions with their log-odds;
+    `critique` is what was written; `probability` is the calibrated one that the image is right.
     """
 
     __tablename__ = "assessments"
@@ -71,6 +72,7 @@ class Assessment(Base):
         CheckConstraint(one_of("assessor", ASSESSORS), name="assessor_known"),
         CheckConstraint(one_of("state", ("ok", "abstained", "failed")), name="state_known"),
         CheckConstraint("(state = 'ok') = (score IS NOT NULL)", name="only_ok_is_scored"),
+        CheckConstraint("probability BETWEEN 0 AND 1", name="probability_is_one"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -81,3 +83,6 @@ class Assessment(Base):
     score: Mapped[float | None]
     failed_criteria: Mapped[list[Any]]
     error: Mapped[str | None] = mapped_column(Text)
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    critique: Mapped[dict[str, Any] | None] = mapped_column(JsonOrNull)
+    probability: Mapped[float | None]

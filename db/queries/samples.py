@@ -48,6 +48,9 @@ def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, An
             Assessment.score,
             Assessment.failed_criteria,
             Assessment.error,
+            Assessment.probability,
+            Assessment.details,
+            Assessment.critique,
         )
         .outerjoin(ModelVersion, ModelVersion.id == Assessment.model_version_id)
         .where(Assessment.sample_id == sample_id)
@@ -61,8 +64,12 @@ def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, An
             "score": score,
             "failed": failed,
             "error": error,
+            "probability": probability,
+            "readings": details.get("readings", {}),
+            "questions": details.get("questions", []),
+            "critique": critique,
         }
-        for assessor, number, state, score, failed, error in session.execute(query)
+        for assessor, number, state, score, failed, error, probability, details, critique in session.execute(query)
     ]
     sample: Sample = found[0]
     return _row(*found) | {"image_ids": sample.image_ids.tolist(), "assessments": assessments}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class NewSample:
 
 @dataclass(frozen=True, slots=True)
 class NewAssessment:
-    """What one assessor said; `score` exactly when `state` is ok."""
+    """What one assessor said; `score` exactly when `state` is ok. For the rest see `db.models.Assessment`."""
 
     sample_id: int
     assessor: str
@@ -37,6 +38,9 @@ class NewAssessment:
     model_version_id: int | None = None
     failed_criteria: list[str] = field(default_factory=list)
     error: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    critique: dict[str, Any] | None = None
+    probability: float | None = None
 
 
 def add_samples(

@@ -27,10 +27,10 @@ def _insert(connection: Connection, table: str, **values: Any) -> None:
     connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), values)
 
 
-def _fill(connection: Connection) -> None:
+def fill(connection: Connection, settings: str = "{}") -> None:
     """Two rounds with three samples of one prompt; the first has a manifest of two rows."""
     at = "2026-01-02 03:04:05.000000" + ("+00" if connection.dialect.name == "postgresql" else "")
-    _insert(connection, "runs", id=1, key="k", name="n", seed=0, settings="{}", created_at=at)
+    _insert(connection, "runs", id=1, key="k", name="n", seed=0, settings=settings, created_at=at)
     version = {"number": 1, "state": "active", "sha256": SHA256, "num_bytes": 1, "origin": "o"}
     _insert(connection, "model_versions", id=1, run_id=1, created_at=at, **version)
     for id_, split in ((1, "train"), (2, "heldout")):
@@ -55,7 +55,7 @@ def old_url(empty_url: str) -> str:
     migrate.upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
-        _fill(connection)
+        fill(connection)
     engine.dispose()
     return empty_url
 
