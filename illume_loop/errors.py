@@ -3,7 +3,8 @@
 The docstring of a class is its message: a `str.format` template filled from the keyword fields given when it is
 raised, so `str(error)` is always one clear sentence that says what to do next. A single positional argument replaces
 the template. Errors survive pickling, because they cross process borders. `exit_code` is what the command line ends
-with: 1 failed, 2 usage, 3 unhealthy, 4 conflict.
+with: 1 failed, 2 usage, 3 unhealthy, 4 conflict. `repeats` says that the same work would end the same way again, so
+that nobody tries it again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class IllumeLoopError(Exception):
     """illume-loop failed; run the command again with --debug to see why."""
 
     exit_code: ClassVar[int] = 1
+    repeats: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None, /, **fields: object) -> None:
         self.fields: Mapping[str, object] = dict(fields)
@@ -198,4 +200,6 @@ class UnitDeadError(IllumeLoopError):
 
 
 class TrainingDivergedError(IllumeLoopError):
-    """The training's loss became {loss}; lower train.learning_rate. The parent model is untouched."""
+    """The training diverged, its {what} became {value}; lower train.learning_rate. The parent model is untouched."""
+
+    repeats = True

@@ -11,7 +11,7 @@ from db.errors import FencedOutError
 from db.sessions import transaction
 from db.writes.units import Lease, fail_attempt, finish_unit, lease_unit
 from illume_loop.artifacts.files import disk_is_full
-from illume_loop.errors import ConflictError, LostLeaseError, StorageFullError, UnhealthyError
+from illume_loop.errors import ConflictError, IllumeLoopError, LostLeaseError, StorageFullError, UnhealthyError
 from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.units import UNIT_FUNCTIONS, OnItems
@@ -54,9 +54,10 @@ def carry_out(
 ) -> bool:
     """Do a leased unit and commit its effect together with its completion; whether it is done.
 
-    A failure is counted and recorded in the unit, which becomes `dead` after the last attempt. Not counted but raised
-    are UnhealthyError and ConflictError, except those of `counted`, and a database that stays away. Raises
-    LostLeaseError where another worker took the unit meanwhile.
+    A failure is counted and recorded in the unit, which becomes `dead` after the last attempt; at once where another
+    attempt would only repeat it (`IllumeLoopError.repeats`). Not counted but raised are UnhealthyError and
+    ConflictError, except those of `counted`, and a database that stays away. Raises LostLeaseError where another
+    worker took the unit meanwhile.
     """
     try:
         _attempt(bench, lease, on_items, patience)
@@ -72,6 +73,9 @@ def carry_out(
             raise
         log.exception("unit %s failed", lease.key)
         sentence = _sentence(error)
+        if isinstance(error, IllumeLoopError) and error.repeats:
+            sentence += " Another attempt would end the same way."
+            max_attempts = lease.attempts + 1
     patience.outlast(lambda: _count_failure(bench, lease, sentence, max_attempts))
     return False
 

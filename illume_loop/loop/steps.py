@@ -88,7 +88,7 @@ def give_up(bench: Workbench, session: Session, round_: Round, kind: str) -> Non
     """Fail a round because of its dead units of a kind."""
     unit = reads.first_dead(session, round_.id, kind)
     assert unit is not None, "the reconciler counted it"
-    error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=unit.error)
+    error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=(unit.error or "").removesuffix("."))
     move(bench, session, round_, RoundState.FAILED, error=str(error))
 
 

@@ -87,15 +87,17 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
 def fit(trainer: Trainer, backend: IllumeBackend, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
     """Run a trainer on the backend's model and write the candidate to `out`.
 
-    Raises TrainingDivergedError when the loss is no longer a finite number.
+    Raises TrainingDivergedError when the loss, or a weight after the last step, is no finite number.
     """
     started = time.monotonic()
     trainer.add_callback(_Steps(on_step))
     trainer.remove_callback(PrinterCallback)  # it prints to standard output, which belongs to results
     result = trainer.train()
     if not math.isfinite(result.training_loss):
-        raise TrainingDivergedError(loss=result.training_loss)
+        raise TrainingDivergedError(what="loss", value=result.training_loss)
     trained = trainer.model.merge_and_unload() if isinstance(trainer.model, PeftModel) else backend.model
+    if not all(bool(torch.isfinite(weights).all()) for weights in trained.parameters()):
+        raise TrainingDivergedError(what="weights", value=math.nan)
     IllumeBackend(trained, backend.processor, "cpu").save(out)
     return TrainReport(num_rows, result.global_step, result.training_loss, time.monotonic() - started)
 

@@ -80,14 +80,18 @@ def test_what_was_spoiled_is_named_though_the_gain_is_great(
     assert objection.startswith(reason)
 
 
-def test_a_training_that_diverges_is_named_and_never_reaches_the_gate(tmp_path: Path) -> None:
-    def train(*_: Any) -> None:
-        raise TrainingDivergedError(loss=math.nan)
+def test_a_training_that_diverges_is_named_tried_once_and_never_reaches_the_gate(tmp_path: Path) -> None:
+    calls: list[int] = []
 
-    with pytest.raises(RoundFailedError, match=r"Round 1 failed: .*TrainingDivergedError"):
+    def train(*_: Any) -> None:
+        calls.append(1)
+        raise TrainingDivergedError(what="loss", value=math.nan)
+
+    with pytest.raises(RoundFailedError, match=r"Round 1 failed: .*failed 1 times.*TrainingDivergedError.*same way"):
         start(_settings(tmp_path), tmp_path / "run", replace(TOOLS, train=train))
     (row,) = table(tmp_path / "run")
     assert (row["state"], row["candidate"], row["decision"]) == ("failed", None, None)
     assert "nan" in row["reasons"][0]
+    assert len(calls) == 1, "another attempt would diverge too"
     start(_settings(tmp_path), tmp_path / "run", rounds=2)
     assert table(tmp_path / "run")[1]["parent"] == "v0001"

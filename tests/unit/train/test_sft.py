@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from illume_loop.config import TrainSettings
+from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.rows import DrawRow, LikelyRow
@@ -95,3 +96,16 @@ def test_training_learns_moves_the_language_model_only_and_repeats(
             assert moved, f"{name} did not learn"
     once = train_sft(base, rows, tmp_path / "once", settings.model_copy(update={"epochs": 1}), 5, lambda *_: None)
     assert reports[0].mean_loss < once.mean_loss
+
+
+def test_weights_that_are_no_numbers_are_no_candidate_though_every_loss_was_one(
+    base: Path, rows: list[LikelyRow], tmp_path: Path
+) -> None:
+    """Each loss is computed before its step, so it says nothing of what the last step did, nor of what it needs not."""
+    backend = IllumeBackend.load(base, "cpu")
+    with torch.no_grad():
+        next(backend.model.model.vision.detokenizer.parameters()).fill_(math.nan)
+    backend.save(tmp_path / "spoiled")
+    with pytest.raises(TrainingDivergedError, match="its weights became nan"):
+        train_sft(tmp_path / "spoiled", rows, tmp_path / "out", TrainSettings(), 0, lambda *_: None)
+    assert not (tmp_path / "out").exists()
