@@ -60,6 +60,10 @@ class SettingsFileError(SettingsError):
     """Cannot read the settings file {path}: {reason}; give --config an existing TOML file."""
 
 
+class StudyError(UsageError):
+    """The study {name} is not valid: {reason}; docs/how-to/run-a-study.md says what a study holds."""
+
+
 class PromptOutsideGrammarError(UsageError):
     """Cannot read the prompt '{text}': {hint}."""
 
@@ -172,12 +176,17 @@ class RunExistsError(ConflictError):
 
 
 class RunLockedError(ConflictError):
-    """Another process (pid {pid}) is working on the run in {path}; wait for it or stop it, then run this again."""
+    """Another process (pid {pid}) is working in {path}; wait for it or stop it, then run this again."""
 
 
 class SettingsChangedError(ConflictError):
     """The run in {path} was started with other settings ({names}); leave them as they were to continue it, or start
     another run with --run-dir."""
+
+
+class StudyChangedError(ConflictError):
+    """{path} holds the cell {cell} of this study as it was before ({names}); name another directory with -o, or undo
+    the change."""
 
 
 class LostLeaseError(ConflictError):
@@ -197,6 +206,10 @@ class RoundFailedError(IllumeLoopError):
 
 class UnitDeadError(IllumeLoopError):
     """The unit {unit} failed {attempts} times and was given up: {reason}."""
+
+
+class CellsFailedError(IllumeLoopError):
+    """{failed} of {total} cells failed, and the table says why; first {cell}: {reason}."""
 
 
 class TrainingDivergedError(IllumeLoopError):

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from illume_loop.cli import (
+    ablate,
     assess,
     config,
     database,
@@ -43,6 +44,7 @@ app.command("assess")(assess.assess)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(judge.app, name="judge")
 app.command("pretrain")(pretrain.pretrain)
+app.command("ablate")(ablate.ablate)
 app.command("worker")(worker.worker)
 app.add_typer(worker.app, name="workers")
 app.add_typer(config.app, name="config")

@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 RESAMPLES_AT_ONCE = 256
 """Keeps the bootstrap's matrix of counts small, whatever the number of resamples."""
@@ -37,6 +38,16 @@ def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Inter
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return Interval(share, max(0.0, float(center - half_width)), min(1.0, float(center + half_width)), n)
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """The mean of independent repetitions with Student's t interval (Gosset 1908); None for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return None
+    mean = float(np.mean(values))
+    half_width = float(student.ppf(0.5 + confidence / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half_width, mean + half_width, n)
 
 
 def paired_bootstrap(

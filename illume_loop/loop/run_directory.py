@@ -105,7 +105,7 @@ def locked(path: Path) -> Iterator[RunDirectory]:
     """
     with storage_full_told(path):
         path.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+        with exclusive(path):
             scratch = path / SCRATCH
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
@@ -175,7 +175,8 @@ def _read_marker(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
+    """The one right to work in a directory that exists. Raises RunLockedError while another process has it."""
     with (path / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -54,9 +54,8 @@ class Ended:
     @property
     def sentences(self) -> list[str]:
         """The lines of stderr that report an error."""
-        return [
-            line for line in self.err.splitlines() if line.startswith("illume-loop: ") and "run directory " not in line
-        ]
+        lines = self.err.splitlines()
+        return [line for line in lines if line.startswith("illume-loop: ") and "(stop with Ctrl-C" not in line]
 
 
 def run(*args: object, cwd: Path, **more: str) -> Ended:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from illume_loop.evals.statistics import auc, paired_bootstrap, paired_bootstrap_error, wilson_interval
+from illume_loop.evals.statistics import (
+    auc,
+    paired_bootstrap,
+    paired_bootstrap_error,
+    student_interval,
+    wilson_interval,
+)
 
 
 def test_wilson_matches_published_values() -> None:
@@ -82,3 +88,12 @@ def test_auc(scores: list[float], labels: list[bool], expected: float | None) ->
 def test_auc_needs_a_label_for_each_score() -> None:
     with pytest.raises(ValueError, match="2 scores for 1 labels"):
         auc([1.0, 2.0], [True])
+
+
+def test_students_interval_matches_published_values() -> None:
+    """Student's t at 97.5 % with 2 degrees of freedom is 4.303; the standard error of 1, 2, 3 is 1 / sqrt(3)."""
+    interval = student_interval([1.0, 2.0, 3.0])
+    assert interval is not None
+    assert (interval.mean, interval.n) == (2.0, 3)
+    assert interval.high - 2.0 == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    assert student_interval([1.0]) is None

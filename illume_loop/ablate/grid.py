@@ -1,0 +1,210 @@
+"""A study's cells, each a real run of the loop and the measurements of its models, to be continued at will.
+
+    runs/<arm>-<seed>/        the cell's run directory, as `start` makes it
+    measured/<sha256>.json    measurements, by checkpoint and plan
+    cells/<arm>-<seed>.json   the cells that are finished
+
+Guarantee: a study killed at any point continues with the same call, to the same results: finished cells are kept, an
+unfinished run goes on where it stopped. A cell that was made with other settings is refused, not mixed in. A round that
+fails is a result: its cell is finished and says why. Whatever else goes wrong ends the study, to be continued.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from db.queries.models import models_table
+from db.queries.rounds import rounds_table
+from illume_loop.ablate.measuring import Measured, measure_once, plan_of
+from illume_loop.ablate.study import Cell
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.errors import RoundFailedError, StudyChangedError
+from illume_loop.loop.coordinator import start_run
+from illume_loop.loop.opening import changed_settings
+from illume_loop.loop.progress import StageProgress
+from illume_loop.loop.run_directory import MARKER, OpenRun, open_run
+
+BASE = "v0001"
+KEPT = (
+    "index", "state", "parent", "candidate", "heldout", "diversity", "understanding", "judge_auc", "samples",
+    "accepted", "curation", "manifest_rows", "manifest_sha256", "decision", "reasons",
+)  # fmt: skip
+"""Of a round, what does not depend on when and where it ran."""
+
+
+class StudyProgress(Protocol):
+    """Hears how a study goes on."""
+
+    def advanced(self, cell: str, what: str, done: int, total: int) -> None:
+        """A stage or a measurement of a cell went on."""
+        ...
+
+    def finished(self, cell: str, done: int, total: int, seconds: float) -> None:
+        """A cell was finished, the `done`th of `total`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedCell:
+    """What a cell gave."""
+
+    arm: str
+    seed: int
+    failed: str | None
+    """Why the run failed, where it did; then nothing is measured."""
+    rounds: list[dict[str, Any]]
+    base: Measured | None
+    versions: dict[int, str]
+    """By round, the version that was measured after it."""
+    models: dict[int, Measured]
+    """By round; round 0 is the base."""
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """The cell's name."""
+        return f"{self.arm}-{self.seed}"
+
+
+def finished_cell(cell: Cell, folder: Path) -> FinishedCell | None:
+    """What is kept of a cell, or None where it is not finished. Raises StudyChangedError."""
+    file = _file(cell, folder)
+    if not file.exists():
+        return None
+    kept = json.loads(file.read_bytes())
+    before, now = kept["identity"], _identity(cell)
+    if before != now:
+        names = changed_settings(before["settings"], now["settings"])
+        names += [name for name in now if name != "settings" and before[name] != now[name]]
+        raise StudyChangedError(path=folder, cell=cell.key, names=", ".join(names))
+
+    def measured(name: str) -> Measured:
+        return Measured(**json.loads((folder / "measured" / f"{name}.json").read_bytes()))
+
+    return FinishedCell(
+        arm=cell.arm.name,
+        seed=cell.seed,
+        failed=kept["failed"],
+        rounds=kept["rounds"],
+        base=measured(kept["base"]) if kept["base"] else None,
+        versions={int(index): name for index, name in kept["versions"].items()},
+        models={int(index): measured(name) for index, name in kept["models"].items()},
+        seconds=kept["seconds"],
+    )
+
+
+def run_cell(cell: Cell, folder: Path, progress: StudyProgress) -> FinishedCell:
+    """Run and measure a cell, or finish what an earlier call began; a finished one is only read.
+
+    Raises what `start_run` raises, but for RoundFailedError, and StudyChangedError.
+    """
+    found = finished_cell(cell, folder)
+    if found is not None:
+        return found
+    began = time.monotonic()
+    run_dir = folder / "runs" / cell.key
+    rounds = _run(cell, run_dir, progress)
+    failed = next((row["error"] for row in rounds if row["state"] == "failed"), None)
+    content: dict[str, Any] = {
+        "identity": _identity(cell),
+        "failed": failed,
+        "base": None,
+        "rounds": [{key: row[key] for key in KEPT} for row in rounds],
+        "versions": {},
+        "models": {},
+    }
+    if failed is None:
+        content |= _measurements(cell, folder, run_dir, rounds, progress)
+    content["seconds"] = round(time.monotonic() - began, 1)
+    write_atomically(_file(cell, folder), json.dumps(content, indent=1).encode())
+    finished = finished_cell(cell, folder)
+    assert finished is not None, "it was written just now"
+    return finished
+
+
+def _run(cell: Cell, run_dir: Path, progress: StudyProgress) -> list[dict[str, Any]]:
+    """The rounds of the cell's run, which is over."""
+    rounds = _rounds(run_dir) if (run_dir / MARKER).exists() else []
+    # After a failed round the loop would go on with the next, which would be another experiment.
+    if not any(row["state"] == "failed" for row in rounds):
+        with suppress(RoundFailedError):  # its row tells
+            start_run(cell.settings, run_dir, progress=_Told(cell, progress))
+    return _rounds(run_dir)
+
+
+def _rounds(run_dir: Path) -> list[dict[str, Any]]:
+    with open_run(run_dir) as run:
+        return rounds_table(run.session, run.run_id)
+
+
+def _measurements(
+    cell: Cell, folder: Path, run_dir: Path, rounds: Sequence[Mapping[str, Any]], progress: StudyProgress
+) -> dict[str, Any]:
+    settings = cell.settings
+    plan = plan_of(settings, cell.study.measure)
+
+    def measured(run: OpenRun, version: str) -> str:
+        """Measure a version; the name of the measurement."""
+        sha256 = digests[version]
+        measure_once(
+            plan,
+            sha256,
+            run.checkpoints.local_path(sha256),
+            folder / "measured",
+            settings.runtime.device,
+            lambda what, done, total: progress.advanced(cell.key, f"{what} with {version}", done, total),
+        )
+        return plan.sha256(sha256)
+
+    with open_run(run_dir) as run:
+        digests = {row["name"]: row["sha256"] for row in models_table(run.session, run.run_id)}
+        versions = {index: _subject(cell, rounds, index) for index in cell.study.after}
+        models = {index: measured(run, version) for index, version in versions.items()}
+        return {"base": measured(run, BASE), "versions": versions, "models": models}
+
+
+def _subject(cell: Cell, rounds: Sequence[Mapping[str, Any]], index: int) -> str:
+    """The version that is measured after a round."""
+    if cell.study.subject == "candidate":
+        return str(rounds[index - 1]["candidate"])
+    promoted = [row["candidate"] for row in rounds[:index] if row["state"] == "promoted"]
+    return promoted[-1] if promoted else BASE
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    """What a cell's results follow from, in a form that is equal after a way through JSON."""
+    settings = cell.settings.resolved()
+    for of_the_machine in ("runtime", "cluster", "store"):
+        del settings[of_the_machine]
+    del settings["run"]["name"]  # the study may be copied under another name
+    study = cell.study
+    return {
+        "settings": settings,
+        "after": list(study.after),
+        "subject": study.subject,
+        "measure": study.measure.model_dump(),
+    }
+
+
+def _file(cell: Cell, folder: Path) -> Path:
+    return folder / "cells" / f"{cell.key}.json"
+
+
+class _Told:
+    """What the coordinator reports, with the name of the cell."""
+
+    def __init__(self, cell: Cell, progress: StudyProgress) -> None:
+        self._cell, self._progress = cell, progress
+
+    def advanced(self, event: StageProgress) -> None:
+        what = f"round {event.round_index}/{event.num_rounds} {event.stage}"
+        self._progress.advanced(self._cell.key, what, event.done, event.total)
+
+    def round_ended(self, index: int, state: str, reasons: Sequence[str]) -> None:
+        """The cell tells it when it is finished."""

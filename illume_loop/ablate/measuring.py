@@ -1,0 +1,126 @@
+"""What is measured of one model in a study, and kept by what it depends on: the checkpoint and the plan.
+
+Guarantee: every model of a study is measured with the same prompts and the same noise, which no gate draws, so any two
+can be compared draw by draw; what was measured once is never measured again, whichever cell asks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from illume_loop.ablate.study import Measures
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.config import Settings
+from illume_loop.domains import get_domain
+from illume_loop.domains.protocol import Prompt
+from illume_loop.evals.suites import alignment, prompt_diversity, understanding
+from illume_loop.loop.plan import derived_seed
+from illume_loop.models.protocol import Sampling, UnifiedModel
+from illume_loop.models.registry import load_model
+
+DIVERSITY_SAMPLES = 8
+PROMPT_SEED = 20_000
+"""Names the choice of prompts and probes; one choice for all studies."""
+
+OnItems = Callable[[str, int, int], None]
+"""Called with (what is measured, items done, items in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a measurement depends on besides the model, but for the machine."""
+
+    domain: str
+    measures: Measures
+    guidances: tuple[float, ...]
+    guidance: float
+    """That of the diversity."""
+    temperature: float
+    top_k: int
+    batch_size: int
+
+    def sha256(self, checkpoint: str) -> str:
+        """Names the measurement of a checkpoint, given by its digest."""
+        content = {
+            "domain": self.domain,
+            "measures": self.measures.model_dump(),
+            "guidances": self.guidances,
+            "guidance": self.guidance,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "checkpoint": checkpoint,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a model did: the outcome of each draw by guidance ("1.5"), of each probe, and its diversity."""
+
+    heldout: dict[str, list[bool]]
+    understanding: list[bool]
+    diversity: float
+
+
+def plan_of(settings: Settings, measures: Measures) -> Plan:
+    """At the gate's guidance first, and without any."""
+    guidance = settings.gate.guidance_scale
+    return Plan(
+        settings.run.domain,
+        measures,
+        tuple(dict.fromkeys((guidance, 1.0))),
+        guidance,
+        settings.sampling.temperature,
+        settings.sampling.top_k,
+        settings.sampling.batch_size,
+    )
+
+
+def measure_once(plan: Plan, checkpoint: str, path: Path, folder: Path, device: str, on_items: OnItems) -> Measured:
+    """The measurement of the checkpoint in `path`, read from `folder` where it was made before."""
+    file = folder / f"{plan.sha256(checkpoint)}.json"
+    with _waiting_for(file):
+        if not file.exists():
+            found = _measure(load_model(path, device=device), plan, on_items)
+            write_atomically(file, json.dumps(asdict(found)).encode())
+        return Measured(**json.loads(file.read_bytes()))
+
+
+def _measure(model: UnifiedModel, plan: Plan, on_items: OnItems) -> Measured:
+    domain, measures = get_domain(plan.domain), plan.measures
+    prompts = domain.prompts("heldout", measures.heldout_prompts, PROMPT_SEED)
+    seeds = [derived_seed("study", draw, prompt.text) for draw in range(measures.draws) for prompt in prompts]
+    heldout = {}
+    for guidance in plan.guidances:
+        told = partial(on_items, f"drawing at guidance {guidance:g}")
+        sampling = Sampling(guidance, plan.temperature, plan.top_k)
+        drawn = alignment(model, domain, prompts * measures.draws, seeds, sampling, plan.batch_size, told)
+        heldout[f"{guidance:g}"] = drawn.passed
+    on_items("reading", 0, measures.probes)
+    right = understanding(model, domain, measures.probes, PROMPT_SEED)
+    on_items("reading", measures.probes, measures.probes)
+    return Measured(
+        heldout, right, _diversity(model, plan, domain.prompts("heldout", measures.diversity_prompts, PROMPT_SEED))
+    )
+
+
+def _diversity(model: UnifiedModel, plan: Plan, prompts: Sequence[Prompt]) -> float:
+    texts = [prompt.text for prompt in prompts]
+    seeds_PS = [[derived_seed("study diversity", i, text) for i in range(DIVERSITY_SAMPLES)] for text in texts]
+    return prompt_diversity(model, texts, seeds_PS, Sampling(plan.guidance, plan.temperature, plan.top_k))
+
+
+@contextmanager
+def _waiting_for(file: Path) -> Iterator[None]:
+    """One process at a time makes a file; the kernel gives the right to it back, however a process ends."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
