@@ -81,6 +81,9 @@ class AssessSettings(Section):
         "prompt-likelihood", description="What the score is: log p(prompt | image) of the assessing model."
     )
     batch_size: int = Field(256, ge=1, le=16_384, description="Samples assessed together in one unit.")
+    calibration: str = Field(
+        "", description="File of `illume-loop judge fit`, or auto to fit one at the start; empty is no calibration."
+    )
 
 
 class TeacherSettings(Section):
@@ -184,6 +187,12 @@ class GateSettings(Section):
     understanding_margin: float = Field(0.02, ge=0.0, le=1.0, description="Largest loss of understanding allowed.")
     diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Least diversity, as a share of the base's.")
     probe_items: int = Field(256, ge=1, le=1_000_000, description="Forced choices that measure understanding.")
+    drift_margin: float = Field(
+        0.0, ge=0.0, le=100.0, description="Largest shift of the judge's calibrated log-odds; 0 does not measure it."
+    )
+    drift_auc: float = Field(
+        0.8, ge=0.0, le=1.0, description="Least AUC of a candidate's judgement against the frozen judge's."
+    )
     auto_promote: bool = Field(True, description="Whether a candidate that passes becomes active at once.")
 
 
@@ -295,6 +304,12 @@ class Settings(Section):
             )
         if self.train.learns_from_pairs and self.assess.assessor == "checker" and self.curate.pair_margin > 1.0:
             raise ValueError("curate.pair_margin cannot exceed 1 with the checker, whose scores are 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _what_needs_a_calibration_has_one(self) -> Self:
+        if self.gate.drift_margin and not self.assess.calibration:
+            raise ValueError("gate.drift_margin above 0 needs assess.calibration")
         return self
 
     @property

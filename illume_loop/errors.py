@@ -88,6 +88,11 @@ class NoTeacherError(UsageError):
     """There is no teacher to ask; set teacher.url and teacher.model, and ILLUME_TEACHER__KEY where it needs a key."""
 
 
+class WrongCalibrationError(UsageError):
+    """The calibration {path} is of the {what} {found}, and this run's is {expected}; fit one for the run's base with
+    `illume-loop judge fit --model BASE -o FILE`."""
+
+
 class TooFewLabelsError(UsageError):
     """Too few labels to calibrate {what}: {reason}; label more samples, or draw more with --prompts."""
 

@@ -18,6 +18,7 @@ from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
+from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
 
@@ -77,6 +78,7 @@ class Benches:
             models=self._shelf,
             toolbox=self._toolbox,
             scratch=self._scratch,
+            calibration=stored_calibration(self._engine, run_id),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from db.models.calibration import Calibration, Drift
 from db.models.evaluation import Evaluation, EvaluationItem
 from db.models.manifest import Example, Manifest
 from db.models.prompt import Prompt, RoundPrompt
@@ -14,6 +15,8 @@ from db.models.worker import Worker
 
 __all__ = [
     "Assessment",
+    "Calibration",
+    "Drift",
     "Evaluation",
     "EvaluationItem",
     "Event",

@@ -15,7 +15,7 @@ class Run(Base):
     """One configured loop. `key` is the random name by which a run directory knows its row.
 
     The coordinator `leader` acts for it until `leader_expires_at` (the database's clock); each new one raises
-    `leader_token`, with which all that it writes is fenced.
+    `leader_token`, with which all that it writes is fenced. `teacher_calls` is how many calls to a teacher were spent.
     """
 
     __tablename__ = "runs"
@@ -29,6 +29,7 @@ class Run(Base):
     leader: Mapped[str | None] = mapped_column(String(128))
     leader_token: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
     leader_expires_at: Mapped[datetime | None]
+    teacher_calls: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
 
 
 class Event(Base):

@@ -25,6 +25,7 @@ NO_NUMBERS: Mapping[str, Any] = {
     "heldout": {"parent": None, "candidate": None, "delta": None},
     "diversity": {"parent": None, "candidate": None},
     "understanding": {"parent": None, "candidate": None},
+    "judge_drift": None,
 }
 
 
@@ -104,7 +105,8 @@ def _row(
         "drawn_by": version_name(drawing),
         "staleness": round_.staleness,
         "candidate": version_name(candidate) if candidate is not None else None,
-        **(decision.numbers if decision else NO_NUMBERS),
+        **NO_NUMBERS,
+        **(decision.numbers if decision else {}),
         "judge_auc": round_.judge_auc,
         "samples": round_.num_samples,
         "accepted": round_.num_accepted,

@@ -64,15 +64,16 @@ class Fit(_Strict):
 
 
 class Source(_Strict):
-    """What a calibration was fitted on. `judge` is the sha256 of the judging model's checkpoint."""
+    """What a calibration was fitted on. `judge` is the sha256 of the judging model's checkpoint; the counts are of what
+    had labels."""
 
     judge: str
     domain: str
     labels: Labels
-    num_prompts: int
-    num_samples: int
     seed: int
     guidance_scale: float
+    num_prompts: int = 0
+    num_samples: int = 0
 
 
 class Calibration(_Strict):

@@ -60,7 +60,7 @@ def draw_set(
     samples_per_prompt: int,
     seed: int,
     guidance_scale: float,
-    on_items: OnItems,
+    on_items: OnItems = lambda *_: None,
 ) -> list[Shown]:
     """Images by the model itself for prompts of the train split. Raises UsageError for more prompts than it has."""
     prompts = [p for p in domain.prompts("train", num_prompts, seed) for _ in range(samples_per_prompt)]

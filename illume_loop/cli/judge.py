@@ -74,31 +74,37 @@ def fit(
             on_items=lambda done, total: view.update("drawing", done, total),
         )
         reads = read_set(judge, domain, shown, lambda done, total: view.update("reading", done, total))
-    source = Source(
-        judge=sha256,
-        domain=domain.name,
-        labels=labels.value,
-        num_prompts=0,
-        num_samples=0,
-        seed=seed,
-        guidance_scale=scale,
-    )
+    source = Source(judge=sha256, domain=domain.name, labels=labels.value, seed=seed, guidance_scale=scale)
     calibration = calibrate(source, domain, shown, reads, label(shown))
     write_atomically(out, calibration.canonical())
     _show(calibration, f"calibration of {name}", plot, as_json)
-    hint(f"next: illume-loop judge show {out} --plot reliability.svg")
+    hint(f"next: ILLUME_ASSESS__CALIBRATION={out} illume-loop start --run-dir calibrated-run")
 
 
 @app.command("show")
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Calibration, as `judge fit` wrote it.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Calibration, as `judge fit` wrote it. Default: the run's.")
+    ] = None,
     plot: Plot = None,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Show a calibration: how well it does on prompts it was not fitted on, whole and by criterion."""
     from illume_loop.assess.calibration import read_calibration
 
-    _show(read_calibration(file), f"calibration {file}", plot, as_json)
+    if file is None:
+        _show(_of_run(run_dir), f"calibration of the run in {run_dir}", plot, as_json)
+    else:
+        _show(read_calibration(file), f"calibration {file}", plot, as_json)
+
+
+def _of_run(run_dir: Path) -> Calibration:
+    from illume_loop.cli.runs import found, open_run
+    from illume_loop.loop.calibrating import calibration_in
+
+    with open_run(run_dir) as run:
+        return found("calibration of the run in", run_dir, calibration_in(run.session, run.run_id))
 
 
 def _labeller(labels: Labels, domain: Domain, settings: Settings) -> Labeller:

@@ -1,8 +1,9 @@
 """Whether a candidate replaces its parent. Pure.
 
 Promotion needs the lower end of the paired interval of the held-out gain above `min_gain`, and understanding and
-diversity not worse than the stated margins. Both guards compare with the run's base: with the parent as the measure,
-every round could lose a margin again.
+diversity not worse than the stated margins, and no alarm that the candidate has drifted as a judge (the next rounds
+would be judged by it). All guards compare with the run's base: with the parent as the measure, every round could lose a
+margin again.
 
 The held-out gain is looked at while it is being drawn. Guarantee: over all looks together, a candidate that gains no
 more than `min_gain` is promoted with a probability of at most (1 - confidence) / 2. Where a guard objects, or where
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from illume_loop.assess.drift import JudgeDrift
 from illume_loop.config import GateSettings
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap_error, wilson_interval
@@ -28,11 +30,15 @@ HOPELESS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one version; held-out outcomes in the order of the prompts, none for the base."""
+    """What was measured of one version; held-out outcomes in the order of the prompts, none for the base.
+
+    `drift` is the candidate's as a judge, where it is measured.
+    """
 
     heldout: Sequence[bool]
     understanding: float
     diversity: float
+    drift: JudgeDrift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     error = _error(parent.heldout, candidate.heldout, settings, seed)
     gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
     guards = [*_understanding_objection(base, candidate, settings), *_diversity_objection(base, candidate, settings)]
+    guards += _drift_objections(candidate.drift, settings) if candidate.drift else []
     objections = _gain_objection(gain, settings)
     if objections and not guards and look + 1 < len(sizes):
         chance = chance_of_crossing((mean - settings.min_gain) / error, shares[look], values[-1])
@@ -113,6 +120,22 @@ def _diversity_objection(base: Measured, candidate: Measured, settings: GateSett
     ]
 
 
+def _drift_objections(drift: JudgeDrift, settings: GateSettings) -> list[str]:
+    objections = []
+    if drift.num_failed:
+        objections.append(f"it could not judge {drift.num_failed} samples that the frozen judge could")
+    if not abs(drift.shift) <= settings.drift_margin:
+        objections.append(
+            f"its judgement drifted by {drift.shift:+.2f} in log-odds from the frozen judge's, "
+            f"more than {settings.drift_margin:.2f}"
+        )
+    if drift.auc is not None and not drift.auc >= settings.drift_auc:
+        objections.append(
+            f"its judgement agrees with the frozen judge's by an AUC of {drift.auc:.3f}, below {settings.drift_auc:.3f}"
+        )
+    return objections
+
+
 def _numbers(parent: Measured, candidate: Measured, gain: Interval, settings: GateSettings) -> dict[str, Any]:
     return {
         "heldout": {
@@ -122,4 +145,5 @@ def _numbers(parent: Measured, candidate: Measured, gain: Interval, settings: Ga
         },
         "diversity": {"parent": parent.diversity, "candidate": candidate.diversity},
         "understanding": {"parent": parent.understanding, "candidate": candidate.understanding},
+        "judge_drift": asdict(candidate.drift) if candidate.drift else None,
     }

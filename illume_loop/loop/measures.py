@@ -28,6 +28,8 @@ from illume_loop.models.protocol import Sampling, UnifiedModel
 GUARDS = ("understanding", "diversity")
 DIVERSITY_PROMPTS = 32
 DIVERSITY_SAMPLES = 8
+DRIFT_SAMPLES = 256
+"""Samples of the round that candidate and base both judge: the shift's standard error is a tenth of a nat or less."""
 KEPT_DRAWS = 64
 """Held-out draws whose images are kept for the page."""
 

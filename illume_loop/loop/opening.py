@@ -23,6 +23,7 @@ from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.errors import NotFoundError, RunLockedError, SettingsChangedError
+from illume_loop.loop.calibrating import check_calibration, ensure_calibration
 from illume_loop.loop.measures import GatePlans, gate_plans
 from illume_loop.loop.plan import round_prompts
 from illume_loop.loop.run_directory import (
@@ -63,12 +64,13 @@ class Demands:
 def check_demands(settings: Settings, run_dir: Path) -> Demands:
     """Refuse settings that cannot be met, before the first hour and before there is a directory.
 
-    Raises NotFoundError for a domain or (for a new run) a base that does not exist, UsageError for too few prompts.
+    Raises NotFoundError for a domain or (for a new run) a base that does not exist, UsageError for too few prompts or a
+    calibration that is none, or not of this base.
     """
     domain = get_domain(settings.run.domain)
     round_prompts(domain, settings, 1)
     if stored_settings(run_dir) is None:
-        _base_path(settings.run.base)
+        check_calibration(settings, _base_path(settings.run.base))
     return Demands(domain, gate_plans(domain, settings))
 
 
@@ -86,7 +88,7 @@ def open_workbench(
     try:
         images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)
         run_id = _open_run(engine, settings, directory, checkpoints)
-        yield Workbench(
+        bench = Workbench(
             engine=engine,
             run_id=run_id,
             settings=settings,
@@ -98,6 +100,8 @@ def open_workbench(
             toolbox=toolbox,
             scratch=directory.scratch,
         )
+        bench.calibration = ensure_calibration(bench)
+        yield bench
     finally:
         engine.dispose()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db.models import ModelVersion, Round
 from db.queries import progress as reads
+from db.queries.calibrations import drift_of_round
 from db.queries.curation import SampleRow, accepted_before, pairs_before, samples_of_round, scores_of_round
 from db.queries.evaluations import StoredEvaluation, find_evaluation
 from db.writes.manifests import add_manifest
@@ -16,12 +18,13 @@ from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
 from db.writes.units import NewUnit, add_units
 from db.writes.versions import promote_version, reject_version
+from illume_loop.assess.drift import JudgeDrift
 from illume_loop.errors import IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
 from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
-from illume_loop.loop.measures import GUARDS
+from illume_loop.loop.measures import DRIFT_SAMPLES, GUARDS
 from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
 from illume_loop.loop.selection import select
@@ -137,7 +140,7 @@ def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
 def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> None:
     """Plan what is not stored yet of a look's held-out draws by parent and candidate, and of the guards.
 
-    The base is measured by the guards only, unless it is the parent.
+    The base is measured by the guards only, unless it is the parent. The candidate's drift as a judge is a guard too.
     """
     assert round_.candidate_version_id is not None, "the train unit is done"
     compared = {round_.parent_version_id, round_.candidate_version_id}
@@ -151,6 +154,11 @@ def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> N
                 part = f"{suite}-{look + 1}" if suite == "heldout" else suite
                 payload = {"suite": suite, "version_id": version_id, "look": look}
                 units.append(NewUnit("evaluate", f"evaluate/{part}/{name}", payload, num_items=plan.count))
+    if bench.settings.gate.drift_margin and look == 0 and drift_of_round(session, round_.id) is None:
+        name = reads.version_of(session, round_.candidate_version_id).name
+        payload = {"suite": "drift", "version_id": round_.candidate_version_id, "look": look}
+        num_items = min(DRIFT_SAMPLES, round_.num_samples)
+        units.append(NewUnit("evaluate", f"evaluate/drift/{name}", payload, num_items=num_items))
     add_units(session, round_.id, units)
 
 
@@ -226,10 +234,13 @@ def _judgement(
     assert round_.candidate_version_id is not None, "the train unit is done"
     before = [passed for parent, _ in looks for passed in parent.passed]
     after = [passed for _, candidate in looks for passed in candidate.passed]
+    found = drift_of_round(session, round_.id)
+    drift = JudgeDrift(found.num_samples, found.shift, found.auc, found.num_failed) if found else None
+    candidate = _measured(bench, session, round_.candidate_version_id, after)
     return judge(
         _measured(bench, session, reads.base_version(session, bench.run_id).id, []),
         _measured(bench, session, round_.parent_version_id, before),
-        _measured(bench, session, round_.candidate_version_id, after),
+        replace(candidate, drift=drift),
         bench.settings.gate,
         derived_seed("gate", bench.settings.run.seed, round_.index),
     )

@@ -19,12 +19,15 @@ from db.queries import progress as reads
 from db.queries.curation import examples_of
 from db.queries.progress import DrawnRow, PromptRow
 from db.sessions import transaction
+from db.writes.calibrations import add_drift
 from db.writes.evaluations import NewItem, add_evaluation
 from db.writes.rounds import set_candidate
 from db.writes.runs import NewPrompt, ensure_prompts
 from db.writes.samples import NewAssessment, NewSample, add_assessments, add_samples
 from db.writes.units import Lease
 from db.writes.versions import add_version
+from illume_loop.assess.drift import drift_between
+from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.assess.readings import score_batch
 from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.errors import CorruptArtifactError
@@ -123,6 +126,8 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 
 def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Measure one model version by one suite; of the held-out prompts, those that one look adds."""
+    if lease.payload["suite"] == "drift":
+        return _drift(bench, lease, on_items)
     with transaction(bench.engine) as session:
         round_index = reads.round_of(session, lease.round_id).index
         version = reads.version_of(session, lease.payload["version_id"])
@@ -151,6 +156,34 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     return effect
 
 
+def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
+    """Let a candidate and the run's base judge the same samples of the round, evenly chosen from all of them."""
+    assert bench.calibration is not None, "settings that measure drift have one"
+    with transaction(bench.engine) as session:
+        candidate = reads.version_of(session, lease.payload["version_id"])
+        base = reads.base_version(session, bench.run_id)
+        prompts = reads.prompts_at(session, lease.round_id, 0, bench.settings.sampling.prompts_per_round)
+        drawn = reads.samples_of(session, lease.round_id, prompts)
+    count = min(lease.num_items, len(drawn))
+    rows = [drawn[place * len(drawn) // count] for place in range(count)]
+    shown = [Shown(_prompt(row.prompt), bench.images.read(row.image_sha256)) for row in rows]
+    log_odds = []
+    for version in (base, candidate):
+        reading = read_set(bench.models.take(version.sha256), bench.domain, shown)
+        log_odds.append([bench.calibration.overall.logistic.log_odds(read.readings) for read in reading])
+        on_items(len(log_odds) * count // 2, count)
+    found = drift_between(log_odds[1], log_odds[0])
+    return lambda session: add_drift(
+        session,
+        lease.round_id,
+        num_samples=found.n,
+        shift=found.shift,
+        auc=found.auc,
+        num_failed=found.num_failed,
+        at=bench.clock(),
+    )
+
+
 def new_prompts(split: Split, prompts: Sequence[Prompt]) -> list[NewPrompt]:
     """A domain's prompts as the database takes them."""
     return [NewPrompt(split, p.key, p.category, p.text, dict(p.spec)) for p in prompts]
@@ -175,9 +208,12 @@ def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list
     return [row for row in drawn if (row.prompt.id, row.sample_index) in rows]
 
 
+def _prompt(row: PromptRow) -> Prompt:
+    return Prompt(row.text, row.category, row.key, row.spec)
+
+
 def _check(bench: Workbench, row: DrawnRow, image: Image.Image) -> NewAssessment:
-    prompt = row.prompt
-    verdict = bench.domain.check(image, Prompt(prompt.text, prompt.category, prompt.key, prompt.spec))
+    verdict = bench.domain.check(image, _prompt(row.prompt))
     score = 1.0 if verdict.passed else 0.0
     return NewAssessment(row.sample_id, "checker", "ok", score, failed_criteria=list(verdict.failed))
 

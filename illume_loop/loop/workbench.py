@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
+from illume_loop.assess.calibration import Calibration
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
 from illume_loop.loop.measures import GatePlans
@@ -118,6 +119,8 @@ class Workbench:
     models: ModelShelf
     toolbox: Toolbox
     scratch: Path
+    calibration: Calibration | None = None
+    """The judge's, where the settings ask for one."""
     clock: Callable[[], datetime] = utc_now
     fresh_images: dict[str, Image.Image] = field(default_factory=dict)
     """Drawn and not yet assessed, by sha256; what is missing here is read from the store."""

@@ -41,7 +41,7 @@ def test_a_fit_is_shown_as_it_was_made(base: str, tmp_path: Path, capsys: Captur
     assert shown["source"]["judge"] == checkpoint_sha256(Path(base))
     assert (shown["source"]["num_samples"], shown["source"]["labels"]) == (180, "checker")
     assert shown["overall"]["reliability"]["auc"] == 1.0
-    assert f"next: illume-loop judge show {out}" in made.err
+    assert f"next: ILLUME_ASSESS__CALIBRATION={out} illume-loop start" in made.err
     for name in ("first.svg", "again.svg"):
         assert "AUC 1.000" in (tmp_path / name).read_text()
     _fit(base, tmp_path / "again.json")

@@ -27,9 +27,7 @@ from tests.support.canned_model import CannedModel
 from tests.support.stub_teacher import stub_teacher
 
 DOMAIN = get_domain("shapes")
-SOURCE = Source(
-    judge="0" * 64, domain="shapes", labels="checker", num_prompts=0, num_samples=0, seed=0, guidance_scale=1.0
-)
+SOURCE = Source(judge="0" * 64, domain="shapes", labels="checker", seed=0, guidance_scale=1.0)
 
 
 def _drawn(count: int = 60, seed: int = 0, model: CannedModel | None = None) -> list[Shown]:
@@ -40,7 +38,6 @@ def _drawn(count: int = 60, seed: int = 0, model: CannedModel | None = None) -> 
         samples_per_prompt=4,
         seed=seed,
         guidance_scale=1.0,
-        on_items=lambda *_: None,
     )
 
 

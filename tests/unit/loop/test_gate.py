@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from illume_loop.assess.drift import JudgeDrift
 from illume_loop.config import GateSettings
 from illume_loop.loop.gate import Judgement, Measured, judge, look_sizes
 
@@ -73,6 +76,46 @@ def test_a_guard_stops_a_gain(candidate: Measured, reason: str) -> None:
     judgement = _judged(_measured([]), _measured(WEAK), candidate)
     assert not judgement.passed
     assert judgement.reasons[1:] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("drift", "reasons"),
+    [
+        (JudgeDrift(256, 0.5, 0.9, 0), []),
+        (JudgeDrift(256, -0.5, None, 0), []),
+        (
+            JudgeDrift(256, 0.51, 0.95, 0),
+            ["its judgement drifted by +0.51 in log-odds from the frozen judge's, more than 0.50"],
+        ),
+        (
+            JudgeDrift(256, -2.0, 0.95, 0),
+            ["its judgement drifted by -2.00 in log-odds from the frozen judge's, more than 0.50"],
+        ),
+        (
+            JudgeDrift(256, 0.0, 0.899, 0),
+            ["its judgement agrees with the frozen judge's by an AUC of 0.899, below 0.900"],
+        ),
+        (JudgeDrift(255, 0.0, 0.95, 1), ["it could not judge 1 samples that the frozen judge could"]),
+    ],
+)
+def test_the_alarm_of_drift_stops_a_gain(drift: JudgeDrift, reasons: list[str]) -> None:
+    settings = SETTINGS.model_copy(update={"drift_margin": 0.5, "drift_auc": 0.9})
+    candidate = replace(_measured(STRONG), drift=drift)
+    judgement = _judged(_measured([]), _measured(WEAK), candidate, settings)
+    assert judgement.passed is not bool(reasons)
+    assert judgement.reasons[1:] == reasons
+    assert judgement.numbers["judge_drift"] == {
+        "n": drift.n,
+        "shift": drift.shift,
+        "auc": drift.auc,
+        "num_failed": drift.num_failed,
+    }
+
+
+def test_without_a_measure_of_drift_there_is_no_alarm() -> None:
+    judgement = _judged(_measured([]), _measured(WEAK), _measured(STRONG))
+    assert judgement.passed
+    assert judgement.numbers["judge_drift"] is None
 
 
 def test_guards_look_at_the_base_not_at_a_parent_that_lost_already() -> None:
