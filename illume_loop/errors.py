@@ -217,6 +217,13 @@ class CellsFailedError(IllumeLoopError):
     """{failed} of {total} cells failed, and the table says why; first {cell}: {reason}."""
 
 
+class HeldOutError(IllumeLoopError):
+    """The manifest of round {index} is refused: {count} of its rows are not of the train split, the first of them
+    '{text}' ({split}); whoever let them in would spoil the measure, so nothing was trained."""
+
+    repeats = True
+
+
 class TrainingDivergedError(IllumeLoopError):
     """The training diverged, its {what} became {value}; lower train.learning_rate. The parent model is untouched."""
 

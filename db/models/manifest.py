@@ -10,6 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.types import Base, BigId, Sha256, State, one_of
 
+KINDS = ("draw", "read", "pair", "assess", "correct")
+
 
 class Manifest(Base):
     """All rows of one round. `sha256` is over the canonical lines of the rows; triggers refuse every change.
@@ -30,9 +32,13 @@ class Manifest(Base):
 class Example(Base):
     """One training row: a sample of the loop, or a replayed real pair (then `real_index` is its number).
 
-    A pair is of two samples of one prompt, of which `rejected_id` is the worse. Held-out and probe prompts cannot get
-    in: the prompt of a sample's row must be in the split `train`, and each sample must be of that prompt. `ids_sha256`
-    and `rejected_sha256` are over the samples' image-token ids.
+    A pair is of two samples of one prompt, of which `rejected_id` is the worse. An assessment has its written `answer`:
+    `assess` is one of the sample, `correct` is one of the worse sample with the better one as its correction.
+    `ids_sha256` and `rejected_sha256` are over the samples' image-token ids.
+
+    Held-out and probe prompts cannot get in: the prompt of a sample's row must be in the split `train`, each sample
+    must be of that prompt, and triggers refuse a row whose text is not its prompt's, or is that of a prompt of another
+    split.
     """
 
     __tablename__ = "examples"
@@ -41,16 +47,21 @@ class Example(Base):
         ForeignKeyConstraint(["sample_id", "prompt_id"], ["samples.id", "samples.prompt_id"]),
         ForeignKeyConstraint(["rejected_id", "prompt_id"], ["samples.id", "samples.prompt_id"]),
         CheckConstraint("split = 'train'", name="only_train"),
-        CheckConstraint(one_of("kind", ("draw", "read", "pair")), name="kind_known"),
+        CheckConstraint(one_of("kind", KINDS), name="kind_known"),
         CheckConstraint(
             "(sample_id IS NULL) = (prompt_id IS NULL) AND (sample_id IS NULL) = (ids_sha256 IS NULL)"
             " AND (sample_id IS NULL) = (real_index IS NOT NULL)",
             name="sample_or_real",
         ),
         CheckConstraint(
-            "(kind = 'pair') = (rejected_id IS NOT NULL) AND (rejected_id IS NULL) = (rejected_sha256 IS NULL)"
+            "(kind IN ('pair', 'correct')) = (rejected_id IS NOT NULL)"
+            " AND (rejected_id IS NULL) = (rejected_sha256 IS NULL)"
             " AND (rejected_id IS NULL OR sample_id IS NOT NULL)",
             name="pair_has_two",
+        ),
+        CheckConstraint(
+            "(kind IN ('assess', 'correct')) = (answer IS NOT NULL) AND (answer IS NULL OR sample_id IS NOT NULL)",
+            name="assessments_answer",
         ),
         CheckConstraint("rejected_id <> sample_id", name="pair_of_different"),
     )
@@ -58,7 +69,7 @@ class Example(Base):
     manifest_id: Mapped[int] = mapped_column(ForeignKey("manifests.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(State)
-    text: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text, index=True)
     split: Mapped[str] = mapped_column(State, default="train")
     sample_id: Mapped[int | None] = mapped_column(BigId, index=True)
     prompt_id: Mapped[int | None] = mapped_column(BigId)
@@ -66,3 +77,4 @@ class Example(Base):
     real_index: Mapped[int | None]
     rejected_id: Mapped[int | None] = mapped_column(BigId, index=True)
     rejected_sha256: Mapped[str | None] = mapped_column(Sha256)
+    answer: Mapped[str | None] = mapped_column(Text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, String, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.types import Base, BigId, State, one_of
@@ -13,13 +13,17 @@ SPLITS = ("train", "heldout", "probe")
 
 
 class Prompt(Base):
-    """A text to draw. (id, split) is unique so that other tables can demand a split through a foreign key."""
+    """A text to draw. (id, split) is unique so that other tables can demand a split through a foreign key.
+
+    Triggers keep a prompt what it is, and all prompts of one key (wordings of one composition) in one split.
+    """
 
     __tablename__ = "prompts"
     __table_args__ = (
         CheckConstraint(one_of("split", SPLITS), name="split_known"),
         UniqueConstraint("run_id", "text"),
         UniqueConstraint("id", "split"),
+        Index("ix_prompts_run_id_key", "run_id", "key"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

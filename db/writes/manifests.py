@@ -16,7 +16,7 @@ from db.models import Example, Manifest
 class NewExample:
     """One training row: of a sample (then the three fields of the sample are set), or of a real pair.
 
-    A preference has the rejected sample's two fields besides.
+    A preference has the rejected sample's two fields besides, an assessment its answer.
     """
 
     kind: str
@@ -27,6 +27,7 @@ class NewExample:
     real_index: int | None = None
     rejected_id: int | None = None
     rejected_sha256: str | None = None
+    answer: str | None = None
 
 
 def add_manifest(

@@ -87,6 +87,20 @@ class Domain(Protocol):
         """Read a user's text. Raises PromptOutsideGrammarError."""
         ...
 
+    def split_of(self, text: str) -> Split | None:
+        """The split that the composition of a text belongs to, whatever its wording; None where it is not this world's.
+
+        What is to be trained on is asked for here, however it came to be there.
+        """
+        ...
+
+    def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
+        """A prompt that differs from a train prompt in exactly one attribute and is a train prompt too.
+
+        It has the same wording otherwise, and the same category. None where the train split has no such prompt.
+        """
+        ...
+
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
         """Decide from the pixels alone whether `image` shows `prompt`."""
         ...

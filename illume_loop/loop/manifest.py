@@ -18,7 +18,8 @@ from PIL import Image
 from db.queries.curation import ExampleRow, SampleRow
 from db.writes.manifests import NewExample
 from illume_loop.config import CurateSettings
-from illume_loop.domains.protocol import RealPair
+from illume_loop.domains.protocol import RealPair, Split
+from illume_loop.errors import HeldOutError
 from illume_loop.models.protocol import ImageIds
 from illume_loop.train.rows import DrawRow, PairRow, ReadRow, TrainingRow
 
@@ -48,6 +49,19 @@ def manifest_rows(
         ExampleRow("read" if index < num_read else "draw", pair.caption, index, None)
         for index, pair in enumerate(pairs)
     ]
+
+
+def check_splits(rows: Sequence[ExampleRow], split_of: Callable[[str], Split | None], round_index: int) -> None:
+    """Raise HeldOutError, naming the first, where rows are of compositions that are held out, or are probes.
+
+    The database refuses the prompts that it knows by their texts. This asks the domain, which knows every wording of
+    every composition, also of those that were never drawn.
+    """
+    splits = [(row.text, split_of(row.text)) for row in rows]
+    strangers = [(text, split) for text, split in splits if split not in ("train", None)]
+    if strangers:
+        text, split = strangers[0]
+        raise HeldOutError(index=round_index, count=len(strangers), text=text, split=split)
 
 
 def manifest_sha256(rows: Sequence[ExampleRow]) -> str:

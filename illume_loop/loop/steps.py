@@ -19,11 +19,11 @@ from db.writes.runs import add_event, ensure_prompts
 from db.writes.units import NewUnit, add_units
 from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
-from illume_loop.errors import IllegalTransitionError, UnitDeadError
+from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
 from illume_loop.loop.gate import Judgement, Measured, judge
-from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples
+from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.measures import DRIFT_SAMPLES, GUARDS
 from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
@@ -125,6 +125,11 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
         return False
     pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
     rows = manifest_rows(union, pairs, settings.curate, preferences)
+    try:
+        check_splits(rows, bench.domain.split_of, round_.index)
+    except HeldOutError as error:
+        move(bench, session, round_, RoundState.FAILED, error=str(error), **values)
+        return False
     add_manifest(session, round_.id, manifest_sha256(rows), new_examples(rows), at=bench.clock(), counts=counts)
     add_units(session, round_.id, [NewUnit("train", "train", {})])
     move(bench, session, round_, RoundState.TRAINING, **values)

@@ -31,7 +31,7 @@ from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.assess.readings import score_batch
 from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.errors import CorruptArtifactError
-from illume_loop.loop.manifest import manifest_sha256, training_rows
+from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
 from illume_loop.loop.workbench import Workbench
@@ -84,7 +84,7 @@ def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
 
 
 def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
-    """Train a candidate on the round's manifest, whose hash is verified first, and publish its checkpoint."""
+    """Train a candidate on the round's manifest and publish its checkpoint; its hash and splits are verified first."""
     settings = bench.settings
     with transaction(bench.engine) as session:
         round_ = reads.round_of(session, lease.round_id)
@@ -95,6 +95,7 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     found = manifest_sha256(examples)
     if found != manifest.sha256:
         raise CorruptArtifactError(path=f"manifest of round {round_.index}", expected=manifest.sha256, found=found)
+    check_splits(examples, bench.domain.split_of, round_.index)
     start = parent if settings.train.from_ == "parent" else base
     pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
     rows = training_rows(

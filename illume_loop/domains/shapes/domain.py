@@ -27,12 +27,15 @@ from illume_loop.domains.shapes.spec import (
     change_one_attribute,
     spec_from_json,
 )
-from illume_loop.errors import UsageError
+from illume_loop.errors import PromptOutsideGrammarError, UsageError
 
 HELDOUT_SHARE = 0.3
 PROBE_SHARE = 0.1
 CAPTION_NOISE = 0.5
 """Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""
+
+PARTNER_TRIES = 64
+"""Changes that are drawn in search of one that stays in the train split, which most do."""
 
 
 class ShapesDomain:
@@ -54,6 +57,23 @@ class ShapesDomain:
     def parse(self, text: str) -> Prompt:
         """Read a user's text; see `Domain.parse`."""
         return _prompt(parse(text), text)
+
+    def split_of(self, text: str) -> Split | None:
+        """The split of a text's composition; see `Domain.split_of`."""
+        try:
+            return split_of(parse(text))
+        except PromptOutsideGrammarError:
+            return None
+
+    def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
+        """A train prompt that differs in one attribute; see `Domain.partner`."""
+        spec, rng = spec_from_json(prompt.spec), _rng(f"partner/{prompt.text}", seed)
+        opening = next(opening for opening in OPENINGS[::-1] if prompt.text.startswith(opening))
+        for _ in range(PARTNER_TRIES):
+            other, _ = change_one_attribute(spec, rng)
+            if split_of(other) == "train" and other.key != spec.key:
+                return _prompt(other, words(other, opening))
+        return None
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
         """Decide from pixels; see `Domain.check`."""

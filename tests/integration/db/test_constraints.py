@@ -90,21 +90,71 @@ def test_other_splits_never_get_into_a_round_or_a_manifest(session: Session, pro
         row = {"round_id": ROUND, "position": 9, "prompt_id": prompt_id, "split": claimed}
         _refuses(session, insert(RoundPrompt).values(**row), r"(?i)only_train|foreign key")
         manifest = add_manifest(session, _another_round(session), "0" * 64, [], at=NOW)
-        row = {"manifest_id": manifest.id, "position": 0, "kind": "draw", "text": "t", "split": claimed}
+        row = {"manifest_id": manifest.id, "position": 0, "kind": "draw", "text": "t 0", "split": claimed}
         row |= {"sample_id": 1, "prompt_id": prompt_id, "ids_sha256": "0" * 64}
-        _refuses(session, insert(Example).values(**row), r"(?i)only_train|foreign key")
-    _refuses(session, update(Prompt).where(Prompt.id == TRAIN).values(split=split), r"(?i)foreign key")
+        _refuses(session, insert(Example).values(**row), r"(?i)only_train|foreign key|worded_as_their_prompt")
+    _refuses(session, update(Prompt).where(Prompt.id == TRAIN).values(split=split), "prompts_stay_what_they_are")
+
+
+@pytest.mark.parametrize("held_out", ["t 2", "t 3"])
+def test_texts_of_other_splits_never_get_into_a_manifest(session: Session, held_out: str) -> None:
+    """Neither in the place of the words of a train prompt, nor as the caption of a replayed pair."""
+    rows = [(NewExample("read", held_out, real_index=0), "examples_have_no_text_held_out")]
+    rows += [
+        (NewExample("draw", text, 1, TRAIN, "0" * 64), "worded_as_their_prompt|no_text_held_out")
+        for text in (held_out, "t 1", "T 0", "")
+    ]
+    for example, reason in rows:
+        with pytest.raises(IntegrityError, match=reason), session.begin_nested():
+            add_manifest(session, ROUND, "0" * 64, [example], at=NOW)
+    add_manifest(session, ROUND, "0" * 64, [NewExample("read", "t 1", real_index=0)], at=NOW)
+
+
+@pytest.mark.parametrize("split", ["heldout", "probe"])
+def test_nothing_is_held_out_that_was_learned_or_is_a_wording_of_a_train_prompt(session: Session, split: str) -> None:
+    add_manifest(session, ROUND, "0" * 64, [NewExample("read", "a caption", real_index=0)], at=NOW)
+    for key, words, reason in (
+        ("key 9", "a caption", "prompts_held_out_were_not_learned"),
+        ("key 0", "another wording", "prompts_of_one_key_have_one_split"),
+    ):
+        with pytest.raises(IntegrityError, match=reason), session.begin_nested():
+            ensure_prompts(session, RUN, [NewPrompt(split, key, "c", words, {})])
+    for values in ({"text": "t 9"}, {"key": "key 9"}):
+        _refuses(session, update(Prompt).where(Prompt.id == HELDOUT).values(**values), "prompts_stay_what_they_are")
+    ensure_prompts(session, RUN, [NewPrompt("train", "key 0", "c", "another wording", {})])
+    another = add_run(session, key="other", name="n", seed=0, settings={}, at=NOW).id
+    assert ensure_prompts(session, another, [NewPrompt(split, "key 0", "c", "a caption", {})]), "runs are by themselves"
+
+
+def test_an_assessment_has_its_answer_and_a_correction_two_images(session: Session) -> None:
+    add_samples(session, ROUND, BASE, [_sample(TRAIN, 1)], at=NOW)
+    one = NewExample("assess", "t 0", 1, TRAIN, "0" * 64, answer="{}")
+    two = replace(one, kind="correct", rejected_id=2, rejected_sha256="0" * 64)
+    refused = [
+        (replace(one, answer=None), "assessments_answer"),
+        (replace(one, kind="draw"), "assessments_answer"),
+        (replace(two, answer=None), "assessments_answer"),
+        (replace(two, kind="pair"), "assessments_answer"),
+        (replace(two, rejected_id=None, rejected_sha256=None), "pair_has_two"),
+        (replace(two, kind="assess"), "pair_has_two"),
+        (NewExample("assess", "t 0", real_index=0, answer="{}"), "assessments_answer"),
+    ]
+    for example, reason in refused:
+        with pytest.raises(IntegrityError, match=reason), session.begin_nested():
+            add_manifest(session, ROUND, "0" * 64, [example], at=NOW)
+    add_manifest(session, ROUND, "0" * 64, [one, two], at=NOW)
+    assert [row.answer for row in session.query(Example)] == ["{}", "{}"]
 
 
 def test_an_example_is_of_its_samples_prompt(session: Session) -> None:
-    example = NewExample("draw", "t", 1, OTHER, "0" * 64)
+    example = NewExample("draw", "t 1", 1, OTHER, "0" * 64)
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"), session.begin_nested():
         add_manifest(session, ROUND, "0" * 64, [example], at=NOW)
 
 
 @pytest.mark.parametrize(
     "example",
-    [NewExample("draw", "t"), NewExample("draw", "t", 1, TRAIN, "0" * 64, 5), NewExample("draw", "t", 1, TRAIN)],
+    [NewExample("draw", "t"), NewExample("draw", "t 0", 1, TRAIN, "0" * 64, 5), NewExample("draw", "t 0", 1, TRAIN)],
 )
 def test_an_example_is_a_sample_or_real(session: Session, example: NewExample) -> None:
     with pytest.raises(IntegrityError, match="sample_or_real"), session.begin_nested():
@@ -116,19 +166,19 @@ def test_other_splits_are_on_no_side_of_a_pair(session: Session, prompt_id: int,
     """Not even where samples of such a prompt had got into the database past every check, by hand."""
     add_samples(session, ROUND, BASE, [_sample(TRAIN, 1)], at=NOW)
     manifest = add_manifest(session, ROUND, "0" * 64, [], at=NOW)
-    row = {"manifest_id": manifest.id, "position": 0, "kind": "pair", "text": "t", "sample_id": 1, "rejected_id": 2}
+    row = {"manifest_id": manifest.id, "position": 0, "kind": "pair", "text": "t 0", "sample_id": 1, "rejected_id": 2}
     row |= {"ids_sha256": "0" * 64, "rejected_sha256": "0" * 64, "prompt_id": prompt_id}
     for claimed in (split, "train"):
-        _refuses(session, insert(Example).values(**row, split=claimed), r"(?i)only_train|foreign key")
+        _refuses(session, insert(Example).values(**row, split=claimed), r"(?i)only_train|foreign key|worded_as")
 
 
 def test_a_pair_is_of_two_samples_of_one_train_prompt(session: Session) -> None:
     add_samples(session, ROUND, BASE, [_sample(TRAIN, 1), _sample(OTHER, 0)], at=NOW)
-    pair = NewExample("pair", "t", 1, TRAIN, "0" * 64, rejected_id=2, rejected_sha256="0" * 64)
+    pair = NewExample("pair", "t 0", 1, TRAIN, "0" * 64, rejected_id=2, rejected_sha256="0" * 64)
     refused = [
         (replace(pair, rejected_id=3), r"(?i)foreign key"),
         (replace(pair, rejected_id=99), r"(?i)foreign key"),
-        (replace(pair, prompt_id=OTHER), r"(?i)foreign key"),
+        (replace(pair, prompt_id=OTHER, text="t 1"), r"(?i)foreign key"),
         (replace(pair, rejected_id=1), "pair_of_different"),
         (replace(pair, rejected_id=None), "pair_has_two"),
         (replace(pair, rejected_sha256=None), "pair_has_two"),
@@ -194,7 +244,7 @@ def test_one_version_is_active(session: Session) -> None:
 def test_a_text_belongs_to_one_split(session: Session) -> None:
     assert ensure_prompts(session, RUN, [NewPrompt("train", "key 0", "c", "t 0", {})] * 2) == [TRAIN, TRAIN]
     with pytest.raises(IntegrityError, match=r"(?i)unique"), session.begin_nested():
-        ensure_prompts(session, RUN, [NewPrompt("heldout", "key 0", "c", "t 0", {})])
+        ensure_prompts(session, RUN, [NewPrompt("heldout", "key 9", "c", "t 0", {})])
 
 
 @pytest.mark.parametrize("values", [{"state": "leased"}, {"state": "dead"}, {"kind": "dream"}])

@@ -1,4 +1,4 @@
-"""A candidate that was spoiled does not get through the gate, and the round says what was wrong with it."""
+"""What was spoiled comes to no good end, and the round says what was wrong: candidates, trainings, manifests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
+from db.queries.curation import examples_of
+from db.sessions import open_engine
 from illume_loop.config import Settings
+from illume_loop.domains.protocol import RealPair, Split
+from illume_loop.domains.shapes.domain import ShapesDomain
+from illume_loop.domains.shapes.grammar import parse, words
 from illume_loop.errors import RoundFailedError, TrainingDivergedError
+from illume_loop.loop.manifest import manifest_sha256
+from illume_loop.loop.run_directory import database_url, open_run
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
@@ -56,6 +64,11 @@ def _spoiled(kind: type[CannedModel]) -> Toolbox:
     return replace(TOOLS, load_model=load)
 
 
+def _phrase(prompt: str) -> str:
+    """The words of a prompt without its opening."""
+    return words(parse(prompt))
+
+
 def _settings(tmp_path: Path, **values: object) -> Settings:
     return small_settings(tmp_path / "base", run__rounds=1, gate__heldout_prompts=128, gate__min_gain=0.0, **values)
 
@@ -95,3 +108,53 @@ def test_a_training_that_diverges_is_named_tried_once_and_never_reaches_the_gate
     assert len(calls) == 1, "another attempt would diverge too"
     start(_settings(tmp_path), tmp_path / "run", rounds=2)
     assert table(tmp_path / "run")[1]["parent"] == "v0001"
+
+
+@pytest.mark.parametrize("split", ["heldout", "probe"])
+def test_a_held_out_caption_fails_the_round_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: Split
+) -> None:
+    """Slipped in by a domain, in a wording that the database has never seen."""
+    domain = ShapesDomain()
+    (prompt,) = domain.prompts(split, 1, 77)
+    honest = domain.real_pairs
+
+    def real_pairs(_: ShapesDomain, count: int, seed: int) -> list[RealPair]:
+        first, *others = honest(count, seed)
+        return [*others, RealPair(first.image, f"An image with {_phrase(prompt.text)}")]
+
+    monkeypatch.setattr(ShapesDomain, "real_pairs", real_pairs)
+    with pytest.raises(RoundFailedError, match="manifest of round 1 is refused"):
+        start(_settings(tmp_path), tmp_path / "run")
+    (row,) = table(tmp_path / "run")
+    assert (row["state"], row["manifest_sha256"], row["candidate"]) == ("failed", None, None)
+    assert f"({split})" in row["error"]
+    assert _phrase(prompt.text) in row["error"]
+
+
+def test_a_held_out_prompt_slipped_into_a_stored_manifest_is_refused_and_named(tmp_path: Path) -> None:
+    """By hand, past the triggers, with a hash that fits: the trainer looks once more, and only once."""
+    calls: list[int] = []
+
+    def train(*_: Any) -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    toolbox, settings = replace(TOOLS, train=train), _settings(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        start(settings, tmp_path / "run", toolbox)
+    prompt = ShapesDomain().prompts("heldout", 1, 0)[0]
+    with open_run(tmp_path / "run") as run:
+        examples = examples_of(run.session, 1)
+    poisoned = [*examples[:-1], replace(examples[-1], text=prompt.text)]
+    engine = open_engine(database_url(tmp_path / "run"))
+    with engine.begin() as connection:
+        for trigger in ("examples_are_immutable", "manifests_are_immutable"):
+            connection.execute(text(f"DROP TRIGGER {trigger}"))
+        last, sha256 = len(examples) - 1, manifest_sha256(poisoned)
+        connection.execute(text(f"UPDATE examples SET text = '{prompt.text}' WHERE position = {last}"))
+        connection.execute(text(f"UPDATE manifests SET sha256 = '{sha256}'"))
+    engine.dispose()
+    with pytest.raises(RoundFailedError, match=rf"1 of its rows .*'{prompt.text}' \(heldout\).*same way"):
+        start(settings, tmp_path / "run", toolbox)
+    assert len(calls) == 1, "what was poisoned came to no trainer"

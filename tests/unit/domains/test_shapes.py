@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
+from typing import get_args
 
 import pytest
 from PIL import Image
 
+from illume_loop.domains.protocol import Split
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.domain import CAPTION_NOISE, ShapesDomain, noisy, split_of
 from illume_loop.domains.shapes.grammar import OPENINGS, parse, words
@@ -22,6 +25,7 @@ from illume_loop.domains.shapes.spec import (
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
 
 DOMAIN = ShapesDomain()
+SPLITS: tuple[Split, ...] = get_args(Split)
 EVERY_SPEC = [spec for category in CATEGORIES for spec in all_specs(category)]
 
 
@@ -157,3 +161,31 @@ def test_noise_is_never_a_second_true_caption() -> None:
     rng = Random(2)
     spec = Spec("position", (Part("ring"), Part("cross")), "above")
     assert all(noisy(spec, 1.0, rng).key != spec.key for _ in range(200))
+
+
+def test_a_partner_differs_in_one_attribute_and_stays_in_the_train_split() -> None:
+    attributes = Counter[str]()
+    for prompt in DOMAIN.prompts("train", 600, 3):
+        partner = DOMAIN.partner(prompt, seed=5)
+        assert partner == DOMAIN.partner(prompt, seed=5)
+        assert partner is not None
+        assert DOMAIN.split_of(partner.text) == "train"
+        assert partner.category == prompt.category
+        assert [partner.text.startswith(words) for words in OPENINGS] == [prompt.text.startswith(w) for w in OPENINGS]
+        assert partner.key != prompt.key
+        one, other = spec_from_json(prompt.spec), spec_from_json(partner.spec)
+        pairs = list(zip(one.parts, other.parts, strict=True))
+        changed = [
+            name for name in ("shape", "color", "count") for a, b in pairs if getattr(a, name) != getattr(b, name)
+        ]
+        changed += ["relation"] * (one.relation != other.relation)
+        assert len(changed) == 1
+        attributes[changed[0]] += 1
+    assert min(attributes[name] for name in ("shape", "color", "count", "relation")) > 20
+
+
+def test_a_text_is_of_the_split_of_its_composition_whatever_its_wording() -> None:
+    for split in SPLITS:
+        for prompt in DOMAIN.prompts(split, 30, 2):
+            assert DOMAIN.split_of(prompt.text.upper() + " .") == split
+    assert DOMAIN.split_of("a horse") is None
