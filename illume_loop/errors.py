@@ -180,6 +180,10 @@ class RunExistsError(ConflictError):
     out --fresh to continue it."""
 
 
+class ReviewExistsError(ConflictError):
+    """Sample {sample} has a review; put this one in its place with --replace."""
+
+
 class RunLockedError(ConflictError):
     """Another process (pid {pid}) is working in {path}; wait for it or stop it, then run this again."""
 

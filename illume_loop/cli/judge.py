@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from illume_loop.assess.calibration import Calibration, Fit
-    from illume_loop.assess.labelling import Labeller
+    from illume_loop.assess.labelling import Label, Labeller, Shown
+    from illume_loop.cli.progress import View
     from illume_loop.config import Settings
     from illume_loop.domains.protocol import Domain
+    from illume_loop.models.protocol import UnifiedModel
 
 app = typer.Typer(help="The judge: calibrate one, or show how well it does.", no_args_is_help=True)
+
+BASE = "v0001"
 
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write a reliability plot (SVG) of the whole answer.")
@@ -31,6 +35,7 @@ class Labels(StrEnum):
 
     CHECKER = "checker"
     TEACHER = "teacher"
+    HUMAN = "human"
 
 
 @app.command("fit")
@@ -49,10 +54,13 @@ def fit(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a calibration of a model as judge: it draws train prompts, reads what it drew, and learns from the labels."""
+    """Fit a calibration of a model as judge: it draws train prompts, reads what it drew, and learns from the labels.
+
+    With human labels, it reads what people reviewed in the run instead; the model is then the run's base by default.
+    """
     from illume_loop.artifacts.files import write_atomically
     from illume_loop.assess.calibration import Source
-    from illume_loop.assess.labelling import calibrate, draw_set, read_set
+    from illume_loop.assess.labelling import calibrate, read_set
     from illume_loop.cli.loading import load_named, open_domain
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import settings_for
@@ -60,22 +68,16 @@ def fit(
     settings = settings_for(run_dir)
     domain = open_domain(run_dir)
     domain.prompts("train", prompts, seed)  # Too many are refused before anything is loaded.
+    reviewed = _reviewed(run_dir, domain) if labels is Labels.HUMAN else []
     label = _labeller(labels, domain, settings)
-    name, sha256, judge = load_named(model, run_dir)
+    # A run's calibration is of its base, whatever is active by the time that people have reviewed.
+    name, sha256, judge = load_named(model or (BASE if reviewed else None), run_dir)
     scale = settings.sampling.guidance_scale if guidance is None else guidance
     with open_view() as view:
-        shown = draw_set(
-            judge,
-            domain,
-            num_prompts=prompts,
-            samples_per_prompt=samples,
-            seed=seed,
-            guidance_scale=scale,
-            on_items=lambda done, total: view.update("drawing", done, total),
-        )
+        shown = [one for one, _ in reviewed] or _draw(judge, domain, prompts, samples, seed, scale, view)
         reads = read_set(judge, domain, shown, lambda done, total: view.update("reading", done, total))
     source = Source(judge=sha256, domain=domain.name, labels=labels.value, seed=seed, guidance_scale=scale)
-    calibration = calibrate(source, domain, shown, reads, label(shown))
+    calibration = calibrate(source, domain, shown, reads, [told for _, told in reviewed] or label(shown))
     write_atomically(out, calibration.canonical())
     _show(calibration, f"calibration of {name}", plot, as_json)
     hint(f"next: ILLUME_ASSESS__CALIBRATION={out} illume-loop start --run-dir calibrated-run")
@@ -105,6 +107,45 @@ def _of_run(run_dir: Path) -> Calibration:
 
     with open_run(run_dir) as run:
         return found("calibration of the run in", run_dir, calibration_in(run.session, run.run_id))
+
+
+def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
+    """What people reviewed in the run. Raises TooFewLabelsError where that is nothing."""
+    from db.queries.reviews import reviews_of_run
+    from illume_loop.assess.labelling import Shown
+    from illume_loop.assess.reviews import review_label
+    from illume_loop.cli.runs import open_run
+    from illume_loop.domains.protocol import Prompt
+    from illume_loop.errors import TooFewLabelsError
+
+    with open_run(run_dir) as run:
+        rows = reviews_of_run(run.session, run.run_id)
+        if not rows:
+            raise TooFewLabelsError(what="the judge", reason=f"nothing was reviewed in {run_dir}")
+        prompts = [Prompt(row.text, row.category, row.key, row.spec) for row in rows]
+        return [
+            (
+                Shown(prompt, run.images.read(row.image_sha256)),
+                review_label(row.agrees, row.criteria, domain.questions(prompt)),
+            )
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+
+
+def _draw(
+    judge: UnifiedModel, domain: Domain, prompts: int, samples: int, seed: int, guidance_scale: float, view: View
+) -> list[Shown]:
+    from illume_loop.assess.labelling import draw_set
+
+    return draw_set(
+        judge,
+        domain,
+        num_prompts=prompts,
+        samples_per_prompt=samples,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        on_items=lambda done, total: view.update("drawing", done, total),
+    )
 
 
 def _labeller(labels: Labels, domain: Domain, settings: Settings) -> Labeller:

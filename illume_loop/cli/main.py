@@ -21,6 +21,7 @@ from illume_loop.cli import (
     judge,
     models,
     pretrain,
+    reviews,
     rounds,
     sample,
     samples,
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("start")(start.start)
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(samples.app, name="samples")
+app.add_typer(reviews.app, name="reviews")
 app.add_typer(models.app, name="models")
 app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)

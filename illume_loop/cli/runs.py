@@ -15,14 +15,19 @@ T = TypeVar("T")
 
 
 @contextmanager
-def open_run(run_dir: Path) -> Iterator[OpenRun]:
-    """The run in `run_dir`, for reading. Raises NotARunDirectoryError, DatabaseOutdatedError."""
+def open_run(run_dir: Path, *, writing: bool = False) -> Iterator[OpenRun]:
+    """The run in `run_dir`, for reading, or for writing what its coordinator does not.
+
+    Raises NotARunDirectoryError, DatabaseOutdatedError.
+    """
     from illume_loop.cli.ending import ENDING
     from illume_loop.loop import run_directory
 
     ENDING.run_dir = run_dir
     store = settings_for(run_dir).store
-    with run_directory.open_run(run_dir, database_url=store.database_url, artifacts_url=store.artifacts_url) as run:
+    with run_directory.open_run(
+        run_dir, database_url=store.database_url, artifacts_url=store.artifacts_url, writing=writing
+    ) as run:
         yield run
 
 

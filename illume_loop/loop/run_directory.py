@@ -62,7 +62,7 @@ class RunDirectory:
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run that is open for reading."""
+    """A run that is open for reading, or for writing: then whoever opened it commits."""
 
     path: Path
     session: Session
@@ -120,8 +120,10 @@ def mark(directory: RunDirectory, settings: dict[str, Any]) -> None:
 
 
 @contextmanager
-def open_run(path: Path, *, database_url: str = "", artifacts_url: str = "") -> Iterator[OpenRun]:
-    """Read a run, also while another process works on it. Raises NotARunDirectoryError, DatabaseOutdatedError."""
+def open_run(
+    path: Path, *, database_url: str = "", artifacts_url: str = "", writing: bool = False
+) -> Iterator[OpenRun]:
+    """Open a run, also while another process works on it. Raises NotARunDirectoryError, DatabaseOutdatedError."""
     key = _read_marker(path)["key"]
     url = run_database_url(path, database_url)
     if not database_url and not (path / DATABASE).exists():
@@ -129,7 +131,7 @@ def open_run(path: Path, *, database_url: str = "", artifacts_url: str = "") -> 
     found, expected = migrate.current(url), migrate.head()
     if found != expected:
         raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
-    engine = open_engine(url, read_only=True)
+    engine = open_engine(url, read_only=not writing)
     try:
         with Session(engine) as session:
             run = find_run(session, key)

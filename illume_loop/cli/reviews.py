@@ -1,0 +1,82 @@
+"""`illume-loop reviews`: what people say of samples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_json, print_table
+from illume_loop.cli.samples import SampleId
+
+app = typer.Typer(help="Reviews: say whether samples agree with their prompts, or list what was said.")
+
+
+@app.command("add")
+def add(
+    sample_id: SampleId,
+    agrees: Annotated[
+        bool, typer.Option("--agree/--disagree", help="Whether the image agrees with its prompt.", show_default=False)
+    ],
+    criterion: Annotated[
+        list[str] | None,
+        typer.Option("--criterion", metavar="NAME=agree|disagree", help="The same of one criterion; may be repeated."),
+    ] = None,
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Kept with the review.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the sample's review.")] = False,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+) -> None:
+    """Say of one sample whether its image agrees with its prompt; `judge fit --labels human` learns from it."""
+    from db.queries.reviews import prompt_of_sample
+    from db.writes.reviews import put_review
+    from illume_loop.assess.reviews import criteria_in
+    from illume_loop.cli.loading import open_domain
+    from illume_loop.cli.runs import found, open_run
+    from illume_loop.domains.protocol import Prompt
+    from illume_loop.errors import ReviewExistsError
+
+    domain = open_domain(run_dir)
+    with open_run(run_dir, writing=True) as run:
+        row = found("sample", sample_id, prompt_of_sample(run.session, run.run_id, sample_id))
+        questions = domain.questions(Prompt(row.text, row.category, row.key, row.spec))
+        criteria = criteria_in(criterion or [], questions, agrees=agrees)
+        if not put_review(
+            run.session, sample_id, agrees=agrees, criteria=criteria, comment=comment.strip(), replace=replace
+        ):
+            raise ReviewExistsError(sample=sample_id)
+        run.session.commit()
+    hint(f"next: illume-loop reviews ls --run-dir {run_dir}")
+
+
+@app.command("ls")
+def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
+    """List the reviews, beside what the checker says."""
+    from dataclasses import asdict
+
+    from db.queries.reviews import reviews_of_run
+    from illume_loop.cli.runs import open_run
+
+    with open_run(run_dir) as run:
+        rows = reviews_of_run(run.session, run.run_id)
+    if as_json:
+        names = {"sample_id": "sample", "round_index": "round", "text": "prompt"}
+        print_json(
+            [{names.get(key, key): value for key, value in asdict(row).items() if key != "spec"} for row in rows]
+        )
+        return
+    words = {True: "agrees", False: "disagrees", None: None}
+    cells = (
+        (
+            str(row.sample_id),
+            str(row.round_index),
+            row.text,
+            words[row.agrees],
+            words[row.checker],
+            ", ".join(f"{name} {words[holds]}" for name, holds in row.criteria.items()),
+            row.comment,
+        )
+        for row in rows
+    )
+    print_table("reviews", ("sample", "round", "prompt", "people", "checker", "criteria", "comment"), cells)
+    hint(f"next: illume-loop judge fit --labels human -o calibration.json --run-dir {run_dir}")
