@@ -10,7 +10,9 @@ from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_json, print_table
 from illume_loop.cli.samples import SampleId
 
-app = typer.Typer(help="Reviews: say whether samples agree with their prompts, or list what was said.")
+app = typer.Typer(
+    help="Reviews: say whether samples agree with their prompts, or list what was said.", no_args_is_help=True
+)
 
 
 @app.command("add")
