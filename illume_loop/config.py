@@ -63,6 +63,12 @@ class SamplingSettings(Section):
 
     prompts_per_round: int = Field(384, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
+    minimal_pairs: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of a round's prompts that come in pairs which differ in one attribute."
+    )
+    replay_share: float = Field(
+        0.0, ge=0.0, le=1.0, description="Largest share of a round's prompts that were drawn before and never accepted."
+    )
     guidance_scale: float = Field(
         1.0, ge=0.0, le=20.0, description="Classifier-free guidance; 1 is none. Guided training samples compound."
     )
@@ -115,6 +121,9 @@ class CurateSettings(Section):
     keep_per_prompt: int = Field(4, ge=1, le=256, description="Best samples of a prompt that may be kept.")
     drop_lowest: float = Field(
         0.3, ge=0.0, lt=1.0, description="Share of the kept samples of each category, worst first, left out."
+    )
+    category_share: float = Field(
+        1.0, gt=0.0, le=1.0, description="Largest share of a round's accepted samples that may be of one category."
     )
     margin: float = Field(
         0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."

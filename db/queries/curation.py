@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, select, union_all
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, case, func, select, union_all
+from sqlalchemy.orm import Session, aliased
 
 from db.models import Assessment, Example, Manifest, Prompt, Round, RoundPrompt, Sample
 
@@ -90,6 +91,54 @@ def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[
     }
     pairs = [(by_id[chosen], by_id[rejected]) for chosen, rejected in session.execute(query)]
     return sorted(pairs, key=lambda pair: [(row.round_index, row.position, row.sample_index) for row in pair])
+
+
+@dataclass(frozen=True, slots=True)
+class UnsolvedPrompt:
+    """A prompt that was drawn in vain so far."""
+
+    text: str
+    category: str
+    key: str
+    spec: dict[str, Any]
+
+
+def unsolved_prompts(session: Session, run_id: int) -> list[UnsolvedPrompt]:
+    """The prompts of the run of which samples were drawn, and none has got into a manifest.
+
+    First come those whose last try is longest ago. Prompts of rounds that are not curated yet are none of them.
+    """
+    accepted = select(Example.prompt_id).where(Example.prompt_id == RoundPrompt.prompt_id)
+    drawn = select(Sample.id).where(Sample.round_id == Round.id, Sample.prompt_id == RoundPrompt.prompt_id)
+    undecided = ("planned", "sampling", "assessing", "curating")
+    tried = (
+        select(
+            RoundPrompt.prompt_id, func.max(Round.index).label("last"), func.min(RoundPrompt.position).label("place")
+        )
+        .join(Round, Round.id == RoundPrompt.round_id)
+        .where(Round.run_id == run_id, ~accepted.exists(), drawn.exists())
+        .group_by(RoundPrompt.prompt_id)
+        .having(func.sum(case((Round.state.in_(undecided), 1), else_=0)) == 0)
+        .subquery()
+    )
+    query = (
+        select(Prompt.text, Prompt.category, Prompt.key, Prompt.spec)
+        .join(tried, tried.c.prompt_id == Prompt.id)
+        .order_by(tried.c.last, tried.c.place, Prompt.text)
+    )
+    return [UnsolvedPrompt(*row) for row in session.execute(query)]
+
+
+def num_drawn_again(session: Session, round_: Round) -> int:
+    """How many prompts of a round were drawn by an earlier round of its run too."""
+    earlier = aliased(RoundPrompt)
+    before = (
+        select(earlier.prompt_id)
+        .join(Round, Round.id == earlier.round_id)
+        .where(Round.index < round_.index, earlier.prompt_id == RoundPrompt.prompt_id)
+    )
+    query = select(func.count()).select_from(RoundPrompt).where(RoundPrompt.round_id == round_.id, before.exists())
+    return session.scalar(query) or 0
 
 
 def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:

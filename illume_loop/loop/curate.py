@@ -5,6 +5,9 @@ lowest share of what was kept of each category is dropped (a likelihood is a sum
 of long prompts and short ones do not compare). Samples without a score (abstained, failed) are never kept, and never
 count as low. Equal scores share one fate in the second step, so that a judge of few values (the checker) does not lose
 samples by the order of their names; in the first step the lower sample index wins, because the limit must hold.
+
+At last no category may have more than `category_share` of what is left (or than an equal share, where there are too few
+categories for less): its best ones stay.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ def accept(samples: Sequence[Scored], settings: CurateSettings, floor: float | N
         samples_of_prompt = list(of_prompt)
         best = _best([(s.score or 0.0, s.key) for s in samples_of_prompt], settings.keep_per_prompt, settings.margin)
         kept[samples_of_prompt[0].category] += [item for item in best if floor is None or item[0] >= floor]
-    return sorted(key for alike in kept.values() for _, key in _without_lowest(alike, settings.drop_lowest))
+    left = [_without_lowest(alike, settings.drop_lowest) for alike in kept.values()]
+    return sorted(key for alike in _balanced(left, settings.category_share) for _, key in alike)
 
 
 def shuffled(scores: Mapping[tuple[int, int], float], seed: int) -> dict[tuple[int, int], float]:
@@ -69,3 +73,13 @@ def _without_lowest(kept: list[Ranked], share: float) -> list[Ranked]:
         return kept
     lowest_kept = sorted(score for score, _ in kept)[num_dropped]
     return [(score, key) for score, key in kept if score >= lowest_kept]
+
+
+def _balanced(categories: Sequence[list[Ranked]], share: float) -> list[list[Ranked]]:
+    sizes = [len(alike) for alike in categories if alike]
+    if not sizes or share == 1.0:
+        return list(categories)
+    share = max(share, 1.0 / len(sizes))
+    # Each limit makes a smaller whole, of which it must be the share: the largest one that is.
+    most = max(n for n in range(1, max(sizes) + 1) if n <= share * sum(min(size, n) for size in sizes) + 1e-9)
+    return [sorted(alike, key=lambda item: (-item[0], item[1]))[:most] for alike in categories]

@@ -1,12 +1,15 @@
 """What a round will draw, and with which seeds. Pure, but for asking the domain for its prompts.
 
-Guarantee: everything here follows from the settings, the run's seed and the round's index. Nothing depends on batches,
-workers, ids of rows or the clock, so a resumed run plans what the interrupted one had planned.
+Guarantee: everything here follows from the settings, the run's seed, the round's index and, for replay, from which
+prompts earlier rounds drew in vain. Nothing depends on batches, workers, ids of rows or the clock, so a resumed run
+plans what the interrupted one had planned.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from db.writes.units import NewUnit
 from illume_loop.config import SamplingSettings, Settings
@@ -26,7 +29,8 @@ def sample_seed(run_seed: int, round_index: int, prompt_text: str, sample_index:
 
 
 def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[Prompt]:
-    """The prompts of a round: each round goes on where the one before stopped, and begins anew when all were drawn.
+    """The prompts of a round before any gives way: each round goes on where the one before stopped, and begins anew
+    when all were drawn.
 
     Raises UsageError when the domain has fewer train prompts than one round needs.
     """
@@ -39,6 +43,48 @@ def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[
             raise
     prompts = domain.prompts("train", _num_prompts(domain, "train", stop, settings.run.seed), settings.run.seed)
     return [prompts[position % len(prompts)] for position in range(first, stop)]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """What a round draws, in order, and how many of its prompts are there for a reason of their own."""
+
+    prompts: list[Prompt]
+    num_replayed: int = 0
+    num_pairs: int = 0
+    """Minimal pairs: two prompts each."""
+
+
+def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: Sequence[Prompt] = ()) -> RoundPlan:
+    """What a round draws: `round_prompts`, of which some give way.
+
+    At most `sampling.replay_share` of them give way to prompts of `unsolved`, which earlier rounds drew in vain, the
+    first ones first; of at most `sampling.minimal_pairs`, every second one gives way to the partner of the first. What
+    gives way is of the same category, so the balance over categories stays that of the domain. Raises as
+    `round_prompts` does.
+    """
+    fresh = round_prompts(domain, settings, round_index)
+    sampling, seed = settings.sampling, derived_seed("partner", settings.run.seed, round_index)
+    chosen = list(fresh)
+    taken = {prompt.text for prompt in fresh}
+    num_replayed = num_pairs = 0
+    for category in sorted({prompt.category for prompt in fresh}):
+        places = [place for place, prompt in enumerate(fresh) if prompt.category == category]
+        again = [prompt for prompt in unsolved if prompt.category == category and prompt.text not in taken]
+        again = again[: int(sampling.replay_share * len(places))]
+        for place, prompt in zip(reversed(places), again, strict=False):
+            chosen[place] = prompt
+            taken.add(prompt.text)
+        num_replayed += len(again)
+        free = places[: len(places) - len(again)]
+        most = int(sampling.minimal_pairs * len(places) / 2)
+        for first, second in list(zip(free[::2], free[1::2], strict=False))[:most]:
+            partner = domain.partner(chosen[first], seed)
+            if partner is not None and partner.text not in taken:
+                chosen[second] = partner
+                taken.add(partner.text)
+                num_pairs += 1
+    return RoundPlan(chosen, num_replayed, num_pairs)
 
 
 def _num_prompts(domain: Domain, split: Split, too_many: int, seed: int) -> int:

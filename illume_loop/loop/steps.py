@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 from db.models import ModelVersion, Round
 from db.queries import progress as reads
 from db.queries.calibrations import drift_of_round
-from db.queries.curation import SampleRow, accepted_before, pairs_before, samples_of_round, scores_of_round
+from db.queries.curation import (
+    SampleRow,
+    accepted_before,
+    num_drawn_again,
+    pairs_before,
+    samples_of_round,
+    scores_of_round,
+    unsolved_prompts,
+)
 from db.queries.evaluations import StoredEvaluation, find_evaluation
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
@@ -19,13 +27,14 @@ from db.writes.runs import add_event, ensure_prompts
 from db.writes.units import NewUnit, add_units
 from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
+from illume_loop.domains.protocol import Prompt
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
 from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.measures import DRIFT_SAMPLES, GUARDS
-from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
+from illume_loop.loop.plan import derived_seed, round_plan, sampling_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
 from illume_loop.loop.selection import select
 from illume_loop.loop.states import RoundState, transition
@@ -59,8 +68,9 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
     settings = bench.settings
     parent = _active_version(bench, session)
     staleness = len(reads.open_rounds(session, bench.run_id))
-    prompts = new_prompts("train", round_prompts(bench.domain, settings, index))
-    prompt_ids = ensure_prompts(session, bench.run_id, prompts)
+    unsolved = unsolved_prompts(session, bench.run_id) if settings.sampling.replay_share else []
+    plan = round_plan(bench.domain, settings, index, [Prompt(p.text, p.category, p.key, p.spec) for p in unsolved])
+    prompt_ids = ensure_prompts(session, bench.run_id, new_prompts("train", plan.prompts))
     round_ = add_round(
         session,
         bench.run_id,
@@ -71,7 +81,10 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
         staleness=staleness,
     )
     add_units(session, round_.id, sampling_units(settings.sampling, settings.assess.batch_size))
-    _note(bench, session, round_, "planned", f"round {index} planned, drawing with {parent.name}")
+    message = f"round {index} planned, drawing with {parent.name}"
+    if plan.num_replayed or plan.num_pairs:
+        message += f"; {plan.num_replayed} prompts again, {plan.num_pairs} minimal pairs"
+    _note(bench, session, round_, "planned", message)
 
 
 def move(bench: Workbench, session: Session, round_: Round, target: RoundState, **values: Any) -> None:
@@ -108,6 +121,8 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
     union = earlier + selection.accepted
     values = {"num_accepted": len(selection.accepted), "judge_auc": _judge_auc(session, round_, samples, scores)}
     counts, preferences = selection.counts, selection.preferences
+    if settings.sampling.replay_share:
+        counts = counts | {"drawn_again": num_drawn_again(session, round_)}
     if settings.train.learns_from_pairs:
         earlier_pairs = pairs_before(session, bench.run_id, round_.index)
         counts = counts | {"earlier_pairs": len(earlier_pairs)}

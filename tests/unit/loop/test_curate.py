@@ -42,6 +42,18 @@ def test_the_lowest_share_is_dropped_within_each_category() -> None:
     assert accept(samples, CurateSettings(keep_per_prompt=1, drop_lowest=0.5)) == [(0, 0), (2, 0)]
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.floats(0.05, 1.0))
+def test_no_category_has_more_than_its_share_and_the_best_stay(sizes: list[int], share: float) -> None:
+    samples = [Scored(100 * c + i, 0, float(i % 7), f"{c}") for c, size in enumerate(sizes) for i in range(size)]
+    kept = set(accept(samples, CurateSettings(keep_per_prompt=1, drop_lowest=0.0, category_share=share)))
+    scores = {sample.key: sample.score or 0.0 for sample in samples}
+    for c in range(len(sizes)):
+        of_category = [s.key for s in samples if s.category == f"{c}"]
+        inside, outside = [k for k in of_category if k in kept], [k for k in of_category if k not in kept]
+        assert len(inside) <= max(share, 1 / len(sizes)) * len(kept) + 1e-6
+        assert min(scores[k] for k in inside) >= max((scores[k] for k in outside), default=0.0)
+
+
 @pytest.mark.parametrize(
     ("margin", "expected"),
     [(0.0, [(0, 0), (0, 1)]), (0.4, [(0, 0), (0, 1)]), (0.6, [(0, 0)]), (5.0, [])],

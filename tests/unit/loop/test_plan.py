@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ import pytest
 from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Prompt, Split
+from illume_loop.domains.shapes.spec import spec_from_json
 from illume_loop.errors import UsageError
-from illume_loop.loop.plan import derived_seed, round_prompts, sample_seed, sampling_units
+from illume_loop.loop.plan import RoundPlan, derived_seed, round_plan, round_prompts, sample_seed, sampling_units
 
 
 def _settings(**values: object) -> Settings:
@@ -56,6 +58,49 @@ def test_prompts_begin_anew_when_all_were_drawn() -> None:
 def test_a_round_larger_than_the_domain_is_refused() -> None:
     with pytest.raises(UsageError, match="too few"):
         round_prompts(FewPrompts(10), _settings(prompts_per_round=11), 1)
+
+
+def _round(unsolved: Sequence[Prompt] = (), **values: object) -> RoundPlan:
+    return round_plan(get_domain("shapes"), _settings(prompts_per_round=60, **values), 2, unsolved)
+
+
+def test_nothing_gives_way_by_default() -> None:
+    unsolved = get_domain("shapes").prompts("train", 30, 9)
+    fresh = round_prompts(get_domain("shapes"), _settings(prompts_per_round=60), 2)
+    assert _round(unsolved) == RoundPlan(fresh)
+
+
+def test_half_of_the_prompts_come_in_pairs_that_differ_in_one_attribute() -> None:
+    domain = get_domain("shapes")
+    plan, plain = _round(minimal_pairs=0.5), _round()
+    changed = [place for place, (a, b) in enumerate(zip(plan.prompts, plain.prompts, strict=True)) if a != b]
+    assert len(changed) == plan.num_pairs >= 9, "a category of few prompts may have no partner that is not drawn anyway"
+    assert plan == _round(minimal_pairs=0.5)
+    for place in changed:
+        partner = plan.prompts[place]
+        assert domain.split_of(partner.text) == "train"
+        assert any(_differ_in_one(partner, other) for other in plan.prompts)
+    assert len(set(_texts(plan.prompts))) == 60
+
+
+def _differ_in_one(one: Prompt, other: Prompt) -> bool:
+    if one.category != other.category:
+        return False
+    a, b = spec_from_json(one.spec), spec_from_json(other.spec)
+    pairs = zip(a.parts, b.parts, strict=True)
+    changes = sum(getattr(x, name) != getattr(y, name) for x, y in pairs for name in ("shape", "color", "count"))
+    return changes + (a.relation != b.relation) == 1
+
+
+def test_what_was_drawn_in_vain_is_drawn_again_up_to_its_share_in_its_own_category() -> None:
+    unsolved = [p for p in get_domain("shapes").prompts("train", 400, 9) if p.category in ("position", "counting")]
+    plan = _round(unsolved, replay_share=0.3, minimal_pairs=1.0)
+    assert Counter(p.category for p in plan.prompts) == Counter(p.category for p in _round().prompts)
+    again = [prompt for prompt in plan.prompts if prompt in unsolved[:10]]
+    assert Counter(prompt.category for prompt in again) == {"position": 3, "counting": 3}
+    assert plan.num_replayed == 6
+    assert len(set(_texts(plan.prompts))) == 60
+    assert _round(unsolved[:1], replay_share=1.0).num_replayed == 1, "no more than there are"
 
 
 def test_seeds_differ_by_every_part_of_their_key() -> None:
