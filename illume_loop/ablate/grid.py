@@ -1,5 +1,6 @@
 """A study's cells, each a real run of the loop and the measurements of its models, to be continued at will.
 
+    bases/                    models that arms pretrain, by recipe
     runs/<arm>-<seed>/        the cell's run directory, as `start` makes it
     measured/<sha256>.json    measurements, by checkpoint and plan
     cells/<arm>-<seed>.json   the cells that are finished
@@ -13,22 +14,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from db.queries.models import models_table
 from db.queries.rounds import rounds_table
+from illume_loop.ablate.bases import pretrained_base
 from illume_loop.ablate.measuring import Measured, measure_once, plan_of
+from illume_loop.ablate.progress import StudyProgress
 from illume_loop.ablate.study import Cell
-from illume_loop.artifacts.files import write_atomically
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.files import Root, write_atomically
+from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError, StudyChangedError
 from illume_loop.loop.coordinator import start_run
-from illume_loop.loop.opening import changed_settings
+from illume_loop.loop.opening import base_path, changed_settings
 from illume_loop.loop.progress import StageProgress
-from illume_loop.loop.run_directory import MARKER, OpenRun, open_run
+from illume_loop.loop.run_directory import MARKER, open_run
 
 BASE = "v0001"
 KEPT = (
@@ -36,18 +41,6 @@ KEPT = (
     "accepted", "curation", "manifest_rows", "manifest_sha256", "decision", "reasons",
 )  # fmt: skip
 """Of a round, what does not depend on when and where it ran."""
-
-
-class StudyProgress(Protocol):
-    """Hears how a study goes on."""
-
-    def advanced(self, cell: str, what: str, done: int, total: int) -> None:
-        """A stage or a measurement of a cell went on."""
-        ...
-
-    def finished(self, cell: str, done: int, total: int, seconds: float) -> None:
-        """A cell was finished, the `done`th of `total`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +63,14 @@ class FinishedCell:
     def key(self) -> str:
         """The cell's name."""
         return f"{self.arm}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The models of a cell: digests by name, and where the checkpoints are."""
+
+    digests: Mapping[str, str]
+    checkpoints: CheckpointStore
 
 
 def finished_cell(cell: Cell, folder: Path) -> FinishedCell | None:
@@ -108,8 +109,12 @@ def run_cell(cell: Cell, folder: Path, progress: StudyProgress) -> FinishedCell:
     if found is not None:
         return found
     began = time.monotonic()
+    settings = cell.settings
+    base = pretrained_base(cell, folder / "bases", progress)
+    if base is not None:
+        settings = settings.model_copy(update={"run": settings.run.model_copy(update={"base": str(base)})})
     run_dir = folder / "runs" / cell.key
-    rounds = _run(cell, run_dir, progress)
+    rounds = _run(cell, settings, run_dir, progress) if cell.study.num_rounds else []
     failed = next((row["error"] for row in rounds if row["state"] == "failed"), None)
     content: dict[str, Any] = {
         "identity": _identity(cell),
@@ -120,7 +125,8 @@ def run_cell(cell: Cell, folder: Path, progress: StudyProgress) -> FinishedCell:
         "models": {},
     }
     if failed is None:
-        content |= _measurements(cell, folder, run_dir, rounds, progress)
+        with _versions(folder, run_dir, settings) as versions:
+            content |= _measurements(cell, folder, versions, rounds, progress)
     content["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(_file(cell, folder), json.dumps(content, indent=1).encode())
     finished = finished_cell(cell, folder)
@@ -128,13 +134,13 @@ def run_cell(cell: Cell, folder: Path, progress: StudyProgress) -> FinishedCell:
     return finished
 
 
-def _run(cell: Cell, run_dir: Path, progress: StudyProgress) -> list[dict[str, Any]]:
+def _run(cell: Cell, settings: Settings, run_dir: Path, progress: StudyProgress) -> list[dict[str, Any]]:
     """The rounds of the cell's run, which is over."""
     rounds = _rounds(run_dir) if (run_dir / MARKER).exists() else []
     # After a failed round the loop would go on with the next, which would be another experiment.
     if not any(row["state"] == "failed" for row in rounds):
         with suppress(RoundFailedError):  # its row tells
-            start_run(cell.settings, run_dir, progress=_Told(cell, progress))
+            start_run(settings, run_dir, progress=_Told(cell, progress))
     return _rounds(run_dir)
 
 
@@ -143,30 +149,38 @@ def _rounds(run_dir: Path) -> list[dict[str, Any]]:
         return rounds_table(run.session, run.run_id)
 
 
+@contextmanager
+def _versions(folder: Path, run_dir: Path, settings: Settings) -> Iterator[Versions]:
+    """The models of a cell: those of its run, or the base alone where nothing was run."""
+    if not (run_dir / MARKER).exists():
+        store = CheckpointStore(Root(str(folder.absolute())), folder / "cache")
+        yield Versions({BASE: store.publish(base_path(settings.run.base)).sha256}, store)
+        return
+    with open_run(run_dir) as run:
+        digests = {row["name"]: row["sha256"] for row in models_table(run.session, run.run_id)}
+        yield Versions(digests, run.checkpoints)
+
+
 def _measurements(
-    cell: Cell, folder: Path, run_dir: Path, rounds: Sequence[Mapping[str, Any]], progress: StudyProgress
+    cell: Cell, folder: Path, found: Versions, rounds: Sequence[Mapping[str, Any]], progress: StudyProgress
 ) -> dict[str, Any]:
     settings = cell.settings
     plan = plan_of(settings, cell.study.measure)
 
-    def measured(run: OpenRun, version: str) -> str:
+    def measured(version: str) -> str:
         """Measure a version; the name of the measurement."""
-        sha256 = digests[version]
-        measure_once(
-            plan,
-            sha256,
-            run.checkpoints.local_path(sha256),
-            folder / "measured",
-            settings.runtime.device,
-            lambda what, done, total: progress.advanced(cell.key, f"{what} with {version}", done, total),
-        )
+        sha256 = found.digests[version]
+        path = found.checkpoints.local_path(sha256)
+
+        def told(what: str, done: int, total: int) -> None:
+            progress.advanced(cell.key, f"{what} with {version}", done, total)
+
+        measure_once(plan, sha256, path, folder / "measured", settings.runtime.device, told)
         return plan.sha256(sha256)
 
-    with open_run(run_dir) as run:
-        digests = {row["name"]: row["sha256"] for row in models_table(run.session, run.run_id)}
-        versions = {index: _subject(cell, rounds, index) for index in cell.study.after}
-        models = {index: measured(run, version) for index, version in versions.items()}
-        return {"base": measured(run, BASE), "versions": versions, "models": models}
+    versions = {index: _subject(cell, rounds, index) for index in cell.study.after}
+    models = {index: measured(version) for index, version in versions.items()}
+    return {"base": measured(BASE), "versions": versions, "models": models}
 
 
 def _subject(cell: Cell, rounds: Sequence[Mapping[str, Any]], index: int) -> str:
@@ -189,6 +203,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "after": list(study.after),
         "subject": study.subject,
         "measure": study.measure.model_dump(),
+        "pretrain": cell.arm.pretrain and cell.arm.pretrain.model_dump(),
     }
 
 

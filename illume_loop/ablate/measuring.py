@@ -6,15 +6,14 @@ can be compared draw by draw; what was measured once is never measured again, wh
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from illume_loop.ablate.locks import alone_in
 from illume_loop.ablate.study import Measures
 from illume_loop.artifacts.files import write_atomically
 from illume_loop.config import Settings
@@ -86,7 +85,7 @@ def plan_of(settings: Settings, measures: Measures) -> Plan:
 def measure_once(plan: Plan, checkpoint: str, path: Path, folder: Path, device: str, on_items: OnItems) -> Measured:
     """The measurement of the checkpoint in `path`, read from `folder` where it was made before."""
     file = folder / f"{plan.sha256(checkpoint)}.json"
-    with _waiting_for(file):
+    with alone_in(file.with_suffix(".lock")):
         if not file.exists():
             found = _measure(load_model(path, device=device), plan, on_items)
             write_atomically(file, json.dumps(asdict(found)).encode())
@@ -115,12 +114,3 @@ def _diversity(model: UnifiedModel, plan: Plan, prompts: Sequence[Prompt]) -> fl
     texts = [prompt.text for prompt in prompts]
     seeds_PS = [[derived_seed("study diversity", i, text) for i in range(DIVERSITY_SAMPLES)] for text in texts]
     return prompt_diversity(model, texts, seeds_PS, Sampling(plan.guidance, plan.temperature, plan.top_k))
-
-
-@contextmanager
-def _waiting_for(file: Path) -> Iterator[None]:
-    """One process at a time makes a file; the kernel gives the right to it back, however a process ends."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

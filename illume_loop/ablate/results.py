@@ -46,6 +46,7 @@ class Row:
     """The difference to the study's baseline arm over the seeds that both have; None where there is none."""
     understanding: Estimate
     understanding_gain: Estimate | None
+    understanding_against: Estimate | None
     diversity: Estimate
     """As it is, or as a share of the base's where that is not what is measured."""
     judge_auc: Estimate | None
@@ -124,6 +125,7 @@ def _row(
         against={g: _difference(met, _at(g)) for g in guidances} if met else None,
         understanding=_estimate([_share(model.understanding) for model in measured]),
         understanding_gain=None if of_base else _difference(pairs, lambda model: model.understanding),
+        understanding_against=_difference(met, lambda model: model.understanding) if met else None,
         diversity=_estimate(diversities),
         judge_auc=_estimate([float(np.mean(values)) for values in aucs]) if all(aucs) else None,
         promoted=decisions.count("promoted"),

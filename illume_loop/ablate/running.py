@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from illume_loop.ablate.grid import FinishedCell, StudyProgress, finished_cell, run_cell
+from illume_loop.ablate.grid import FinishedCell, finished_cell, run_cell
 from illume_loop.ablate.jobs import done_in_processes
 from illume_loop.ablate.plot import svg
+from illume_loop.ablate.progress import Silent, StudyProgress
 from illume_loop.ablate.results import Results, results_of
 from illume_loop.ablate.study import Cell, Study, cells
 from illume_loop.ablate.table import markdown
@@ -30,18 +30,7 @@ from illume_loop.loop.run_directory import exclusive
 from illume_loop.runtime import prepare
 
 RESULTS, TABLE, PLOT = "results.json", "table.md", "plot.svg"
-OURS = ("lock", "runs", "cells", "measured", RESULTS, TABLE, PLOT)
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """Nobody watches."""
-
-    def advanced(self, cell: str, what: str, done: int, total: int) -> None:
-        """See StudyProgress."""
-
-    def finished(self, cell: str, done: int, total: int, seconds: float) -> None:
-        """See StudyProgress."""
+OURS = ("lock", "bases", "runs", "cells", "measured", "checkpoints", "cache", RESULTS, TABLE, PLOT)
 
 
 def run_study(

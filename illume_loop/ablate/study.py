@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from illume_loop.config import Section, Settings, load_settings
 from illume_loop.environment import PREFIX
 from illume_loop.errors import NotFoundError, StudyError
+
+if TYPE_CHECKING:
+    from illume_loop.pretrain.recipe import Recipe
 
 NAME = r"^[\w.-]{1,48}$"
 
@@ -32,12 +35,21 @@ class Measures(Section):
     diversity_prompts: int = Field(64, ge=1, le=10_000, description="Prompts that are drawn eight times each.")
 
 
+class Pretrain(Section):
+    """A base of the arm's own, pretrained with the cell's seed."""
+
+    recipe: str = Field("shapes-small", min_length=1, description="Recipe of `illume-loop pretrain`.")
+    learns: Literal["both", "generation", "understanding"] = Field("both", description="Tasks of its mixes.")
+    quantised: Literal["features", "pixels"] = Field("features", description="What its image ids stand for.")
+
+
 class Arm(Section):
-    """One way of running the loop: the settings in which it differs."""
+    """One way of running the loop: the settings in which it differs, and the base where it has its own."""
 
     name: str = Field(pattern=NAME)
     note: str = ""
     settings: dict[str, dict[str, Any]] = Field({}, description="Where the arm differs.")
+    pretrain: Pretrain | None = None
 
 
 class Study(Section):
@@ -110,6 +122,20 @@ class Cell:
         environ = {name: value for name, value in os.environ.items() if name.startswith(f"{PREFIX}RUNTIME__")}
         return load_settings(overrides=overrides, environ=environ)
 
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of its own base, where it has one. Raises NotFoundError."""
+        if self.arm.pretrain is None:
+            return None
+        # Imported here: recipes bring torch along, and whoever lists studies needs none.
+        from illume_loop.pretrain.recipe import RECIPES
+        from illume_loop.pretrain.variants import variant
+
+        wanted = self.arm.pretrain
+        if wanted.recipe not in RECIPES:
+            raise NotFoundError(kind="recipe", name=wanted.recipe)
+        return variant(RECIPES[wanted.recipe], seed=self.seed, learns=wanted.learns, quantised=wanted.quantised)
+
 
 def cells(study: Study, seeds: Sequence[int] = ()) -> list[Cell]:
     """The grid, seed by seed, so that whatever is finished first compares all arms."""
@@ -138,6 +164,7 @@ def load_study(name: str) -> Study:
         study = found[name]
     for cell in cells(study):
         assert cell.settings  # loading them is what checks them
+        assert cell.arm.pretrain is None or cell.recipe
     return study
 
 

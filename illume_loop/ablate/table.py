@@ -53,7 +53,10 @@ def markdown(results: Results) -> str:
 
 def _arms(study: Study) -> Iterator[str]:
     for arm in study.arms:
-        settings = [f"{key} = {value}" for key, value in flat(arm.settings).items()]
+        changed = flat(arm.settings)
+        if arm.pretrain is not None:
+            changed |= {f"pretrain.{key}": value for key, value in arm.pretrain.model_dump().items()}
+        settings = [f"{key} = {value}" for key, value in changed.items()]
         told = "; ".join(filter(None, (arm.note, ", ".join(settings))))
         yield f"- `{arm.name}`: {told or 'the default settings'}"
 
@@ -69,7 +72,10 @@ def _table(results: Results) -> Iterator[str]:
         columns += [f"gain, guidance {g}" for g in guidances]
     if study.baseline:
         columns += [f"against {study.baseline}, guidance {g}" for g in guidances]
-    columns += ["reads", "diversity"]
+    columns.append("reads")
+    if study.baseline:
+        columns.append(f"reads against {study.baseline}")
+    columns.append("diversity")
     if study.num_rounds:
         columns += ["judge AUC", "promoted"]
     yield from _lines(columns, (list(_cells(row, results, guidances)) for row in results.rows))
@@ -88,6 +94,8 @@ def _cells(row: Row, results: Results, guidances: Sequence[str]) -> Iterator[str
         yield from (_points(row.against[g] if row.against else None) for g in guidances)
     change = f" ({_points(row.understanding_gain)})" if row.understanding_gain else ""
     yield percent(row.understanding.mean) + change
+    if study.baseline:
+        yield _points(row.understanding_against)
     yield _plain(row.diversity, 2 if row.gain else 3)
     if study.num_rounds:
         yield _plain(row.judge_auc, 3)

@@ -88,7 +88,7 @@ def _seeds(text: str | None) -> list[int]:
 
 
 class _Display:
-    """Tells a view how a study goes on; fits `illume_loop.ablate.grid.StudyProgress`."""
+    """Tells a view how a study goes on; fits `illume_loop.ablate.progress.StudyProgress`."""
 
     def __init__(self, view: View) -> None:
         self._view = view

@@ -70,7 +70,7 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
     domain = get_domain(settings.run.domain)
     round_prompts(domain, settings, 1)
     if stored_settings(run_dir) is None:
-        check_calibration(settings, _base_path(settings.run.base))
+        check_calibration(settings, base_path(settings.run.base))
     return Demands(domain, gate_plans(domain, settings))
 
 
@@ -123,7 +123,7 @@ def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, check
                 raise SettingsChangedError(path=directory.path, names=", ".join(changed))
             _take_over(session, run, directory.path, settings.run.executor)
             return run.id
-    base = checkpoints.publish(_base_path(settings.run.base))
+    base = checkpoints.publish(base_path(settings.run.base))
     mark(directory, settings.resolved())
     with transaction(engine) as session:
         run = add_run(
@@ -156,7 +156,8 @@ def _take_over(session: Session, run: Run, path: Path, executor: str) -> None:
     add_event(session, run.id, "resumed", f"run resumed, {num_units} units taken back", at=utc_now())
 
 
-def _base_path(base: str) -> Path:
+def base_path(base: str) -> Path:
+    """The directory of a shipped base, or the one that is named itself. Raises NotFoundError."""
     path = shipped_base(base) if base in SHIPPED else Path(base)
     if not (path / "config.json").is_file():
         raise NotFoundError(kind="base model", name=base)

@@ -55,20 +55,21 @@ def build_corpus(vision: VisionTokenizer, size: int, seed: int, folder: Path, on
     parts = [folder / f"{name}.npy" for name in ("ids", "edited-ids", "features")]
     if not all(part.exists() for part in parts):
         folder.mkdir(parents=True, exist_ok=True)
-        num_tokens, width = vision.quantizer.positions.shape
+        num_tokens, width = len(vision.quantizer.positions), vision.encoder.config.hidden_size
         ids, edited_ids = np.zeros((2, size, num_tokens), np.int16)
         features = np.zeros((size, num_tokens, width), np.float16)
         for start in range(0, size, _BATCH):
             chunk = slice(start, min(start + _BATCH, size))
             layouts = [_layout(specs[i], i, seed) for i in range(chunk.start, chunk.stop)]
-            found = vision.features(to_pixels([draw(layout) for layout in layouts]) * 2 - 1)
+            pixels = to_pixels([draw(layout) for layout in layouts]) * 2 - 1
+            found = vision.features(pixels)
             features[chunk] = found.half().numpy()
-            ids[chunk] = vision.encode(found).numpy()
+            ids[chunk] = vision.encode(pixels, found).numpy()
             edited = [
                 apply(edit, layout) if edit else layout for edit, layout in zip(edits[chunk], layouts, strict=True)
             ]
-            pixels = to_pixels([draw(layout) for layout in edited])
-            edited_ids[chunk] = vision.encode(vision.features(pixels * 2 - 1)).numpy()
+            pixels = to_pixels([draw(layout) for layout in edited]) * 2 - 1
+            edited_ids[chunk] = vision.encode(pixels).numpy()
             on_progress("corpus", chunk.stop, size, 0.0)
         for part, array in zip(parts, (ids, edited_ids, features), strict=True):
             partial = part.with_suffix(".partial.npy")

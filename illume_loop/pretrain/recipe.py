@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,8 @@ class LanguageStage:
     mix: Mapping[Task, float]
     caption_noise: float = CAPTION_NOISE
     adapter_learning_rate: float | None = None
+    share: float = 1.0
+    """Of the recipe's batch; a mix without some tasks has fewer rows, so that those of the others stay as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Recipe:
     visual_batch: int = 128
     contrastive_batch: int = 96
     language_batch: int = 64
+    quantised: Literal["features", "pixels"] = "features"
     language: Mapping[str, LanguageStage] = field(
         default_factory=lambda: {
             "text": LanguageStage(150, 2e-3, {"text": 1.0}),
@@ -101,7 +105,21 @@ class Recipe:
     )
 
 
-RECIPES: Mapping[str, Recipe] = {"shapes": Recipe()}
+def _small() -> Recipe:
+    """A recipe for comparisons: the same parts and proportions, a few minutes, and a weaker model."""
+    steps = {"text": 100, "stage1": 150, "stage2": 1_000, "stage3": 300}
+    return Recipe(
+        name="shapes-small",
+        corpus_size=12_000,
+        encoder_steps=250,
+        tokenizer_steps=500,
+        detokenizer_steps=500,
+        visual_batch=64,
+        language={name: replace(stage, steps=steps[name]) for name, stage in Recipe().language.items()},
+    )
+
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(), _small())}
 
 
 def run_recipe(name: str, out: Path, stages: Sequence[str] = STAGES, on_progress: Progress = lambda *_: None) -> Path:
@@ -164,7 +182,7 @@ class Pretraining:
         def features(purpose: str, step: int) -> Tensor:
             pixels = pixel_batch(self.recipe.seed, purpose, step, self.recipe.visual_batch)
             with torch.no_grad():
-                features_BLH: Tensor = self.vision.features(pixels * 2 - 1)
+                features_BLH: Tensor = self.vision.to_quantise(pixels * 2 - 1)
             return features_BLH
 
         quantizer.start_from(torch.cat([features("codebook", step) for step in range(2)]))
@@ -183,7 +201,7 @@ class Pretraining:
         def loss_at(step: int) -> Tensor:
             pixels = pixel_batch(self.recipe.seed, "detokenizer", step, self.recipe.visual_batch)
             with torch.no_grad():
-                quantised = self.vision.quantizer.decode(self.vision.encode(self.vision.features(pixels * 2 - 1)))
+                quantised = self.vision.quantizer.decode(self.vision.encode(pixels * 2 - 1))
             painted = detokenizer(quantised)
             return F.l1_loss(painted, pixels) + 2 * F.mse_loss(painted, pixels)
 
@@ -209,7 +227,7 @@ class Pretraining:
                 plan.mix,
                 self.corpus,
                 self.sequences,
-                self.recipe.language_batch,
+                max(1, round(plan.share * self.recipe.language_batch)),
                 plan.caption_noise,
                 self.recipe.seed,
             )
@@ -298,6 +316,7 @@ def _config(recipe: Recipe) -> IllumeConfig:
             tie_word_embeddings=False,
         ),
         vision_config=_vision_config(recipe),
+        quantised=recipe.quantised,
         image_size=CANVAS,
         num_text_ids=num_text_ids,
         codebook_size=recipe.codebook_size,

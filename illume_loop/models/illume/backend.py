@@ -91,15 +91,18 @@ class IllumeBackend:
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> ImageIds:
         """Images to codebook ids (B, L): what the tokenizer makes of pixels."""
-        ids_BL: ImageIds = self.model.model.vision.encode(self.features(images)).cpu().numpy().astype(np.int32)
+        ids_BL: ImageIds = self.model.model.vision.encode(self._pixels(images)).cpu().numpy().astype(np.int32)
         return ids_BL
 
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Images to continuous features (B, L, H), as the language model reads them."""
-        pixels = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        features: Tensor = self.model.model.vision.features(pixels.to(self.device))
+        features: Tensor = self.model.model.vision.features(self._pixels(images))
         return features
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        pixels: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        return pixels.to(self.device)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, SiglipVisionConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -17,9 +17,10 @@ class IllumeConfig(PretrainedConfig):
     Images are `image_size` pixels square and enter the encoder in slices of `vision_config.image_size` pixels, each
     encoded by itself (the paper slices high-resolution input the same way).
 
-    `code_dim` is the width of a codebook entry, `detokenizer_width` the channels of the convolutional detokenizer.
-    Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and `image_placeholder`, the id that stands where
-    continuous features enter.
+    `quantised` is what the image ids stand for: the encoder's features (the paper's semantic quantiser), or plain
+    pixels, with which that is compared. `code_dim` is the width of a codebook entry, `detokenizer_width` the channels
+    of the convolutional detokenizer. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and
+    `image_placeholder`, the id that stands where continuous features enter.
     """
 
     model_type = "illume"
@@ -35,6 +36,7 @@ class IllumeConfig(PretrainedConfig):
         code_dim: int = 16,
         quantizer_layers: int = 2,
         detokenizer_width: int = 128,
+        quantised: Literal["features", "pixels"] = "features",
         begin_image_token_id: int = 3,
         end_image_token_id: int = 4,
         image_placeholder_token_id: int = 5,
@@ -48,6 +50,7 @@ class IllumeConfig(PretrainedConfig):
         self.code_dim = code_dim
         self.quantizer_layers = quantizer_layers
         self.detokenizer_width = detokenizer_width
+        self.quantised = quantised
         self.begin_image_token_id = begin_image_token_id
         self.end_image_token_id = end_image_token_id
         self.image_placeholder_token_id = image_placeholder_token_id
@@ -59,6 +62,13 @@ class IllumeConfig(PretrainedConfig):
     def grid(self) -> int:
         """Image tokens along one side."""
         return int(self.image_size // self.vision_config.patch_size)
+
+    @property
+    def quantised_width(self) -> int:
+        """Width of what is quantised at each position."""
+        if self.quantised == "pixels":
+            return int(3 * self.vision_config.patch_size**2)
+        return int(self.vision_config.hidden_size)
 
     @property
     def slices_per_side(self) -> int:

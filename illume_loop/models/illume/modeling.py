@@ -42,15 +42,22 @@ class IllumePreTrainedModel(PreTrainedModel):
 
 
 class VisionTokenizer(nn.Module):
-    """Encoder, semantic quantiser and detokenizer: pixels to features, features to ids, ids to pixels."""
+    """Encoder, quantiser and detokenizer: pixels to features, features (or pixels) to ids, ids to pixels."""
 
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__()
-        width = config.vision_config.hidden_size
+        width = config.quantised_width
+        self.quantises_pixels = config.quantised == "pixels"
+        self.patch_size = config.vision_config.patch_size
         self.slices_per_side = config.slices_per_side
         self.encoder = AutoModel.from_config(config.vision_config)
         self.quantizer = SemanticQuantizer(
-            width, config.code_dim, config.codebook_size, config.tokens_per_image, config.quantizer_layers
+            width,
+            config.code_dim,
+            config.codebook_size,
+            config.tokens_per_image,
+            config.quantizer_layers,
+            normalises=not self.quantises_pixels,
         )
         self.detokenizer = ConvDetokenizer(
             width, config.grid, config.vision_config.patch_size, config.detokenizer_width
@@ -60,11 +67,20 @@ class VisionTokenizer(nn.Module):
         """Normalised pixels (B, 3, S, S) in [-1, 1] to layer-normalised features (B, L, H)."""
         slices = to_slices(pixel_values, self.slices_per_side)
         hidden: Tensor = self.encoder(pixel_values=slices).last_hidden_state
-        return self.quantizer.normalise(from_slices(hidden, self.slices_per_side))
+        return F.layer_norm(from_slices(hidden, self.slices_per_side), hidden.shape[-1:])
 
-    def encode(self, features_BLH: Tensor) -> Tensor:
-        """Features to codebook ids (B, L) in [0, codebook_size)."""
-        return self.quantizer.encode(features_BLH)
+    def to_quantise(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
+        """What the quantiser takes of pixels (B, 3, S, S) in [-1, 1]: (B, L, quantised_width).
+
+        Their features, which the caller may have at hand, or, for a quantiser of pixels, the pixels of each patch.
+        """
+        if self.quantises_pixels:
+            return F.unfold(pixel_values, self.patch_size, stride=self.patch_size).transpose(1, 2)
+        return self.features(pixel_values) if features_BLH is None else features_BLH
+
+    def encode(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
+        """Pixels as in `to_quantise` to codebook ids (B, L) in [0, codebook_size)."""
+        return self.quantizer.encode(self.to_quantise(pixel_values, features_BLH))
 
     def decode(self, ids_BL: Tensor) -> Tensor:
         """Codebook ids (B, L) to pixels (B, 3, S, S) in [0, 1]."""

@@ -1,8 +1,9 @@
 """The semantic quantiser: discrete image ids from the encoder's features, and features back from ids.
 
 As in ILLUME (arXiv 2412.06673, section 3.1) the codebook lives in semantic feature space: what is reconstructed are the
-encoder's features (smooth-L1 plus cosine), never pixels. The paper does not print the code width, the update rule or
-the decoder; a moving-average codebook with revival of dead codes and a small transformer decoder are choices of ours.
+encoder's features (smooth-L1 plus cosine), never pixels, but where a study compares with just that. The paper does not
+print the code width, the update rule or the decoder; a moving-average codebook with revival of dead codes and a small
+transformer decoder are choices of ours.
 """
 
 from __future__ import annotations
@@ -43,9 +44,20 @@ class SemanticQuantizer(nn.Module):
     code_uses: Tensor
     code_sums: Tensor
 
-    def __init__(self, feature_dim: int, code_dim: int, codebook_size: int, num_tokens: int, num_layers: int) -> None:
+    def __init__(
+        self,
+        feature_dim: int,
+        code_dim: int,
+        codebook_size: int,
+        num_tokens: int,
+        num_layers: int,
+        *,
+        normalises: bool = True,
+    ) -> None:
+        """`normalises` is for features, whose scale means nothing; that of pixels is their brightness."""
         super().__init__()
         self.feature_dim = feature_dim
+        self.normalises = normalises
         self.project_in = nn.Sequential(
             nn.Linear(feature_dim, feature_dim), nn.GELU(), nn.Linear(feature_dim, code_dim)
         )
@@ -62,7 +74,7 @@ class SemanticQuantizer(nn.Module):
 
     def normalise(self, features_BLH: Tensor) -> Tensor:
         """The target of reconstruction: features without mean and scale, as the language model's adapter sees them."""
-        return F.layer_norm(features_BLH, (self.feature_dim,))
+        return F.layer_norm(features_BLH, (self.feature_dim,)) if self.normalises else features_BLH
 
     def encode(self, features_BLH: Tensor) -> Tensor:
         """Features (B, L, H) to ids (B, L), each in [0, codebook_size)."""

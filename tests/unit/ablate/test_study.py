@@ -43,7 +43,8 @@ def test_every_shipped_study_can_run(name: str) -> None:
         assert round_prompts(domain, settings, max(1, study.num_rounds))
         assert gate_plans(domain, settings).looks(1)
         assert settings.run.base in SHIPPED
-    assert len({str(cell.settings.resolved() | {"run": None}) for cell in cells(study, [0])}) == len(study.arms)
+    ways = {str((cell.settings.resolved() | {"run": None}, cell.arm.pretrain)) for cell in cells(study, [0])}
+    assert len(ways) == len(study.arms)
 
 
 def test_the_grid_goes_seed_by_seed(tmp_path: Path) -> None:
@@ -86,6 +87,11 @@ def test_a_wrong_study_is_refused_and_named(tmp_path: Path, change: tuple[str, s
 def test_wrong_settings_are_refused_before_anything_runs(tmp_path: Path, change: tuple[str, str]) -> None:
     with pytest.raises(SettingsError, match="not valid"):
         load_study(_file(tmp_path, SMALL.replace(*change)))
+
+
+def test_a_recipe_that_nothing_has(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no recipe 'clouds'"):
+        load_study(_file(tmp_path, SMALL + '[arms.pretrain]\nrecipe = "clouds"\n'))
 
 
 def test_a_name_that_nothing_has() -> None:

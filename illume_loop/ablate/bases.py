@@ -1,0 +1,40 @@
+"""Bases that arms pretrain: each recipe once, whichever cells ask, continued where it was stopped.
+
+bases/<recipe>-<digest>/          one pretraining
+bases/visual-<digest>/            the visual stages and the corpus of all pretrainings that are alike in them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from illume_loop.ablate.locks import alone_in
+from illume_loop.ablate.progress import StudyProgress
+from illume_loop.ablate.study import Cell
+
+if TYPE_CHECKING:
+    from illume_loop.pretrain.recipe import Recipe
+
+
+def pretrained_base(cell: Cell, folder: Path, progress: StudyProgress) -> Path | None:
+    """The model directory of the cell's own base, made where it is missing; None where it has none."""
+    recipe = cell.recipe
+    if recipe is None:
+        return None
+    # Imported here: who only measures models of another backend needs no torch.
+    from illume_loop.pretrain.variants import pretrain_sharing, visual_part
+
+    def told(stage: str, done: int, total: int, _: float) -> None:
+        progress.advanced(cell.key, f"pretraining, {stage}", done, total)
+
+    with alone_in(folder / "lock"):
+        return pretrain_sharing(recipe, folder / _name(recipe), folder / _name(visual_part(recipe)), told).absolute()
+
+
+def _name(recipe: Recipe) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
+    return f"{recipe.name}-{digest[:12]}"

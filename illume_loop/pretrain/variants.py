@@ -1,0 +1,63 @@
+"""Recipes that differ from another in one thing: what ablations of the pretraining compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.pretrain.batches import Task
+from illume_loop.pretrain.recipe import STAGES, LanguageStage, Pretraining, Recipe
+from illume_loop.pretrain.stepper import Progress
+
+Learns = Literal["both", "generation", "understanding"]
+Quantised = Literal["features", "pixels"]
+
+TASKS_OF: Mapping[Learns, frozenset[Task]] = {
+    "generation": frozenset({"draw", "reconstruct", "edit"}),
+    "understanding": frozenset({"read", "question", "rate", "critique"}),
+}
+"""The tasks that end in an image, and those that begin with one and end in words. Text alone belongs to neither."""
+
+VISUAL = STAGES[: STAGES.index("text")]
+
+
+def variant(recipe: Recipe, *, seed: int, learns: Learns = "both", quantised: Quantised = "features") -> Recipe:
+    """The recipe with another seed, without the tasks of one kind, or with a quantiser of pixels.
+
+    What is left out is not replaced: batches are smaller by its share, so that every variant sees as many rows of the
+    kinds that it learns, in as many steps, and a difference is what the other kind's rows add.
+    """
+    others = frozenset[Task]().union(*(tasks for kind, tasks in TASKS_OF.items() if learns not in ("both", kind)))
+    language = {name: _without(stage, others) for name, stage in recipe.language.items()}
+    return replace(recipe, seed=seed, quantised=quantised, language=language)
+
+
+def pretrain_sharing(recipe: Recipe, out: Path, shared: Path, on_progress: Progress) -> Path:
+    """Run, or finish, a recipe in `out`; the model directory.
+
+    The visual stages and the corpus are made in `shared` first, for all recipes that are alike in them.
+    """
+    visual = Pretraining(recipe, shared, on_progress)
+    visual.run(VISUAL)
+    assert visual.corpus is not None  # asking for it makes it
+    out.mkdir(parents=True, exist_ok=True)
+    for stage in VISUAL:
+        target = out / f"{stage}.safetensors"
+        if not target.exists():
+            write_atomically(target, (shared / target.name).read_bytes())
+    if not (out / "corpus").exists():
+        (out / "corpus").symlink_to((shared / "corpus").absolute())
+    return Pretraining(recipe, out, on_progress).run(STAGES)
+
+
+def visual_part(recipe: Recipe) -> Recipe:
+    """A recipe that is equal for all that share their visual stages and their corpus."""
+    return replace(recipe, name="visual", language=Recipe().language)
+
+
+def _without(stage: LanguageStage, tasks: frozenset[Task]) -> LanguageStage:
+    kept = {task: weight for task, weight in stage.mix.items() if task not in tasks}
+    return replace(stage, mix=kept, share=stage.share * sum(kept.values()) / sum(stage.mix.values()))
