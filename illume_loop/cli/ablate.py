@@ -34,11 +34,14 @@ def ablate(
     from illume_loop.ablate.study import load_study
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
+    from illume_loop.config import RuntimeSettings
     from illume_loop.errors import CellsFailedError
+    from illume_loop.runtime import prepare
 
     if name == LIST:
         _list(as_json)
         return
+    prepare(RuntimeSettings())  # before a recipe imports torch; each cell's own settings follow
     study, wanted = load_study(name), _seeds(seeds)
     folder = out or Path(f"ablate-{study.name}")
     hint(f"illume-loop: study {study.name} in {folder} (stop with Ctrl-C at any time, the same command continues)")
