@@ -80,15 +80,33 @@ class SamplingSettings(Section):
 class AssessSettings(Section):
     """Who judges the samples, and how."""
 
-    assessor: Literal["self", "checker", "shuffled"] = Field(
-        "self", description="Judge: the model itself, or a control (the exact checker; its own scores shuffled)."
+    assessor: Literal["self", "frozen", "checker", "shuffled"] = Field(
+        "self",
+        description="Judge: the model itself, the run's base, or a control (the checker; its own scores shuffled).",
     )
-    reading: Literal["prompt-likelihood"] = Field(
-        "prompt-likelihood", description="What the score is: log p(prompt | image) of the assessing model."
+    reading: Literal[
+        "prompt-likelihood", "pointwise-information", "yes-no", "yes-no-minimum", "combined", "written-score"
+    ] = Field(
+        "prompt-likelihood",
+        description="What the score is: log p(prompt | image), the same without what the prompt says by itself, the "
+        "mean or least log-odds of yes over the prompt's questions, all of these calibrated, or a written grade "
+        "(the bad example).",
     )
+    questions: Literal["spec", "self"] = Field(
+        "spec",
+        description="Where questions come from: the prompt's spec (asked by the model where there is none), or self.",
+    )
+    retries: int = Field(
+        3, ge=0, le=100, description="Further tries, sampled, where a written answer is no valid JSON."
+    )
+    critiques: bool = Field(False, description="Whether the judge writes a critique of each sample; takes a while.")
+    also_frozen: bool = Field(False, description="Whether the run's base judges each sample too, for the record.")
     batch_size: int = Field(256, ge=1, le=16_384, description="Samples assessed together in one unit.")
     calibration: str = Field(
         "", description="File of `illume-loop judge fit`, or auto to fit one at the start; empty is no calibration."
+    )
+    abstain_band: float = Field(
+        0.0, ge=0.0, lt=0.5, description="The judge abstains where its probability is less than this away from a half."
     )
 
 
@@ -306,6 +324,12 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _critiques_have_a_writer(self) -> Self:
+        if self.assess.critiques and self.assess.assessor == "checker" and not self.assess.also_frozen:
+            raise ValueError("assess.critiques needs a model that judges; set assess.assessor or assess.also_frozen")
+        return self
+
+    @model_validator(mode="after")
     def _pairs_can_be_clean(self) -> Self:
         if self.train.learns_from_pairs and self.sampling.samples_per_prompt < 2:
             raise ValueError(
@@ -317,8 +341,14 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _what_needs_a_calibration_has_one(self) -> Self:
-        if self.gate.drift_margin and not self.assess.calibration:
-            raise ValueError("gate.drift_margin above 0 needs assess.calibration")
+        asking = {
+            "gate.drift_margin above 0": self.gate.drift_margin > 0,
+            "assess.abstain_band above 0": self.assess.abstain_band > 0,
+            "assess.reading = 'combined'": self.assess.reading == "combined",
+        }
+        for what, asks in asking.items():
+            if asks and not self.assess.calibration:
+                raise ValueError(f"{what} needs assess.calibration")
         return self
 
     @property

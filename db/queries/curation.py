@@ -51,6 +51,11 @@ def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
     return [SampleRow(*row) for row in session.execute(query)]
 
 
+def scored_by(setting: str) -> str:
+    """Whose scores the setting `assess.assessor` means: the control `shuffled` deals out the model's own anew."""
+    return "self" if setting == "shuffled" else setting
+
+
 def scores_of_round(session: Session, round_id: int, assessor: str) -> dict[int, float]:
     """Sample id to score, of the samples that this assessor could score."""
     query = (

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round, Run, Sample
 from db.models.version import version_name
+from db.queries.curation import scored_by
 
 _Self = aliased(Assessment)
 _Checker = aliased(Assessment)
@@ -93,8 +94,7 @@ def _sample_query(
     session: Session, run_id: int
 ) -> Select[Sample, int, int, Prompt, float | None, Assessment, bool, bool]:
     assessor = session.get_one(Run, run_id).settings["assess"]["assessor"]
-    # The scores of the control `shuffled` are the model's own, dealt out anew at curation: show the model's own.
-    own = "checker" if assessor == "checker" else "self"
+    own = scored_by(assessor)
     return (
         select(Sample, Round.index, ModelVersion.number, Prompt, _Self.score, _Checker, _accepted, _curated)
         .join(Round, Round.id == Sample.round_id)

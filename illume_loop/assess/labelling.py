@@ -16,6 +16,7 @@ from PIL import Image
 
 from illume_loop.assess.calibration import LOG_ODDS, Calibration, Source
 from illume_loop.assess.fitting import Labelled, fit_calibration
+from illume_loop.assess.readings import INFORMATION, LIKELIHOOD, OF_QUESTIONS, Read, read_batch
 from illume_loop.assess.teacher import Teacher
 from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.errors import UsageError
@@ -39,14 +40,6 @@ class Label:
 
     right: bool | None
     answers: Sequence[bool | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What a judge reads of one image: the readings of the whole by name, and the log-odds of each question."""
-
-    readings: dict[str, float]
-    log_odds: Sequence[float]
 
 
 Labeller = Callable[[Sequence[Shown]], list[Label]]
@@ -140,20 +133,8 @@ def calibrate(
 def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[Shown]) -> list[Read]:
     images, texts = [one.image for one in shown], [one.prompt.text for one in shown]
     asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
-    likelihood = model.log_likelihood(images, texts)
-    information = likelihood - model.log_prior(texts)
+    of_prompt = {LIKELIHOOD, INFORMATION}
     try:
-        log_odds = model.yes_no_log_odds(images, asked)
+        return read_batch(model, images, texts, asked, of_prompt | OF_QUESTIONS)
     except UsageError:
-        log_odds = []
-    reads = []
-    for index in range(len(shown)):
-        readings = {
-            "prompt-likelihood": float(likelihood[index]),
-            "pointwise-information": float(information[index]),
-        }
-        of_image = log_odds[index] if log_odds else np.zeros(0)
-        if len(of_image):
-            readings |= {"yes-no": float(of_image.mean()), "yes-no-minimum": float(of_image.min())}
-        reads.append(Read(readings, of_image.tolist()))
-    return reads
+        return read_batch(model, images, texts, asked, of_prompt)

@@ -1,33 +1,88 @@
-"""Readings: how an assessor's score comes out of a model.
+"""Readings: what a judge reads of an image, by name.
 
-A reading is a function of images and prompts to one score per image, higher for a better match. Scores of one reading
-are comparable between images of the same prompt, which is all that rejection sampling needs.
+A reading is one number for an image and its prompt, higher for a better match. Readings of one name are comparable
+between images of the same prompt, which is all that rejection sampling needs. An image that gives no number (the model
+wrote something else) lacks the reading and has a problem instead: it is never scored 0.
+
+    prompt-likelihood       log p(prompt | image) in nats, end of text included: a longer prompt's start is no match
+    pointwise-information   the same minus log p(prompt) without any image: what the image says of the prompt
+    yes-no                  mean log-odds of yes over the prompt's questions
+    yes-no-minimum          the least of them
+    written-score           the grade, 1 to 5, that the model writes; the literature's bad example
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from PIL import Image
 
-from illume_loop.errors import NotFoundError
+from illume_loop.assess import instructions
 from illume_loop.models.protocol import UnifiedModel
 
-Reading = Callable[[UnifiedModel, Sequence[Image.Image], Sequence[str]], list[float]]
+LIKELIHOOD, INFORMATION = "prompt-likelihood", "pointwise-information"
+YES_NO, YES_NO_MINIMUM = "yes-no", "yes-no-minimum"
+WRITTEN = "written-score"
+OF_QUESTIONS = frozenset({YES_NO, YES_NO_MINIMUM})
+READINGS = (LIKELIHOOD, INFORMATION, YES_NO, YES_NO_MINIMUM, WRITTEN)
+
+GRADE_TOKENS = 4
 
 
-def prompt_likelihood(model: UnifiedModel, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-    """log p(prompt | image) in nats, end-of-text included so that a prompt is not matched by a longer one's start."""
-    return [float(score) for score in model.log_likelihood(images, prompts)]
+@dataclass(slots=True)
+class Read:
+    """The readings of one image by name, the log-odds of each question, and why a reading is missing."""
+
+    readings: dict[str, float] = field(default_factory=dict)
+    log_odds: list[float] = field(default_factory=list)
+    problem: str | None = None
 
 
-READINGS: Mapping[str, Reading] = {"prompt-likelihood": prompt_likelihood}
+def read_batch(
+    model: UnifiedModel,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    questions: Sequence[Sequence[str]],
+    wanted: Collection[str],
+) -> list[Read]:
+    """What the judge reads of each image; nothing is computed that is not wanted.
+
+    Questions are asked where a reading of them is wanted, and each image goes through the model once for all of its
+    own. Raises UsageError where the model was never taught to answer them.
+    """
+    reads = [Read() for _ in images]
+    if not OF_QUESTIONS.isdisjoint(wanted):
+        for read, log_odds in zip(reads, model.yes_no_log_odds(images, questions), strict=True):
+            read.log_odds = [float(value) for value in log_odds]
+            if read.log_odds:
+                read.readings[YES_NO] = sum(read.log_odds) / len(read.log_odds)
+                # Not min(): that depends on the order where there is a NaN among them.
+                read.readings[YES_NO_MINIMUM] = float(log_odds.min())
+    if LIKELIHOOD in wanted or INFORMATION in wanted:
+        _read_likelihood(model, images, prompts, wanted, reads)
+    if WRITTEN in wanted:
+        answers = model.instruct(images, [instructions.rate(prompt) for prompt in prompts], max_tokens=GRADE_TOKENS)
+        for read, answer in zip(reads, answers, strict=True):
+            if answer.strip() in instructions.GRADES:
+                read.readings[WRITTEN] = float(answer)
+            else:
+                read.problem = f"the model wrote '{answer.strip()}' and not a grade from 1 to 5"
+    return reads
 
 
-def score_batch(
-    model: UnifiedModel, images: Sequence[Image.Image], prompts: Sequence[str], reading: str
-) -> list[float]:
-    """Scores of one batch by the reading's name. Raises NotFoundError for a name that no reading has."""
-    if reading not in READINGS:
-        raise NotFoundError(kind="reading", name=reading)
-    return READINGS[reading](model, images, prompts)
+def _read_likelihood(
+    model: UnifiedModel,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    wanted: Collection[str],
+    reads: Sequence[Read],
+) -> None:
+    likelihood = model.log_likelihood(images, prompts)
+    for read, value in zip(reads, likelihood, strict=True):
+        read.readings[LIKELIHOOD] = float(value)
+    if INFORMATION in wanted:
+        texts = sorted(set(prompts))
+        prior = dict(zip(texts, model.log_prior(texts), strict=True))
+        for read, prompt in zip(reads, prompts, strict=True):
+            read.readings[INFORMATION] = read.readings[LIKELIHOOD] - float(prior[prompt])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Model, RunDir
-from illume_loop.cli.output import print_fields, print_json
+from illume_loop.cli.output import hint, print_fields, print_json
 
 
 def assess(
@@ -18,28 +18,37 @@ def assess(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Score IMAGE against PROMPT: the model's log-likelihood of the prompt, and the checker's verdict."""
-    from illume_loop.assess.readings import score_batch
+    """Judge IMAGE against PROMPT: the model's score, its answers to the prompt's questions and its critique, and the
+    checker's verdict."""
+    from dataclasses import asdict
+    from functools import partial
+
+    from illume_loop.assess.judging import Judge
+    from illume_loop.cli.assessments import fields_of, shown
     from illume_loop.cli.images import read_image
     from illume_loop.cli.loading import load, open_domain
     from illume_loop.cli.runs import settings_for
+    from illume_loop.loop.plan import derived_seed
 
     domain = open_domain(run_dir)
     wanted = domain.parse(prompt)
     picture = read_image(image)
     version, assessor = load(model, run_dir)
-    used = settings_for(run_dir).assess.reading
-    [score] = score_batch(assessor, [picture], [prompt], used)
+    settings = settings_for(run_dir)
+    judge = Judge.of(settings.assess, domain, partial(derived_seed, "judge", settings.run.seed))
+    opinion, lacking = judge.judge_fully(assessor, picture, wanted)
     verdict = domain.check(picture, wanted)
     row = {
         "image": str(image),
         "prompt": prompt,
         "model": version,
-        "reading": used,
-        "score": score,
+        "reading": judge.reading,
+        **shown(asdict(opinion)),
         "checker": {"passed": verdict.passed, "failed": list(verdict.failed), "found": list(verdict.found)},
     }
     if as_json:
         print_json(row)
     else:
-        print_fields(row)
+        print_fields(fields_of(row))
+    if lacking is not None:
+        hint(f"no questions and no critique: {lacking}")

@@ -45,6 +45,7 @@ def ls(
 def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Show one sample with every assessment of it."""
     from db.queries.samples import sample_detail
+    from illume_loop.cli.assessments import fields_of
     from illume_loop.cli.runs import found, open_run
 
     with open_run(run_dir) as run:
@@ -52,7 +53,8 @@ def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson
     if as_json:
         print_json(row)
     else:
-        print_fields(row)
+        assessments = {f"by {a['assessor']} {a['model'] or ''}".rstrip(): fields_of(a) for a in row["assessments"]}
+        print_fields(row | {"assessments": assessments})
         hint(f"next: illume-loop samples lineage {sample_id} --run-dir {run_dir}")
 
 

@@ -17,10 +17,12 @@ from db.queries.curation import (
     num_drawn_again,
     pairs_before,
     samples_of_round,
+    scored_by,
     scores_of_round,
     unsolved_prompts,
 )
 from db.queries.evaluations import StoredEvaluation, find_evaluation
+from db.queries.judging import Fared, controls, fared
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
@@ -40,6 +42,10 @@ from illume_loop.loop.selection import select
 from illume_loop.loop.states import RoundState, transition
 from illume_loop.loop.units import new_prompts, real_seed
 from illume_loop.loop.workbench import Workbench
+
+LEAST_CONTROL_AUC = 0.6
+"""A judge that works is far above it even where few images are right: the questions of a foreign prompt fit less."""
+LEAST_CONTROLS = 30
 
 
 def carry_out(bench: Workbench, session: Session, step: Change) -> None:
@@ -114,13 +120,18 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
     False where there is nothing to learn from, so that the round failed.
     """
     settings = bench.settings
+    how = fared(session, round_.id, scored_by(settings.assess.assessor))
+    objection = _objection_to_judge(bench, session, round_, how)
+    if objection is not None:
+        move(bench, session, round_, RoundState.FAILED, error=objection)
+        return False
     samples = samples_of_round(session, round_.id)
     scores = _scores(bench, session, round_, samples)
     earlier = accepted_before(session, bench.run_id, round_.index)
     selection = select(samples, scores, earlier, settings)
     union = earlier + selection.accepted
     values = {"num_accepted": len(selection.accepted), "judge_auc": _judge_auc(session, round_, samples, scores)}
-    counts, preferences = selection.counts, selection.preferences
+    counts, preferences = selection.counts | how.counts, selection.preferences
     if settings.sampling.replay_share:
         counts = counts | {"drawn_again": num_drawn_again(session, round_)}
     if settings.train.learns_from_pairs:
@@ -219,7 +230,7 @@ def _scores(
 ) -> dict[tuple[int, int], float]:
     """Scores of the configured assessor by natural key; those of the control `shuffled` are the self's, dealt anew."""
     assessor = bench.settings.assess.assessor
-    by_id = scores_of_round(session, round_.id, "checker" if assessor == "checker" else "self")
+    by_id = scores_of_round(session, round_.id, scored_by(assessor))
     scores = {(s.position, s.sample_index): by_id[s.sample_id] for s in samples if s.sample_id in by_id}
     if assessor == "shuffled":
         return shuffled(scores, derived_seed("shuffle", bench.settings.run.seed, round_.index))
@@ -233,6 +244,25 @@ def _judge_auc(
     passed = reads.verdicts(session, round_.id)
     judged = [s for s in samples if s.sample_id in passed and (s.position, s.sample_index) in scores]
     return auc([scores[s.position, s.sample_index] for s in judged], [passed[s.sample_id] for s in judged])
+
+
+def _objection_to_judge(bench: Workbench, session: Session, round_: Round, how: Fared) -> str | None:
+    """Why nothing can be curated by this judge: it has no scores, or they tell nothing. None where they can be used."""
+    assessor = scored_by(bench.settings.assess.assessor)
+    if how.num_failed:
+        of = how.num_ok + how.num_abstained + how.num_failed
+        failed = f"the judge '{assessor}' could not score {how.num_failed} of {of} samples ({how.error})"
+        _note(bench, session, round_, "judged", f"round {round_.index}: {failed}")
+        if not how.num_ok:
+            return failed
+    asked = controls(session, round_.id, assessor)
+    found = auc([value for pair in asked for value in pair], [True, False] * len(asked))
+    if len(asked) < LEAST_CONTROLS or found is None or found >= LEAST_CONTROL_AUC:
+        return None
+    return (
+        f"the judge '{assessor}' says yes to the questions of other prompts as readily as to an image's own "
+        f"(AUC {found:.2f} over {len(asked)} images, below {LEAST_CONTROL_AUC}); judge by another reading or assessor"
+    )
 
 
 def _looks(bench: Workbench, session: Session, round_: Round) -> list[tuple[StoredEvaluation, StoredEvaluation]]:

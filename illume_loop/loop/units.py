@@ -7,7 +7,6 @@ leaves nothing behind that its next attempt could stumble over.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from db.queries import progress as reads
 from db.queries.curation import examples_of
+from db.queries.judging import next_prompts
 from db.queries.progress import DrawnRow, PromptRow
 from db.sessions import transaction
 from db.writes.calibrations import add_drift
@@ -28,9 +28,9 @@ from db.writes.units import Lease
 from db.writes.versions import add_version
 from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
-from illume_loop.assess.readings import score_batch
 from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.errors import CorruptArtifactError
+from illume_loop.loop.assessing import model_assessments
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
@@ -65,21 +65,20 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
 
 
 def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
-    """Judge the rows of a unit: always by the checker, and by the model itself unless the checker is the assessor.
+    """Judge the rows of a unit: always by the checker, and by the models that the settings name.
 
     Rows that were given up are not there, and not judged.
     """
     with transaction(bench.engine) as session:
-        version = reads.version_of(session, reads.round_of(session, lease.round_id).drawing_version_id)
+        round_ = reads.round_of(session, lease.round_id)
+        version = reads.version_of(session, round_.drawing_version_id)
+        base = reads.base_version(session, bench.run_id)
         drawn = _drawn_rows(session, lease, bench.settings.sampling.samples_per_prompt)
+        foreign = next_prompts(session, lease.round_id, [row.prompt.position for row in drawn]) if drawn else {}
     images = [bench.take_image(row.image_sha256) for row in drawn]
     assessments = [_check(bench, row, image) for row, image in zip(drawn, images, strict=True)]
-    if drawn and bench.settings.assess.assessor != "checker":
-        model = bench.models.take(version.sha256)
-        scores = score_batch(model, images, [row.prompt.text for row in drawn], bench.settings.assess.reading)
-        assessments += [
-            _self_assessment(row.sample_id, version.id, score) for row, score in zip(drawn, scores, strict=True)
-        ]
+    if drawn:
+        assessments += model_assessments(bench, round_.index, version, base, drawn, images, foreign)
     return lambda session: add_assessments(session, assessments)
 
 
@@ -217,12 +216,6 @@ def _check(bench: Workbench, row: DrawnRow, image: Image.Image) -> NewAssessment
     verdict = bench.domain.check(image, _prompt(row.prompt))
     score = 1.0 if verdict.passed else 0.0
     return NewAssessment(row.sample_id, "checker", "ok", score, failed_criteria=list(verdict.failed))
-
-
-def _self_assessment(sample_id: int, version_id: int, score: float) -> NewAssessment:
-    if math.isfinite(score):
-        return NewAssessment(sample_id, "self", "ok", score, version_id)
-    return NewAssessment(sample_id, "self", "failed", None, version_id, error=f"the model's score was {score}")
 
 
 UNIT_FUNCTIONS: Mapping[str, Callable[[Workbench, Lease, OnItems], Effect]] = {

@@ -189,3 +189,11 @@ def test_setting_names_are_frozen() -> None:
 def test_config_needs_no_torch() -> None:
     code = "import sys, illume_loop.config; sys.exit('torch' in sys.modules or 'sqlalchemy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_critiques_need_a_model_that_judges() -> None:
+    with pytest.raises(SettingsError, match=r"assess\.critiques needs a model that judges"):
+        load_settings(None, {"assess.critiques": True, "assess.assessor": "checker"}, environ={})
+    load_settings(
+        None, {"assess.critiques": True, "assess.assessor": "checker", "assess.also_frozen": True}, environ={}
+    )

@@ -1,0 +1,44 @@
+"""Assessments as commands show them: the same keys for `assess` and for `samples show`, and lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def shown(opinion: Mapping[str, Any]) -> dict[str, Any]:
+    """An opinion with the keys of an assessment in `db.queries.samples`."""
+    details = opinion["details"]
+    return {
+        "state": opinion["state"],
+        "score": opinion["score"],
+        "failed": opinion["failed_criteria"],
+        "error": opinion["error"],
+        "probability": opinion["probability"],
+        "readings": details["readings"],
+        "questions": details.get("questions", []),
+        "critique": opinion["critique"],
+    }
+
+
+def fields_of(assessment: Mapping[str, Any]) -> dict[str, Any]:
+    """An assessment for people: a line for each question and each criterion of the critique, and none for nothing."""
+    fields = {key: value for key, value in assessment.items() if value not in (None, [], {})}
+    if "questions" in fields:
+        fields["questions"] = {row["question"]: _answer(row) for row in fields["questions"]}
+    if "critique" in fields:
+        fields["critique"] = {
+            key: told if isinstance(told, str) else f"{told['verdict']}: {told['evidence']}"
+            for key, told in fields["critique"].items()
+        }
+    return fields
+
+
+def _answer(row: Mapping[str, Any]) -> str:
+    if row["log_odds"] is None:
+        return f"no number ({row['criterion']})"
+    calibrated = row.get("probability")
+    probability = f", probability {calibrated:.2f}" if calibrated is not None else ""
+    return (
+        f"{'yes' if row['log_odds'] > 0 else 'no'} ({row['criterion']}, log-odds {row['log_odds']:+.2f}{probability})"
+    )
