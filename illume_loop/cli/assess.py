@@ -26,16 +26,17 @@ def assess(
     from illume_loop.assess.judging import Judge
     from illume_loop.cli.assessments import fields_of, shown
     from illume_loop.cli.images import read_image
-    from illume_loop.cli.loading import load, open_domain
+    from illume_loop.cli.loading import load, load_calibration, open_domain
     from illume_loop.cli.runs import settings_for
     from illume_loop.loop.plan import derived_seed
 
     domain = open_domain(run_dir)
     wanted = domain.parse(prompt)
     picture = read_image(image)
+    calibration = load_calibration(run_dir)
     version, assessor = load(model, run_dir)
     settings = settings_for(run_dir)
-    judge = Judge.of(settings.assess, domain, partial(derived_seed, "judge", settings.run.seed))
+    judge = Judge.of(settings.assess, domain, partial(derived_seed, "judge", settings.run.seed), calibration)
     opinion, lacking = judge.judge_fully(assessor, picture, wanted)
     verdict = domain.check(picture, wanted)
     row = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from illume_loop.cli.options import DEFAULT_RUN_DIR
 
 if TYPE_CHECKING:
+    from illume_loop.assess.calibration import Calibration
     from illume_loop.domains.protocol import Domain
     from illume_loop.models.protocol import UnifiedModel
 
@@ -48,6 +49,27 @@ def load_named(name: str | None, run_dir: Path) -> tuple[str, str, UnifiedModel]
     prepare(settings.runtime)
     model = load_model(path, device=settings.runtime.device)
     return shown, checkpoint_sha256(path), model
+
+
+def load_calibration(run_dir: Path) -> Calibration | None:
+    """The calibration of the run in `run_dir`, or the settings' file where there is no run; None where none is asked.
+
+    Raises CalibrationFileError, and UsageError for one that is still to be fitted.
+    """
+    from illume_loop.assess.calibration import read_calibration
+    from illume_loop.cli.runs import open_run, settings_for
+    from illume_loop.errors import UsageError
+    from illume_loop.loop.calibrating import AUTO, calibration_in
+
+    wanted = settings_for(run_dir).assess.calibration
+    if not wanted:
+        return None
+    if run_dir != DEFAULT_RUN_DIR or run_dir.exists():
+        with open_run(run_dir) as run:
+            return calibration_in(run.session, run.run_id)
+    if wanted == AUTO:
+        raise UsageError("outside of a run, assess.calibration must name a file; make one with `illume-loop judge fit`")
+    return read_calibration(Path(wanted))
 
 
 def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:

@@ -197,3 +197,10 @@ def test_critiques_need_a_model_that_judges() -> None:
     load_settings(
         None, {"assess.critiques": True, "assess.assessor": "checker", "assess.also_frozen": True}, environ={}
     )
+
+
+@pytest.mark.parametrize("setting", [("assess.reading", "combined"), ("assess.abstain_band", 0.1)])
+def test_what_needs_a_calibration_says_so(setting: tuple[str, object]) -> None:
+    with pytest.raises(SettingsError, match=rf"{setting[0]}.* needs assess\.calibration"):
+        load_settings(None, dict([setting]), environ={})
+    load_settings(None, dict([setting, ("assess.calibration", "auto")]), environ={})

@@ -208,3 +208,24 @@ def test_a_judge_that_is_only_lenient_is_not_refused(tmp_path: Path) -> None:
     asked = [one.details["control"] for one in _assessments(tmp_path / "run", "self") if "control" in one.details]
     assert len(asked) == 36
     assert min(asked) > 0.0, "it says yes to foreign questions too"
+
+
+def test_the_calibrated_combination_judges_and_abstains_where_it_is_not_sure(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        assess__reading="combined",
+        assess__calibration="auto",
+        assess__abstain_band=0.49,
+        sampling__prompts_per_round=24,
+        run__rounds=1,
+    )
+    start(settings, tmp_path / "run")
+    (row,) = table(tmp_path / "run")
+    assert row["judge_auc"] == 1.0
+    judged = _assessments(tmp_path / "run", "self")
+    for one in judged:
+        assert one.probability is not None
+        assert (one.state == "abstained") == (abs(one.probability - 0.5) < 0.49)
+        if one.score is not None:
+            assert one.probability == pytest.approx(1 / (1 + math.exp(-one.score)))
+    assert row["curation"]["judge_abstained"] == sum(one.state == "abstained" for one in judged)

@@ -141,11 +141,6 @@ def test_within_the_band_the_judge_abstains() -> None:
     assert {opinion.state for opinion in _judge("yes-no", calibration=calibration)} == {"ok"}
 
 
-def test_the_combination_needs_a_calibration() -> None:
-    with pytest.raises(UsageError, match=r"'combined' needs assess\.calibration"):
-        _judge("combined")
-
-
 def test_judging_one_image_fully_says_what_the_model_lacks() -> None:
     class Untaught(CannedModel):
         def yes_no_log_odds(self, images: Any, questions: Any) -> list[Scores]:
