@@ -52,7 +52,7 @@ def test_an_image_is_judged_with_questions_and_a_critique(image: Path, capsys: C
     for one in row["questions"]:
         answer = "yes" if one["log_odds"] > 0 else "no"
         assert f"{answer} ({one['criterion']}, log-odds {one['log_odds']:+.2f})" in out
-    assert "no: a circle and a square" in out
+    assert "no: a square and a circle" in out, "from left to right"
     assert row["critique"]["analysis"] in out
 
 
