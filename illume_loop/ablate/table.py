@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
-from typing import Any
 
 from illume_loop.ablate.results import Estimate, Results, Row
 from illume_loop.ablate.study import Study, flat
@@ -143,7 +142,7 @@ def _failures(results: Results) -> Iterator[str]:
         yield from (f"- **{cell.key} failed:** {cell.failed}" for cell in results.failed)
 
 
-def _lines(columns: Sequence[str], rows: Any) -> Iterator[str]:
+def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     for cells in rows:

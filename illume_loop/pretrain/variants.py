@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,8 @@ def pretrain_sharing(recipe: Recipe, out: Path, shared: Path, on_progress: Progr
         if not target.exists():
             write_atomically(target, (shared / target.name).read_bytes())
     if not (out / "corpus").exists():
-        (out / "corpus").symlink_to((shared / "corpus").absolute())
+        # Relative, so that the folder that holds both may be moved.
+        (out / "corpus").symlink_to(os.path.relpath(shared / "corpus", out))
     return Pretraining(recipe, out, on_progress).run(STAGES)
 
 
