@@ -80,9 +80,10 @@ class SamplingSettings(Section):
 class AssessSettings(Section):
     """Who judges the samples, and how."""
 
-    assessor: Literal["self", "frozen", "checker", "shuffled"] = Field(
+    assessor: Literal["self", "frozen", "teacher", "checker", "shuffled"] = Field(
         "self",
-        description="Judge: the model itself, the run's base, or a control (the checker; its own scores shuffled).",
+        description="Judge: the model itself, the run's base, a teacher, or a control (the checker; its own scores "
+        "shuffled).",
     )
     reading: Literal[
         "prompt-likelihood", "pointwise-information", "yes-no", "yes-no-minimum", "combined", "written-score"
@@ -108,6 +109,11 @@ class AssessSettings(Section):
     abstain_band: float = Field(
         0.0, ge=0.0, lt=0.5, description="The judge abstains where its probability is less than this away from a half."
     )
+
+    @property
+    def says_yes_or_no(self) -> bool:
+        """Whether the scores are shares of what an assessor finds right, and 1 is wholly right."""
+        return self.assessor in ("checker", "teacher")
 
 
 class TeacherSettings(Section):
@@ -325,7 +331,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _critiques_have_a_writer(self) -> Self:
-        if self.assess.critiques and self.assess.assessor == "checker" and not self.assess.also_frozen:
+        if self.assess.critiques and self.assess.says_yes_or_no and not self.assess.also_frozen:
             raise ValueError("assess.critiques needs a model that judges; set assess.assessor or assess.also_frozen")
         return self
 
@@ -335,8 +341,16 @@ class Settings(Section):
             raise ValueError(
                 f"train.objective = '{self.train.objective}' needs sampling.samples_per_prompt of 2 or more"
             )
-        if self.train.learns_from_pairs and self.assess.assessor == "checker" and self.curate.pair_margin > 1.0:
-            raise ValueError("curate.pair_margin cannot exceed 1 with the checker, whose scores are 0 and 1")
+        if self.train.learns_from_pairs and self.assess.says_yes_or_no and self.curate.pair_margin > 1.0:
+            raise ValueError(
+                f"curate.pair_margin cannot exceed 1 with the {self.assess.assessor}, whose scores are 0 to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_teacher_that_judges_is_there(self) -> Self:
+        if self.assess.assessor == "teacher" and not (self.teacher.url and self.teacher.model):
+            raise ValueError("assess.assessor = 'teacher' needs teacher.url and teacher.model")
         return self
 
     @model_validator(mode="after")

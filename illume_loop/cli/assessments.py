@@ -35,6 +35,9 @@ def fields_of(assessment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer(row: Mapping[str, Any]) -> str:
+    if "answer" in row:
+        said = {True: "yes", False: "no", None: "neither yes nor no"}[row["answer"]]
+        return f"{said} ({row['criterion']})"
     if row["log_odds"] is None:
         return f"no number ({row['criterion']})"
     calibrated = row.get("probability")

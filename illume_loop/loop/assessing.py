@@ -1,4 +1,4 @@
-"""The models that judge a round's samples: which ones the settings name, and the assessments that they give.
+"""Who judges a round's samples besides the checker: models of the run, or a teacher, and the assessments they give.
 
 Guarantee: the same image is judged the same, whatever batch or worker it lands in; where two assessors are one model
 (the base in the first round is both `self` and `frozen`), it judges once.
@@ -13,10 +13,13 @@ from PIL import Image
 
 from db.models import ModelVersion
 from db.queries.progress import DrawnRow, PromptRow
+from db.sessions import transaction
+from db.writes.calibrations import spend_teacher_call
 from db.writes.samples import NewAssessment
 from illume_loop.assess.judging import Judge, Opinion
+from illume_loop.assess.teacher import Answer, Teacher
 from illume_loop.config import AssessSettings
-from illume_loop.domains.protocol import Prompt
+from illume_loop.domains.protocol import Prompt, Question
 from illume_loop.loop.plan import derived_seed, sample_seed
 from illume_loop.loop.workbench import Workbench
 
@@ -56,6 +59,45 @@ def model_assessments(
             for row, opinion in zip(drawn, opinions[by.id], strict=True)
         ]
     return assessments
+
+
+def teacher_assessments(
+    bench: Workbench, drawn: Sequence[DrawnRow], images: Sequence[Image.Image]
+) -> list[NewAssessment]:
+    """What the teacher answers to the questions of each sample's prompt, within the run's budget of calls.
+
+    The score is the share of yes, and there is none where an answer is missing. Raises TeacherError.
+    """
+
+    def spend() -> bool:
+        with transaction(bench.engine) as session:
+            return spend_teacher_call(session, bench.run_id, bench.settings.teacher.max_calls)
+
+    asked = [_teachers_questions(bench, _prompt(row.prompt)) for row in drawn]
+    texts = [[question.text for question in questions] for questions in asked]
+    answers = Teacher(bench.settings.teacher, spend).ask(images, texts)
+    return [
+        _by_teacher(row.sample_id, questions, told) for row, questions, told in zip(drawn, asked, answers, strict=True)
+    ]
+
+
+def _teachers_questions(bench: Workbench, prompt: Prompt) -> list[Question]:
+    """Those of the domain; a prompt that it knows no questions of is asked for as a whole."""
+    return bench.domain.questions(prompt) or [
+        Question("whole", f"Does the image show this, and all of it: {prompt.text}?")
+    ]
+
+
+def _by_teacher(sample_id: int, questions: Sequence[Question], answers: Sequence[Answer]) -> NewAssessment:
+    pairs = list(zip(questions, answers, strict=True))
+    details = {"questions": [{"criterion": q.criterion, "question": q.text, "answer": answer} for q, answer in pairs]}
+    failed = list(dict.fromkeys(question.criterion for question, answer in pairs if answer is False))
+    num_missing = sum(answer is None for answer in answers)
+    if num_missing:
+        error = f"the teacher said neither yes nor no to {num_missing} of {len(answers)} questions"
+        return NewAssessment(sample_id, "teacher", "failed", None, None, failed, error, details)
+    score = sum(answer is True for answer in answers) / len(answers)
+    return NewAssessment(sample_id, "teacher", "ok", score, None, failed, None, details)
 
 
 def judging_models(settings: AssessSettings) -> Iterator[str]:

@@ -11,8 +11,8 @@ from illume_loop.loop.curate import Scored, accept
 from illume_loop.loop.manifest import Preference
 from illume_loop.loop.pairs import clean_pairs, without_near_duplicates
 
-CHECKER_PASSES = 1.0
-"""The checker as assessor accepts nothing that fails, however few pass."""
+WHOLLY_RIGHT = 1.0
+"""An assessor that says yes or no (the checker, a teacher) accepts nothing that fails, however few pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def select(
 ) -> Selection:
     """Select from a round's samples by the scores of those that have one; `earlier` were accepted by earlier rounds."""
     scored = [Scored(*sample.key, scores.get(sample.key), sample.category) for sample in samples]
-    floor = CHECKER_PASSES if settings.assess.assessor == "checker" else None
+    floor = WHOLLY_RIGHT if settings.assess.says_yes_or_no else None
     best = set(accept(scored, settings.curate, floor))
     accepted = without_near_duplicates(
         [sample for sample in samples if sample.key in best], earlier, scores, settings.curate.duplicate_share

@@ -30,7 +30,7 @@ from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.errors import CorruptArtifactError
-from illume_loop.loop.assessing import model_assessments
+from illume_loop.loop.assessing import model_assessments, teacher_assessments
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
@@ -65,7 +65,7 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
 
 
 def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
-    """Judge the rows of a unit: always by the checker, and by the models that the settings name.
+    """Judge the rows of a unit: always by the checker, and by the models or the teacher that the settings name.
 
     Rows that were given up are not there, and not judged.
     """
@@ -79,6 +79,8 @@ def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
     assessments = [_check(bench, row, image) for row, image in zip(drawn, images, strict=True)]
     if drawn:
         assessments += model_assessments(bench, round_.index, version, base, drawn, images, foreign)
+        if bench.settings.assess.assessor == "teacher":
+            assessments += teacher_assessments(bench, drawn, images)
     return lambda session: add_assessments(session, assessments)
 
 

@@ -72,6 +72,7 @@ def test_a_keyword_of_python_is_written_as_in_the_file() -> None:
             "[train]\nobjective = 'kto'\n[assess]\nassessor = 'checker'\n[curate]\npair_margin = 2\n",
             "curate.pair_margin cannot exceed 1 with the checker",
         ),
+        ("[assess]\nassessor = 'teacher'\n[teacher]\nmodel = 'x'\n", "needs teacher.url and teacher.model"),
         ("[train]\nobjective = 'ppo'\n", "train.objective = 'ppo'"),
     ],
 )
