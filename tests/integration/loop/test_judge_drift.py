@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import create_engine, text
 
+from db.sessions import open_engine
 from illume_loop.assess.calibration import Calibration, read_calibration
 from illume_loop.cli import judge
 from illume_loop.config import Settings, load_settings
@@ -21,6 +22,7 @@ from illume_loop.errors import (
     SettingsError,
     WrongCalibrationError,
 )
+from illume_loop.loop import calibrating
 from illume_loop.loop.calibrating import calibration_in
 from illume_loop.loop.opening import check_demands
 from illume_loop.loop.run_directory import open_run
@@ -29,9 +31,16 @@ from illume_loop.models.protocol import Scores
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned, save_canned
 from tests.support.canned_run import small_settings, start, table
 from tests.support.plugged import PLUGIN
+from workers.benches import Benches
 
 TOOLS = canned_toolbox()
 BASE_SKILL = 0.4
+
+
+@pytest.fixture(autouse=True)
+def _few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for a canned judge, whose answers are clear."""
+    monkeypatch.setattr(calibrating, "AUTO_PROMPTS", 40)
 
 
 class Mild(CannedModel):
@@ -118,6 +127,32 @@ def test_the_calibration_is_fixed_at_the_start_and_the_manifest_is_that_of_a_run
     assert [row["manifest_sha256"] for row in rows] == [row["manifest_sha256"] for row in plain]
     assert [row["judge_drift"] for row in plain] == [None, None]
     assert _calibration(tmp_path / "plain") is None
+
+
+def test_a_start_that_ended_before_the_calibration_was_stored_is_made_good(tmp_path: Path) -> None:
+    def load(path: Path, device: str) -> CannedModel:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        start(_settings(tmp_path), tmp_path / "run", replace(TOOLS, load_model=load))
+    assert _calibration(tmp_path / "run") is None
+    start(_settings(tmp_path), tmp_path / "run")
+    start(_settings(tmp_path), tmp_path / "whole")
+    assert _calibration(tmp_path / "run") == _calibration(tmp_path / "whole")
+    rows = table(tmp_path / "run"), table(tmp_path / "whole")
+    assert rows[0][0]["manifest_sha256"] == rows[1][0]["manifest_sha256"]
+
+
+def test_a_worker_judges_by_the_runs_calibration(tmp_path: Path) -> None:
+    """Whatever is on its own disk."""
+    start(_settings(tmp_path), tmp_path / "run")
+    own = load_settings(overrides={"store.artifacts_url": str(tmp_path / "run")}, environ={})
+    engine = open_engine(f"sqlite:///{tmp_path / 'run' / 'loop.sqlite'}")
+    places = {"cache": tmp_path / "cache", "scratch": tmp_path / "scratch"}
+    bench = Benches(engine, own, TOOLS, device="cpu", on_load=lambda _: None, **places).of_run(1)
+    assert bench.calibration is not None
+    assert bench.calibration == _calibration(tmp_path / "run")
+    engine.dispose()
 
 
 def test_a_file_is_kept_in_the_run_whatever_becomes_of_it(
