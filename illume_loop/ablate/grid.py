@@ -80,9 +80,9 @@ def finished_cell(cell: Cell, folder: Path) -> FinishedCell | None:
         return None
     kept = json.loads(file.read_bytes())
     before, now = kept["identity"], _identity(cell)
-    if before != now:
-        names = changed_settings(before["settings"], now["settings"])
-        names += [name for name in now if name != "settings" and before[name] != now[name]]
+    names = changed_settings(before["settings"], now["settings"])
+    names += [name for name in now if name != "settings" and before[name] != now[name]]
+    if names:
         raise StudyChangedError(path=folder, cell=cell.key, names=", ".join(names))
 
     def measured(name: str) -> Measured:

@@ -107,8 +107,11 @@ def open_workbench(
 
 
 def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Dotted names of the settings that differ and matter to what is computed."""
-    old, new = _flat(before), _flat(after)
+    """Dotted names of the settings that differ and matter to what is computed.
+
+    A setting that an older release did not know had its default's effect, so a run of then can be continued.
+    """
+    old, new = _flat(Settings().resolved()) | _flat(before), _flat(after)
     return sorted(
         name for name in old.keys() | new.keys() if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE)
     )
