@@ -170,13 +170,24 @@ class CurateSettings(Section):
         1.0, gt=0.0, le=1e6, description="Least gap in score between the two images of a preference pair."
     )
     pairs_per_prompt: int = Field(2, ge=1, le=65_536, description="Preference pairs of a prompt that may be made.")
+    assessment_rows: int = Field(
+        512,
+        ge=1,
+        le=1_000_000,
+        description="Assessments that a round adds for assess-sft, half of them of bad images with a correction.",
+    )
+    assessments: Literal["own", "shuffled", "other-image"] = Field(
+        "own", description="What is said of an image: its own critique, or a control (any row's; another image's)."
+    )
 
 
 class TrainSettings(Section):
     """How a candidate is trained."""
 
-    objective: Literal["sft", "dpo", "kto"] = Field(
-        "sft", description="Loss: next-token cross-entropy on what was accepted, or preferences by DPO or KTO."
+    objective: Literal["sft", "assess-sft", "dpo", "kto"] = Field(
+        "sft",
+        description="Loss: next-token cross-entropy on what was accepted, the same with assessments in the mix, or "
+        "preferences by DPO or KTO.",
     )
     beta: float = Field(
         0.1, gt=0.0, le=100.0, description="DPO and KTO: how dear it is to leave the model that training starts from."
@@ -204,7 +215,12 @@ class TrainSettings(Section):
     @property
     def learns_from_pairs(self) -> bool:
         """Whether the objective needs preferences, with a better and a worse side."""
-        return self.objective != "sft"
+        return self.objective in ("dpo", "kto")
+
+    @property
+    def learns_assessments(self) -> bool:
+        """Whether the objective needs critiques, one turn and two."""
+        return self.objective == "assess-sft"
 
 
 class GateSettings(Section):
@@ -351,6 +367,14 @@ class Settings(Section):
     def _a_teacher_that_judges_is_there(self) -> Self:
         if self.assess.assessor == "teacher" and not (self.teacher.url and self.teacher.model):
             raise ValueError("assess.assessor = 'teacher' needs teacher.url and teacher.model")
+        return self
+
+    @model_validator(mode="after")
+    def _assessments_are_written(self) -> Self:
+        if self.train.learns_assessments and not self.assess.critiques:
+            raise ValueError("train.objective = 'assess-sft' needs assess.critiques")
+        if self.train.learns_assessments and self.assess.says_yes_or_no:
+            raise ValueError("train.objective = 'assess-sft' needs an assess.assessor that writes critiques")
         return self
 
     @model_validator(mode="after")

@@ -36,13 +36,17 @@ class SampleRow:
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
-    """A row of a manifest; `sample` is None for a replayed real pair, `rejected` for all but preferences."""
+    """A row of a manifest; `sample` is None for a replayed real pair.
+
+    `rejected` is the worse sample of a preference or of a correction, `answer` what is said in an assessment.
+    """
 
     kind: str
     text: str
     real_index: int | None
     sample: SampleRow | None
     rejected: SampleRow | None = None
+    answer: str | None = None
 
 
 def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
@@ -87,7 +91,7 @@ def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[
         .distinct()
         .join(Manifest, Manifest.id == Example.manifest_id)
         .join(Round, Round.id == Manifest.round_id)
-        .where(Round.run_id == run_id, Round.index < round_index, Example.rejected_id.is_not(None))
+        .where(Round.run_id == run_id, Round.index < round_index, Example.kind == "pair")
     )
     found = query.subquery()
     both = select(found.c.sample_id).union_all(select(found.c.rejected_id))
@@ -96,6 +100,30 @@ def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[
     }
     pairs = [(by_id[chosen], by_id[rejected]) for chosen, rejected in session.execute(query)]
     return sorted(pairs, key=lambda pair: [(row.round_index, row.position, row.sample_index) for row in pair])
+
+
+def critiques_of_round(session: Session, round_id: int, assessor: str) -> dict[int, dict[str, Any]]:
+    """Sample id to what this assessor wrote of it, where it wrote."""
+    query = (
+        select(Assessment.sample_id, Assessment.critique)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .where(Sample.round_id == round_id, Assessment.assessor == assessor, Assessment.state == "ok")
+    )
+    return {sample_id: critique for sample_id, critique in session.execute(query) if critique}
+
+
+def assessments_before(session: Session, run_id: int, round_index: int) -> list[ExampleRow]:
+    """The assessments that earlier rounds of the run made: those of the last manifest, as each holds all before it."""
+    last = (
+        select(Manifest.id)
+        .join(Round, Round.id == Manifest.round_id)
+        .where(Round.run_id == run_id, Round.index < round_index)
+        .order_by(Round.index.desc())
+        .limit(1)
+    )
+    manifest_id = session.scalar(last)
+    rows = [] if manifest_id is None else examples_of(session, manifest_id)
+    return [row for row in rows if row.answer is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +183,9 @@ def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
         row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(named)))
     }
     return [
-        ExampleRow(row.kind, row.text, row.real_index, samples.get(row.sample_id), samples.get(row.rejected_id))
+        ExampleRow(
+            row.kind, row.text, row.real_index, samples.get(row.sample_id), samples.get(row.rejected_id), row.answer
+        )
         for row in session.scalars(query)
     ]
 

@@ -17,11 +17,12 @@ from PIL import Image
 
 from db.queries.curation import ExampleRow, SampleRow
 from db.writes.manifests import NewExample
+from illume_loop.assess import instructions
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair, Split
 from illume_loop.errors import HeldOutError
 from illume_loop.models.protocol import ImageIds
-from illume_loop.train.rows import DrawRow, PairRow, ReadRow, TrainingRow
+from illume_loop.train.rows import CorrectRow, DrawRow, PairRow, ReadRow, TrainingRow
 
 ENCODE_BATCH = 256
 Preference = tuple[SampleRow, SampleRow]
@@ -34,8 +35,9 @@ def manifest_rows(
     pairs: Sequence[RealPair],
     settings: CurateSettings,
     preferences: Sequence[Preference] = (),
+    assessments: Sequence[ExampleRow] = (),
 ) -> list[ExampleRow]:
-    """Preferences, other accepted samples to draw and to read, then replayed pairs to read and to draw.
+    """Preferences, other accepted samples to draw and to read, assessments, then replayed pairs to read and to draw.
 
     A sample that a preference chose is no row to draw besides.
     """
@@ -44,6 +46,7 @@ def manifest_rows(
     rows += [ExampleRow("draw", sample.text, None, sample) for sample in accepted if sample.sample_id not in chosen_ids]
     if settings.self_captions:
         rows += [ExampleRow("read", sample.text, None, sample) for sample in accepted]
+    rows += assessments
     num_read = round(settings.caption_share * len(pairs))
     return rows + [
         ExampleRow("read" if index < num_read else "draw", pair.caption, index, None)
@@ -100,7 +103,9 @@ def _new_example(row: ExampleRow) -> NewExample:
     sample, rejected = row.sample, row.rejected
     if sample is None:
         return NewExample(row.kind, row.text, real_index=row.real_index)
-    of_sample = NewExample(row.kind, row.text, sample.sample_id, sample.prompt_id, ids_sha256(sample.image_ids))
+    of_sample = NewExample(
+        row.kind, row.text, sample.sample_id, sample.prompt_id, ids_sha256(sample.image_ids), answer=row.answer
+    )
     if rejected is None:
         return of_sample
     return replace(of_sample, rejected_id=rejected.sample_id, rejected_sha256=ids_sha256(rejected.image_ids))
@@ -113,6 +118,12 @@ def _training_row(
     read_image: Callable[[str], Image.Image],
 ) -> TrainingRow:
     if row.sample is not None:
+        if row.answer is not None:
+            instruction = instructions.critique(row.text)
+            if row.rejected is None:
+                return ReadRow(read_image(row.sample.image_sha256), row.answer, instruction)
+            worse = read_image(row.rejected.image_sha256)
+            return CorrectRow(worse, instruction, row.answer, row.sample.image_ids)
         if row.rejected is not None:
             return PairRow(row.text, row.sample.image_ids, row.rejected.image_ids)
         if row.kind == "draw":
@@ -140,6 +151,8 @@ def _canonical(row: ExampleRow) -> dict[str, object]:
         "sample": sample.sample_index,
         "ids_sha256": ids_sha256(sample.image_ids),
     }
+    if row.answer is not None:
+        line["answer"] = row.answer
     if rejected is None:
         return line
     return line | {

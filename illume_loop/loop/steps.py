@@ -12,8 +12,11 @@ from db.models import ModelVersion, Round
 from db.queries import progress as reads
 from db.queries.calibrations import drift_of_round
 from db.queries.curation import (
+    ExampleRow,
     SampleRow,
     accepted_before,
+    assessments_before,
+    critiques_of_round,
     num_drawn_again,
     pairs_before,
     samples_of_round,
@@ -33,6 +36,7 @@ from illume_loop.domains.protocol import Prompt
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
+from illume_loop.loop.dialogues import assessment_rows
 from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.measures import DRIFT_SAMPLES, GUARDS
@@ -138,6 +142,10 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
         earlier_pairs = pairs_before(session, bench.run_id, round_.index)
         counts = counts | {"earlier_pairs": len(earlier_pairs)}
         preferences = earlier_pairs + preferences
+    assessments: list[ExampleRow] = []
+    if settings.train.learns_assessments:
+        assessments, of_assessments = _assessments(bench, session, round_, samples, selection.accepted, scores)
+        counts = counts | of_assessments
     lacking = None
     if not union:
         lacking = "no sample was accepted in this or an earlier round; lower curate.margin or raise samples_per_prompt"
@@ -146,11 +154,16 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
             f"no clean pair in this or an earlier round ({counts['ambiguous']} ambiguous, {counts['ties']} ties); "
             "lower curate.pair_margin or raise samples_per_prompt"
         )
+    elif settings.train.learns_assessments and not assessments:
+        lacking = (
+            f"no assessment of this or an earlier round can be learned ({counts['not_critiqued']} samples without a "
+            f"critique, {counts['contradicted']} whose critique contradicts the score); see `samples show`"
+        )
     if lacking is not None:
         move(bench, session, round_, RoundState.FAILED, error=lacking, **values)
         return False
     pairs = bench.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
-    rows = manifest_rows(union, pairs, settings.curate, preferences)
+    rows = manifest_rows(union, pairs, settings.curate, preferences, assessments)
     try:
         check_splits(rows, bench.domain.split_of, round_.index)
     except HeldOutError as error:
@@ -235,6 +248,23 @@ def _scores(
     if assessor == "shuffled":
         return shuffled(scores, derived_seed("shuffle", bench.settings.run.seed, round_.index))
     return scores
+
+
+def _assessments(
+    bench: Workbench,
+    session: Session,
+    round_: Round,
+    samples: Sequence[SampleRow],
+    accepted: Sequence[SampleRow],
+    scores: dict[tuple[int, int], float],
+) -> tuple[list[ExampleRow], dict[str, int]]:
+    """The rows of assessments of earlier rounds and of this one, and what became of this one's."""
+    settings = bench.settings
+    critiques = critiques_of_round(session, round_.id, scored_by(settings.assess.assessor))
+    seed = derived_seed("assessments", settings.run.seed, round_.index)
+    new, counts = assessment_rows(samples, accepted, scores, critiques, settings.curate, seed)
+    earlier = assessments_before(session, bench.run_id, round_.index)
+    return earlier + new, counts | {"earlier_assessments": len(earlier)}
 
 
 def _judge_auc(

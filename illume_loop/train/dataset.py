@@ -14,7 +14,7 @@ from torch import Tensor
 
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.sequences import Sequence1D, SequenceBuilder
-from illume_loop.train.rows import DrawRow, LikelyRow, ReadRow
+from illume_loop.train.rows import CorrectRow, DrawRow, LikelyRow, ReadRow
 
 _FEATURE_BATCH = 256
 
@@ -29,14 +29,18 @@ def build_dataset(
     """
     rng = Random(seed)
     sequences: list[dict[str, object]] = []
-    read: list[ReadRow] = []
+    read: list[ReadRow | CorrectRow] = []
     for row in rows:
         if isinstance(row, DrawRow):
             prompt = "" if rng.random() < text_dropout else row.prompt
             sequences.append(_columns(backend.sequences.draw(prompt, row.image_ids.tolist()), -1))
+            continue
+        if isinstance(row, CorrectRow):
+            sequence = backend.sequences.correct(row.instruction, row.answer, row.image_ids.tolist())
         else:
-            sequences.append(_columns(backend.sequences.read(row.caption), len(read)))
-            read.append(row)
+            sequence = backend.sequences.read(row.caption, row.instruction)
+        sequences.append(_columns(sequence, len(read)))
+        read.append(row)
     features = [
         backend.features([row.image for row in read[start : start + _FEATURE_BATCH]])
         for start in range(0, len(read), _FEATURE_BATCH)

@@ -13,7 +13,7 @@ from illume_loop.train.sft import train_sft
 
 Train = Callable[[Path, Sequence[TrainingRow], Path, TrainSettings, int, OnStep], TrainReport]
 
-OBJECTIVES: Mapping[str, Train] = {"sft": train_sft, "dpo": train_dpo, "kto": train_kto}
+OBJECTIVES: Mapping[str, Train] = {"sft": train_sft, "assess-sft": train_sft, "dpo": train_dpo, "kto": train_kto}
 
 
 def train_candidate(

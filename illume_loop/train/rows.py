@@ -25,10 +25,14 @@ class DrawRow:
 
 @dataclass(frozen=True, slots=True)
 class ReadRow:
-    """Image to text: the model learns `caption` given the continuous features of `image`."""
+    """Image to text: the model learns `caption` given the continuous features of `image` and, masked, `instruction`.
+
+    Without an instruction it is a caption, with one the answer to it.
+    """
 
     image: Image.Image
     caption: str
+    instruction: str = ""
     kind: Literal["read"] = "read"
 
 
@@ -46,10 +50,25 @@ class PairRow:
         _check_ids(self.rejected_ids)
 
 
-LikelyRow = DrawRow | ReadRow
+@dataclass(frozen=True, slots=True)
+class CorrectRow:
+    """Two turns about one image: the model learns `answer` given `image` and, masked, `instruction`; then `image_ids`
+    (shape (L,)), the image as it should have been."""
+
+    image: Image.Image
+    instruction: str
+    answer: str
+    image_ids: ImageIds
+    kind: Literal["correct"] = "correct"
+
+    def __post_init__(self) -> None:
+        _check_ids(self.image_ids)
+
+
+LikelyRow = DrawRow | ReadRow | CorrectRow
 """A row that is to become more likely."""
 
-TrainingRow = DrawRow | ReadRow | PairRow
+TrainingRow = DrawRow | ReadRow | PairRow | CorrectRow
 
 
 def _check_ids(image_ids: ImageIds) -> None:

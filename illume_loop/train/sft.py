@@ -1,4 +1,7 @@
-"""Objective `sft`: supervised fine-tuning with TRL's SFTTrainer over the unified vocabulary."""
+"""Objectives `sft` and `assess-sft`: supervised fine-tuning with TRL's SFTTrainer over the unified vocabulary.
+
+One next-token cross-entropy for all rows, as in the paper; the two differ in what the manifest holds.
+"""
 
 from __future__ import annotations
 

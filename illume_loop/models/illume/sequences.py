@@ -4,6 +4,7 @@
     read   <bos> <boi> <img> ... <img> <eoi> instruction words <eos>   learned: the words and <eos>
     tell   <bos> instruction words <eos>              learned: the words and <eos>
     edit   <bos> <boi> <img> ... <img> <eoi> words <boi> id ... id <eoi>   learned: the image ids and <eoi>
+    correct   as `read`, but <boi> id ... id <eoi> in the place of <eos>   learned: the words, <boi>, the ids and <eoi>
 
 <img> marks where continuous features enter. A caption is what is read without an instruction. The unconditional prompt
 of guidance is `draw` or `edit` with no words. The paper does not print its templates; these are ours.
@@ -74,6 +75,15 @@ class SequenceBuilder:
     def edit(self, instruction: str, image_ids: Sequence[int]) -> Sequence1D:
         """An image-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
         return self._drawn(self.edit_prefix(instruction), image_ids)
+
+    def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
+        """A row of two turns: an image is assessed, and then drawn as it should have been.
+
+        That an image follows is learned too: after the assessment of a good image, the row of one turn ends.
+        """
+        assessed = self.read(answer, instruction)
+        drawn = self._drawn([self.config.begin_image_token_id], image_ids)
+        return Sequence1D(assessed.input_ids[:-1] + drawn.input_ids, assessed.labels[:-1] + drawn.input_ids)
 
     def _drawn(self, prefix: list[int], image_ids: Sequence[int]) -> Sequence1D:
         image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]

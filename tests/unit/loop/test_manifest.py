@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from db.queries.curation import SampleRow
+from db.queries.curation import ExampleRow, SampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples, training_rows
-from illume_loop.train.rows import DrawRow, PairRow, ReadRow
+from illume_loop.train.rows import CorrectRow, DrawRow, PairRow, ReadRow
 
 IMAGE = Image.new("RGB", (2, 2), "red")
 PAIRS = [RealPair(Image.new("RGB", (2, 2), (number, 0, 0)), f"caption {number}") for number in range(4)]
@@ -136,3 +136,22 @@ def test_examples_name_either_a_sample_or_a_real_pair() -> None:
     assert (sample.sample_id, sample.prompt_id, sample.real_index) == (5, 7, None)
     assert sample.ids_sha256 is not None
     assert (real.sample_id, real.prompt_id, real.ids_sha256, real.real_index) == (None, None, None, 3)
+
+
+def test_assessments_train_as_one_turn_and_two() -> None:
+    worse = replace(SAMPLE, sample_id=6, sample_index=0, image_ids=np.array([9, 9, 9], dtype=np.int32))
+    rows = [
+        ExampleRow("assess", SAMPLE.text, None, SAMPLE, answer="{}"),
+        ExampleRow("correct", SAMPLE.text, None, SAMPLE, worse, "{}"),
+    ]
+    images = {SAMPLE.image_sha256: IMAGE}
+    one, two = training_rows(rows, [], lambda _: np.zeros((0, 3), np.int32), images.__getitem__)
+    assert one == ReadRow(IMAGE, "{}", "assess a red circle :")
+    assert isinstance(two, CorrectRow)
+    assert (two.image, two.instruction, two.answer) == (IMAGE, "assess a red circle :", "{}")
+    assert two.image_ids.tolist() == SAMPLE.image_ids.tolist()
+    for row, example in zip(rows, new_examples(rows), strict=True):
+        assert (example.kind, example.answer, example.rejected_id) == (row.kind, "{}", row.rejected and 6)
+        assert manifest_sha256([row]) != manifest_sha256([replace(row, answer="[]")])
+    everything = manifest_rows([SAMPLE], PAIRS, SETTINGS, (), rows)
+    assert [row.kind for row in everything] == ["draw", "read", "assess", "correct", "read", "read", "draw", "draw"]

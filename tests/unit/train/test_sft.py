@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from illume_loop.config import TrainSettings
+from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.train.dataset import build_dataset
-from illume_loop.train.rows import DrawRow, LikelyRow
+from illume_loop.train.objectives import train_candidate
+from illume_loop.train.rows import CorrectRow, DrawRow, LikelyRow, ReadRow
 from illume_loop.train.sft import sft_arguments, train_sft
 
 
@@ -66,6 +68,34 @@ def test_prompts_are_masked_and_ids_arrive_as_drawn(base: Path, rows: list[Likel
     learned = [label for label in labels if label != -100]
     assert learned[:-1] == [backend.model.config.num_text_ids + int(i) for i in first.image_ids]
     assert labels.count(-100) == len(backend.sequences.draw_prefix(first.prompt))
+
+
+def test_an_assessment_masks_what_is_asked_and_a_correction_learns_the_image_too(base: Path) -> None:
+    backend = IllumeBackend.load(base, "cpu")
+    image = ShapesDomain().real_pairs(1, 0)[0].image
+    ids = np.arange(36, dtype=np.int32)
+    asked, said = "assess a red circle :", '{"analysis":"it shows a red circle"}'
+    rows: list[LikelyRow] = [ReadRow(image, said, asked), CorrectRow(image, asked, said, ids)]
+    dataset, collator = build_dataset(rows, backend, 0.0, seed=0)
+    sequences, config = backend.sequences, backend.model.config
+    prefix = sequences.read_prefix() + sequences.words(asked)
+    one, two = ([label for label in dataset[i]["labels"] if label != -100] for i in (0, 1))
+    assert [dataset[i]["input_ids"][: len(prefix)] for i in (0, 1)] == [prefix, prefix]
+    assert [dataset[i]["labels"][: len(prefix)] for i in (0, 1)] == [[-100] * len(prefix)] * 2
+    assert one == [*sequences.words(said), sequences.eos]
+    drawn = [config.begin_image_token_id, *(config.num_text_ids + i for i in range(36)), config.end_image_token_id]
+    assert two == sequences.words(said) + drawn
+    assert collator([dataset[0], dataset[1]])["image_features"].shape[0] == 2
+
+
+def test_assessments_are_learned_with_all_other_rows(base: Path, rows: list[LikelyRow], tmp_path: Path) -> None:
+    image = ShapesDomain().real_pairs(1, 0)[0].image
+    said: list[LikelyRow] = [CorrectRow(image, "assess a red circle :", "a circle", np.arange(36, dtype=np.int32))] * 8
+    mix: list[LikelyRow] = [*rows, *said]
+    settings = TrainSettings(objective="assess-sft", batch_size=8, epochs=6, learning_rate=3e-3)
+    once = train_candidate(base, mix, tmp_path / "0", settings.model_copy(update={"epochs": 1}), 5, lambda *_: None)
+    more = train_candidate(base, mix, tmp_path / "1", settings, 5, lambda *_: None)
+    assert more.mean_loss < once.mean_loss
 
 
 def test_text_dropout_is_seeded_and_near_its_share(base: Path) -> None:

@@ -1,0 +1,130 @@
+"""What a round adds to a mix with assessments, one turn and two: ILLUME's self-enhancing dialogues. Pure.
+
+A good image has one turn: it is assessed. A bad one has two: it is assessed, then corrected by the best accepted sample
+of its prompt. Good is what was accepted and whose critique says yes throughout; bad is what was not, by a margin, and
+whose critique says no somewhere. What the score and the critique see differently is neither.
+
+Two controls leave the images and the turns as they are and change only what is said of them: the critiques of all rows
+dealt out anew (`shuffled`), and each row's critique that of another image of its prompt (`other-image`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from db.queries.curation import ExampleRow, SampleRow
+from illume_loop.assess.critiques import ANALYSIS
+from illume_loop.assess.instructions import NO
+from illume_loop.config import CurateSettings
+from illume_loop.domains.protocol import CRITERIA
+
+Critiques = Mapping[int, Mapping[str, Any]]
+"""Sample id to critique, of the samples that have one."""
+
+
+def assessment_rows(
+    samples: Sequence[SampleRow],
+    accepted: Collection[SampleRow],
+    scores: Mapping[tuple[int, int], float],
+    critiques: Critiques,
+    settings: CurateSettings,
+    seed: int,
+) -> tuple[list[ExampleRow], dict[str, int]]:
+    """At most `curate.assessment_rows` rows, half of them of two turns where there are enough, and what was left out.
+
+    Counted are rows of one turn (`assessed`) and of two (`corrected`), accepted samples and possible corrections whose
+    critique contradicts the score (`contradicted`), such without a critique (`not_critiqued`), and of the control
+    `other-image` rows whose prompt has no other image with a critique (`no_other_image`).
+    """
+    best = _best_of_prompts(accepted, scores)
+    kept = {sample.sample_id for sample in accepted}
+    good: list[ExampleRow] = []
+    bad: list[ExampleRow] = []
+    counts = Counter({"assessed": 0, "corrected": 0, "contradicted": 0, "not_critiqued": 0})
+    for sample in samples:
+        correction = best.get(sample.prompt_id)
+        is_good = sample.sample_id in kept
+        if not is_good and not _is_worse(sample, correction, scores, settings.pair_margin):
+            continue
+        critique = critiques.get(sample.sample_id)
+        if critique is None:
+            counts["not_critiqued"] += 1
+        elif finds_fault(critique) is is_good:
+            counts["contradicted"] += 1
+        elif is_good:
+            good.append(ExampleRow("assess", sample.text, None, sample, answer=written(critique)))
+        else:
+            bad.append(ExampleRow("correct", sample.text, None, correction, sample, written(critique)))
+    rows = _chosen(good, bad, settings.assessment_rows, Random(seed))
+    if settings.assessments == "shuffled":
+        rows = _shuffled(rows, Random(seed))
+    elif settings.assessments == "other-image":
+        found = _of_other_images(rows, samples, critiques, Random(seed))
+        counts["no_other_image"] = len(rows) - len(found)
+        rows = found
+    counts["assessed"] = sum(row.kind == "assess" for row in rows)
+    counts["corrected"] = len(rows) - counts["assessed"]
+    return rows, dict(counts)
+
+
+def finds_fault(critique: Mapping[str, Any]) -> bool:
+    """Whether a critique says no to any criterion."""
+    return any(isinstance(told, Mapping) and told.get("verdict") == NO for told in critique.values())
+
+
+def written(critique: Mapping[str, Any]) -> str:
+    """A critique as text, as pretraining writes it: in the order of the criteria, which Postgres does not keep."""
+    told = {
+        criterion: {key: critique[criterion][key] for key in ("verdict", "evidence")}
+        for criterion in CRITERIA
+        if criterion in critique
+    }
+    return json.dumps({**told, ANALYSIS: critique[ANALYSIS]}, separators=(",", ":"))
+
+
+def _best_of_prompts(accepted: Collection[SampleRow], scores: Mapping[tuple[int, int], float]) -> dict[int, SampleRow]:
+    worst_first = sorted(accepted, key=lambda sample: (scores[sample.key], [-part for part in sample.key]))
+    return {sample.prompt_id: sample for sample in worst_first}
+
+
+def _is_worse(
+    sample: SampleRow, correction: SampleRow | None, scores: Mapping[tuple[int, int], float], margin: float
+) -> bool:
+    if correction is None or sample.key not in scores:
+        return False
+    return scores[correction.key] - scores[sample.key] >= margin
+
+
+def _chosen(good: Sequence[ExampleRow], bad: Sequence[ExampleRow], most: int, rng: Random) -> list[ExampleRow]:
+    num_bad = min(len(bad), max(most // 2, most - len(good)))
+    num_good = min(len(good), most - num_bad)
+    sides = ((good, num_good), (bad, num_bad))
+    return [side[place] for side, number in sides for place in sorted(rng.sample(range(len(side)), number))]
+
+
+def _shuffled(rows: Sequence[ExampleRow], rng: Random) -> list[ExampleRow]:
+    answers = [row.answer for row in rows]
+    rng.shuffle(answers)
+    return [replace(row, answer=answer) for row, answer in zip(rows, answers, strict=True)]
+
+
+def _of_other_images(
+    rows: Sequence[ExampleRow], samples: Sequence[SampleRow], critiques: Critiques, rng: Random
+) -> list[ExampleRow]:
+    of_prompt: defaultdict[int, list[int]] = defaultdict(list)
+    for sample in samples:
+        if sample.sample_id in critiques:
+            of_prompt[sample.prompt_id].append(sample.sample_id)
+    found = []
+    for row in rows:
+        assessed = row.rejected or row.sample
+        assert assessed is not None, "an assessment is of a sample"
+        others = [id_ for id_ in of_prompt[assessed.prompt_id] if id_ != assessed.sample_id]
+        if others:
+            found.append(replace(row, answer=written(critiques[rng.choice(others)])))
+    return found
