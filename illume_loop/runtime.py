@@ -1,7 +1,8 @@
-"""Readies this process for models: threads, and third-party libraries that speak only when they should."""
+"""Readies this process for models: threads, memory, and third-party libraries that speak only when they should."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -15,17 +16,34 @@ QUIET = {
 }
 
 
+_GLIBC_TUNING = {-1: 2**31 - 1, -2: 1 << 28, -3: 1 << 30}
+"""M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes."""
+
+
 def prepare(settings: RuntimeSettings) -> None:
-    """Set the CPU threads of torch and keep the progress bars and notices of other libraries off the terminal.
+    """Set the CPU threads of torch, keep freed memory, and the progress bars of other libraries off the terminal.
 
     Call it before a backend is loaded: the libraries read these variables when they are imported, which a process
     whose backend does without torch, or which loads no model, never pays for.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    _keep_freed_memory()
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
         if "torch" in sys.modules:
             import torch
 
             torch.set_num_threads(settings.threads)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what tensors give back instead of returning it to the kernel after each operation.
+
+    Each step of a model frees and takes the same large tensors. Returned and taken again, their pages are cleared by
+    the kernel every time; docs/experiments/loop/freed_memory.py measures what that costs.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl and macOS have none
+        for parameter, value in _GLIBC_TUNING.items():
+            libc.mallopt(parameter, value)

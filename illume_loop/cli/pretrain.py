@@ -20,6 +20,10 @@ def pretrain(
     """Train a base model by the ILLUME recipe, or continue one that was stopped."""
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
+    from illume_loop.config import RuntimeSettings
+    from illume_loop.runtime import prepare
+
+    prepare(RuntimeSettings())
     from illume_loop.pretrain.recipe import STAGES, run_recipe
 
     try:
