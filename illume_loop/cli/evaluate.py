@@ -27,6 +27,7 @@ class Suite(StrEnum):
     HELDOUT = "heldout"
     TRAIN = "train"
     UNDERSTANDING = "understanding"
+    EDITING = "editing"
 
 
 def evaluate(
@@ -38,7 +39,7 @@ def evaluate(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Measure MODEL: the share of its draws that the checker accepts, or of forced choices that it reads right."""
+    """Measure MODEL: the share of draws or edits that the checker accepts, or of forced choices that it reads right."""
     from illume_loop.cli.loading import guidance_for, load, open_domain
     from illume_loop.cli.progress import open_view
 
@@ -47,6 +48,8 @@ def evaluate(
     with open_view() as view:
         if suite is Suite.UNDERSTANDING:
             passed, categories = _read(measured, domain, count, seed)
+        elif suite is Suite.EDITING:
+            passed, categories = _edit(measured, domain, count, seed, guidance_for(guidance, run_dir))
         else:
             passed, categories = _draw(measured, domain, suite, count, seed, guidance_for(guidance, run_dir), view)
     row = {"suite": suite.value, "model": version, **_estimate(passed), "by_category": {}, "seed": seed}
@@ -83,6 +86,16 @@ def _read(model: UnifiedModel, domain: Domain, count: int, seed: int) -> tuple[l
 
     categories = [probe.category for probe in domain.reading_probes(count, seed)]
     return understanding(model, domain, count, seed), categories
+
+
+def _edit(model: UnifiedModel, domain: Domain, count: int, seed: int, guidance: float) -> tuple[list[bool], list[str]]:
+    from illume_loop.evals.suites import editing
+    from illume_loop.models.protocol import Sampling
+
+    probes = domain.edit_probes(count, seed)
+    seeds = list(range(seed, seed + count))
+    passed = editing(model, probes, seeds, Sampling(guidance_scale=guidance), BATCH)
+    return passed, [probe.category for probe in probes]
 
 
 def _estimate(passed: Sequence[bool]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ arguments, so that a resumed run sees the same prompts as an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -69,6 +69,16 @@ class ReadingProbe:
     category: str
 
 
+@dataclass(frozen=True, slots=True)
+class EditProbe:
+    """An image with an instruction to change it; `check` decides exactly whether another image is what it asks for."""
+
+    image: Image.Image
+    instruction: str
+    category: str
+    check: Callable[[Image.Image], Verdict]
+
+
 class Domain(Protocol):
     """A world in which alignment can be decided exactly."""
 
@@ -119,4 +129,8 @@ class Domain(Protocol):
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
         """Forced choices over compositions of the `probe` split."""
+        ...
+
+    def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
+        """Edits of images of the `probe` split."""
         ...

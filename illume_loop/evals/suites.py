@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from illume_loop.domains.protocol import Domain, Prompt, Verdict
+from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Verdict
 from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel
 
 OnItems = Callable[[int, int], None]
@@ -64,6 +64,19 @@ def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, ba
         false = model.log_likelihood(images, [probe.false_caption for probe in chunk])
         right.extend(bool(better) for better in true > false)
     return right
+
+
+def editing(
+    model: UnifiedModel, probes: Sequence[EditProbe], seeds: Sequence[int], sampling: Sampling, batch_size: int = 256
+) -> list[bool]:
+    """Whether what the model makes of each image is what the instruction asks for, and nothing else has changed."""
+    passed: list[bool] = []
+    for start in range(0, len(probes), batch_size):
+        chunk = probes[start : start + batch_size]
+        images, instructions = [probe.image for probe in chunk], [probe.instruction for probe in chunk]
+        edited = model.decode(model.edit(images, instructions, seeds[start : start + batch_size], sampling))
+        passed.extend(probe.check(image).passed for probe, image in zip(chunk, edited, strict=True))
+    return passed
 
 
 def prompt_diversity(

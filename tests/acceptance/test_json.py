@@ -132,7 +132,7 @@ def test_a_version_of_the_run_draws(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_eval(finished: Finished) -> None:
-    for suite in ("heldout", "train", "understanding"):
+    for suite in ("heldout", "train", "understanding", "editing"):
         row = read_json("eval", "shapes-base", "--suite", suite, "-n", "24", "--seed", "3", cwd=finished.folder)
         _has(row, suite=str, model=str, n=int, mean=float, low=float, high=float, by_category=dict, seed=int)
         assert (row["suite"], row["model"], row["n"], row["seed"]) == (suite, "shapes-base", 24, 3)

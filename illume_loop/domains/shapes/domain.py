@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from random import Random
 
 from PIL import Image
 
-from illume_loop.domains.protocol import Prompt, Question, ReadingProbe, RealPair, Split, Verdict
+from illume_loop.domains.protocol import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 from illume_loop.domains.shapes import checker
+from illume_loop.domains.shapes.edits import check_edit, random_edit
 from illume_loop.domains.shapes.grammar import OPENINGS, parse, words
 from illume_loop.domains.shapes.questions import questions
-from illume_loop.domains.shapes.render import render
+from illume_loop.domains.shapes.render import draw, place, render
 from illume_loop.domains.shapes.spec import (
     CATEGORIES,
     Category,
@@ -111,6 +112,19 @@ class ShapesDomain:
             other, _ = change_one_attribute(spec, rng)
             opening = rng.choice(OPENINGS)
             probes.append(ReadingProbe(render(spec, rng), words(spec, opening), words(other, opening), spec.category))
+        return probes
+
+    def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
+        """Edits of pictures of probe compositions, of one kind of object each; see `Domain.edit_probes`."""
+        rng = _rng("edits", seed)
+        probes: list[EditProbe] = []
+        while len(probes) < count:
+            layout = place(rng.choice(_specs(rng.choice(CATEGORIES), "probe")), rng)
+            edit = random_edit(layout, rng)
+            if edit is not None:
+                image = draw(layout)
+                category = "color" if edit.new_shape == edit.shape else "object"
+                probes.append(EditProbe(image, edit.text, category, partial(check_edit, image, edit=edit)))
         return probes
 
 

@@ -91,6 +91,14 @@ def test_an_edit_changes_what_was_meant_and_nothing_else() -> None:
     assert done > 150
 
 
+def test_probes_of_editing_accept_the_edit_alone() -> None:
+    domain = ShapesDomain()
+    probes = domain.edit_probes(60, 0)
+    assert [probe.instruction for probe in domain.edit_probes(30, 0)] == [probe.instruction for probe in probes[:30]]
+    assert {probe.category for probe in probes} == {"color", "object"}
+    assert not any(probe.check(probe.image).passed for probe in probes)
+
+
 def test_edits_are_worded_by_what_changes() -> None:
     assert Edit("red", "circle", "blue", "circle").text == "make the red circle blue"
     assert Edit("red", "circle", "red", "square").text == "make the red circle a square"
