@@ -7,7 +7,7 @@ from pathlib import Path
 
 from illume_loop.errors import NotFoundError
 
-SHIPPED = ("shapes-base",)
+SHIPPED = ("shapes-base", "shapes-instruct")
 
 
 def shipped_base(name: str = "shapes-base") -> Path:

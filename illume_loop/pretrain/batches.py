@@ -4,7 +4,7 @@ draw         noisy caption -> image ids, the caption dropped 10 % of the time fo
 read         image features -> noisy caption
 reconstruct  image features -> image ids (the task that initialises the vision rows, stage 1)
 text         a caption alone
-question     image features, an atomic question -> yes or no, as often the one as the other where there is a choice
+question     image features, atomic questions in turn -> yes or no to each, as often the one as the other
 rate         image features, a claim -> 1 to 5
 critique     image features, a claim -> verdicts, evidence and one sentence of analysis, as JSON
 ask          a prompt -> its questions, as JSON
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
@@ -27,7 +28,7 @@ from illume_loop.assess import instructions
 from illume_loop.domains.shapes.checker import Seen
 from illume_loop.domains.shapes.domain import noisy
 from illume_loop.domains.shapes.grammar import OPENINGS, words
-from illume_loop.domains.shapes.questions import Asked, questions
+from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import Spec
 from illume_loop.domains.shapes.wordings import critique, grade
 from illume_loop.models.illume.modeling import IGNORED_LABEL
@@ -37,11 +38,27 @@ from illume_loop.pretrain.scenes import random_spec
 
 Task = Literal["draw", "read", "reconstruct", "text", "question", "rate", "critique", "ask", "edit"]
 OF_AN_IMAGE: tuple[Task, ...] = ("read", "reconstruct", "question", "rate", "critique", "edit")
+ANSWERS: tuple[Task, ...] = ("question", "rate")
+SHORT: tuple[Task, ...] = ("draw", "read", "reconstruct", "text")
 LONG: tuple[Task, ...] = ("critique", "ask", "edit")
 """Tasks whose rows are much longer than the others', kept in a batch of their own so that little is padded."""
+ANSWER_WEIGHT = 4.0
+"""A row of answers has few ids to learn, and would drown among the dozens of every image."""
+QUESTIONS_OF_A_ROW = 6
 TEXT_DROPOUT = 0.1
 WRONG_CLAIM = 0.5
 FOREIGN_CLAIM = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of like tasks: `input_ids`, `labels`, `attention_mask` and, where images are read, `image_features`.
+
+    `weight` is how much each of its learned ids counts.
+    """
+
+    tensors: dict[str, Tensor]
+    weight: float = 1.0
 
 
 def batches_at(
@@ -53,22 +70,21 @@ def batches_at(
     size: int,
     caption_noise: float,
     seed: int,
-) -> list[dict[str, Tensor]]:
-    """The rows of a step in one or two batches: `input_ids`, `labels`, `attention_mask` and, where images are read,
-    `image_features`.
-    """
+) -> list[Batch]:
+    """The rows of a step, like with like."""
     rng = Random(f"{purpose}/{seed}/{step}")
     tasks = rng.choices(list(mix), weights=list(mix.values()), k=size)
     drawn = [(task, rng.randrange(len(corpus.specs)), Random(rng.getrandbits(64))) for task in tasks]
     batches = []
-    for chosen in ([d for d in drawn if d[0] not in LONG], [d for d in drawn if d[0] in LONG]):
+    for weight, group in ((1.0, SHORT), (1.0, LONG), (ANSWER_WEIGHT, ANSWERS)):
+        chosen = [item for item in drawn if item[0] in group]
         if not chosen:
             continue
-        batch = sequences.collate([_row(task, i, corpus, sequences, caption_noise, own) for task, i, own in chosen])
+        tensors = sequences.collate([_row(task, i, corpus, sequences, caption_noise, own) for task, i, own in chosen])
         read = [index for task, index, _ in chosen if task in OF_AN_IMAGE]
         if read:
-            batch["image_features"] = corpus.features_at(read)
-        batches.append(batch)
+            tensors["image_features"] = corpus.features_at(read)
+        batches.append(Batch(tensors, weight))
     return batches
 
 
@@ -90,8 +106,8 @@ def _row(
             image = drawn.input_ids[2:]
             return Sequence1D([*prefix, begin, *image], [IGNORED_LABEL] * (len(prefix) + 1) + image)
         case "question":
-            asked, answer = _question(spec, _seen(corpus, index), rng)
-            return sequences.read(instructions.YES if answer else instructions.NO, asked.question.text)
+            seen = _seen(corpus, index)
+            return sequences.dialogue([_question(spec, seen, rng) for _ in range(QUESTIONS_OF_A_ROW)])
         case "rate":
             claim = _claim(spec, rng)
             return sequences.read(str(grade(claim, _seen(corpus, index))), instructions.rate(_worded(claim, rng)))
@@ -123,13 +139,14 @@ def _claim(spec: Spec, rng: Random) -> Spec:
     return random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, WRONG_CLAIM, rng)
 
 
-def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[Asked, bool]:
+def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[str, str]:
+    """A question and its answer."""
     answer = rng.random() < 0.5
     claim = random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, 0.0 if answer else 1.0, rng)
     asked = questions(claim)
     # Two unlike pictures may share no answer; then whatever is asked has the other one.
     chosen = rng.choice([item for item in asked if item.holds(seen) == answer] or asked)
-    return chosen, chosen.holds(seen)
+    return chosen.question.text, instructions.YES if chosen.holds(seen) else instructions.NO
 
 
 def _seen(corpus: Corpus, index: int) -> list[Seen]:

@@ -34,7 +34,7 @@ from illume_loop.models.illume.modeling import IGNORED_LABEL
 from illume_loop.models.illume.processing import SPECIAL_TOKENS, build_processor
 from illume_loop.models.illume.quantizer import Quantised, SemanticQuantizer
 from illume_loop.models.illume.sequences import SequenceBuilder
-from illume_loop.pretrain.batches import Task, batches_at
+from illume_loop.pretrain.batches import Batch, Task, batches_at
 from illume_loop.pretrain.contrastive import build_contrastive, contrastive_loss
 from illume_loop.pretrain.corpus import Corpus, build_corpus
 from illume_loop.pretrain.scenes import pixel_batch
@@ -87,22 +87,24 @@ class Recipe:
             "stage1": LanguageStage(300, 1e-3, {"reconstruct": 0.5, "read": 0.5}, adapter_learning_rate=5e-3),
             # Curated pairs first, then web-like ones: strong noise from the start slows the binding of words to ids.
             "stage2": LanguageStage(3_000, 2e-3, {"draw": 0.70, "read": 0.28, "text": 0.02}, caption_noise=0.1),
-            "stage3": LanguageStage(
-                1_200,
-                8e-4,
-                {
-                    "draw": 0.42,
-                    "read": 0.14,
-                    "text": 0.02,
-                    "question": 0.16,
-                    "rate": 0.05,
-                    "critique": 0.08,
-                    "ask": 0.03,
-                    "edit": 0.10,
-                },
-            ),
+            "stage3": LanguageStage(500, 5e-4, {"draw": 0.75, "read": 0.25}),
         }
     )
+
+
+def _instruct() -> Recipe:
+    """The same up to stage 3, which also teaches questions, grades, critiques and edits."""
+    mix: Mapping[Task, float] = {
+        "draw": 0.36,
+        "read": 0.20,
+        "text": 0.02,
+        "question": 0.18,
+        "rate": 0.02,
+        "critique": 0.07,
+        "ask": 0.02,
+        "edit": 0.13,
+    }
+    return Recipe(name="shapes-instruct", language={**Recipe().language, "stage3": LanguageStage(1_500, 8e-4, mix)})
 
 
 def _small() -> Recipe:
@@ -115,11 +117,11 @@ def _small() -> Recipe:
         tokenizer_steps=500,
         detokenizer_steps=500,
         visual_batch=64,
-        language={name: replace(stage, steps=steps[name]) for name, stage in Recipe().language.items()},
+        language={name: replace(stage, steps=steps[name]) for name, stage in _instruct().language.items()},
     )
 
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(), _small())}
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(), _instruct(), _small())}
 
 
 def run_recipe(name: str, out: Path, stages: Sequence[str] = STAGES, on_progress: Progress = lambda *_: None) -> Path:
@@ -235,11 +237,14 @@ class Pretraining:
 
         self._train(stage, self.model, groups, loss_at, plan.steps, after_step)
 
-    def _loss(self, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        """The mean over the learned ids of all batches."""
-        counts = [int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches]
-        losses = [self.model(**batch, use_cache=False).loss for batch in batches]
-        return torch.stack([loss * count for loss, count in zip(losses, counts, strict=True)]).sum() / sum(counts)
+    def _loss(self, batches: Sequence[Batch]) -> Tensor:
+        """The weighted mean over the learned ids of all batches."""
+        counts = [int((batch.tensors["labels"] != IGNORED_LABEL).sum()) for batch in batches]
+        sums = [
+            self.model(**batch.tensors, use_cache=False).loss * (batch.weight * count)
+            for batch, count in zip(batches, counts, strict=True)
+        ]
+        return torch.stack(sums).sum() / sum(counts)
 
     def _groups(self, stage: str, plan: LanguageStage) -> tuple[list[ParameterGroup], Callable[[], None]]:
         adapter = list(self.model.model.adapter.parameters())

@@ -64,6 +64,16 @@ class SequenceBuilder:
         """An image-to-text row: a caption, or the answer to an instruction."""
         return self._answered([*self.read_prefix(), *self.words(instruction)], answer)
 
+    def dialogue(self, turns: Sequence[tuple[str, str]]) -> Sequence1D:
+        """Questions about one image in turn, each with its answer; only the answers are learned."""
+        prefix = self.read_prefix()
+        row = Sequence1D([*prefix], [IGNORED_LABEL] * len(prefix))
+        for question, answer in turns:
+            asked, answered = self.words(question), self.words(answer)
+            row.input_ids.extend(asked + answered)
+            row.labels.extend([IGNORED_LABEL] * len(asked) + answered)
+        return row
+
     def tell(self, answer: str, instruction: str = "") -> Sequence1D:
         """A row of text alone."""
         return self._answered([self.bos, *self.words(instruction)], answer)
