@@ -20,7 +20,7 @@ from db.models import Round
 from db.sessions import transaction
 from db.types import pack_image_ids
 from illume_loop.config import Settings, load_settings
-from illume_loop.loop import steps
+from illume_loop.loop import plan, steps
 from illume_loop.loop.opening import check_demands, open_workbench
 from illume_loop.loop.plan import round_prompts
 from illume_loop.loop.run_directory import RunDirectory, locked
@@ -87,7 +87,7 @@ def filled_run(
     ):
         prompts = round_prompts(bench.domain, settings, 1)
         # Every round draws the same prompts: asking the domain for others, hundreds of times, would take the time.
-        with patch.object(steps, "round_prompts", lambda *_: prompts):
+        with patch.object(plan, "round_prompts", lambda *_: prompts):
             _fill(bench, num_samples, shape[0] * shape[1])
         with bench.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
