@@ -17,9 +17,8 @@ from PIL import Image
 
 from illume_loop.assess import instructions
 from illume_loop.assess.answers import Answer, SeedOf, ask_until_valid, parse_json, temperature_of
-from illume_loop.assess.instructions import NO, YES
 from illume_loop.domains.protocol import CRITERIA, Question
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.models.protocol import NO, YES, UnifiedModel
 
 Critique = dict[str, Any]
 ANALYSIS = "analysis"

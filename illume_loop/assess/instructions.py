@@ -6,7 +6,8 @@ parsed strictly by who asked.
 
 from __future__ import annotations
 
-YES, NO = "yes", "no"
+import json
+
 GRADES = ("1", "2", "3", "4", "5")
 
 
@@ -23,3 +24,8 @@ def ask(prompt: str) -> str:
 def critique(prompt: str) -> str:
     """Answered with a JSON object: criterion to {"verdict", "evidence"}, and "analysis", one sentence."""
     return f"assess {prompt} :"
+
+
+def json_answer(value: object) -> str:
+    """JSON as an answer holds it, without blanks: what stage 3 teaches and what a training row repeats are alike."""
+    return json.dumps(value, separators=(",", ":"))

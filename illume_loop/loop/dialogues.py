@@ -10,7 +10,6 @@ dealt out anew (`shuffled`), and each row's critique that of another image of it
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +18,10 @@ from typing import Any
 
 from db.queries.curation import ExampleRow, SampleRow
 from illume_loop.assess.critiques import ANALYSIS
-from illume_loop.assess.instructions import NO
+from illume_loop.assess.instructions import json_answer
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import CRITERIA
+from illume_loop.models.protocol import NO
 
 Critiques = Mapping[int, Mapping[str, Any]]
 """Sample id to critique, of the samples that have one."""
@@ -84,7 +84,7 @@ def written(critique: Mapping[str, Any]) -> str:
         for criterion in CRITERIA
         if criterion in critique
     }
-    return json.dumps({**told, ANALYSIS: critique[ANALYSIS]}, separators=(",", ":"))
+    return json_answer({**told, ANALYSIS: critique[ANALYSIS]})
 
 
 def _best_of_prompts(accepted: Collection[SampleRow], scores: Mapping[tuple[int, int], float]) -> dict[int, SampleRow]:

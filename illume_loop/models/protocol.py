@@ -16,6 +16,10 @@ from PIL import Image
 
 ImageIds = NDArray[np.int32]
 Scores = NDArray[np.float64]
+YES, NO = "yes", "no"
+"""The answers to a question."""
+MAX_ANSWER_TOKENS = 160
+"""Tokens of a written answer, at most, where nothing else is said; a critique of the shapes world has fewer than 90."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class UnifiedModel(Protocol):
         forced: Sequence[str] | None = None,
         temperature: float = 0.0,
         seeds: Sequence[int] = (),
-        max_tokens: int = 160,
+        max_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[str]:
         """The written answer to an instruction about each image, or with None about no image; "" asks for a caption.
 

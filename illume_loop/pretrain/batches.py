@@ -16,7 +16,6 @@ is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -33,6 +32,7 @@ from illume_loop.domains.shapes.spec import Spec
 from illume_loop.domains.shapes.wordings import critique, grade
 from illume_loop.models.illume.modeling import IGNORED_LABEL
 from illume_loop.models.illume.sequences import Sequence1D, SequenceBuilder
+from illume_loop.models.protocol import NO, YES
 from illume_loop.pretrain.corpus import Corpus
 from illume_loop.pretrain.scenes import random_spec
 
@@ -113,11 +113,11 @@ def _row(
             return sequences.read(str(grade(claim, _seen(corpus, index))), instructions.rate(_worded(claim, rng)))
         case "critique":
             claim = _claim(spec, rng)
-            told = _json(critique(claim, _seen(corpus, index)))
+            told = instructions.json_answer(critique(claim, _seen(corpus, index)))
             return sequences.read(told, instructions.critique(_worded(claim, rng)))
         case "ask":
             texts = [asked.question.text for asked in questions(spec)]
-            return sequences.tell(_json(texts), instructions.ask(_worded(spec, rng)))
+            return sequences.tell(instructions.json_answer(texts), instructions.ask(_worded(spec, rng)))
         case "edit":
             edit = corpus.edits[index]
             if edit is None:  # a picture whose objects are all alike; to be left as it is
@@ -146,13 +146,9 @@ def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[str, str]:
     asked = questions(claim)
     # Two unlike pictures may share no answer; then whatever is asked has the other one.
     chosen = rng.choice([item for item in asked if item.holds(seen) == answer] or asked)
-    return chosen.question.text, instructions.YES if chosen.holds(seen) else instructions.NO
+    return chosen.question.text, YES if chosen.holds(seen) else NO
 
 
 def _seen(corpus: Corpus, index: int) -> list[Seen]:
     things = corpus.layout(index)
     return sorted((Seen(t.shape, t.color, t.x, t.y) for t in things), key=lambda thing: thing.x)
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))

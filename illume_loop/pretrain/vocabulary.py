@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from illume_loop.assess import instructions
 from illume_loop.domains.protocol import CRITERIA
 from illume_loop.domains.shapes.grammar import vocabulary
 from illume_loop.domains.shapes.questions import words_of_questions
 from illume_loop.models.illume.processing import split_words
+from illume_loop.models.protocol import NO, YES
 
 
 def base_words() -> list[str]:
@@ -23,10 +22,10 @@ def base_words() -> list[str]:
         instructions.critique("it"),
         "it should show a circle but shows a square",
         "make the circle red",
-        json.dumps(critique, separators=(",", ":")),
-        json.dumps(["is it ?", "is it ?"], separators=(",", ":")),
-        instructions.YES,
-        instructions.NO,
+        instructions.json_answer(critique),
+        instructions.json_answer(["is it ?", "is it ?"]),
+        YES,
+        NO,
         *instructions.GRADES,
     ]
     found: dict[str, None] = {}

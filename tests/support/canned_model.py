@@ -26,7 +26,7 @@ from illume_loop.domains.shapes.render import render
 from illume_loop.domains.shapes.spec import CATEGORIES, Spec, all_specs, change_one_attribute
 from illume_loop.domains.shapes.wordings import critique, grade, scene
 from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.models.protocol import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores
 from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
 
 TOKENS = 8
@@ -77,7 +77,7 @@ class CannedModel:
         forced: Sequence[str] | None = None,
         temperature: float = 0.0,
         seeds: Sequence[int] = (),
-        max_tokens: int = 160,
+        max_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[str]:
         """What the world itself would write, whatever is forced upon it."""
         looked = [[] if images is None else checker.look(images[i]) for i in range(len(instructions))]

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from illume_loop.config import TrainSettings
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.models.protocol import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores
 from illume_loop.train.rows import TrainingRow
 
 TOKENS = 256
@@ -85,7 +85,7 @@ class NoopModel:
         forced: Sequence[str] | None = None,
         temperature: float = 0.0,
         seeds: Sequence[int] = (),
-        max_tokens: int = 160,
+        max_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[str]:
         return list(forced) if forced else [""] * len(instructions)
 

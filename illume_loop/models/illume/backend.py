@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor
 
-from illume_loop.assess.instructions import NO, YES
 from illume_loop.engine.sampler import sample_image_ids
 from illume_loop.engine.scorer import answer_log_odds, text_log_likelihood
 from illume_loop.engine.writer import write_text
@@ -20,13 +19,11 @@ from illume_loop.errors import UsageError
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
     from illume_loop.train.rows import TrainingRow
-
-MAX_ANSWER_TOKENS = 160
 
 
 class IllumeBackend:
