@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from illume_loop.models.illume.modeling import IGNORED_LABEL, IllumeForConditionalGeneration, log_probs_of
+from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.protocol import Scores
+from illume_loop.models.sequences import IGNORED_LABEL, log_probs_of
 
 
 @torch.inference_mode()

@@ -30,9 +30,9 @@ from illume_loop.domains.shapes.grammar import OPENINGS, words
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import Spec
 from illume_loop.domains.shapes.wordings import critique, grade
-from illume_loop.models.illume.modeling import IGNORED_LABEL
-from illume_loop.models.illume.sequences import Sequence1D, SequenceBuilder
+from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.protocol import NO, YES
+from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D
 from illume_loop.pretrain.corpus import Corpus
 from illume_loop.pretrain.scenes import random_spec
 

@@ -30,10 +30,10 @@ from illume_loop.domains.shapes.render import CANVAS, CELL
 from illume_loop.errors import NotFoundError
 from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.illume.modeling import IGNORED_LABEL
 from illume_loop.models.illume.processing import SPECIAL_TOKENS, build_processor
 from illume_loop.models.illume.quantizer import Quantised, SemanticQuantizer
 from illume_loop.models.illume.sequences import SequenceBuilder
+from illume_loop.models.sequences import IGNORED_LABEL
 from illume_loop.pretrain.batches import Batch, Task, batches_at
 from illume_loop.pretrain.contrastive import build_contrastive, contrastive_loss
 from illume_loop.pretrain.corpus import Corpus, build_corpus

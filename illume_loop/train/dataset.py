@@ -12,15 +12,15 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.illume.sequences import Sequence1D, SequenceBuilder
+from illume_loop.models.sequences import Sequence1D, collate
 from illume_loop.train.rows import CorrectRow, DrawRow, LikelyRow, ReadRow
+from illume_loop.train.trainable import Trainable
 
 _FEATURE_BATCH = 256
 
 
 def build_dataset(
-    rows: Sequence[LikelyRow], backend: IllumeBackend, text_dropout: float, seed: int
+    rows: Sequence[LikelyRow], backend: Trainable, text_dropout: float, seed: int
 ) -> tuple[Dataset, FeatureCollator]:
     """A dataset with the columns `input_ids`, `labels`, `picture` and the collator that batches it.
 
@@ -32,8 +32,9 @@ def build_dataset(
     read: list[ReadRow | CorrectRow] = []
     for row in rows:
         if isinstance(row, DrawRow):
-            prompt = "" if rng.random() < text_dropout else row.prompt
-            sequences.append(_columns(backend.sequences.draw(prompt, row.image_ids.tolist()), -1))
+            dropped = rng.random() < text_dropout
+            drawn = backend.sequences.draw(row.prompt, row.image_ids.tolist(), prompt_dropped=dropped)
+            sequences.append(_columns(drawn, -1))
             continue
         if isinstance(row, CorrectRow):
             sequence = backend.sequences.correct(row.instruction, row.answer, row.image_ids.tolist())
@@ -42,22 +43,24 @@ def build_dataset(
         sequences.append(_columns(sequence, len(read)))
         read.append(row)
     features = [
-        backend.features([row.image for row in read[start : start + _FEATURE_BATCH]])
+        backend.features([row.image for row in read[start : start + _FEATURE_BATCH]]).cpu()
         for start in range(0, len(read), _FEATURE_BATCH)
     ]
-    return Dataset.from_list(sequences), FeatureCollator(backend.sequences, torch.cat(features) if features else None)
+    return Dataset.from_list(sequences), FeatureCollator(
+        backend.sequences.pad, torch.cat(features) if features else None
+    )
 
 
 class FeatureCollator:
     """Pads ids and labels and adds `image_features` (N, L, H) for the N rows of the batch that read an image."""
 
-    def __init__(self, sequences: SequenceBuilder, features_NLH: Tensor | None) -> None:
-        self.sequences = sequences
+    def __init__(self, pad: int, features_NLH: Tensor | None) -> None:
+        self.pad = pad
         self.features_NLH = features_NLH
 
     def __call__(self, items: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
         """One batch."""
-        batch = self.sequences.collate([Sequence1D(item["input_ids"], item["labels"]) for item in items])
+        batch = collate([Sequence1D(item["input_ids"], item["labels"]) for item in items], self.pad)
         read = [int(item["picture"]) for item in items if int(item["picture"]) >= 0]  # type: ignore[call-overload]
         if read and self.features_NLH is not None:
             batch["image_features"] = self.features_NLH[read].clone()

@@ -22,12 +22,11 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
-    set_seed,
 )
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
-from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.train.trainable import Trainable
 
 OnStep = Callable[[int, int], None]
 """Called with (optimizer steps done, steps in all)."""
@@ -43,14 +42,6 @@ class TrainReport:
     steps: int
     mean_loss: float
     seconds: float
-
-
-def load_trainable(base: Path, seed: int) -> IllumeBackend:
-    """The checkpoint with its vision tokenizer frozen, and every source of randomness seeded."""
-    set_seed(seed)
-    backend = IllumeBackend.load(base, "cuda" if torch.cuda.is_available() else "cpu")
-    backend.model.freeze_vision()
-    return backend
 
 
 def lora_config(settings: TrainSettings) -> LoraConfig | None:
@@ -84,8 +75,8 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
     }
 
 
-def fit(trainer: Trainer, backend: IllumeBackend, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
-    """Run a trainer on the backend's model and write the candidate to `out`.
+def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
+    """Run a trainer on the backend's model and write the candidate to `out`, LoRA merged, in the base's precision.
 
     Raises TrainingDivergedError when the loss, or a weight after the last step, is no finite number.
     """
@@ -95,10 +86,14 @@ def fit(trainer: Trainer, backend: IllumeBackend, out: Path, num_rows: int, on_s
     result = trainer.train()
     if not math.isfinite(result.training_loss):
         raise TrainingDivergedError(what="loss", value=result.training_loss)
-    trained = trainer.model.merge_and_unload() if isinstance(trainer.model, PeftModel) else backend.model
-    if not all(bool(torch.isfinite(weights).all()) for weights in trained.parameters()):
+    if isinstance(trainer.model, PeftModel):
+        # In two steps: in one, peft declares tied embeddings untied where it finds that the head is wider than they.
+        trainer.model.merge_adapter()
+        trainer.model.unload()
+    if not all(bool(torch.isfinite(weights).all()) for weights in backend.model.parameters()):
         raise TrainingDivergedError(what="weights", value=math.nan)
-    IllumeBackend(trained, backend.processor, "cpu").save(out)
+    backend.model.to(device="cpu", dtype=backend.model.config.dtype)
+    backend.save(out)
     return TrainReport(num_rows, result.global_step, result.training_loss, time.monotonic() - started)
 
 

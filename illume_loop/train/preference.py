@@ -27,13 +27,12 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from illume_loop.config import TrainSettings
-from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.illume.modeling import IGNORED_LABEL, log_probs_of
-from illume_loop.models.illume.sequences import Sequence1D
 from illume_loop.models.protocol import ImageIds
+from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, log_probs_of
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, load_trainable, lora_config
+from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
 from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
+from illume_loop.train.trainable import Trainable, load_trainable
 
 ANCHOR = "anchor"
 """The key of a batch under which the rows of the anchor stand, as a batch of their own."""
@@ -48,7 +47,7 @@ def train_dpo(
 
     Raises ValueError where no row is a pair, TrainingDivergedError when the loss is no longer a finite number.
     """
-    backend = load_trainable(base, seed)
+    backend = load_trainable(base, seed, every_weight=settings.lora_rank == 0)
     with tempfile.TemporaryDirectory() as scratch:
         return fit(dpo_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
 
@@ -60,13 +59,13 @@ def train_kto(
 
     Raises as `train_dpo` does.
     """
-    backend = load_trainable(base, seed)
+    backend = load_trainable(base, seed, every_weight=settings.lora_rank == 0)
     with tempfile.TemporaryDirectory() as scratch:
         return fit(kto_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
 
 
 def dpo_trainer(
-    backend: IllumeBackend, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
+    backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
 ) -> DPOTrainer:
     """TRL's trainer with its losses `sigmoid` and, as the anchor's part on the chosen images, `sft`."""
     pairs, others = _parts(rows)
@@ -97,13 +96,13 @@ def dpo_trainer(
         ),
         train_dataset=Dataset.from_list(anchor.dealt_to(items)),
         data_collator=_AnchoredCollator(DataCollatorForPreference(backend.sequences.pad), anchor),
-        processing_class=backend.processor.tokenizer,
+        processing_class=backend.tokenizer,
         peft_config=lora_config(settings),
     )
 
 
 def kto_trainer(
-    backend: IllumeBackend, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
+    backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
 ) -> KTOTrainer:
     """TRL's trainer with its loss `kto`. It has no cross-entropy of its own, so the chosen images join the anchor.
 
@@ -141,27 +140,27 @@ def kto_trainer(
         ),
         train_dataset=Dataset.from_list(anchor.dealt_to(items)),
         data_collator=_AnchoredCollator(DataCollatorForUnpairedPreference(backend.sequences.pad), anchor),
-        processing_class=backend.processor.tokenizer,
+        processing_class=backend.tokenizer,
         peft_config=lora_config(settings),
     )
 
 
 @torch.inference_mode()
 def completion_log_probs(
-    backend: IllumeBackend, rows: Sequence[tuple[list[int], list[int]]], batch_size: int
+    backend: Trainable, rows: Sequence[tuple[list[int], list[int]]], batch_size: int
 ) -> list[float]:
     """log p(completion | prompt) in nats of each (prompt ids, completion ids), over the whole unified vocabulary."""
     found: list[float] = []
     for start in range(0, len(rows), batch_size):
         sequences = [
-            Sequence1D(prompt + completion, [IGNORED_LABEL] * len(prompt) + completion)
-            for prompt, completion in rows[start : start + batch_size]
+            Sequence1D.learned_after(prompt, completion) for prompt, completion in rows[start : start + batch_size]
         ]
-        batch = {name: tensor.to(backend.device) for name, tensor in backend.sequences.collate(sequences).items()}
+        collated = collate(sequences, backend.sequences.pad)
+        batch = {name: tensor.to(backend.device) for name, tensor in collated.items()}
         labels = batch.pop("labels")[:, 1:]
         scored = labels != IGNORED_LABEL
-        hidden = backend.model.model(**batch).last_hidden_state[:, :-1]
-        log_probs = log_probs_of(backend.model.lm_head(hidden[scored]), labels[scored])
+        hidden = backend.model.base_model(**batch).last_hidden_state[:, :-1]
+        log_probs = log_probs_of(backend.model.get_output_embeddings()(hidden[scored]), labels[scored])
         found += torch.zeros(labels.shape, device=backend.device).masked_scatter(scored, log_probs).sum(dim=1).tolist()
     return found
 
@@ -175,10 +174,10 @@ class _Anchor:
     num_labels: int
 
     @classmethod
-    def of(cls, rows: Sequence[LikelyRow], backend: IllumeBackend, settings: TrainSettings, seed: int) -> _Anchor:
+    def of(cls, rows: Sequence[LikelyRow], backend: Trainable, settings: TrainSettings, seed: int) -> _Anchor:
         """Encode the rows, in an order of their own."""
         if not rows:
-            return cls([], FeatureCollator(backend.sequences, None), 0)
+            return cls([], FeatureCollator(backend.sequences.pad, None), 0)
         dataset, collator = build_dataset(rows, backend, settings.text_dropout, seed)
         items = list(dataset.shuffle(seed=seed))
         return cls(items, collator, sum(label != IGNORED_LABEL for item in items for label in item["labels"]))
@@ -245,7 +244,7 @@ def _unique(rows: Iterable[DrawRow]) -> list[DrawRow]:
     return list({(row.prompt, row.image_ids.tobytes()): row for row in rows}.values())
 
 
-def _completion(backend: IllumeBackend, image_ids: ImageIds) -> list[int]:
+def _completion(backend: Trainable, image_ids: ImageIds) -> list[int]:
     """What follows the prefix of a row to draw."""
     return [label for label in backend.sequences.draw("", image_ids.tolist()).labels if label != IGNORED_LABEL]
 

@@ -15,8 +15,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from illume_loop.config import TrainSettings
 from illume_loop.train.dataset import build_dataset
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, load_trainable, lora_config
+from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
 from illume_loop.train.rows import PairRow, TrainingRow
+from illume_loop.train.trainable import load_trainable
 
 
 def train_sft(
@@ -26,7 +27,7 @@ def train_sft(
 
     Raises ValueError where rows are preferences, TrainingDivergedError when the loss is no longer a finite number.
     """
-    backend = load_trainable(base, seed)
+    backend = load_trainable(base, seed, every_weight=settings.lora_rank == 0)
     likely = [row for row in rows if not isinstance(row, PairRow)]
     if len(likely) < len(rows):
         raise ValueError("the objective sft has no use for pairs")
@@ -38,7 +39,7 @@ def train_sft(
             args=sft_arguments(settings, seed, scratch),
             train_dataset=dataset,
             data_collator=collator,
-            processing_class=backend.processor.tokenizer,
+            processing_class=backend.tokenizer,
         )
         return fit(trainer, backend, out, len(rows), on_step)
 

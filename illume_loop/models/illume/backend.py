@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerBase
 
 from illume_loop.engine.sampler import sample_image_ids
 from illume_loop.engine.scorer import answer_log_odds, text_log_likelihood
@@ -61,6 +61,16 @@ class IllumeBackend:
         from illume_loop.train.objectives import train_candidate
 
         return train_candidate(base, rows, out, settings, seed, on_step)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The text tokenizer."""
+        tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
+        return tokenizer
+
+    def freeze_vision(self) -> None:
+        """Leave only the language model, the adapter and the head to be trained."""
+        self.model.freeze_vision()
 
     def save(self, path: Path) -> None:
         """Write weights, configuration and processor in the Hugging Face layout."""

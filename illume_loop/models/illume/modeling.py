@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
@@ -21,8 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from illume_loop.models.illume.configuration import IllumeConfig
 from illume_loop.models.illume.detokenizer import ConvDetokenizer
 from illume_loop.models.illume.quantizer import SemanticQuantizer
-
-IGNORED_LABEL = -100
+from illume_loop.models.sequences import IGNORED_LABEL
 
 
 class IllumePreTrainedModel(PreTrainedModel):
@@ -216,8 +214,3 @@ def from_slices(hidden: Tensor, per_side: int) -> Tensor:
     width = hidden.shape[2]
     tiles = hidden.reshape(-1, per_side, per_side, inner, inner, width).permute(0, 1, 3, 2, 4, 5)
     return tiles.reshape(-1, (per_side * inner) ** 2, width)
-
-
-def log_probs_of(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """log p of each target id under the logits at the same position, shape (B, T), nats."""
-    return torch.log_softmax(logits_BTV.float(), dim=-1).gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)

@@ -13,22 +13,12 @@ of guidance is `draw` or `edit` with no words. The paper does not print its temp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from illume_loop.models.illume.configuration import IllumeConfig
-from illume_loop.models.illume.modeling import IGNORED_LABEL
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence1D:
-    """One training row: `labels` equals `input_ids` where the loss counts and -100 elsewhere."""
-
-    input_ids: list[int]
-    labels: list[int]
+from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate
 
 
 class SequenceBuilder:
@@ -50,9 +40,9 @@ class SequenceBuilder:
         """What stands before the first image id; the empty prompt is the unconditional one."""
         return [self.bos, *self.words(prompt), self.config.begin_image_token_id]
 
-    def draw(self, prompt: str, image_ids: Sequence[int]) -> Sequence1D:
+    def draw(self, prompt: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
         """A text-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
-        return self._drawn(self.draw_prefix(prompt), image_ids)
+        return self._drawn(self.draw_prefix("" if prompt_dropped else prompt), image_ids)
 
     def read_prefix(self) -> list[int]:
         """An image to be read; what follows is text."""
@@ -97,21 +87,11 @@ class SequenceBuilder:
 
     def _drawn(self, prefix: list[int], image_ids: Sequence[int]) -> Sequence1D:
         image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
-        return Sequence1D(prefix + image, [IGNORED_LABEL] * len(prefix) + image)
+        return Sequence1D.learned_after(prefix, image)
 
     def _answered(self, prefix: list[int], answer: str) -> Sequence1D:
-        text = [*self.words(answer), self.eos]
-        return Sequence1D(prefix + text, [IGNORED_LABEL] * len(prefix) + text)
+        return Sequence1D.learned_after(prefix, [*self.words(answer), self.eos])
 
     def collate(self, rows: Sequence[Sequence1D]) -> dict[str, Tensor]:
-        """Right-padded `input_ids`, `labels` and `attention_mask`, each (B, T)."""
-        length = max(len(row.input_ids) for row in rows)
-        ids = torch.full((len(rows), length), self.pad)
-        labels = torch.full((len(rows), length), IGNORED_LABEL)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        for index, row in enumerate(rows):
-            size = len(row.input_ids)
-            ids[index, :size] = torch.tensor(row.input_ids)
-            labels[index, :size] = torch.tensor(row.labels)
-            mask[index, :size] = 1
-        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        """One batch; see `illume_loop.models.sequences.collate`."""
+        return collate(rows, self.pad)
