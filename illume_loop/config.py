@@ -181,6 +181,9 @@ class CurateSettings(Section):
     )
 
 
+_SAVING = "(bf16|checkpointing|packing|labelled-logits|block-logits)"
+
+
 class TrainSettings(Section):
     """How a candidate is trained."""
 
@@ -211,6 +214,41 @@ class TrainSettings(Section):
     from_: Literal["base", "parent"] = Field(
         "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."
     )
+    savings: str = Field(
+        "",
+        pattern=rf"^({_SAVING}(,{_SAVING})*)?$",
+        description="What training saves, with commas: bf16 (on GPUs), checkpointing, packing, labelled-logits, "
+        "block-logits.",
+    )
+    backend: Literal["local", "ray"] = Field("local", description="Where a training runs: in this process, or on Ray.")
+    ray_address: str = Field(
+        "", description="Ray cluster, such as ray-head:6379 or auto; empty starts one on this machine."
+    )
+    workers: int = Field(1, ge=1, le=4096, description="Ray workers of a training; each takes its share of a step.")
+    worker_resources: str = Field(
+        "CPU=1",
+        pattern=r"^[A-Za-z][\w.:-]*=\d+(\.\d+)?(,[A-Za-z][\w.:-]*=\d+(\.\d+)?)*$",
+        description="What Ray sets aside for each worker, such as CPU=8,GPU=1.",
+    )
+    strategy: Literal["ddp", "zero2", "zero3"] = Field(
+        "ddp", description="How Ray workers share a model: whole copies, or DeepSpeed's stages of ZeRO."
+    )
+
+    @property
+    def saves(self) -> frozenset[str]:
+        """The single `savings`."""
+        return frozenset(self.savings.split(",")) - {""}
+
+    @property
+    def num_processes(self) -> int:
+        """Processes that share a step."""
+        return self.workers if self.backend == "ray" else 1
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """`worker_resources` by name."""
+        parts = (part.split("=") for part in self.worker_resources.split(","))
+        return {name: float(amount) for name, amount in parts}
 
     @property
     def learns_from_pairs(self) -> bool:
@@ -361,6 +399,28 @@ class Settings(Section):
             raise ValueError(
                 f"curate.pair_margin cannot exceed 1 with the {self.assess.assessor}, whose scores are 0 to 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trainings_can_be_shared(self) -> Self:
+        train = self.train
+        if train.backend == "local" and (train.workers > 1 or train.strategy != "ddp"):
+            raise ValueError("train.workers above 1 and train.strategy need train.backend = 'ray'")
+        if train.batch_size % train.num_processes:
+            raise ValueError(f"train.batch_size must be a multiple of train.workers, {train.workers}")
+        if train.learns_from_pairs and train.strategy != "ddp":
+            raise ValueError(f"train.objective = '{train.objective}' needs train.strategy = 'ddp'")
+        return self
+
+    @model_validator(mode="after")
+    def _savings_go_together(self) -> Self:
+        logits = self.train.saves & {"labelled-logits", "block-logits"}
+        if len(logits) == 2:
+            raise ValueError("train.savings can hold one of labelled-logits and block-logits")
+        if self.train.learns_from_pairs and self.train.saves & {"packing", "block-logits", "labelled-logits"}:
+            raise ValueError(f"train.objective = '{self.train.objective}' can save only by bf16 and checkpointing")
+        if logits and self.train.strategy == "zero3":
+            raise ValueError("train.strategy = 'zero3' keeps TRL's own logits; leave them out of train.savings")
         return self
 
     @model_validator(mode="after")

@@ -162,6 +162,16 @@ class TeacherBudgetError(TeacherError):
     again."""
 
 
+class NoIntactCheckpointError(UnhealthyError):
+    """The training of round {index} cannot go on: each of its checkpoints is damaged ({files}). Restore one of them
+    from a copy, or train from the beginning with `illume-loop start --fresh-training`."""
+
+
+class RayUnusableError(UnhealthyError):
+    """Ray at {address} cannot train: {reason}; see train.ray_address, train.workers and train.worker_resources, then
+    run the same command again."""
+
+
 class StorageFullError(UnhealthyError):
     """No space left to write {path}; free some and run the same command again, it continues where it stopped."""
 
@@ -226,6 +236,10 @@ class HeldOutError(IllumeLoopError):
     '{text}' ({split}); whoever let them in would spoil the measure, so nothing was trained."""
 
     repeats = True
+
+
+class TrainingWorkersError(IllumeLoopError):
+    """Ray's workers failed {failures} times at one training: {reason}; their logs lie in {logs}."""
 
 
 class TrainingDivergedError(IllumeLoopError):

@@ -9,6 +9,7 @@ from db.models.prompt import Prompt, RoundPrompt
 from db.models.round import GateDecision, Round
 from db.models.run import Event, Run
 from db.models.sample import Assessment, Sample
+from db.models.training import TrainingCheckpoint
 from db.models.unit import StageCount, Unit
 from db.models.version import ModelVersion
 from db.models.worker import Worker
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Sample",
     "StageCount",
+    "TrainingCheckpoint",
     "Unit",
     "Worker",
 ]

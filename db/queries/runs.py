@@ -23,6 +23,11 @@ def run_row(session: Session, run_id: int) -> dict[str, Any]:
     }
 
 
+def run_key(session: Session, run_id: int) -> str:
+    """What names the run in its run directory, and nothing else anywhere."""
+    return session.get_one(Run, run_id).key
+
+
 def leader_of(session: Session, run_id: int) -> str | None:
     """The coordinator that leads the run now (its host and process), or None where none does."""
     return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at >= db_now()))

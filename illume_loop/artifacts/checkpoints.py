@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,15 @@ class CheckpointStore:
             return self._fetch(sha256, entries)
         folder = Path(self._root.full(_path(sha256)))
         for name, entry in entries.items():
-            _verify(folder / name, entry)
+            verify_file(folder / name, entry)
         return folder
+
+    def folder_of_training(self, name: str) -> Path | None:
+        """Where the checkpoints of a training lie: a folder that each host with this store sees.
+
+        None where the store is no folder. Trainers write there themselves, and what they write is theirs to list.
+        """
+        return Path(self._root.full(f"training/{name}")) if self._root.is_local else None
 
     def _entries(self, sha256: str) -> dict[str, Any]:
         manifest = self._root.read(_path(sha256, MANIFEST))
@@ -87,7 +95,7 @@ class CheckpointStore:
         folder = self._cache / sha256
         for name, entry in entries.items():
             try:
-                _verify(folder / name, entry)
+                verify_file(folder / name, entry)
             except CorruptArtifactError:
                 data = self._root.read(_path(sha256, name))
                 found = hashlib.sha256(data).hexdigest()
@@ -110,11 +118,16 @@ def _listed(folder: Path) -> tuple[dict[str, Path], bytes]:
     files.pop(MANIFEST, None)
     if not files:
         raise ValueError(f"{folder} holds no files to publish")
-    entries = {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
-    return files, json.dumps({"files": entries}, sort_keys=True, indent=1).encode()
+    return files, json.dumps({"files": entries_of(files)}, sort_keys=True, indent=1).encode()
 
 
-def _verify(path: Path, entry: dict[str, Any]) -> None:
+def entries_of(files: Mapping[str, Path]) -> dict[str, Any]:
+    """What each file is to be found as: its `num_bytes` and `sha256`, by its name."""
+    return {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
+
+
+def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
+    """Raises CorruptArtifactError that names the file where it is not what its entry says."""
     if not path.exists():
         raise CorruptArtifactError(path=path, expected="a file", found="none")
     if path.stat().st_size != entry["num_bytes"]:

@@ -27,6 +27,9 @@ def start(
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of the run.")] = None,
     executor: Annotated[str | None, typer.Option("--executor", metavar="NAME", help="Where units run.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to continue an existing run.")] = False,
+    fresh_training: Annotated[
+        bool, typer.Option("--fresh-training", help="Begin a training that was cut off anew, without its checkpoints.")
+    ] = False,
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
     from illume_loop.cli.progress import RunDisplay, open_view
@@ -43,19 +46,23 @@ def start(
         with open_view() as view:
             display = RunDisplay(view)
             if settings.run.executor == "celery":
-                outcome = _serve(settings, run_dir, display, rounds, fresh)
+                outcome = _serve(settings, run_dir, display, rounds, fresh, fresh_training)
             else:
                 from illume_loop.loop.coordinator import start_run
 
                 prepare(settings.runtime)
-                outcome = start_run(settings, run_dir, progress=display, rounds=rounds, fresh=fresh)
+                outcome = start_run(
+                    settings, run_dir, progress=display, rounds=rounds, fresh=fresh, fresh_training=fresh_training
+                )
     except KeyboardInterrupt:
         hint(f"\nillume-loop: stopped, nothing is lost; continue with `illume-loop start --run-dir {run_dir}`")
         raise typer.Exit(INTERRUPTED) from None
     _summary(run_dir, outcome.page)
 
 
-def _serve(settings: Settings, run_dir: Path, progress: Progress, rounds: int | None, fresh: bool) -> RunOutcome:
+def _serve(
+    settings: Settings, run_dir: Path, progress: Progress, rounds: int | None, fresh: bool, fresh_training: bool
+) -> RunOutcome:
     """Coordinate workers; SIGTERM stops as Ctrl-C does, so that a standby takes over at once."""
     from illume_loop.loop.service import start_service
     from workers.executor import CeleryExecutor
@@ -64,7 +71,9 @@ def _serve(settings: Settings, run_dir: Path, progress: Progress, rounds: int | 
     check_service(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sender = CeleryExecutor(settings.cluster)
-    return start_service(settings, run_dir, sender, progress=progress, rounds=rounds, fresh=fresh)
+    return start_service(
+        settings, run_dir, sender, progress=progress, rounds=rounds, fresh=fresh, fresh_training=fresh_training
+    )
 
 
 def _summary(run_dir: Path, page: Path | None) -> None:

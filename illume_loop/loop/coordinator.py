@@ -46,20 +46,22 @@ def start_run(
     progress: Progress,
     rounds: int | None = None,
     fresh: bool = False,
+    fresh_training: bool = False,
     toolbox: Toolbox | None = None,
 ) -> RunOutcome:
     """Run the loop in `run_dir` until it has `rounds` rounds (default: settings.run.rounds); continue what is there.
 
-    Raises RoundFailedError when a round failed (the next start goes on with the next round), RunLockedError,
-    RunExistsError, SettingsChangedError, UsageError for settings that the domain cannot meet, and UnhealthyError for
-    full disks and damaged artifacts, after which the same call continues.
+    With `fresh_training` a training that was cut off begins anew. Raises RoundFailedError when a round failed (the next
+    start goes on with the next round), RunLockedError, RunExistsError, SettingsChangedError, UsageError for settings
+    that the domain cannot meet, and UnhealthyError for full disks and damaged artifacts, after which the same call
+    continues.
     """
     num_rounds = rounds or settings.run.rounds
     check_path(run_dir, fresh=fresh)
     demands = check_demands(settings, run_dir)
     with (
         locked(run_dir) as directory,
-        open_workbench(settings, demands, directory, toolbox or default_toolbox()) as bench,
+        open_workbench(settings, demands, directory, toolbox or default_toolbox(), fresh_training) as bench,
     ):
         Coordinator(bench, directory, progress, num_rounds).run()
         return RunOutcome(run_dir, write_run_page(bench, directory))

@@ -16,6 +16,7 @@ from db.models import Run
 from db.queries.runs import leader_of
 from db.sessions import open_engine, transaction
 from db.writes.runs import add_event, add_run, find_run
+from db.writes.training import drop_checkpoints_of_run
 from db.writes.units import take_back_leases
 from db.writes.versions import add_version
 from illume_loop.artifacts.checkpoints import CheckpointStore
@@ -43,6 +44,8 @@ MAY_CHANGE = (
     "store.",
     "cluster.",
     "runtime.",
+    "train.ray_address",
+    "train.worker_resources",
     "teacher.url",
     "teacher.key",
     "teacher.timeout_s",
@@ -50,7 +53,7 @@ MAY_CHANGE = (
     "teacher.max_calls",
     "teacher.parallel",
 )
-"""Settings that change nothing that is computed; of the teacher's, all but which model it is."""
+"""Settings that change nothing that is computed: of the teacher's, all but which model it is; of Ray's, where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,11 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
 
 @contextmanager
 def open_workbench(
-    settings: Settings, demands: Demands, directory: RunDirectory, toolbox: Toolbox
+    settings: Settings, demands: Demands, directory: RunDirectory, toolbox: Toolbox, fresh_training: bool = False
 ) -> Iterator[Workbench]:
     """Everything that the units of a run need; the run is made where it is new.
+
+    With `fresh_training` no training goes on from a checkpoint that it kept.
 
     Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
     """
@@ -88,6 +93,8 @@ def open_workbench(
     try:
         images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)
         run_id = _open_run(engine, settings, directory, checkpoints)
+        if fresh_training:
+            _forget_trainings(engine, run_id)
         bench = Workbench(
             engine=engine,
             run_id=run_id,
@@ -157,6 +164,12 @@ def _take_over(session: Session, run: Run, path: Path, executor: str) -> None:
         raise RunLockedError(path=path, pid=f"{leader}, which coordinates workers")
     num_units = take_back_leases(session, run.id, of_workers=executor == "inline")
     add_event(session, run.id, "resumed", f"run resumed, {num_units} units taken back", at=utc_now())
+
+
+def _forget_trainings(engine: Engine, run_id: int) -> None:
+    with transaction(engine) as session:
+        count = drop_checkpoints_of_run(session, run_id)
+        add_event(session, run_id, "fresh training", f"{count} checkpoints of trainings given up", at=utc_now())
 
 
 def base_path(base: str) -> Path:

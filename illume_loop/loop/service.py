@@ -41,6 +41,7 @@ def start_service(
     progress: Progress,
     rounds: int | None = None,
     fresh: bool = False,
+    fresh_training: bool = False,
 ) -> RunOutcome:
     """Coordinate the run in `run_dir` until it has `rounds` rounds; stand by while another coordinator does.
 
@@ -53,7 +54,7 @@ def start_service(
     demands = check_demands(settings, run_dir)
     patience = Patience(settings.cluster.reconnect_s)
     with ExitStack() as stack:
-        directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir))
+        directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
         leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s)
 
         def make_coordinator() -> Coordinator:
@@ -89,10 +90,12 @@ def lead(
             _release(leadership)
 
 
-def _open(stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path) -> tuple[RunDirectory, Workbench]:
+def _open(
+    stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path, fresh_training: bool
+) -> tuple[RunDirectory, Workbench]:
     with _locked_soon(run_dir) as directory:
         # No model is loaded here: a toolbox is made, and never used.
-        bench = stack.enter_context(open_workbench(settings, demands, directory, default_toolbox()))
+        bench = stack.enter_context(open_workbench(settings, demands, directory, default_toolbox(), fresh_training))
         return directory, bench
 
 

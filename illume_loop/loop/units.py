@@ -34,6 +34,7 @@ from illume_loop.loop.assessing import model_assessments, teacher_assessments
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
+from illume_loop.loop.training import kept_training
 from illume_loop.loop.workbench import Workbench
 from illume_loop.models.protocol import Sampling
 
@@ -105,8 +106,9 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     out = bench.scratch / f"train-{uuid4().hex}"
     try:
         seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
-        bench.toolbox.train(bench.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items)
-        checkpoint = bench.checkpoints.publish(out)
+        with kept_training(bench, lease):
+            bench.toolbox.train(bench.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items)
+            checkpoint = bench.checkpoints.publish(out)
     finally:
         shutil.rmtree(out, ignore_errors=True)
 

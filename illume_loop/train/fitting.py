@@ -26,6 +26,9 @@ from transformers import (
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
+from illume_loop.train.keeper import Keeper
+from illume_loop.train.keeping import KEEPING
+from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
 from illume_loop.train.trainable import Trainable
 
 OnStep = Callable[[int, int], None]
@@ -42,6 +45,8 @@ class TrainReport:
     steps: int
     mean_loss: float
     seconds: float
+    losses: tuple[float, ...]
+    """Of each step, those that were taken before a checkpoint that this training went on from too."""
 
 
 def lora_config(settings: TrainSettings) -> LoraConfig | None:
@@ -56,36 +61,60 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
     return {
         "output_dir": scratch,
         "seed": seed,
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": of_process(settings.batch_size, settings),
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings.warmup_ratio,
         "max_length": None,  # the default of 1,024 would cut image ids off without a word
         "remove_unused_columns": False,
-        "bf16": False,
-        "activation_checkpointing": False,
+        "bf16": "bf16" in settings.saves and torch.cuda.is_available(),
+        "activation_checkpointing": "checkpointing" in settings.saves,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": False,
         "save_strategy": "no",
-        "logging_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,  # into the state alone: what a training that goes on has lost before is in its checkpoint
         "logging_nan_inf_filter": False,  # the default hides a loss that is no number behind the mean of the others
         "report_to": "none",
         "disable_tqdm": True,
+        **sharing_arguments(settings),
     }
 
 
 def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
     """Run a trainer on the backend's model and write the candidate to `out`, LoRA merged, in the base's precision.
 
-    Raises TrainingDivergedError when the loss, or a weight after the last step, is no finite number.
+    Of several processes the first writes. Where `KEEPING` says so, checkpoints are kept, and the training goes on from
+    the newest of those that there are. Raises TrainingDivergedError when the loss, or a weight after the last step, is no finite number.
     """
     started = time.monotonic()
     trainer.add_callback(_Steps(on_step))
     trainer.remove_callback(PrinterCallback)  # it prints to standard output, which belongs to results
-    result = trainer.train()
-    if not math.isfinite(result.training_loss):
-        raise TrainingDivergedError(what="loss", value=result.training_loss)
+    result = trainer.train(resume_from_checkpoint=_kept_by(trainer))
+    # The trainer's own mean forgets the steps before a checkpoint that it went on from.
+    losses = tuple(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    mean_loss = sum(losses) / len(losses)
+    if not math.isfinite(mean_loss):
+        raise TrainingDivergedError(what="loss", value=mean_loss)
+    with whole_weights(trainer.model):
+        if trainer.is_world_process_zero():
+            _publish(trainer, backend, out)
+    return TrainReport(num_rows, result.global_step, mean_loss, time.monotonic() - started, losses)
+
+
+def _kept_by(trainer: Trainer) -> str | None:
+    """Let the trainer keep checkpoints where it is to; the folder of the one to go on from."""
+    keeping = KEEPING.get()
+    if keeping is None:
+        return None
+    trainer.args.output_dir = str(keeping.folder)
+    trainer.add_callback(Keeper(keeping))
+    return str(keeping.kept[0].folder) if keeping.kept else None
+
+
+def _publish(trainer: Trainer, backend: Trainable, out: Path) -> None:
     if isinstance(trainer.model, PeftModel):
         # In two steps: in one, peft declares tied embeddings untied where it finds that the head is wider than they.
         trainer.model.merge_adapter()
@@ -94,7 +123,6 @@ def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step:
         raise TrainingDivergedError(what="weights", value=math.nan)
     backend.model.to(device="cpu", dtype=backend.model.config.dtype)
     backend.save(out)
-    return TrainReport(num_rows, result.global_step, result.training_loss, time.monotonic() - started)
 
 
 class _Steps(TrainerCallback):

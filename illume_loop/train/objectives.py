@@ -19,5 +19,19 @@ OBJECTIVES: Mapping[str, Train] = {"sft": train_sft, "assess-sft": train_sft, "d
 def train_candidate(
     base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
 ) -> TrainReport:
-    """Train a copy of the checkpoint `base` by the objective of the settings and write the candidate to `out`."""
+    """Train a copy of the checkpoint `base` by the objective of the settings and write the candidate to `out`.
+
+    Here, or on Ray where `train.backend` says so; then see `train_on_ray` for what it raises.
+    """
+    if settings.backend == "ray":
+        from illume_loop.train.ray_driver import train_on_ray
+
+        return train_on_ray(base, rows, out, settings, seed, on_step)
+    return train_here(base, rows, out, settings, seed, on_step)
+
+
+def train_here(
+    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
+) -> TrainReport:
+    """The same in this process, which may be one of several that share the training."""
     return OBJECTIVES[settings.objective](base, rows, out, settings, seed, on_step)

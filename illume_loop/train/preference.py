@@ -32,6 +32,7 @@ from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, log
 from illume_loop.train.dataset import FeatureCollator, build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
 from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
+from illume_loop.train.sharing import of_process
 from illume_loop.train.trainable import Trainable, load_trainable
 
 ANCHOR = "anchor"
@@ -83,7 +84,8 @@ def dpo_trainer(
     anchor = _Anchor.of(others, backend, settings, seed)
     share = anchor.num_labels / (anchor.num_labels + sum(len(item["chosen_ids"]) for item in items))
     arguments = common_arguments(settings, seed, scratch)
-    arguments["per_device_train_batch_size"] = _items_in_a_step(settings.batch_size, len(items), 2, len(others))
+    size = _items_in_a_step(settings.batch_size, len(items), 2, len(others))
+    arguments["per_device_train_batch_size"] = of_process(size, settings)
     return _DpoTrainer(
         anchor_weight=settings.sft_weight * share,
         model=backend.model,
@@ -134,7 +136,7 @@ def kto_trainer(
         anchor_weight=settings.sft_weight,
         model=backend.model,
         args=KTOConfig(
-            **common_arguments(settings, seed, scratch) | {"per_device_train_batch_size": size},
+            **common_arguments(settings, seed, scratch) | {"per_device_train_batch_size": of_process(size, settings)},
             precompute_ref_log_probs=True,
             beta=settings.beta,
         ),

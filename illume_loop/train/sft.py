@@ -14,9 +14,12 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from illume_loop.config import TrainSettings
-from illume_loop.train.dataset import build_dataset
+from illume_loop.train.dataset import FeatureCollator, build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
+from illume_loop.train.head import use_logits
+from illume_loop.train.packing import Collator, PackingCollator
 from illume_loop.train.rows import PairRow, TrainingRow
+from illume_loop.train.sharing import EvenCollator
 from illume_loop.train.trainable import load_trainable
 
 
@@ -38,9 +41,11 @@ def train_sft(
             model=backend.model if lora is None else get_peft_model(backend.model, lora),
             args=sft_arguments(settings, seed, scratch),
             train_dataset=dataset,
-            data_collator=collator,
+            data_collator=_saving_collator(collator, backend.sequences.pad, settings),
             processing_class=backend.tokenizer,
         )
+        for logits in settings.saves & {"labelled-logits", "block-logits"}:
+            use_logits(backend.model, logits)
         return fit(trainer, backend, out, len(rows), on_step)
 
 
@@ -50,3 +55,8 @@ def sft_arguments(settings: TrainSettings, seed: int, scratch: str) -> SFTConfig
         **common_arguments(settings, seed, scratch),
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+
+
+def _saving_collator(collator: FeatureCollator, pad: int, settings: TrainSettings) -> Collator:
+    collate: Collator = EvenCollator(collator) if settings.num_processes > 1 else collator
+    return PackingCollator(collate, pad) if "packing" in settings.saves else collate

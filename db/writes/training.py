@@ -1,0 +1,42 @@
+"""What a training keeps of itself while it goes on: rows of its checkpoints, fenced by the lease of its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db.errors import FencedOutError
+from db.models import Round, TrainingCheckpoint, Unit
+from db.writes.units import Lease
+
+
+def keep_training_checkpoint(
+    session: Session, lease: Lease, *, step: int, folder: str, files: dict[str, Any], at: datetime
+) -> int:
+    """Add a checkpoint's row; its id. Raises FencedOutError where the lease is lost."""
+    held = select(Unit.id).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
+    if session.scalar(held.with_for_update()) is None:
+        raise FencedOutError(lease.key)
+    row = TrainingCheckpoint(round_id=lease.round_id, step=step, folder=folder, files=files, created_at=at)
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def mark_checkpoints(session: Session, ids: Sequence[int], state: str) -> None:
+    """Set the state of checkpoints: `damaged` or `dropped`."""
+    session.execute(update(TrainingCheckpoint).where(TrainingCheckpoint.id.in_(ids)).values(state=state))
+
+
+def drop_checkpoints_of_run(session: Session, run_id: int) -> int:
+    """Let the run's trainings begin anew: none of their checkpoints counts any more. How many there were."""
+    rounds = select(Round.id).where(Round.run_id == run_id)
+    rows = session.scalars(
+        select(TrainingCheckpoint).where(TrainingCheckpoint.round_id.in_(rounds), TrainingCheckpoint.state != "dropped")
+    ).all()
+    mark_checkpoints(session, [row.id for row in rows], "dropped")
+    return len(rows)

@@ -1,0 +1,104 @@
+"""How a round's training is kept: checkpoints in the store's folder, each with a row that makes it count.
+
+Guarantee: a training goes on from the newest checkpoint whose row says so and whose files are what the row says; where
+each of them is damaged it is refused, until somebody gives them up. A worker that lost its unit registers nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from db.models import TrainingCheckpoint
+from db.queries import progress as reads
+from db.queries.runs import run_key
+from db.queries.training import checkpoints_of_training
+from db.sessions import transaction
+from db.writes.runs import add_event
+from db.writes.training import keep_training_checkpoint, mark_checkpoints
+from db.writes.units import Lease
+from illume_loop.errors import CorruptArtifactError, NoIntactCheckpointError
+from illume_loop.loop.workbench import Workbench
+from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+
+NUM_KEPT = 2
+"""The newest one, and the one before it in case that the newest is damaged."""
+
+
+@contextmanager
+def kept_training(bench: Workbench, lease: Lease) -> Iterator[None]:
+    """Keep the training that goes on inside; what it kept is given up when it has ended well.
+
+    A store that is no folder keeps nothing. Raises NoIntactCheckpointError, FencedOutError.
+    """
+    with transaction(bench.engine) as session:
+        folder = bench.checkpoints.folder_of_training(f"{run_key(session, bench.run_id)}-{lease.round_id}")
+    if folder is None:
+        yield
+        return
+    kept = _Kept(bench, lease, folder / uuid4().hex)
+    token = KEEPING.set(Keeping(kept.folder, kept.intact(), kept.keep))
+    try:
+        yield
+    finally:
+        KEEPING.reset(token)
+    kept.drop(0)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Kept:
+    def __init__(self, bench: Workbench, lease: Lease, folder: Path) -> None:
+        self.bench, self.lease, self.folder = bench, lease, folder
+
+    def intact(self) -> list[KeptCheckpoint]:
+        """The registered checkpoints from the newest whole one on; the damaged ones before it are noted as such."""
+        with transaction(self.bench.engine) as session:
+            rows = [_checkpoint(row) for row in checkpoints_of_training(session, self.lease.round_id)]
+        damaged: list[str] = []
+        intact = intact_first(rows, lambda checkpoint, error: damaged.append(self._note(checkpoint, error)))
+        if rows and not intact:
+            with transaction(self.bench.engine) as session:
+                index = reads.round_of(session, self.lease.round_id).index
+            raise NoIntactCheckpointError(index=index, files="; ".join(damaged))
+        return list(intact)
+
+    def keep(self, step: int, folder: Path) -> KeptCheckpoint:
+        """Register a checkpoint and delete those that are too many."""
+        checkpoint = listed_checkpoint(step, folder)
+        with transaction(self.bench.engine) as session:
+            keep_training_checkpoint(
+                session,
+                self.lease,
+                step=step,
+                folder=str(folder),
+                files=dict(checkpoint.files),
+                at=self.bench.clock(),
+            )
+        self.drop(NUM_KEPT)
+        return checkpoint
+
+    def drop(self, num_kept: int) -> None:
+        """Give up all but the newest; first the rows, so that no row is left without its files."""
+        with transaction(self.bench.engine) as session:
+            rows = checkpoints_of_training(session, self.lease.round_id)[num_kept:]
+            folders = [Path(row.folder) for row in rows]
+            mark_checkpoints(session, [row.id for row in rows], "dropped")
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _note(self, checkpoint: KeptCheckpoint, error: CorruptArtifactError) -> str:
+        with transaction(self.bench.engine) as session:
+            rows = checkpoints_of_training(session, self.lease.round_id)
+            ids = [row.id for row in rows if row.folder == str(checkpoint.folder) and row.state == "kept"]
+            if ids:
+                mark_checkpoints(session, ids, "damaged")
+                line = f"checkpoint of step {checkpoint.step} of a training is passed over: {error}"
+                add_event(session, self.bench.run_id, "damaged", line, at=self.bench.clock())
+        return str(error.fields["path"])
+
+
+def _checkpoint(row: TrainingCheckpoint) -> KeptCheckpoint:
+    return KeptCheckpoint(row.step, Path(row.folder), row.files)

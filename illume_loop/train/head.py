@@ -1,0 +1,94 @@
+"""Losses that compute only the logits that a label needs, in the place of TRL's fused head.
+
+Two forms, named as `train.savings` names them:
+
+    labelled-logits   the loss of TRL over the unified vocabulary, at labelled positions only. TRL does the same where
+                      it has Triton; elsewhere it scores every position and throws the others away.
+    block-logits      text labels compete with text ids, image labels with image ids. It is another distribution,
+                      p(id | block): the one that the engine draws, reads and writes from
+                      (docs/decisions/0019-which-logits-a-label-needs.md).
+
+Both run TRL's chunked kernel, so no matrix of positions by vocabulary is ever held, forwards or backwards.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from trl.kernels import ChunkedLogProbFunction
+from trl.trainer.utils import FusedCausalLMOutput
+
+from illume_loop.models.sequences import IGNORED_LABEL
+
+Logits = Literal["labelled-logits", "block-logits"]
+
+CHUNK_IDS = 16_384
+"""Columns of one tile of logits: the size of the paper's codebook, so that image labels need one."""
+
+
+def label_log_probs(
+    hidden_NH: Tensor, head_VH: Tensor, labels_N: Tensor, block_sizes: list[int], bias_V: Tensor | None = None
+) -> Tensor:
+    """log p of each label within its block of ids, shape (N,), nats; differentiable in `hidden_NH` and `head_VH`.
+
+    `block_sizes` cut the vocabulary into blocks that follow each other and sum to V; a single one is the plain softmax.
+    A block without labels costs no logits, and its rows of the head get a gradient of zeros.
+    """
+    log_probs = hidden_NH.new_zeros(labels_N.shape, dtype=torch.float32)
+    first = 0
+    biases = [None] * len(block_sizes) if bias_V is None else bias_V.split(block_sizes)
+    for rows_KH, bias_K, size in zip(head_VH.split(block_sizes), biases, block_sizes, strict=True):
+        inside = (labels_N >= first) & (labels_N < first + size)
+        scored, *_ = ChunkedLogProbFunction.apply(
+            hidden_NH[inside], rows_KH, bias_K, labels_N[inside] - first, 1.0, min(size, CHUNK_IDS), None, 1.0, ()
+        )
+        log_probs = log_probs.masked_scatter(inside, scored)
+        first += size
+    return log_probs
+
+
+def use_logits(model: PreTrainedModel, logits: Logits) -> None:
+    """Give a model that a TRL trainer has patched this head in the place of TRL's.
+
+    The ids of images follow those of text, as many as `num_text_ids` or else the text configuration says. What TRL
+    computes of all logits besides the loss, entropy and accuracy, stays zero: this project reports neither.
+    """
+    head = model.get_output_embeddings()
+    assert head is not None
+    patched = model.forward
+    num_ids = head.weight.shape[0]
+    num_text_ids = int(getattr(model.config, "num_text_ids", model.config.get_text_config().vocab_size))
+    block_sizes = [num_ids] if logits == "labelled-logits" else [num_text_ids, num_ids - num_text_ids]
+
+    def forward(
+        self: PreTrainedModel,
+        *args: Any,
+        fused_lm_head: bool = False,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if not fused_lm_head or labels is None:
+            return patched(*args, labels=labels, **kwargs)
+        hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1]
+        labels = labels[:, 1:].to(hidden.device)
+        labelled = labels != IGNORED_LABEL
+        head = self.get_output_embeddings()  # looked up each time: wrappers replace it
+        weight, bias = head.weight, getattr(head, "bias", None)
+        scored = label_log_probs(hidden[labelled], weight, labels[labelled], block_sizes, bias)
+        log_probs = scored.new_zeros(labels.shape).masked_scatter(labelled, scored)
+        count = labelled.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        unmeasured = torch.zeros_like(log_probs, requires_grad=False)
+        return FusedCausalLMOutput(
+            loss=-log_probs.sum() / count,
+            log_probs=log_probs,
+            entropy=unmeasured,
+            is_top1=unmeasured,
+            label_mask=labelled,
+        )
+
+    model.forward = types.MethodType(forward, model)

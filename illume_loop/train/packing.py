@@ -1,0 +1,62 @@
+"""Short rows side by side in one, so that a batch of rows of many lengths holds little padding.
+
+Guarantee: a packed batch has the labels of the plain one, and each row attends to itself alone: positions begin anew at
+each row, from which transformers makes a mask of blocks where there is no attention mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from illume_loop.models.sequences import IGNORED_LABEL
+
+Item = dict[str, Any]
+Collator = Callable[[Sequence[Item]], dict[str, Tensor]]
+
+
+class PackingCollator:
+    """Packs what `collate` would pad. The order of rows changes: images to be read come in the order of their rows."""
+
+    def __init__(self, collate: Collator, pad: int) -> None:
+        self.collate, self.pad = collate, pad
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """One batch: `input_ids`, `labels` and `position_ids`, each (bins, T), and what else `collate` gives."""
+        bins = first_fit([len(item["input_ids"]) for item in items])
+        batch = self.collate([items[index] for of_bin in bins for index in of_bin])
+        length = max(sum(len(items[index]["input_ids"]) for index in of_bin) for of_bin in bins)
+        shape = (len(bins), length)
+        ids, labels = torch.full(shape, self.pad), torch.full(shape, IGNORED_LABEL)
+        # What pads is a row of its own.
+        positions = torch.zeros(shape, dtype=torch.long)
+        for row, of_bin in enumerate(bins):
+            start = 0
+            for index in of_bin:
+                stop = start + len(items[index]["input_ids"])
+                ids[row, start:stop] = torch.tensor(items[index]["input_ids"])
+                # Nothing predicts the first id of a row: what stands before it is another row's end.
+                labels[row, start + 1 : stop] = torch.tensor(items[index]["labels"][1:])
+                positions[row, start:stop] = torch.arange(stop - start)
+                start = stop
+            positions[row, start:] = torch.arange(length - start)
+        del batch["attention_mask"]
+        return batch | {"input_ids": ids, "labels": labels, "position_ids": positions}
+
+
+def first_fit(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of rows in bins as long as the longest row, filled by the longest rows first."""
+    room: list[int] = []
+    bins: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        place = next((place for place, left in enumerate(room) if left >= lengths[index]), None)
+        if place is None:
+            room.append(max(lengths))
+            bins.append([])
+            place = len(bins) - 1
+        room[place] -= lengths[index]
+        bins[place].append(index)
+    return bins

@@ -1,0 +1,185 @@
+"""A training on Ray: TorchTrainer starts workers that run our TRL trainers, here the database hears of it.
+
+Guarantee: the candidate is that of the same training in one process, up to the order of floating-point sums; workers
+that die are started anew, at most `MAX_FAILURES` times, from the last registered checkpoint. Ray is left as it was
+found: one that was started here ends here, and a training that is interrupted takes its workers along.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from illume_loop.config import TrainSettings
+from illume_loop.errors import MissingExtraError, RayUnusableError, TrainingWorkersError
+from illume_loop.train.fitting import OnStep, TrainReport
+from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint
+from illume_loop.train.rows import TrainingRow
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+MAX_FAILURES = 3
+LOOK_EVERY_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+def train_on_ray(
+    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
+) -> TrainReport:
+    """Train a copy of `base` by the objective of the settings on `settings.workers` workers; see `train_candidate`.
+
+    Raises MissingExtraError without the extra `cluster`, RayUnusableError for a cluster that cannot hold the workers,
+    TrainingWorkersError where they failed too often, and what a training itself raises.
+    """
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    try:
+        import deepspeed  # noqa: F401 - the workers need it, and a cluster's hosts are installed alike
+        import ray
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError as error:
+        raise MissingExtraError(feature="train.backend = 'ray'", extra="cluster") from error
+    from illume_loop.train.ray_worker import Job, Ledger, Registrar, work
+
+    keeping = KEEPING.get()
+    out = out.absolute()
+    storage = keeping.folder if keeping else out.with_name(f"{out.name}-ray")
+    job = Job(base.absolute(), list(rows), out, settings, seed, keeping.every_seconds if keeping else None)
+    with _ray(settings):
+        ledger = ray.remote(num_cpus=0)(Ledger).remote(list(keeping.kept) if keeping else [])
+        on_gpus = settings.resources.get("GPU", 0) > 0
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"job": job, "ledger": ledger},
+            scaling_config=ScalingConfig(
+                num_workers=settings.workers, use_gpu=on_gpus, resources_per_worker=settings.resources
+            ),
+            run_config=RunConfig(
+                name=uuid4().hex,
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                # The database says which checkpoints are kept, and whoever keeps it deletes the others.
+                checkpoint_config=CheckpointConfig(num_to_keep=None),
+                callbacks=[Registrar(ledger)],
+            ),
+            torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
+        )
+        try:
+            return _Followed(trainer, ledger, keeping, on_step).report()
+        finally:
+            if keeping is None:
+                shutil.rmtree(storage, ignore_errors=True)
+
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Workers without GPUs keep what they see, and Ray its notice of it.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def _ray(settings: TrainSettings) -> Iterator[None]:
+    """A connection to the cluster of the settings, or to one that lives as long as this."""
+    import ray
+
+    needed = {name: amount * settings.workers for name, amount in settings.resources.items()}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
+    try:
+        if settings.ray_address:
+            ray.init(address=settings.ray_address, **quiet)
+        else:
+            num_cpus = max(os.cpu_count() or 1, int(needed.get("CPU", 0)))
+            _start_here(num_cpus=num_cpus, include_dashboard=False, **quiet)
+    except Exception as error:  # one of many kinds, and none of ours
+        raise RayUnusableError(address=settings.ray_address or "this machine", reason=_last_line(error)) from error
+    try:
+        present = ray.cluster_resources()
+        for name, amount in needed.items():
+            if present.get(name, 0.0) < amount:
+                raise RayUnusableError(
+                    address=settings.ray_address or "this machine",
+                    reason=f"its workers need {amount:g} {name} and it has {present.get(name, 0.0):g}",
+                )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_here(**options: Any) -> None:
+    """Start Ray on this machine. It gives itself half a minute, which a busy one may need twice."""
+    import ray
+
+    try:
+        ray.init(address="local", **options)
+    except Exception:
+        log.warning("Ray did not start, trying again", exc_info=True)
+        ray.shutdown()
+        ray.init(address="local", **options)
+
+
+class _Followed:
+    """A training that goes on in a thread, while this one hears of it: what hears must not be called from others."""
+
+    def __init__(self, trainer: TorchTrainer, ledger: Any, keeping: Keeping | None, on_step: OnStep) -> None:
+        self.trainer, self.ledger, self.keeping, self.on_step = trainer, ledger, keeping, on_step
+        self.found: TrainReport | None = None
+        self.error: BaseException | None = None
+
+    def report(self) -> TrainReport:
+        """Wait for the end."""
+        thread = Thread(target=self._fit, name="ray-train", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(LOOK_EVERY_SECONDS)
+            self._hear()
+        self._hear()
+        if self.error is not None:
+            raise self.error
+        assert self.found is not None, "a training without an error has a report"
+        return self.found
+
+    def _fit(self) -> None:
+        import ray
+
+        try:
+            self.trainer.fit()
+        except Exception as error:
+            node = ray.nodes()[0]["NodeManagerHostname"] if ray.is_initialized() else "the cluster's hosts"
+            self.error = TrainingWorkersError(
+                failures=MAX_FAILURES + 1, reason=_last_line(error), logs=f"/tmp/ray/session_latest/logs on {node}"
+            )
+            self.error.__cause__ = error
+
+    def _hear(self) -> None:
+        import ray
+
+        for kind, content in ray.get(self.ledger.take.remote()):
+            if kind == "step":
+                self.on_step(*content)
+            elif kind == "saved" and self.keeping is not None:
+                kept = self.keeping.keep(content[0], Path(content[1]))
+                assert isinstance(kept, KeptCheckpoint)
+                ray.get(self.ledger.registered.remote(kept))
+            elif kind == "done":
+                self.found = content
+            elif kind == "failed":
+                self.error = content
+
+
+def _last_line(error: BaseException) -> str:
+    """The sentence at the end of what may be a traceback of another process."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

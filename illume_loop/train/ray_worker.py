@@ -1,0 +1,137 @@
+"""What each Ray worker of a training does: the same training as in one process, on its share of every step.
+
+Guarantee: workers start from the checkpoint that the ledger names, which has the registered ones of the database and no
+other, after the first of them has verified it. A new checkpoint counts once the driver has registered it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, UserCallback
+from torch import distributed
+
+from illume_loop.config import RuntimeSettings, TrainSettings
+from illume_loop.errors import IllumeLoopError, RayUnusableError
+from illume_loop.runtime import prepare
+from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first
+from illume_loop.train.rows import TrainingRow
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training; `base` and `out` are on a file system that all hosts share. `every_seconds` None keeps nothing."""
+
+    base: Path
+    rows: Sequence[TrainingRow]
+    out: Path
+    settings: TrainSettings
+    seed: int
+    every_seconds: float | None
+
+
+Event = tuple[str, Any]
+"""("step", (done, total)), ("saved", (step, folder)), ("done", TrainReport) or ("failed", IllumeLoopError)."""
+
+
+class Ledger:
+    """An actor between the driver, which alone knows the database, and the workers, which come and go."""
+
+    def __init__(self, kept: Sequence[KeptCheckpoint]) -> None:
+        self.kept = list(kept)
+        self.events: list[Event] = []
+
+    def tell(self, *event: Any) -> None:
+        """Something for the driver to hear."""
+        self.events.append((event[0], event[1]))
+
+    def take(self) -> list[Event]:
+        """What was told since the last time."""
+        events, self.events = self.events, []
+        return events
+
+    def registered(self, checkpoint: KeptCheckpoint) -> None:
+        """The database has one more."""
+        self.kept.insert(0, checkpoint)
+
+    def kept_checkpoints(self) -> list[KeptCheckpoint]:
+        """The registered ones, the newest first."""
+        return self.kept
+
+
+class Registrar(UserCallback):
+    """Tells the driver of each checkpoint that Ray's storage has from all workers; runs in Ray's controller."""
+
+    def __init__(self, ledger: Any) -> None:
+        self.ledger = ledger
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """One report of all workers is complete."""
+        del run_context  # passed by name, so it must be named
+        if checkpoint is not None:
+            self.ledger.tell.remote("saved", (metrics[0]["step"], checkpoint.path))
+
+
+def work(config: dict[str, Any]) -> None:
+    """Train. An error that would come again ends the training at once and without one, so that Ray starts no other."""
+    job: Job = config["job"]
+    ledger = config["ledger"]
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    prepare(RuntimeSettings())
+    # TRL and transformers read the environment when they are imported.
+    from illume_loop.train.objectives import train_here
+
+    if not (job.base / "config.json").is_file():
+        raise RayUnusableError(
+            address=job.settings.ray_address or "this machine",
+            reason=f"host {socket.gethostname()} does not see {job.base}; keep the run's artifacts in a shared folder",
+        )
+    is_first = ray.train.get_context().get_world_rank() == 0
+    last_told = 0
+
+    def on_step(done: int, total: int) -> None:
+        nonlocal last_told
+        if is_first and done > last_told:
+            last_told = done
+            ledger.tell.remote("step", (done, total))
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if job.every_seconds is not None:
+            KEEPING.set(Keeping(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds))
+        try:
+            report = train_here(job.base, job.rows, job.out, job.settings, job.seed, on_step)
+        except IllumeLoopError as error:
+            if not error.repeats:
+                raise
+            ray.get(ledger.tell.remote("failed", error))
+            return
+    if is_first:
+        ray.get(ledger.tell.remote("done", report))
+
+
+def _report(step: int, folder: Path) -> None:
+    """Put a checkpoint into Ray's storage, where the parts of all workers become one."""
+    ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(str(folder)))
+    shutil.rmtree(folder)
+
+
+def _agreed_checkpoints(ledger: Any, is_first: bool) -> Sequence[KeptCheckpoint]:
+    """What the first worker found whole: another may look at another time. Empty where there is none to go on from."""
+    found: list[Sequence[KeptCheckpoint]] = [()]
+    if is_first:
+        kept: list[KeptCheckpoint] = ray.get(ledger.kept_checkpoints.remote())
+        found = [tuple(intact_first(kept, lambda *_: None)[:1])]
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.broadcast_object_list(found, src=0)
+    return found[0]

@@ -1,0 +1,38 @@
+"""Checkpoints of trainings that are under way, so that a row and never a folder says what a training goes on from."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "training_checkpoints",
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("round_id", BIG, nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("files", JSON, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("state IN ('kept', 'damaged', 'dropped')", name=op.f("ck_training_checkpoints_state_known")),
+        sa.CheckConstraint("step >= 1", name=op.f("ck_training_checkpoints_step_counts")),
+        sa.ForeignKeyConstraint(["round_id"], ["rounds.id"], name="fk_training_checkpoints_round_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_training_checkpoints"),
+        sa.UniqueConstraint("folder", name="uq_training_checkpoints_folder"),
+    )
+    op.create_index("ix_training_checkpoints_round", "training_checkpoints", ["round_id", "state"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_table("training_checkpoints")
