@@ -87,7 +87,8 @@ def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step:
     """Run a trainer on the backend's model and write the candidate to `out`, LoRA merged, in the base's precision.
 
     Of several processes the first writes. Where `KEEPING` says so, checkpoints are kept, and the training goes on from
-    the newest of those that there are. Raises TrainingDivergedError when the loss, or a weight after the last step, is no finite number.
+    the newest of those that there are. Raises TrainingDivergedError when the loss, or a weight after the last step, is
+    no finite number.
     """
     started = time.monotonic()
     trainer.add_callback(_Steps(on_step))
