@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from db.models import Event, TrainingCheckpoint
-from illume_loop.errors import NoIntactCheckpointError
-from illume_loop.loop.run_directory import open_run
+from db.models import Event, TrainingCheckpoint, Unit
+from db.sessions import open_engine, transaction
+from illume_loop.errors import LostLeaseError, NoIntactCheckpointError
+from illume_loop.loop.run_directory import database_url, open_run
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.train.keeping import KEEPING
 from tests.support.canned_model import canned_toolbox
@@ -100,3 +101,19 @@ def test_with_none_left_it_refuses_until_the_training_is_to_begin_anew(cut: Call
         assert all(str(file) in str(refused.value) for file in files)
     cut(found, fresh_training=True)
     assert found == [[]], "nothing was trained before, and then from the beginning"
+
+
+def test_a_worker_that_lost_its_unit_registers_nothing(tmp_path: Path) -> None:
+    def train(*_: Any) -> None:
+        engine = open_engine(database_url(tmp_path / "run"))
+        with transaction(engine) as session:
+            session.execute(update(Unit).where(Unit.kind == "train").values(fencing_token=Unit.fencing_token + 1))
+        engine.dispose()
+        keeping = KEEPING.get()
+        assert keeping is not None
+        (keeping.folder / "checkpoint-1").mkdir(parents=True)
+        keeping.keep(1, keeping.folder / "checkpoint-1")
+
+    with pytest.raises(LostLeaseError):
+        start(small_settings(tmp_path / "base", run__rounds=1), tmp_path / "run", replace(TOOLS, train=train))
+    assert _rows(tmp_path / "run") == []
