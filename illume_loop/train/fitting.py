@@ -99,7 +99,7 @@ def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step:
     mean_loss = sum(losses) / len(losses)
     if not math.isfinite(mean_loss):
         raise TrainingDivergedError(what="loss", value=mean_loss)
-    with whole_weights(trainer.model):
+    with whole_weights(backend.model):
         if trainer.is_world_process_zero():
             _publish(trainer, backend, out)
     return TrainReport(num_rows, result.global_step, mean_loss, time.monotonic() - started, losses)
@@ -122,7 +122,9 @@ def _publish(trainer: Trainer, backend: Trainable, out: Path) -> None:
         trainer.model.unload()
     if not all(bool(torch.isfinite(weights).all()) for weights in backend.model.parameters()):
         raise TrainingDivergedError(what="weights", value=math.nan)
-    backend.model.to(device="cpu", dtype=backend.model.config.dtype)
+    dtype = backend.model.config.dtype
+    assert not isinstance(dtype, str), "loading has made a type of its name"
+    torch.nn.Module.to(backend.model, device="cpu", dtype=dtype)
     backend.save(out)
 
 

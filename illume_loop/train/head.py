@@ -14,7 +14,7 @@ Both run TRL's chunked kernel, so no matrix of positions by vocabulary is ever h
 from __future__ import annotations
 
 import types
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,6 @@ from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput
 
 from illume_loop.models.sequences import IGNORED_LABEL
-
-Logits = Literal["labelled-logits", "block-logits"]
 
 CHUNK_IDS = 16_384
 """Columns of one tile of logits: the size of the paper's codebook, so that image labels need one."""
@@ -51,7 +49,7 @@ def label_log_probs(
     return log_probs
 
 
-def use_logits(model: PreTrainedModel, logits: Logits) -> None:
+def use_logits(model: PreTrainedModel, *, by_block: bool) -> None:
     """Give a model that a TRL trainer has patched this head in the place of TRL's.
 
     The ids of images follow those of text, as many as `num_text_ids` or else the text configuration says. What TRL
@@ -62,7 +60,7 @@ def use_logits(model: PreTrainedModel, logits: Logits) -> None:
     patched = model.forward
     num_ids = head.weight.shape[0]
     num_text_ids = int(getattr(model.config, "num_text_ids", model.config.get_text_config().vocab_size))
-    block_sizes = [num_ids] if logits == "labelled-logits" else [num_text_ids, num_ids - num_text_ids]
+    block_sizes = [num_text_ids, num_ids - num_text_ids] if by_block else [num_ids]
 
     def forward(
         self: PreTrainedModel,

@@ -69,7 +69,7 @@ class Ledger:
         return self.kept
 
 
-class Registrar(UserCallback):  # type: ignore[misc] - an extra, without types where it is not installed
+class Registrar(UserCallback):  # type: ignore[misc]
     """Tells the driver of each checkpoint that Ray's storage has from all workers; runs in Ray's controller."""
 
     def __init__(self, ledger: Any) -> None:

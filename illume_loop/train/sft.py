@@ -44,8 +44,8 @@ def train_sft(
             data_collator=_saving_collator(collator, backend.sequences.pad, settings),
             processing_class=backend.tokenizer,
         )
-        for logits in settings.saves & {"labelled-logits", "block-logits"}:
-            use_logits(backend.model, logits)
+        if settings.saves & {"labelled-logits", "block-logits"}:
+            use_logits(backend.model, by_block="block-logits" in settings.saves)
         return fit(trainer, backend, out, len(rows), on_step)
 
 

@@ -14,6 +14,22 @@ depends_on = None
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
+# What no program may do, whatever its bugs: (trigger, table, event, condition on OLD and NEW).
+REFUSALS = (
+    (
+        "training_checkpoints_stay_what_they_are",
+        "training_checkpoints",
+        "UPDATE",
+        "NEW.round_id <> OLD.round_id OR NEW.step <> OLD.step OR NEW.folder <> OLD.folder OR NEW.files <> OLD.files",
+    ),
+    (
+        "training_checkpoints_dropped_are_gone",
+        "training_checkpoints",
+        "UPDATE",
+        "OLD.state = 'dropped' AND NEW.state <> 'dropped'",
+    ),
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -32,7 +48,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("folder", name="uq_training_checkpoints_folder"),
     )
     op.create_index("ix_training_checkpoints_round", "training_checkpoints", ["round_id", "state"], unique=False)
+    for name, table, event, condition in REFUSALS:
+        _refuse(name, table, event, condition)
 
 
 def downgrade() -> None:
+    # Its triggers go with the table.
     op.drop_table("training_checkpoints")
+
+
+def _refuse(name: str, table: str, event: str, condition: str) -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition}) "
+            "EXECUTE FUNCTION illume_refuse()"
+        )
+    else:
+        op.execute(
+            f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW WHEN {condition} "
+            f"BEGIN SELECT RAISE(ABORT, '{name}'); END"
+        )

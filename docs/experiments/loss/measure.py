@@ -104,7 +104,7 @@ def run_arm(args: argparse.Namespace) -> dict[str, float]:
     model, batch = build(args), {name: tensor.to(args.device) for name, tensor in mix(args).items()}
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
     if args.arm in ("labelled-logits", "block-logits"):
-        use_logits(model, args.arm)
+        use_logits(model, by_block=args.arm == "block-logits")
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
 

@@ -54,7 +54,7 @@ def test_labelled_logits_are_trls_loss_and_gradient(
 ) -> None:
     trainer, batch = _trainer(backend, likely_rows, tmp_path)
     theirs, their_gradients = _loss_and_gradients(backend, trainer, batch)
-    use_logits(backend.model, "labelled-logits")
+    use_logits(backend.model, by_block=False)
     ours, gradients = _loss_and_gradients(backend, trainer, batch)
     assert ours == pytest.approx(theirs, abs=NEAR)
     for one, two in zip(gradients, their_gradients, strict=True):
@@ -66,7 +66,7 @@ def test_block_logits_are_the_loss_of_the_whole_vocabulary_with_the_other_block_
 ) -> None:
     trainer, batch = _trainer(backend, likely_rows, tmp_path)
     unified, _ = _loss_and_gradients(backend, trainer, batch)
-    use_logits(backend.model, "block-logits")
+    use_logits(backend.model, by_block=True)
     loss, gradients = _loss_and_gradients(backend, trainer, batch)
 
     backend.model.zero_grad()
