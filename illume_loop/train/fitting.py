@@ -123,7 +123,8 @@ def _publish(trainer: Trainer, backend: Trainable, out: Path) -> None:
     if not all(bool(torch.isfinite(weights).all()) for weights in backend.model.parameters()):
         raise TrainingDivergedError(what="weights", value=math.nan)
     dtype = backend.model.config.dtype
-    assert not isinstance(dtype, str), "loading has made a type of its name"
+    # Saving a checkpoint has put the name of the type in its place.
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     torch.nn.Module.to(backend.model, device="cpu", dtype=dtype)
     backend.save(out)
 
