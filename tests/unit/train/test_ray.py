@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,7 +29,9 @@ pytest.importorskip("deepspeed", reason="the extra `cluster` is not installed")
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
 
 ALONE = TrainSettings(batch_size=4, epochs=2, learning_rate=1e-3)
-SHARED = {"backend": "ray", "workers": 2, "worker_resources": "CPU=1"}
+ADDRESS = os.environ.get("RAY_ADDRESS", "")
+"""A Ray that runs already, which a slow machine may be glad of."""
+SHARED = {"backend": "ray", "workers": 2, "worker_resources": "CPU=1", "ray_address": ADDRESS}
 NEAR = 1e-3
 """Relative, for losses of a few nats: the order of sums differs, and ten steps of AdamW carry that on."""
 
@@ -52,16 +55,22 @@ def _kill_a_worker_after(step: int, folder: Path) -> OnStep:
 
     def on_step(done: int, _total: int) -> None:
         if done > step and list(folder.glob("*/checkpoint*")) and not killed:
-            workers = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if any("RayTrainWorker" in part for part in process.cmdline()[:1])
-            ]
+            workers = _workers()
             assert workers, "a step was taken, so there are workers"
-            killed.append(workers[-1].pid)
-            os.kill(workers[-1].pid, signal.SIGKILL)
+            killed.append(workers[-1])
+            os.kill(workers[-1], signal.SIGKILL)
 
     return on_step
+
+
+def _workers() -> list[int]:
+    """Process ids of Ray's training workers, of a Ray that this process started or of any."""
+    found = []
+    for process in psutil.process_iter() if ADDRESS else psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it may have ended meanwhile
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def _kept(folder: Path) -> tuple[Keeping, list[KeptCheckpoint]]:
