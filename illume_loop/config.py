@@ -23,6 +23,7 @@ from illume_loop.environment import environment_values, variable_of
 from illume_loop.errors import SettingsError, SettingsFileError
 from illume_loop.redaction import HIDDEN, learn, learn_secret, url_without_password
 
+LEAST_PASSWORD = 12
 _SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
 
 
@@ -178,6 +179,9 @@ class CurateSettings(Section):
     )
     assessments: Literal["own", "shuffled", "other-image"] = Field(
         "own", description="What is said of an image: its own critique, or a control (any row's; another image's)."
+    )
+    reviews: int = Field(
+        0, ge=0, le=1_000_000, description="Samples that people must have reviewed before a round is curated."
     )
 
 
@@ -345,6 +349,27 @@ class ClusterSettings(Section):
         return _checked_url(url)
 
 
+class DashboardSettings(Section):
+    """Who may do what on `illume-loop dashboard`; each password is that of a role, and empty is none."""
+
+    reader_password: str = Field(
+        "", repr=False, description="Lets people look; only from its variable or a file that it names (..._FILE)."
+    )
+    reviewer_password: str = Field(
+        "", repr=False, description="Lets people look and review; from its variable or file only."
+    )
+    admin_password: str = Field(
+        "", repr=False, description="Lets people promote and roll back too; from its variable or file only."
+    )
+
+    @field_validator("reader_password", "reviewer_password", "admin_password")
+    @classmethod
+    def _password_is_long(cls, password: str) -> str:
+        if password and len(password) < LEAST_PASSWORD:
+            raise ValueError(f"it must have {LEAST_PASSWORD} characters at least")
+        return password
+
+
 class RuntimeSettings(Section):
     """How this machine is used. Only `threads` and `device` touch results, in the last bits of floating-point sums."""
 
@@ -356,7 +381,12 @@ class RuntimeSettings(Section):
 
 _URLS = (("store", "database_url"), ("store", "artifacts_url"), ("cluster", "redis_url"))
 """The settings that may hold a password."""
-_SECRETS = (("teacher", "key"),)
+_SECRETS = (
+    ("teacher", "key"),
+    ("dashboard", "reader_password"),
+    ("dashboard", "reviewer_password"),
+    ("dashboard", "admin_password"),
+)
 """The settings that are a secret as a whole: never in a file that is shared, a flag, or the database."""
 
 
@@ -373,6 +403,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     store: StoreSettings = StoreSettings()
     cluster: ClusterSettings = ClusterSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 
     _provenance: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -447,6 +478,13 @@ class Settings(Section):
         for what, asks in asking.items():
             if asks and not self.assess.calibration:
                 raise ValueError(f"{what} needs assess.calibration")
+        return self
+
+    @model_validator(mode="after")
+    def _each_password_is_of_one_role(self) -> Self:
+        given = [password for password in self.dashboard.model_dump().values() if password]
+        if len(set(given)) < len(given):
+            raise ValueError("two roles of [dashboard] have the same password; give each its own")
         return self
 
     @property

@@ -194,6 +194,10 @@ class ReviewExistsError(ConflictError):
     """Sample {sample} has a review; put this one in its place with --replace."""
 
 
+class PromotionError(ConflictError):
+    """{name} cannot become active: {reason}; `illume-loop models ls` shows the versions and their states."""
+
+
 class RunLockedError(ConflictError):
     """Another process (pid {pid}) is working in {path}; wait for it or stop it, then run this again."""
 

@@ -6,6 +6,7 @@ from db.models.calibration import Calibration, Drift
 from db.models.evaluation import Evaluation, EvaluationItem
 from db.models.manifest import Example, Manifest
 from db.models.prompt import Prompt, RoundPrompt
+from db.models.review import Review
 from db.models.round import GateDecision, Round
 from db.models.run import Event, Run
 from db.models.sample import Assessment, Sample
@@ -26,6 +27,7 @@ __all__ = [
     "Manifest",
     "ModelVersion",
     "Prompt",
+    "Review",
     "Round",
     "RoundPrompt",
     "Run",

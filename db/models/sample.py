@@ -34,6 +34,8 @@ class Sample(Base):
     __table_args__ = (
         UniqueConstraint("round_id", "prompt_id", "sample_index"),
         UniqueConstraint("id", "prompt_id"),
+        # For pages of a round in the order of ids.
+        Index("ix_samples_round_id_id", "round_id", "id"),
         ForeignKeyConstraint(["round_id", "prompt_id"], ["round_prompts.round_id", "round_prompts.prompt_id"]),
     )
 

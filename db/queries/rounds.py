@@ -9,6 +9,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, StageCount, Unit
+from db.models.round import TERMINAL_STATES
 from db.models.unit import in_state
 from db.models.version import version_name
 from db.queries.leases import held_units
@@ -32,6 +33,23 @@ NO_NUMBERS: Mapping[str, Any] = {
 def rounds_table(session: Session, run_id: int) -> list[dict[str, Any]]:
     """One object per round, in order. What a round does not have yet is None; shares lie in 0..1."""
     return _rows(session, _round_query().where(Round.run_id == run_id).order_by(Round.index))
+
+
+def last_rounds(session: Session, run_id: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+    """The last rows of `rounds_table` (below the number `before`), the latest first."""
+    query = _round_query().where(Round.run_id == run_id).order_by(Round.index.desc()).limit(limit)
+    return _rows(session, query if before is None else query.where(Round.index < before))
+
+
+def open_stages(session: Session, run_id: int) -> list[dict[str, Any]]:
+    """The rounds that have not ended, in order: index, state, and their stages as in `round_detail`."""
+    rounds = select(Round).where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES)).order_by(Round.index)
+    found = []
+    for round_ in session.scalars(rounds).all():
+        counts = session.scalars(select(StageCount).where(StageCount.round_id == round_.id))
+        stages = {STAGE_OF_KIND[one.kind]: _stage(one) for one in counts}
+        found.append({"index": round_.index, "state": round_.state, "stages": stages})
+    return found
 
 
 def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | None:

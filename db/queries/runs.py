@@ -1,19 +1,29 @@
-"""A run and its diary, for the command line."""
+"""Runs and their diaries, for the command line and the dashboard."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
-from db.models import Event, Round, Run
+from db.models import Event, ModelVersion, Round, Run
+from db.models.version import version_name
 
 
 def run_row(session: Session, run_id: int) -> dict[str, Any]:
     """The run: name, key, seed, settings (resolved), created_at."""
-    run = session.get_one(Run, run_id)
+    row = find_run_row(session, run_id)
+    assert row is not None, "the caller has it from the database"
+    return row
+
+
+def find_run_row(session: Session, run_id: int) -> dict[str, Any] | None:
+    """The same of a run that somebody asks for; None where there is none."""
+    run = session.get(Run, run_id)
+    if run is None:
+        return None
     return {
         "name": run.name,
         "key": run.key,
@@ -40,6 +50,57 @@ def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -
         .outerjoin(Round, Round.id == Event.round_id)
         .where(Event.run_id == run_id, Event.id > after)
         .order_by(Event.id)
+        .limit(limit)
+    )
+    return [
+        {"id": id_, "at": at.isoformat(), "round": index, "kind": kind, "message": message}
+        for id_, at, index, kind, message in session.execute(query)
+    ]
+
+
+def runs_table(session: Session, limit: int = 200) -> list[dict[str, Any]]:
+    """The latest runs of the database: id, name, seed, created_at, num_rounds, state (of the latest round, or None),
+    active (version), num_samples."""
+    rounds = (
+        select(
+            Round.run_id,
+            func.count().label("num_rounds"),
+            func.sum(Round.num_samples).label("num_samples"),
+            func.max(Round.index).label("last"),
+        )
+        .group_by(Round.run_id)
+        .subquery()
+    )
+    query = (
+        select(Run, rounds.c.num_rounds, rounds.c.num_samples, Round.state, ModelVersion.number)
+        .outerjoin(rounds, rounds.c.run_id == Run.id)
+        .outerjoin(Round, (Round.run_id == Run.id) & (Round.index == rounds.c.last))
+        .outerjoin(ModelVersion, (ModelVersion.run_id == Run.id) & (ModelVersion.state == "active"))
+        .order_by(Run.id.desc())
+        .limit(limit)
+    )
+    return [
+        {
+            "id": run.id,
+            "name": run.name,
+            "seed": run.seed,
+            "created_at": run.created_at.isoformat(),
+            "num_rounds": num_rounds or 0,
+            "num_samples": int(num_samples or 0),
+            "state": state,
+            "active": version_name(number) if number is not None else None,
+        }
+        for run, num_rounds, num_samples, state, number in session.execute(query)
+    ]
+
+
+def last_events(session: Session, run_id: int, limit: int = 12) -> list[dict[str, Any]]:
+    """The last lines of the diary, the latest first; see `events` for the keys."""
+    query = (
+        select(Event.id, Event.at, Round.index, Event.kind, Event.message)
+        .outerjoin(Round, Round.id == Event.round_id)
+        .where(Event.run_id == run_id)
+        .order_by(Event.id.desc())
         .limit(limit)
     )
     return [

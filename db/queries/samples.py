@@ -11,10 +11,12 @@ from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round
 from db.models.version import version_name
 from db.queries.curation import scored_by
 
-_Self = aliased(Assessment)
-_Checker = aliased(Assessment)
-_accepted = exists().where(Example.sample_id == Sample.id)
-_curated = exists().where(Manifest.round_id == Sample.round_id)
+JUDGE, CHECKER = aliased(Assessment), aliased(Assessment)
+"""What the run's assessor and the checker say in `sample_query`."""
+ACCEPTED = exists().where(Example.sample_id == Sample.id)
+CURATED = exists().where(Manifest.round_id == Sample.round_id)
+
+SampleQuery = Select[Sample, int, int, Prompt, float | None, Assessment, bool, bool]
 
 
 def samples_page(
@@ -26,19 +28,19 @@ def samples_page(
     after: int = 0,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Samples with an id above `after`, by id. See `_row` for the keys; `accepted` filters to those that became, or
+    """Samples with an id above `after`, by id. See `sample_row` for the keys; `accepted` filters to those that became, or
     did not become, training rows."""
-    query = _sample_query(session, run_id).where(Sample.id > after).order_by(Sample.id).limit(limit)
+    query = sample_query(session, run_id).where(Sample.id > after).order_by(Sample.id).limit(limit)
     if round_index is not None:
         query = query.where(Round.index == round_index)
     if accepted is not None:
-        query = query.where(_accepted if accepted else ~_accepted)
-    return [_row(*row) for row in session.execute(query)]
+        query = query.where(ACCEPTED if accepted else ~ACCEPTED)
+    return [sample_row(*row) for row in session.execute(query)]
 
 
 def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | None:
     """One sample with its image-token ids and every assessment of it; None where there is no such sample."""
-    found = session.execute(_sample_query(session, run_id).where(Sample.id == sample_id)).first()
+    found = session.execute(sample_query(session, run_id).where(Sample.id == sample_id)).first()
     if found is None:
         return None
     query = (
@@ -73,7 +75,7 @@ def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, An
         for assessor, number, state, score, failed, error, probability, details, critique in session.execute(query)
     ]
     sample: Sample = found[0]
-    return _row(*found) | {"image_ids": sample.image_ids.tolist(), "assessments": assessments}
+    return sample_row(*found) | {"image_ids": sample.image_ids.tolist(), "assessments": assessments}
 
 
 def lineage(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | None:
@@ -90,23 +92,22 @@ def lineage(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | N
     return {"id": sample_id, "from": origin, "to": _descendants(session, sample_id)}
 
 
-def _sample_query(
-    session: Session, run_id: int
-) -> Select[Sample, int, int, Prompt, float | None, Assessment, bool, bool]:
+def sample_query(session: Session, run_id: int) -> SampleQuery:
+    """The samples of a run, each with what `sample_row` takes."""
     assessor = session.get_one(Run, run_id).settings["assess"]["assessor"]
     own = scored_by(assessor)
     return (
-        select(Sample, Round.index, ModelVersion.number, Prompt, _Self.score, _Checker, _accepted, _curated)
+        select(Sample, Round.index, ModelVersion.number, Prompt, JUDGE.score, CHECKER, ACCEPTED, CURATED)
         .join(Round, Round.id == Sample.round_id)
         .join(ModelVersion, ModelVersion.id == Sample.model_version_id)
         .join(Prompt, Prompt.id == Sample.prompt_id)
-        .outerjoin(_Self, (_Self.sample_id == Sample.id) & (_Self.assessor == own))
-        .outerjoin(_Checker, (_Checker.sample_id == Sample.id) & (_Checker.assessor == "checker"))
+        .outerjoin(JUDGE, (JUDGE.sample_id == Sample.id) & (JUDGE.assessor == own))
+        .outerjoin(CHECKER, (CHECKER.sample_id == Sample.id) & (CHECKER.assessor == "checker"))
         .where(Round.run_id == run_id)
     )
 
 
-def _row(
+def sample_row(
     sample: Sample,
     round_index: int,
     version: int,

@@ -1,29 +1,105 @@
-"""Adding what people say of samples: human assessments, one for each sample."""
+"""Adding and taking back what people say of samples; a sample's one human assessment always follows from it.
+
+People who say the same make the assessment, those who differ make it abstain, and a sample that nobody says anything of
+has none.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from db.models import Assessment
+from db.clock import db_now
+from db.models import Assessment, Review, Round, Sample
 
 
-def put_review(
-    session: Session, sample_id: int, *, agrees: bool, criteria: dict[str, bool], comment: str, replace: bool
-) -> bool:
-    """Add the human assessment of a sample, or put it in the place of the one before.
+@dataclass(frozen=True, slots=True)
+class NewReview:
+    """What one person says of a sample: "agree", "disagree" or "skip", and the criteria that were decided on."""
 
-    `criteria` holds those that were decided on. False, and nothing is changed, where there is one and `replace` is off.
+    reviewer: str
+    verdict: str
+    criteria: Mapping[str, bool] = field(default_factory=dict)
+    comment: str = ""
+    reason: str = "chosen"
+
+
+def put_review(session: Session, sample_id: int, new: NewReview, *, replace: bool) -> bool:
+    """Add a person's review of a sample, or put it in the place of the one before.
+
+    False, and nothing is changed, where that person has one and `replace` is off.
     """
-    query = select(Assessment).where(Assessment.sample_id == sample_id, Assessment.assessor == "human")
-    review = session.scalar(query)
-    if review is not None and not replace:
-        return False
-    if review is None:
-        review = Assessment(sample_id=sample_id, assessor="human", state="ok")
-        session.add(review)
-    review.score = 1.0 if agrees else 0.0
-    review.failed_criteria = [name for name, holds in criteria.items() if not holds]
-    review.details = {"criteria": criteria, "comment": comment}
+    query = select(Review).where(Review.sample_id == sample_id, Review.reviewer == new.reviewer)
+    before = session.scalar(query)
+    if before is not None:
+        if not replace:
+            return False
+        # A new row, so that it is the last one that is taken back.
+        session.delete(before)
+        session.flush()
+    session.add(
+        Review(
+            sample_id=sample_id,
+            reviewer=new.reviewer,
+            verdict=new.verdict,
+            criteria=dict(new.criteria),
+            comment=new.comment,
+            reason=new.reason,
+            created_at=db_now(),
+        )
+    )
     session.flush()
+    _settle(session, sample_id)
     return True
+
+
+def take_back_review(session: Session, run_id: int, reviewer: str) -> int | None:
+    """Take back the last review of a person in a run; the sample that it was of, None where there is none."""
+    query = (
+        select(Review)
+        .join(Sample, Sample.id == Review.sample_id)
+        .join(Round, Round.id == Sample.round_id)
+        .where(Round.run_id == run_id, Review.reviewer == reviewer)
+        .order_by(Review.id.desc())
+        .limit(1)
+    )
+    last = session.scalar(query)
+    if last is None:
+        return None
+    session.delete(last)
+    session.flush()
+    _settle(session, last.sample_id)
+    return last.sample_id
+
+
+def _settle(session: Session, sample_id: int) -> None:
+    of_sample = Assessment.sample_id == sample_id, Assessment.assessor == "human"
+    told = select(Review).where(Review.sample_id == sample_id, Review.verdict != "skip").order_by(Review.id)
+    reviews = list(session.scalars(told))
+    if not reviews:
+        session.execute(delete(Assessment).where(*of_sample))
+        return
+    assessment = session.scalar(select(Assessment).where(*of_sample))
+    if assessment is None:
+        assessment = Assessment(sample_id=sample_id, assessor="human", state="abstained")
+        session.add(assessment)
+    verdicts = {review.verdict for review in reviews}
+    criteria = _agreed([review.criteria for review in reviews])
+    assessment.state = "ok" if len(verdicts) == 1 else "abstained"
+    assessment.score = None if len(verdicts) > 1 else 1.0 if "agree" in verdicts else 0.0
+    assessment.failed_criteria = [name for name, holds in criteria.items() if not holds]
+    comment = "; ".join(review.comment for review in reviews if review.comment)
+    assessment.details = {"criteria": criteria, "comment": comment}
+    session.flush()
+
+
+def _agreed(told: Sequence[Mapping[str, bool]]) -> dict[str, bool]:
+    """The criteria on which nobody contradicts another."""
+    said: dict[str, set[bool]] = {}
+    for criteria in told:
+        for name, holds in criteria.items():
+            said.setdefault(name, set()).add(holds)
+    return {name: values.pop() for name, values in said.items() if len(values) == 1}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session
 
 from db.models import ModelVersion
@@ -43,6 +44,16 @@ def promote_version(session: Session, run_id: int, version_id: int) -> None:
     active = update(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.state == "active")
     session.execute(active.values(state="retired"))
     session.execute(update(ModelVersion).where(ModelVersion.id == version_id).values(state="active"))
+
+
+def activate_version(session: Session, run_id: int, active_id: int, version_id: int) -> bool:
+    """Retire `active_id` and make `version_id` active; False, and nothing is changed, where another one is active."""
+    of_active = update(ModelVersion).where(ModelVersion.id == active_id, ModelVersion.state == "active")
+    if cast("CursorResult[Any]", session.execute(of_active.values(state="retired"))).rowcount != 1:
+        return False
+    chosen = update(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.id == version_id)
+    session.execute(chosen.values(state="active"))
+    return True
 
 
 def reject_version(session: Session, version_id: int) -> None:

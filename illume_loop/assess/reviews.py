@@ -1,4 +1,4 @@
-"""The assessor `human`: what a review may say of an image, and which labels follow from it. Pure.
+"""The assessor `human`: what a review may say of an image, and which labels follow from it.
 
 An image agrees with its prompt or does not; beside that, people may say so of single criteria. From a criterion that an
 image lacks it does not follow which of several questions about it failed, so those answers stay unknown.
@@ -6,13 +6,29 @@ image lacks it does not follow which of several questions about it failed, so th
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterable, Mapping, Sequence
 
 from illume_loop.assess.labelling import Label
 from illume_loop.domains.protocol import Question
 from illume_loop.errors import UsageError
 
+MOST_NAME = 64
 WORDS = {"agree": True, "disagree": False}
+
+
+def reviewer_name(given: str | None) -> str:
+    """The name under which a review is kept: the one given, or that of this system's user.
+
+    Raises UsageError for one that is empty, too long or not printable.
+    """
+    try:
+        name = (getpass.getuser() if given is None else given).strip()
+    except (KeyError, OSError):
+        name = "somebody"
+    if not 0 < len(name) <= MOST_NAME or not name.isprintable():
+        raise UsageError(f"a reviewer's name has 1 to {MOST_NAME} printable characters")
+    return name
 
 
 def criteria_in(decided: Iterable[str], questions: Sequence[Question], *, agrees: bool) -> dict[str, bool]:

@@ -119,14 +119,14 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
     from illume_loop.errors import TooFewLabelsError
 
     with open_run(run_dir) as run:
-        rows = reviews_of_run(run.session, run.run_id)
+        rows = [row for row in reviews_of_run(run.session, run.run_id) if row.agrees is not None]
         if not rows:
             raise TooFewLabelsError(what="the judge", reason=f"nothing was reviewed in {run_dir}")
         prompts = [Prompt(row.text, row.category, row.key, row.spec) for row in rows]
         return [
             (
                 Shown(prompt, run.images.read(row.image_sha256)),
-                review_label(row.agrees, row.criteria, domain.questions(prompt)),
+                review_label(bool(row.agrees), row.criteria, domain.questions(prompt)),
             )
             for row, prompt in zip(rows, prompts, strict=True)
         ]

@@ -15,6 +15,7 @@ from illume_loop.cli import (
     ablate,
     assess,
     config,
+    dashboard,
     database,
     ending,
     evaluate,
@@ -49,6 +50,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("ablate")(ablate.ablate)
 app.command("worker")(worker.worker)
 app.add_typer(worker.app, name="workers")
+app.command("dashboard")(dashboard.dashboard)
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")
 

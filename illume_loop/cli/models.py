@@ -9,7 +9,7 @@ import typer
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json, print_table
 
-app = typer.Typer(help="Model versions: list them, or show one.", no_args_is_help=True)
+app = typer.Typer(help="Model versions: list them, show one, promote one, or roll back.", no_args_is_help=True)
 
 
 @app.command("ls")
@@ -46,6 +46,56 @@ def show(
     else:
         print_fields(row)
         hint(f"next: illume-loop sample PROMPT --model {name} --run-dir {run_dir}")
+
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+
+
+@app.command("promote")
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Version, as in `models ls`.")],
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    yes: Yes = False,
+) -> None:
+    """Make a model version active, whatever the gate said of it; the next round draws with it."""
+    from illume_loop.assess.reviews import reviewer_name
+    from illume_loop.cli.runs import open_run
+    from illume_loop.loop.promotion import promote
+
+    _confirm(f"make {name} the active version?", yes)
+    with open_run(run_dir, writing=True) as run:
+        was = promote(run.session, run.run_id, name, by=reviewer_name(None))
+        run.session.commit()
+    print(f"{name} is active, {was} was")
+    hint(f"next: illume-loop models ls --run-dir {run_dir}")
+
+
+@app.command("rollback")
+def rollback(run_dir: RunDir = DEFAULT_RUN_DIR, yes: Yes = False) -> None:
+    """Make the parent of the active version active again; the next round draws with it."""
+    from illume_loop.assess.reviews import reviewer_name
+    from illume_loop.cli.runs import open_run
+    from illume_loop.loop.promotion import rollback
+
+    _confirm("make the parent of the active version active again?", yes)
+    with open_run(run_dir, writing=True) as run:
+        was, now = rollback(run.session, run.run_id, by=reviewer_name(None))
+        run.session.commit()
+    print(f"{now} is active, {was} was")
+    hint(f"next: illume-loop models ls --run-dir {run_dir}")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask on a terminal. Raises UsageError where there is none to ask, and typer.Abort where the answer is no."""
+    import sys
+
+    from illume_loop.errors import UsageError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask for confirmation; give --yes")
+    typer.confirm(question, abort=True)
 
 
 def _index(round_index: int | None) -> str | None:

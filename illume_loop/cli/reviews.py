@@ -26,13 +26,16 @@ def add(
         typer.Option("--criterion", metavar="NAME=agree|disagree", help="The same of one criterion; may be repeated."),
     ] = None,
     comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Kept with the review.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the sample's review.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of your review before.")] = False,
+    reviewer: Annotated[
+        str | None, typer.Option("--reviewer", metavar="NAME", help="Who says so. Default: the user of this system.")
+    ] = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
 ) -> None:
     """Say of one sample whether its image agrees with its prompt; `judge fit --labels human` learns from it."""
     from db.queries.reviews import prompt_of_sample
-    from db.writes.reviews import put_review
-    from illume_loop.assess.reviews import criteria_in
+    from db.writes.reviews import NewReview, put_review
+    from illume_loop.assess.reviews import criteria_in, reviewer_name
     from illume_loop.cli.loading import open_domain
     from illume_loop.cli.runs import found, open_run
     from illume_loop.domains.protocol import Prompt
@@ -43,9 +46,9 @@ def add(
         row = found("sample", sample_id, prompt_of_sample(run.session, run.run_id, sample_id))
         questions = domain.questions(Prompt(row.text, row.category, row.key, row.spec))
         criteria = criteria_in(criterion or [], questions, agrees=agrees)
-        if not put_review(
-            run.session, sample_id, agrees=agrees, criteria=criteria, comment=comment.strip(), replace=replace
-        ):
+        verdict = "agree" if agrees else "disagree"
+        review = NewReview(reviewer_name(reviewer), verdict, criteria, comment.strip())
+        if not put_review(run.session, sample_id, review, replace=replace):
             raise ReviewExistsError(sample=sample_id)
         run.session.commit()
     hint(f"next: illume-loop reviews ls --run-dir {run_dir}")
@@ -63,17 +66,19 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
         rows = reviews_of_run(run.session, run.run_id)
     if as_json:
         names = {"sample_id": "sample", "round_index": "round", "text": "prompt"}
+        hidden = {"spec", "readings", "questions"}
         print_json(
-            [{names.get(key, key): value for key, value in asdict(row).items() if key != "spec"} for row in rows]
+            [{names.get(key, key): value for key, value in asdict(row).items() if key not in hidden} for row in rows]
         )
         return
     words = {True: "agrees", False: "disagrees", None: None}
+    said = {True: "agree", False: "disagree", None: "differ"}
     cells = (
         (
             str(row.sample_id),
             str(row.round_index),
             row.text,
-            words[row.agrees],
+            said[row.agrees],
             words[row.checker],
             ", ".join(f"{name} {words[holds]}" for name, holds in row.criteria.items()),
             row.comment,

@@ -6,6 +6,7 @@ so a coordinator killed at any point leaves a database from which the next one c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from db.models import Round
 from db.queries import progress as reads
 from db.queries.progress import UnitRow
+from db.queries.reviews import num_reviewed
 from db.queries.rounds import STAGE_OF_KIND
 from db.sessions import transaction
 from illume_loop.config import Settings
@@ -25,7 +28,7 @@ from illume_loop.loop.executor import Executor
 from illume_loop.loop.inline import InlineExecutor
 from illume_loop.loop.opening import check_demands, open_workbench
 from illume_loop.loop.progress import Progress, StageProgress
-from illume_loop.loop.reconcile import Issue, RoundView, Step, reconcile
+from illume_loop.loop.reconcile import AwaitReviews, Issue, RoundView, Step, reconcile
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Toolbox, Workbench, default_toolbox
@@ -76,6 +79,9 @@ class Turn(StrEnum):
     WAITING = "waiting"
 
 
+REVIEW_POLL_S = 0.5
+"""Seconds between two looks at whether people have reviewed enough; nothing else is ever waited for inline."""
+
 Transactions = Callable[[], AbstractContextManager[Session]]
 
 
@@ -99,17 +105,19 @@ class Coordinator:
         self._num_rounds = num_rounds
         self._executor: Executor = executor or InlineExecutor(bench, self._unit_advanced)
         self._transaction: Transactions = transactions or (lambda: transaction(bench.engine))
+        self._awaited: AwaitReviews | None = None
 
     def run(self) -> None:
         """Tick until nothing is missing. Raises RoundFailedError at a round that fails."""
-        while self.tick() is not Turn.OVER:
-            pass
+        while (turn := self.tick()) is not Turn.OVER:
+            if turn is Turn.WAITING:
+                time.sleep(REVIEW_POLL_S)
 
     def tick(self) -> Turn:
         """Take the changes that are due, or else bring units forward."""
         with self._transaction() as session:
             steps_due = self._steps_due(session)
-            changes = [step for step in steps_due if not isinstance(step, Issue)]
+            changes = [step for step in steps_due if not isinstance(step, Issue | AwaitReviews)]
             for step in changes:
                 steps.carry_out(self._bench, session, step)
         if not steps_due:
@@ -118,12 +126,15 @@ class Coordinator:
             self._report_end(step.index)
         if changes:
             return Turn.CHANGED
+        for step in steps_due:
+            if isinstance(step, AwaitReviews):
+                self._tell_awaited(step)
         issues = [step for step in steps_due if isinstance(step, Issue)]
         return Turn.MOVED if self._executor.issue(issues) else Turn.WAITING
 
     def _steps_due(self, session: Session) -> list[Step]:
         loop = self._bench.settings.loop
-        views = views_of(session, self._bench.run_id)
+        views = views_of(session, self._bench.run_id, self._bench.settings.curate.reviews)
         return reconcile(views, self._num_rounds, loop.overlap_rounds, loop.dead_unit_tolerance)
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
@@ -136,6 +147,13 @@ class Coordinator:
         if total:
             event = StageProgress(unit.round_index, self._num_rounds, STAGE_OF_KIND[unit.kind], done, total)
             self._progress.advanced(event)
+
+    def _tell_awaited(self, step: AwaitReviews) -> None:
+        if step != self._awaited:
+            self._awaited = step
+            wanted = self._bench.settings.curate.reviews
+            done = max(0, wanted - step.missing)
+            self._progress.advanced(StageProgress(step.index, self._num_rounds, "waiting for reviews", done, wanted))
 
     def _report_end(self, index: int) -> None:
         """Where the round has ended: tell it, write the page, and raise if it failed."""
@@ -151,13 +169,27 @@ class Coordinator:
             raise RoundFailedError(index=round_.index, reason=round_.error)
 
 
-def views_of(session: Session, run_id: int) -> list[RoundView]:
+def views_of(session: Session, run_id: int, wanted_reviews: int = 0) -> list[RoundView]:
     """What the reconciler sees of a run: its open rounds and its latest one."""
     rounds = reads.open_rounds(session, run_id)
     latest = reads.latest_round(session, run_id)
     if latest is not None and latest not in rounds:
         rounds.append(latest)
-    return [RoundView(r.index, RoundState(r.state), reads.stage_counts(session, r.id)) for r in rounds]
+    return [
+        RoundView(
+            r.index,
+            RoundState(r.state),
+            reads.stage_counts(session, r.id),
+            _missing_reviews(session, r, wanted_reviews),
+        )
+        for r in rounds
+    ]
+
+
+def _missing_reviews(session: Session, round_: Round, wanted: int) -> int:
+    if not wanted or round_.state != RoundState.CURATING:
+        return 0
+    return max(0, min(wanted, round_.num_samples) - num_reviewed(session, round_.id))
 
 
 def write_run_page(bench: Workbench, directory: RunDirectory) -> Path:

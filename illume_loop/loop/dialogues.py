@@ -77,6 +77,14 @@ def finds_fault(critique: Mapping[str, Any]) -> bool:
     return any(isinstance(told, Mapping) and told.get("verdict") == NO for told in critique.values())
 
 
+def contradicted(critique: Mapping[str, Any], agrees: bool, criteria: Mapping[str, bool]) -> bool:
+    """Whether a critique says otherwise than people, of the whole image or of a criterion that they decided on."""
+    if finds_fault(critique) is agrees:
+        return True
+    verdicts = {name: told.get("verdict") for name, told in critique.items() if isinstance(told, Mapping)}
+    return any((verdicts[name] != NO) is not holds for name, holds in criteria.items() if verdicts.get(name))
+
+
 def written(critique: Mapping[str, Any]) -> str:
     """A critique as text, as pretraining writes it: in the order of the criteria, which Postgres does not keep."""
     told = {

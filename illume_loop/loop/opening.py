@@ -52,8 +52,11 @@ MAY_CHANGE = (
     "teacher.retries",
     "teacher.max_calls",
     "teacher.parallel",
+    "dashboard.",
+    "curate.reviews",
 )
-"""Settings that change nothing that is computed: of the teacher's, all but which model it is; of Ray's, where it is."""
+"""Settings that change nothing that is computed: of the teacher's, all but which model it is; of Ray's, where it is. A
+round that waits for reviews may be let go on."""
 
 
 @dataclass(frozen=True, slots=True)

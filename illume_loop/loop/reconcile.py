@@ -21,11 +21,12 @@ NONE = StageCounts()
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """A round of a run with the counts of its units by kind."""
+    """A round of a run with the counts of its units by kind, and how many reviews it still waits for."""
 
     index: int
     state: RoundState
     counts: Mapping[str, StageCounts] = field(default_factory=dict)
+    missing_reviews: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,14 @@ class Curate:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitReviews:
+    """Nothing is due until people have reviewed `missing` more samples of the round."""
+
+    index: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlanGate:
     """Plan the first measurements that the gate lacks."""
 
@@ -82,7 +91,7 @@ class GiveUp:
 
 
 Change = PlanRound | Move | Curate | PlanGate | Decide | GiveUp
-Step = Change | Issue
+Step = Change | Issue | AwaitReviews
 
 
 def reconcile(rounds: Sequence[RoundView], num_rounds: int, overlap: int = 0, tolerance: float = 0.0) -> list[Step]:
@@ -120,6 +129,8 @@ def _step_within(view: RoundView, is_first: bool, plan_next: bool, tolerance: fl
             curating = Move(view.index, RoundState.CURATING) if is_first else None
             return _when_settled(view, ("assess",), "assess", curating)
         case RoundState.CURATING:
+            if view.missing_reviews:
+                return AwaitReviews(view.index, view.missing_reviews)
             return Curate(view.index, plan_next)
         case RoundState.TRAINING:
             return _when_settled(view, ("train",), "train", PlanGate(view.index))

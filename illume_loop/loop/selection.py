@@ -1,4 +1,7 @@
-"""What one round adds to all that was ever accepted: samples, preferences, and counts of the rest. Pure."""
+"""What one round adds to all that was ever accepted: samples, preferences, and counts of the rest. Pure.
+
+People overrule the judge: what they found right is accepted, what they found wrong is not, whatever it was scored.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,29 @@ def select(
     scores: Mapping[tuple[int, int], float],
     earlier: Sequence[SampleRow],
     settings: Settings,
+    reviewed: Mapping[tuple[int, int], bool] | None = None,
 ) -> Selection:
-    """Select from a round's samples by the scores of those that have one; `earlier` were accepted by earlier rounds."""
-    scored = [Scored(*sample.key, scores.get(sample.key), sample.category) for sample in samples]
+    """Select from a round's samples by the scores of those that have one; `earlier` were accepted by earlier rounds.
+
+    `reviewed` are the samples that people found right or wrong.
+    """
+    reviewed = reviewed or {}
     floor = WHOLLY_RIGHT if settings.assess.says_yes_or_no else None
-    best = set(accept(scored, settings.curate, floor))
+    judged = [
+        Scored(*sample.key, scores.get(sample.key), sample.category)
+        for sample in samples
+        if reviewed.get(sample.key) is not False
+    ]
+    right = {key for key, agrees in reviewed.items() if agrees}
+    best = set(accept(judged, settings.curate, floor)) | right
+    scores = overruled(scores, reviewed, settings)
+    scored = [Scored(*sample.key, scores.get(sample.key), sample.category) for sample in samples]
     accepted = without_near_duplicates(
         [sample for sample in samples if sample.key in best], earlier, scores, settings.curate.duplicate_share
     )
     counts = {"near_duplicates": len(best) - len(accepted)}
+    if reviewed:
+        counts["reviewed"] = len(reviewed)
     if not settings.train.learns_from_pairs:
         return Selection(accepted, [], counts)
     keys = {sample.key for sample in accepted}
@@ -46,3 +63,17 @@ def select(
     pairs, of_pairs = clean_pairs(sides, keys, settings.curate)
     by_key = {sample.key: sample for sample in samples}
     return Selection(accepted, [(by_key[chosen], by_key[rejected]) for chosen, rejected in pairs], counts | of_pairs)
+
+
+def overruled(
+    scores: Mapping[tuple[int, int], float], reviewed: Mapping[tuple[int, int], bool], settings: Settings
+) -> Mapping[tuple[int, int], float]:
+    """The scores with those of reviewed samples replaced: above all others, or below, by a pair's margin."""
+    if not reviewed:
+        return scores
+    if settings.assess.says_yes_or_no:
+        return {**scores, **{key: float(agrees) for key, agrees in reviewed.items()}}
+    margin = settings.curate.pair_margin
+    values = [score for score in scores.values() if score == score] or [0.0]
+    highest, lowest = max(values) + margin, min(values) - margin
+    return {**scores, **{key: highest if agrees else lowest for key, agrees in reviewed.items()}}

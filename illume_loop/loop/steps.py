@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from db.queries.curation import (
 )
 from db.queries.evaluations import StoredEvaluation, find_evaluation
 from db.queries.judging import Fared, controls, fared
+from db.queries.reviews import HumanVerdict, verdicts_of_people
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
@@ -36,13 +37,13 @@ from illume_loop.domains.protocol import Prompt
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
-from illume_loop.loop.dialogues import assessment_rows
+from illume_loop.loop.dialogues import assessment_rows, contradicted
 from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.measures import DRIFT_SAMPLES, GUARDS
 from illume_loop.loop.plan import derived_seed, round_plan, sampling_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
-from illume_loop.loop.selection import select
+from illume_loop.loop.selection import overruled, select
 from illume_loop.loop.states import RoundState, transition
 from illume_loop.loop.units import new_prompts, real_seed
 from illume_loop.loop.workbench import Workbench
@@ -131,20 +132,25 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
         return False
     samples = samples_of_round(session, round_.id)
     scores = _scores(bench, session, round_, samples)
-    earlier = accepted_before(session, bench.run_id, round_.index)
-    selection = select(samples, scores, earlier, settings)
+    people = verdicts_of_people(session, bench.run_id)
+    earlier = [
+        sample for sample in accepted_before(session, bench.run_id, round_.index) if not _found_wrong(people, sample)
+    ]
+    reviewed = {sample.key: people[sample.sample_id].agrees for sample in samples if sample.sample_id in people}
+    selection = select(samples, scores, earlier, settings, reviewed)
     union = earlier + selection.accepted
     values = {"num_accepted": len(selection.accepted), "judge_auc": _judge_auc(session, round_, samples, scores)}
     counts, preferences = selection.counts | how.counts, selection.preferences
     if settings.sampling.replay_share:
         counts = counts | {"drawn_again": num_drawn_again(session, round_)}
     if settings.train.learns_from_pairs:
-        earlier_pairs = pairs_before(session, bench.run_id, round_.index)
+        earlier_pairs = [pair for pair in pairs_before(session, bench.run_id, round_.index) if _stands(people, *pair)]
         counts = counts | {"earlier_pairs": len(earlier_pairs)}
         preferences = earlier_pairs + preferences
     assessments: list[ExampleRow] = []
     if settings.train.learns_assessments:
-        assessments, of_assessments = _assessments(bench, session, round_, samples, selection.accepted, scores)
+        final = overruled(scores, reviewed, settings)
+        assessments, of_assessments = _assessments(bench, session, round_, samples, selection.accepted, final, people)
         counts = counts | of_assessments
     lacking = None
     if not union:
@@ -256,15 +262,39 @@ def _assessments(
     round_: Round,
     samples: Sequence[SampleRow],
     accepted: Sequence[SampleRow],
-    scores: dict[tuple[int, int], float],
+    scores: Mapping[tuple[int, int], float],
+    people: Mapping[int, HumanVerdict],
 ) -> tuple[list[ExampleRow], dict[str, int]]:
-    """The rows of assessments of earlier rounds and of this one, and what became of this one's."""
+    """The rows of assessments of earlier rounds and of this one, and what became of this one's.
+
+    A critique that people contradict is not learned from, as the words of its evidence would be wrong.
+    """
     settings = bench.settings
     critiques = critiques_of_round(session, round_.id, scored_by(settings.assess.assessor))
+    kept = {
+        id_: critique
+        for id_, critique in critiques.items()
+        if id_ not in people or not contradicted(critique, people[id_].agrees, people[id_].criteria)
+    }
+    overruled_counts = {"critiques_overruled": len(critiques) - len(kept)} if len(kept) < len(critiques) else {}
     seed = derived_seed("assessments", settings.run.seed, round_.index)
-    new, counts = assessment_rows(samples, accepted, scores, critiques, settings.curate, seed)
-    earlier = assessments_before(session, bench.run_id, round_.index)
-    return earlier + new, counts | {"earlier_assessments": len(earlier)}
+    new, counts = assessment_rows(samples, accepted, scores, kept, settings.curate, seed)
+    earlier = [
+        row
+        for row in assessments_before(session, bench.run_id, round_.index)
+        if row.sample is None or _stands(people, row.sample, row.rejected)
+    ]
+    return earlier + new, counts | overruled_counts | {"earlier_assessments": len(earlier)}
+
+
+def _found_wrong(people: Mapping[int, HumanVerdict], sample: SampleRow) -> bool:
+    return sample.sample_id in people and not people[sample.sample_id].agrees
+
+
+def _stands(people: Mapping[int, HumanVerdict], better: SampleRow, worse: SampleRow | None) -> bool:
+    """Whether nobody has found since that the better image is wrong, or the worse one right."""
+    says_right = worse is not None and worse.sample_id in people and people[worse.sample_id].agrees
+    return not _found_wrong(people, better) and not says_right
 
 
 def _judge_auc(

@@ -1,0 +1,40 @@
+"""`illume-loop dashboard`: look at runs in a browser, review samples, promote and roll back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, RunDir
+from illume_loop.cli.output import hint
+
+
+def dashboard(
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="Address to listen at; beyond this machine, set a password."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="PORT", min=1, max=65_535, help="Port to listen at.")] = 8420,
+) -> None:
+    """Serve the pages of the runs in DIR's database until stopped: progress, images, judge, models, reviews."""
+    import logging
+
+    from illume_loop.cli.ending import ENDING
+    from illume_loop.cli.runs import settings_for
+    from illume_loop.redaction import RedactingFormatter
+
+    try:
+        from illume_loop.dashboard.server import serve
+    except ModuleNotFoundError as error:
+        from illume_loop.errors import MissingExtraError
+
+        raise MissingExtraError(feature="the dashboard", extra="dashboard") from error
+    ENDING.run_dir = run_dir
+    settings = settings_for(run_dir)
+    lines = logging.StreamHandler()
+    lines.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
+    hint(f"illume-loop: dashboard at http://{f'[{host}]' if ':' in host else host}:{port} (stop with Ctrl-C)")
+    serve(settings, run_dir, host, port)

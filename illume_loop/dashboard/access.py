@@ -1,0 +1,152 @@
+"""Who may do what on the dashboard: roles, passwords, sessions, and how often a password may be guessed.
+
+Guarantee: whoever is not on this machine needs a password, and a server that could be reached from elsewhere does not
+start without one. Sessions live in this process: a restart ends them, and so does logging out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import ip_address
+
+from illume_loop.config import DashboardSettings
+from illume_loop.errors import UsageError
+
+COOKIE = "illume_session"
+SESSION_S = 12 * 3600.0
+MOST_SESSIONS = 10_000
+TRIES, TRIES_S = 5, 60.0
+"""Wrong passwords from one address, and the seconds after which they are forgotten."""
+ALL_TRIES = 100
+"""Wrong passwords from all addresses in that time."""
+
+Clock = Callable[[], float]
+
+
+class Role(IntEnum):
+    """What somebody may do; each role may do what those before it may."""
+
+    READER = 1
+    REVIEWER = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who may look. `csrf` is a token that their forms must carry."""
+
+    name: str
+    role: Role
+    csrf: str = field(repr=False)
+
+    def may(self, role: Role) -> bool:
+        """Whether they have a role."""
+        return self.role >= role
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def passwords_of(settings: DashboardSettings) -> dict[Role, str]:
+    """The passwords that are set, by role."""
+    given = {
+        Role.READER: settings.reader_password,
+        Role.REVIEWER: settings.reviewer_password,
+        Role.ADMIN: settings.admin_password,
+    }
+    return {role: password for role, password in given.items() if password}
+
+
+def check_reachable(host: str, passwords: Mapping[Role, str]) -> None:
+    """Refuse to serve other machines without a password. Raises UsageError."""
+    if not is_loopback(host) and not passwords:
+        raise UsageError(
+            f"the dashboard would be open to everyone who reaches {host}; set ILLUME_DASHBOARD__ADMIN_PASSWORD or "
+            "ILLUME_DASHBOARD__ADMIN_PASSWORD_FILE (and those of reviewer and reader), or leave out --host"
+        )
+
+
+class Access:
+    """Passwords and sessions of one server. Without passwords, everyone who reaches it is the admin of this machine."""
+
+    def __init__(self, passwords: Mapping[Role, str], local_name: str, clock: Clock = time.monotonic) -> None:
+        self.passwords = dict(passwords)
+        self._local = None if passwords else Visitor(local_name, Role.ADMIN, secrets.token_urlsafe(32))
+        self._sessions: OrderedDict[str, tuple[Visitor, float]] = OrderedDict()
+        self._lock, self._clock = threading.Lock(), clock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no password is asked for."""
+        return not self.passwords
+
+    def role_of(self, password: str) -> Role | None:
+        """The role that a password opens; every one is compared, however early one fits."""
+        found = None
+        for role, expected in self.passwords.items():
+            if hmac.compare_digest(expected.encode(), password.encode(errors="replace")):
+                found = role
+        return found
+
+    def begin(self, name: str, role: Role) -> tuple[str, Visitor]:
+        """A new session; its token for the cookie."""
+        token, visitor = secrets.token_urlsafe(32), Visitor(name, role, secrets.token_urlsafe(32))
+        with self._lock:
+            self._sessions[token] = (visitor, self._clock() + SESSION_S)
+            while len(self._sessions) > MOST_SESSIONS:
+                self._sessions.popitem(last=False)
+        return token, visitor
+
+    def visitor(self, token: str | None) -> Visitor | None:
+        """Whose session a token is; without one, the local visitor where no password is asked for."""
+        with self._lock:
+            found = self._sessions.get(token or "")
+            if found is not None and found[1] > self._clock():
+                return found[0]
+            self._sessions.pop(token or "", None)
+        return self._local
+
+    def end(self, token: str | None) -> None:
+        """End a session."""
+        with self._lock:
+            self._sessions.pop(token or "", None)
+
+
+class Guesses:
+    """Counts wrong passwords, by address and over all."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._wrong: deque[tuple[float, str]] = deque()
+        self._lock = threading.Lock()
+
+    def wait_s(self, address: str) -> float:
+        """Seconds until an address may try again; 0 where it may now."""
+        with self._lock:
+            now = self._clock()
+            while self._wrong and self._wrong[0][0] <= now - TRIES_S:
+                self._wrong.popleft()
+            mine = [at for at, by in self._wrong if by == address]
+            blocking = mine[-TRIES] if len(mine) >= TRIES else None
+            if len(self._wrong) >= ALL_TRIES:
+                blocking = max(blocking or 0.0, self._wrong[-ALL_TRIES][0])
+            return 0.0 if blocking is None else max(0.0, blocking + TRIES_S - now)
+
+    def wrong(self, address: str) -> None:
+        """Note a wrong password."""
+        with self._lock:
+            self._wrong.append((self._clock(), address))

@@ -1,0 +1,101 @@
+"""Puts the dashboard together: pages, guards, and what is shown when something does not work."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from illume_loop.dashboard.access import Access, Guesses
+from illume_loop.dashboard.asking import ForeignForm, LoginRequired, RoleRequired, visitor_of
+from illume_loop.dashboard.headers import LOCAL_NAMES, Guard
+from illume_loop.dashboard.render import page
+from illume_loop.dashboard.routes import (
+    files,
+    gallery,
+    judge,
+    live,
+    login,
+    models,
+    reviews,
+    rounds,
+    runs,
+    samples,
+    workers,
+)
+from illume_loop.dashboard.source import Source
+from illume_loop.errors import ConflictError, IllumeLoopError, NotFoundError, UnhealthyError, UsageError
+
+STATIC = Path(__file__).parent / "static"
+STATUS = ((NotFoundError, 404), (UsageError, 422), (ConflictError, 409), (UnhealthyError, 503))
+PAGES = (runs, rounds, gallery, samples, judge, models, workers, reviews, files, live)
+
+log = logging.getLogger(__name__)
+
+
+def create_app(source: Source, access: Access) -> FastAPI:
+    """The dashboard over a source. Its OpenAPI document is for those who are logged in, at /openapi.json."""
+    app = FastAPI(title="illume-loop dashboard", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.source, app.state.access, app.state.guesses = source, access, Guesses()
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(login.router)
+    for module in PAGES:
+        app.include_router(module.router, dependencies=[Depends(visitor_of)])
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(visitor_of)])
+    def openapi() -> dict[str, object]:
+        return app.openapi()
+
+    app.add_middleware(Guard, names=LOCAL_NAMES if access.is_open else None)
+    _tell_errors(app)
+    return app
+
+
+def _tell_errors(app: FastAPI) -> None:
+    @app.exception_handler(LoginRequired)
+    def login_first(request: Request, _error: Exception) -> Response:
+        wanted = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
+        return RedirectResponse(f"/login?next={wanted}" if request.method == "GET" else "/login", status_code=303)
+
+    @app.exception_handler(RoleRequired)
+    def not_yours(request: Request, error: Exception) -> Response:
+        return _error(request, 403, f"You are logged in, but {error}.")
+
+    @app.exception_handler(ForeignForm)
+    def foreign(request: Request, _error: Exception) -> Response:
+        return _error(request, 403, "This form is out of date; go back, load the page again and send it once more.")
+
+    @app.exception_handler(IllumeLoopError)
+    def told(request: Request, error: Exception) -> Response:
+        status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+        return _error(request, status, str(error))
+
+    @app.exception_handler(DBAPIError)
+    def no_database(request: Request, error: Exception) -> Response:
+        log.error("the database did not answer: %s", error)
+        return _error(request, 503, "The database did not answer; try again in a moment.")
+
+    @app.exception_handler(RequestValidationError)
+    def unreadable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"][1:])
+        return _error(request, 422, f"Cannot read {place}: {first['msg']}." if place else f"{first['msg']}.")
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        told = _error(request, error.status_code, f"{error.detail}.")
+        told.headers.update(error.headers or {})
+        return told
+
+
+def _error(request: Request, status: int, message: str) -> Response:
+    return page(request, "error.html", status=status, message=message, code=status)

@@ -1,0 +1,127 @@
+"""What every page asks first: who is there, which run is meant, and whether a form is theirs."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Form, Path, Query, Request
+
+from db.queries.curation import scored_by
+from db.queries.gallery import round_id_of
+from db.queries.live import run_mark
+from db.queries.runs import find_run_row
+from illume_loop.dashboard.access import COOKIE, Access, Role, Visitor
+from illume_loop.dashboard.source import Source
+from illume_loop.errors import NotFoundError
+
+INT4, INT8 = 2**31 - 1, 2**63 - 1
+"""The largest numbers of the database's columns: larger ones would be an error of its driver."""
+
+RunId = Annotated[int, Path(ge=1, le=INT8, description="Number of the run, as in the list of runs.")]
+RoundIndex = Annotated[int, Path(ge=1, le=INT4, description="Number of the round in its run.")]
+SampleId = Annotated[int, Path(ge=1, le=INT8, description="Id of the sample.")]
+RoundChoice = Annotated[int | None, Query(alias="round", ge=1, le=INT4, description="Round; the latest by default.")]
+Version = Annotated[str, Path(pattern=r"^v[0-9]{4,9}$", description="Name of a model version.")]
+Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256 of an image.")]
+NO_NUL = r"^[^\x00]*$"
+"""Postgres keeps no NUL in texts."""
+
+
+class LoginRequired(Exception):  # noqa: N818
+    """Nobody is logged in, and one has to be."""
+
+
+class RoleRequired(Exception):  # noqa: N818
+    """Somebody is logged in who may not do this."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        super().__init__(f"only a {role.name.lower()} may do this")
+
+
+class ForeignForm(Exception):  # noqa: N818
+    """A form came without the token that our pages put into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHere:
+    """The run that a page is of."""
+
+    id: int
+    name: str
+    seed: int
+    settings: dict[str, Any]
+    created_at: str
+    mark: str
+
+    @property
+    def assessor(self) -> str:
+        """Whose scores count."""
+        return scored_by(self.settings["assess"]["assessor"])
+
+
+def source_of(request: Request) -> Source:
+    """The server's source."""
+    source: Source = request.app.state.source
+    return source
+
+
+def access_of(request: Request) -> Access:
+    """The server's passwords and sessions."""
+    access: Access = request.app.state.access
+    return access
+
+
+def visitor_of(request: Request) -> Visitor:
+    """Who is there. Raises LoginRequired."""
+    visitor = access_of(request).visitor(request.cookies.get(COOKIE))
+    if visitor is None:
+        raise LoginRequired
+    request.state.visitor = visitor
+    return visitor
+
+
+def needs(role: Role) -> Callable[[Visitor], Visitor]:
+    """A dependency that asks for a role. It raises RoleRequired."""
+
+    def check(visitor: Annotated[Visitor, Depends(visitor_of)]) -> Visitor:
+        if not visitor.may(role):
+            raise RoleRequired(role)
+        return visitor
+
+    return check
+
+
+def own_form(visitor: Annotated[Visitor, Depends(visitor_of)], csrf: Annotated[str, Form(max_length=200)] = "") -> None:
+    """Refuse a form that is not from one of our pages. Raises ForeignForm."""
+    if not hmac.compare_digest(visitor.csrf.encode(), csrf.encode(errors="replace")):
+        raise ForeignForm
+
+
+def run_here(run_id: RunId, source: Annotated[Source, Depends(source_of)]) -> RunHere:
+    """The run of the path. Raises NotFoundError."""
+    with source.reading() as session:
+        row = find_run_row(session, run_id)
+        if row is None:
+            raise NotFoundError(kind="run", name=run_id)
+        kept = {key: row[key] for key in ("name", "seed", "settings", "created_at")}
+        return RunHere(id=run_id, mark=run_mark(session, run_id), **kept)
+
+
+def round_here(source: Source, run: RunHere, index: int) -> int:
+    """The id of a round of the run. Raises NotFoundError."""
+    with source.reading() as session:
+        found = round_id_of(session, run.id, index)
+    if found is None:
+        raise NotFoundError(kind="round", name=index)
+    return found
+
+
+Here = Annotated[RunHere, Depends(run_here)]
+Store = Annotated[Source, Depends(source_of)]
+Reader = Annotated[Visitor, Depends(visitor_of)]
+Reviewer = Annotated[Visitor, Depends(needs(Role.REVIEWER))]
+Admin = Annotated[Visitor, Depends(needs(Role.ADMIN))]

@@ -1,0 +1,60 @@
+"""Pages from templates. Every text is escaped; what is marked as safe is made by our own figures."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from illume_loop.dashboard.access import Role
+from illume_loop.dashboard.figures import log_odds_bar, spans
+from illume_loop.report import numbers
+
+
+@cache
+def environment() -> Environment:
+    """The templates with their filters."""
+    made = Environment(
+        loader=PackageLoader("illume_loop.dashboard", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number, moment, seconds, count, log_odds_bar):
+        made.filters[rule.__name__] = rule
+    made.globals.update(spans=spans, Role=Role)
+    return made
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A template as a page. `visitor`, `run`, `tab` and `mark` are None or empty unless they are given."""
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    shared = {"visitor": getattr(request.state, "visitor", None), "run": None, "tab": "", "mark": "", "live": ""}
+    is_open = request.app.state.access.is_open
+    content = environment().get_template(template).render({**shared, "here": here, "is_open": is_open, **values})
+    return HTMLResponse(content, status_code=status)
+
+
+def moment(iso: str | None) -> str:
+    """A time as "2026-01-31 17:05" (UTC)."""
+    return numbers.MISSING if not iso else datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")
+
+
+def seconds(value: float | None) -> str:
+    """A duration in its largest fitting unit."""
+    if value is None:
+        return numbers.MISSING
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if value < limit:
+            return f"{value / size:.0f} {unit}"
+    return f"{value / 86_400:.0f} d"
+
+
+def count(value: int | None) -> str:
+    """A count with thousands apart."""
+    return numbers.MISSING if value is None else f"{value:,}"

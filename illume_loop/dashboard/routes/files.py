@@ -1,0 +1,32 @@
+"""Images and thumbnails by their hash."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from illume_loop.dashboard.asking import Sha256, Store
+from illume_loop.errors import CorruptArtifactError
+
+router = APIRouter()
+FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
+"""A hash never names anything else."""
+
+
+@router.get("/images/{sha256}", response_class=Response)
+def image(source: Store, sha256: Sha256) -> Response:
+    """An image as it was drawn."""
+    try:
+        return Response(source.images.read_bytes(sha256), media_type="image/png", headers=FOR_GOOD)
+    except CorruptArtifactError:
+        raise HTTPException(404, "This image is not kept, or its file is damaged") from None
+
+
+@router.get("/thumbs/{sha256}", response_class=Response)
+def thumbnail(source: Store, sha256: Sha256) -> Response:
+    """An image for galleries."""
+    try:
+        return Response(source.thumbnails.get(sha256), media_type="image/png", headers=FOR_GOOD)
+    except CorruptArtifactError:
+        raise HTTPException(404, "This image is not kept, or its file is damaged") from None

@@ -1,0 +1,81 @@
+"""The images of a round: filtered, best and worst, and parent beside candidate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.responses import HTMLResponse, Response
+
+from db.queries.evaluations import kept_draws
+from db.queries.gallery import Filters, categories_of, extremes, gallery_page, round_numbers
+from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Store, round_here
+from illume_loop.dashboard.render import page
+
+router = APIRouter(prefix="/runs/{run_id}")
+MOST_PAIRS = 48
+
+
+def _empty_is_none(value: Any) -> Any:
+    """A field of a form that was left empty."""
+    return None if value == "" else value
+
+
+Number = Annotated[float | None, BeforeValidator(_empty_is_none)]
+
+
+class Wanted(BaseModel):
+    """What is to be seen, as the page's address has it."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    round: Annotated[int | None, BeforeValidator(_empty_is_none), Field(ge=1, le=INT4)] = None
+    view: Literal["samples", "extremes", "pairs"] = "samples"
+    category: str = Field("", max_length=64, pattern=NO_NUL)
+    text: str = Field("", max_length=200, pattern=NO_NUL)
+    low: Number = None
+    high: Number = None
+    verdict: Literal["", "right", "wrong"] = ""
+    kept: Literal["", "yes", "no"] = ""
+    differ: Literal["", "yes"] = ""
+    after: Annotated[int, Field(ge=0, le=INT8)] = 0
+
+    @property
+    def filters(self) -> Filters:
+        """The same for the database."""
+        return Filters(
+            category=self.category,
+            text=self.text,
+            low=self.low,
+            high=self.high,
+            right={"": None, "right": True, "wrong": False}[self.verdict],
+            kept={"": None, "yes": True, "no": False}[self.kept],
+            differ=self.differ == "yes",
+        )
+
+    def query(self, **changes: object) -> dict[str, object]:
+        """What the address of another page of the same needs."""
+        return {key: value for key, value in (self.model_dump() | changes).items() if value not in (None, "", 0)}
+
+
+@router.get("/gallery", response_class=HTMLResponse)
+def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted, Query()]) -> Response:
+    """Samples of a round that pass the filters, or its best and worst, or parent and candidate side by side."""
+    with source.reading() as session:
+        numbers = round_numbers(session, run.id)
+    if wanted.round is None:
+        wanted = wanted.model_copy(update={"round": numbers[0] if numbers else None})
+    values: dict[str, Any] = {"rows": [], "best": [], "worst": [], "pairs": [], "after": None, "categories": []}
+    if wanted.round is not None:
+        round_id = round_here(source, run, wanted.round)
+        with source.reading() as session:
+            values["categories"] = categories_of(session, round_id)
+            if wanted.view == "pairs":
+                values["pairs"] = kept_draws(session, run.id, wanted.round)[:MOST_PAIRS]
+            elif wanted.view == "extremes":
+                values["best"], values["worst"] = extremes(session, run.id, round_id, wanted.filters)
+            else:
+                found = gallery_page(session, run.id, round_id, wanted.filters, after=wanted.after)
+                values["rows"], values["after"] = found.rows, found.after
+    return page(request, "gallery.html", run=run, tab="gallery", wanted=wanted, numbers=numbers, **values)

@@ -1,0 +1,98 @@
+"""How far the judge can be trusted: its calibration, its mistakes by criterion, its drift, and what people say."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse, Response
+
+from db.queries.gallery import round_id_of, round_numbers
+from db.queries.judged import judged_samples
+from db.queries.reviewing import overlaps, random_share, reviewers_of_run
+from db.queries.reviews import reviews_of_run
+from db.queries.rounds import last_rounds
+from illume_loop.assess.calibration import Fit
+from illume_loop.assess.confusion import confusions
+from illume_loop.assess.people import cohens_kappa, fit_on_reviews
+from illume_loop.dashboard.asking import Here, RoundChoice, RunHere, Store
+from illume_loop.dashboard.render import page
+from illume_loop.errors import NotFoundError, TooFewLabelsError
+from illume_loop.evals.statistics import wilson_interval
+from illume_loop.loop.calibrating import calibration_in
+from illume_loop.report.reliability import reliability_plot
+
+router = APIRouter(prefix="/runs/{run_id}")
+LOOKED_AT = 1000
+"""Samples of a round that the table of mistakes is made of."""
+DRIFTS = 20
+SVG_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""A plot stands alone, with its style in it; nothing else may be in it or come of it."""
+
+
+@router.get("/judge", response_class=HTMLResponse)
+def judge(request: Request, run: Here, source: Store, index: RoundChoice = None) -> Response:
+    """The judge of a run."""
+    with source.reading() as session:
+        numbers = round_numbers(session, run.id)
+        shown = index or (numbers[0] if numbers else None)
+        round_id = None if shown is None else round_id_of(session, run.id, shown)
+        if index is not None and round_id is None:
+            raise NotFoundError(kind="round", name=index)
+        judged = [] if round_id is None else judged_samples(session, round_id, run.assessor, LOOKED_AT)
+        fit, lacking = _fit(session, run)
+        at_random = random_share(session, run.id)
+        values = {
+            "calibration": calibration_in(session, run.id),
+            "confusions": confusions(judged),
+            "drifts": [row for row in last_rounds(session, run.id, DRIFTS) if row["judge_drift"]],
+            "aucs": [row for row in last_rounds(session, run.id, DRIFTS) if row["judge_auc"] is not None],
+            "reviewers": reviewers_of_run(session, run.id),
+            "kappas": [(pair, cohens_kappa(pair.verdicts)) for pair in overlaps(session, run.id)],
+        }
+    return page(
+        request,
+        "judge.html",
+        run=run,
+        tab="judge",
+        mark=run.mark,
+        live=f"/runs/{run.id}/live",
+        numbers=numbers,
+        shown=shown,
+        fit=fit,
+        lacking=lacking,
+        fair=wilson_interval(at_random) if at_random else None,
+        **values,
+    )
+
+
+@router.get("/judge/calibration.svg", response_class=Response)
+def calibration_plot(run: Here, source: Store) -> Response:
+    """The reliability of the run's calibration."""
+    with source.reading() as session:
+        found = calibration_in(session, run.id)
+    if found is None:
+        raise NotFoundError(kind="calibration of run", name=run.id)
+    return _svg(reliability_plot(found.overall.reliability, "calibration"))
+
+
+@router.get("/judge/people.svg", response_class=Response)
+def people_plot(run: Here, source: Store) -> Response:
+    """The reliability of the judge against people."""
+    with source.reading() as session:
+        fit, _ = _fit(session, run)
+    if fit is None:
+        raise NotFoundError(kind="calibration on reviews of run", name=run.id)
+    return _svg(reliability_plot(fit.reliability, "against people"))
+
+
+def _fit(session: Session, run: RunHere) -> tuple[Fit | None, str]:
+    """The calibration on people's verdicts, or why there is none."""
+    try:
+        return fit_on_reviews(reviews_of_run(session, run.id, run.assessor)), ""
+    except TooFewLabelsError as error:
+        return None, str(error)
+
+
+def _svg(content: str) -> Response:
+    headers = {"Content-Security-Policy": SVG_POLICY}
+    return Response(content, media_type="image/svg+xml", headers=headers)

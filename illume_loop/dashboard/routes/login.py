@@ -1,0 +1,72 @@
+"""Logging in and out. Where no password is set, one only gives a name, under which reviews are kept."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from illume_loop.assess.reviews import MOST_NAME, reviewer_name
+from illume_loop.dashboard.access import COOKIE, SESSION_S, Access, Guesses, Role
+from illume_loop.dashboard.asking import NO_NUL, access_of, own_form
+from illume_loop.dashboard.render import page
+
+router = APIRouter()
+Next = Annotated[str, Query(max_length=1000, description="Page to go to then.")]
+
+
+@router.get("/login", response_class=HTMLResponse)
+def ask(request: Request, next: Next = "/") -> Response:
+    """Ask for a name and a password."""
+    return page(request, "login.html", next=_inside(next), message="")
+
+
+@router.post("/login", response_class=HTMLResponse)
+def log_in(
+    request: Request,
+    access: Annotated[Access, Depends(access_of)],
+    name: Annotated[str, Form(max_length=MOST_NAME, pattern=NO_NUL)] = "",
+    password: Annotated[str, Form(max_length=1000)] = "",
+    next: Annotated[str, Form(max_length=1000)] = "/",
+) -> Response:
+    """Begin a session, or say what was wrong; after a few wrong passwords one has to wait."""
+    guesses: Guesses = request.app.state.guesses
+    address = request.client.host if request.client else ""
+    wait_s = math.ceil(guesses.wait_s(address))
+    if wait_s:
+        message = f"Too many wrong passwords; try again in {wait_s} s."
+        told = page(request, "login.html", status=429, next=_inside(next), message=message)
+        told.headers["Retry-After"] = str(wait_s)
+        return told
+    role = Role.ADMIN if access.is_open else access.role_of(password)
+    if role is None:
+        guesses.wrong(address)
+        return page(request, "login.html", status=401, next=_inside(next), message="The password is wrong.")
+    token, _ = access.begin(reviewer_name(name), role)
+    answer = RedirectResponse(_inside(next), status_code=303)
+    answer.set_cookie(
+        COOKIE,
+        token,
+        max_age=int(SESSION_S),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return answer
+
+
+@router.post("/logout", dependencies=[Depends(own_form)])
+def log_out(request: Request, access: Annotated[Access, Depends(access_of)]) -> Response:
+    """End the session."""
+    access.end(request.cookies.get(COOKIE))
+    answer = RedirectResponse("/", status_code=303)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+def _inside(path: str) -> str:
+    """A path of this server: whatever may lead elsewhere becomes the first page."""
+    plain = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if plain else "/"

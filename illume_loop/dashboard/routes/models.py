@@ -1,0 +1,118 @@
+"""Model versions as a tree; two compared; promoting one, and rolling back, each after a confirmation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from db.queries.models import model_detail, models_table
+from db.queries.rounds import rounds_table
+from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
+from illume_loop.dashboard.render import page
+from illume_loop.errors import NotFoundError, PromotionError
+from illume_loop.loop import promotion
+
+router = APIRouter(prefix="/runs/{run_id}/models")
+Choice = Annotated[str, Query(max_length=16, description="Name of a model version.")]
+
+
+@router.get("", response_class=HTMLResponse)
+def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice = "") -> Response:
+    """The tree, and two versions beside each other."""
+    with source.reading() as session:
+        rows = models_table(session, run.id)
+        chosen = [_found(model_detail(session, run.id, name), name, rows) for name in (a, b)] if a and b else []
+        rounds = rounds_table(session, run.id) if chosen else []
+    decided = next((row for row in rounds if (row["parent"], row["candidate"]) in ((a, b), (b, a))), None)
+    return page(
+        request,
+        "models.html",
+        run=run,
+        tab="models",
+        mark=run.mark,
+        live=f"/runs/{run.id}/live",
+        tree=tree(rows),
+        rows=rows,
+        a=a,
+        b=b,
+        chosen=chosen,
+        compared=_compared(*chosen) if chosen else [],
+        decided=decided,
+    )
+
+
+@router.get("/{name}/promote", response_class=HTMLResponse)
+def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _: Admin) -> Response:
+    """Say what promoting a version would do, and ask."""
+    with source.reading() as session:
+        rows = models_table(session, run.id)
+    version = _found(next((row for row in rows if row["name"] == name), None), name, rows)
+    active = _active(rows)
+    if version is active:
+        raise PromotionError(name=name, reason="it is active already")
+    action = f"/runs/{run.id}/models/{name}/promote"
+    return page(request, "confirm.html", run=run, tab="models", active=active, target=version, action=action)
+
+
+@router.post("/{name}/promote", dependencies=[Depends(own_form)])
+def promote(run: Here, source: Store, name: Version, admin: Admin) -> Response:
+    """Make a version active."""
+    with source.writing() as session:
+        promotion.promote(session, run.id, name, by=admin.name)
+    return RedirectResponse(f"/runs/{run.id}/models", status_code=303)
+
+
+@router.get("/rollback", response_class=HTMLResponse)
+def ask_to_roll_back(request: Request, run: Here, source: Store, _: Admin) -> Response:
+    """Say what rolling back would do, and ask."""
+    with source.reading() as session:
+        rows = models_table(session, run.id)
+    active = _active(rows)
+    target = next((row for row in rows if row["name"] == active["parent"]), None)
+    if target is None:
+        raise PromotionError(name="an older version", reason=f"{active['name']} is the base of the run")
+    action = f"/runs/{run.id}/models/rollback"
+    return page(request, "confirm.html", run=run, tab="models", active=active, target=target, action=action)
+
+
+@router.post("/rollback", dependencies=[Depends(own_form)])
+def roll_back(run: Here, source: Store, admin: Admin, active: Annotated[str, Form(max_length=16)] = "") -> Response:
+    """Make the parent of the active version active again, if `active` still is."""
+    with source.writing() as session:
+        promotion.rollback(session, run.id, by=admin.name, expected=active)
+    return RedirectResponse(f"/runs/{run.id}/models", status_code=303)
+
+
+def tree(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The versions in the order of a tree, each with its depth: children come after their parent, the oldest first."""
+    children: dict[str | None, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        children.setdefault(row["parent"], []).append(row)
+    found: list[dict[str, Any]] = []
+    waiting = [(row, 0) for row in reversed(children.get(None, []))]
+    while waiting:
+        row, depth = waiting.pop()
+        found.append({**row, "depth": depth})
+        waiting += [(child, depth + 1) for child in reversed(children.get(row["name"], []))]
+    return found
+
+
+def _compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Suite by suite the last value of each; those that both have first."""
+    values = [{item["suite"]: item for item in version["evaluations"]} for version in (first, second)]
+    suites = dict.fromkeys([*values[0], *values[1]])
+    rows = [{"suite": suite, "a": values[0].get(suite), "b": values[1].get(suite)} for suite in suites]
+    return sorted(rows, key=lambda row: row["a"] is None or row["b"] is None)
+
+
+def _active(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(row for row in rows if row["state"] == "active")
+
+
+def _found(row: Mapping[str, Any] | None, name: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if row is None or all(other["name"] != name for other in rows):
+        raise NotFoundError(kind="model version", name=name)
+    return row

@@ -1,0 +1,109 @@
+"""The queue of reviews: one sample after the other, by keyboard alone if one likes.
+
+Whoever reviews sees the image, its prompt and its criteria, and not what the judge said of it: that is shown of the
+last one, after they have decided.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from db.queries.gallery import round_id_of, round_numbers
+from db.queries.reviewing import num_of_reviewer, unreviewed
+from db.queries.reviews import num_reviewed, prompt_of_sample
+from db.queries.samples import sample_detail
+from db.writes.reviews import NewReview, put_review, take_back_review
+from illume_loop.assess.reviewing import next_review
+from illume_loop.assess.reviews import criteria_in
+from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form
+from illume_loop.dashboard.render import page
+from illume_loop.domains import get_domain
+from illume_loop.domains.protocol import Prompt, Question
+from illume_loop.errors import NotFoundError
+
+router = APIRouter(prefix="/runs/{run_id}/review")
+MOST_COMMENT = 2000
+Verdict = Literal["agree", "disagree", "skip"]
+Reason = Literal["chosen", "disagreement", "boundary", "random", "overlap"]
+
+
+@router.get("", response_class=HTMLResponse)
+def review(
+    request: Request,
+    run: Here,
+    source: Store,
+    reviewer: Reviewer,
+    index: RoundChoice = None,
+    last: Annotated[int | None, Query(ge=1, le=INT8, description="The sample that was decided before.")] = None,
+) -> Response:
+    """The next sample of a round for this person, and what they said last."""
+    with source.reading() as session:
+        numbers = round_numbers(session, run.id)
+        shown = index or (numbers[0] if numbers else None)
+        round_id = None if shown is None else round_id_of(session, run.id, shown)
+        if index is not None and round_id is None:
+            raise NotFoundError(kind="round", name=index)
+        values = {"sample": None, "criteria": [], "done": 0, "reviewed": 0, "reason": ""}
+        if round_id is not None:
+            done = num_of_reviewer(session, round_id, reviewer.name)
+            chosen = next_review(unreviewed(session, round_id, reviewer.name), run.assessor, done, run.seed)
+            values |= {"done": done, "reviewed": num_reviewed(session, round_id)}
+            if chosen is not None:
+                sample = sample_detail(session, run.id, chosen.sample_id)
+                names = dict.fromkeys(question.criterion for question in _questions(session, run, chosen.sample_id))
+                values |= {"sample": sample, "criteria": list(names), "reason": chosen.reason}
+        before = None if last is None else sample_detail(session, run.id, last)
+    wanted = run.settings["curate"].get("reviews", 0)
+    return page(
+        request,
+        "review.html",
+        run=run,
+        tab="review",
+        numbers=numbers,
+        shown=shown,
+        before=before,
+        wanted=wanted,
+        **values,
+    )
+
+
+@router.post("", dependencies=[Depends(own_form)])
+def decide(
+    run: Here,
+    source: Store,
+    reviewer: Reviewer,
+    sample: Annotated[int, Form(ge=1, le=INT8)],
+    verdict: Annotated[Verdict, Form()],
+    index: Annotated[int, Form(alias="round", ge=1, le=INT4)],
+    reason: Annotated[Reason, Form()] = "chosen",
+    comment: Annotated[str, Form(max_length=MOST_COMMENT, pattern=NO_NUL)] = "",
+    criterion: Annotated[list[str] | None, Form(max_length=20)] = None,
+) -> Response:
+    """Keep what this person says of a sample. `criterion` holds "name=agree" or "name=disagree"."""
+    decided = [text for text in criterion or [] if "=" in text and not text.endswith("=")]
+    with source.writing() as session:
+        questions = _questions(session, run, sample)
+        criteria = criteria_in(decided, questions, agrees=verdict == "agree") if verdict != "skip" else {}
+        put_review(session, sample, NewReview(reviewer.name, verdict, criteria, comment.strip(), reason), replace=True)
+    return RedirectResponse(f"/runs/{run.id}/review?round={index}&last={sample}", status_code=303)
+
+
+@router.post("/undo", dependencies=[Depends(own_form)])
+def undo(run: Here, source: Store, reviewer: Reviewer) -> Response:
+    """Take back what this person said last in this run; the sample comes up again."""
+    with source.writing() as session:
+        take_back_review(session, run.id, reviewer.name)
+    return RedirectResponse(f"/runs/{run.id}/review", status_code=303)
+
+
+def _questions(session: Session, run: RunHere, sample_id: int) -> list[Question]:
+    """The questions of a sample's prompt. Raises NotFoundError."""
+    prompt = prompt_of_sample(session, run.id, sample_id)
+    if prompt is None:
+        raise NotFoundError(kind="sample", name=sample_id)
+    domain = get_domain(run.settings["run"]["domain"])
+    return domain.questions(Prompt(prompt.text, prompt.category, prompt.key, prompt.spec))

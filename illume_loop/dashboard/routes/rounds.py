@@ -1,0 +1,76 @@
+"""The rounds of a run, and one of them: how far it is, what the gate decided and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import HTMLResponse, Response
+
+from db.queries.evaluations import kept_draws
+from db.queries.gallery import Filters, extremes
+from db.queries.reviews import num_reviewed
+from db.queries.rounds import last_rounds, open_stages, round_detail
+from db.queries.runs import last_events, leader_of
+from illume_loop.dashboard.asking import INT4, Here, RoundIndex, Store, round_here
+from illume_loop.dashboard.render import page
+from illume_loop.errors import NotFoundError
+from illume_loop.report.curve import curve
+
+router = APIRouter(prefix="/runs/{run_id}")
+SHOWN = 40
+"""Rounds in one page of the table, and in the curves."""
+
+
+@router.get("", response_class=HTMLResponse)
+def rounds(
+    request: Request, run: Here, source: Store, before: Annotated[int | None, Query(ge=1, le=INT4)] = None
+) -> Response:
+    """A run: what goes on, its curves, its last rounds, its diary."""
+    with source.reading() as session:
+        rows = last_rounds(session, run.id, SHOWN, before)
+        values = {
+            "stages": open_stages(session, run.id),
+            "events": last_events(session, run.id),
+            "leader": leader_of(session, run.id),
+        }
+    older = rows[-1]["index"] if len(rows) == SHOWN and rows[-1]["index"] > 1 else None
+    return page(
+        request,
+        "rounds.html",
+        run=run,
+        tab="rounds",
+        mark=run.mark,
+        live=f"/runs/{run.id}/live",
+        rows=rows,
+        older=older,
+        heldout=curve(rows[::-1]),
+        **values,
+    )
+
+
+@router.get("/rounds/{index}", response_class=HTMLResponse)
+def one_round(request: Request, run: Here, source: Store, index: RoundIndex) -> Response:
+    """One round: stages, decision, curation, images."""
+    round_id = round_here(source, run, index)
+    with source.reading() as session:
+        detail = round_detail(session, run.id, index)
+        if detail is None:
+            raise NotFoundError(kind="round", name=index)
+        best, worst = extremes(session, run.id, round_id, Filters(), limit=6)
+        values = {
+            "pairs": kept_draws(session, run.id, index)[:12],
+            "num_reviewed": num_reviewed(session, round_id),
+        }
+    return page(
+        request,
+        "round.html",
+        run=run,
+        tab="rounds",
+        mark=run.mark,
+        live=f"/runs/{run.id}/live",
+        round=detail,
+        best=best,
+        worst=worst,
+        **values,
+    )

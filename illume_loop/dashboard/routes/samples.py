@@ -1,0 +1,28 @@
+"""One sample with all that was said of it, and where it came from and went to."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, Response
+
+from db.queries.reviewing import reviews_of_sample
+from db.queries.samples import lineage, sample_detail
+from illume_loop.dashboard.asking import Here, SampleId, Store
+from illume_loop.dashboard.render import page
+from illume_loop.errors import NotFoundError
+
+router = APIRouter(prefix="/runs/{run_id}")
+
+
+@router.get("/samples/{sample_id}", response_class=HTMLResponse)
+def sample(request: Request, run: Here, source: Store, sample_id: SampleId) -> Response:
+    """One sample."""
+    with source.reading() as session:
+        detail = sample_detail(session, run.id, sample_id)
+        if detail is None:
+            raise NotFoundError(kind="sample", name=sample_id)
+        values = {
+            "lineage": lineage(session, run.id, sample_id),
+            "reviews": reviews_of_sample(session, sample_id),
+        }
+    return page(request, "sample.html", run=run, tab="gallery", sample=detail, **values)

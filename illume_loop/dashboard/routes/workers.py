@@ -1,0 +1,21 @@
+"""Workers, and what waits for them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, Response
+
+from db.queries.live import store_mark
+from db.queries.workers import queue_table, workers_table
+from illume_loop.dashboard.asking import Store
+from illume_loop.dashboard.render import page
+
+router = APIRouter()
+
+
+@router.get("/workers", response_class=HTMLResponse)
+def workers(request: Request, source: Store) -> Response:
+    """The workers of all runs."""
+    with source.reading() as session:
+        values = {"rows": workers_table(session), "queues": queue_table(session), "mark": store_mark(session)}
+    return page(request, "workers.html", tab="workers", live="/live", **values)
