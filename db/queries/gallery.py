@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, null, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, null, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Assessment, Prompt, Round, RoundPrompt, Sample
@@ -111,14 +111,15 @@ def _last_looked_at(session: Session, round_id: int, after: int) -> int | None:
         .limit(SCAN)
         .subquery()
     )
-    return session.scalar(select(func.max(window.c.id)))
+    last: int | None = session.scalar(select(func.max(window.c.id)))
+    return last
 
 
 def _within(query: SampleQuery, round_id: int, after: int, last: int) -> SampleQuery:
     return query.where(Sample.round_id == round_id, Sample.id > after, Sample.id <= last)
 
 
-def _filtered(query: SampleQuery, filters: Filters) -> Select[Any]:
+def _filtered(query: SampleQuery, filters: Filters) -> SampleQuery:
     conditions: list[ColumnElement[bool]] = []
     if filters.category:
         conditions.append(Prompt.category == filters.category)

@@ -28,8 +28,8 @@ def samples_page(
     after: int = 0,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Samples with an id above `after`, by id. See `sample_row` for the keys; `accepted` filters to those that became, or
-    did not become, training rows."""
+    """Samples with an id above `after`, by id. See `sample_row` for the keys; `accepted` filters to those that became,
+    or did not become, training rows."""
     query = sample_query(session, run_id).where(Sample.id > after).order_by(Sample.id).limit(limit)
     if round_index is not None:
         query = query.where(Round.index == round_index)

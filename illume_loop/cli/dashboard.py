@@ -14,7 +14,7 @@ def dashboard(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     host: Annotated[
         str,
-        typer.Option("--host", metavar="ADDRESS", help="Address to listen at; beyond this machine, set a password."),
+        typer.Option("--host", metavar="ADDRESS", help="Address; beyond this machine, set a password."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="PORT", min=1, max=65_535, help="Port to listen at.")] = 8420,
 ) -> None:

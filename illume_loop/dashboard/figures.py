@@ -48,7 +48,7 @@ def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) 
     width = SPAN_WIDTH - SPAN_LEFT - 16
 
     def x(value: float) -> float:
-        return SPAN_LEFT + (100 * value - low) / (high - low) * width
+        return float(SPAN_LEFT + (100 * value - low) / (high - low) * width)
 
     height = SPAN_ROW * len(given) + 26
     label = escape("; ".join(f"{name} {_told(told)} {unit}" for name, told, _ in given))
@@ -60,8 +60,8 @@ def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) 
         parts.append(f'<text class="tick" x="{place}" y="{height - 4}" text-anchor="middle">{value:g}</text>')
     if low < 0 < high:
         parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{height - 20}"/>')
-    for place, (name, told, kind) in enumerate(given):
-        y = SPAN_ROW * place + SPAN_ROW / 2
+    for row, (name, told, kind) in enumerate(given):
+        y = SPAN_ROW * row + SPAN_ROW / 2
         parts.append(f'<text class="name" x="0" y="{y + 4}">{escape(name)}</text><g class="span {escape(kind)}">')
         if told.get("low") is not None:
             parts.append(f'<line x1="{x(told["low"]):.1f}" x2="{x(told["high"]):.1f}" y1="{y}" y2="{y}"/>')

@@ -20,7 +20,8 @@ class Source:
     """Sessions for reading and for writing, and images."""
 
     def __init__(self, settings: Settings, run_dir: Path) -> None:
-        """Raises NotARunDirectoryError where there is neither a run nor a database that is set, DatabaseOutdatedError."""
+        """Raises NotARunDirectoryError where there is neither a run nor a database that was set, and
+        DatabaseOutdatedError."""
         self.run_dir = run_dir
         given = settings.store.database_url
         if not given and not ((run_dir / MARKER).exists() and (run_dir / DATABASE).exists()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, Response
@@ -41,7 +43,7 @@ def judge(request: Request, run: Here, source: Store, index: RoundChoice = None)
         judged = [] if round_id is None else judged_samples(session, round_id, run.assessor, LOOKED_AT)
         fit, lacking = _fit(session, run)
         at_random = random_share(session, run.id)
-        values = {
+        values: dict[str, Any] = {
             "calibration": calibration_in(session, run.id),
             "confusions": confusions(judged),
             "drifts": [row for row in last_rounds(session, run.id, DRIFTS) if row["judge_drift"]],

@@ -6,7 +6,7 @@ last one, after they have decided.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from sqlalchemy.orm import Session
@@ -47,7 +47,7 @@ def review(
         round_id = None if shown is None else round_id_of(session, run.id, shown)
         if index is not None and round_id is None:
             raise NotFoundError(kind="round", name=index)
-        values = {"sample": None, "criteria": [], "done": 0, "reviewed": 0, "reason": ""}
+        values: dict[str, Any] = {"sample": None, "criteria": [], "done": 0, "reviewed": 0, "reason": ""}
         if round_id is not None:
             done = num_of_reviewer(session, round_id, reviewer.name)
             chosen = next_review(unreviewed(session, round_id, reviewer.name), run.assessor, done, run.seed)

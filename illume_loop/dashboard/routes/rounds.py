@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, Response
@@ -29,7 +29,7 @@ def rounds(
     """A run: what goes on, its curves, its last rounds, its diary."""
     with source.reading() as session:
         rows = last_rounds(session, run.id, SHOWN, before)
-        values = {
+        values: dict[str, Any] = {
             "stages": open_stages(session, run.id),
             "events": last_events(session, run.id),
             "leader": leader_of(session, run.id),
@@ -45,6 +45,7 @@ def rounds(
         rows=rows,
         older=older,
         heldout=curve(rows[::-1]),
+        curves=[],
         **values,
     )
 
@@ -58,7 +59,7 @@ def one_round(request: Request, run: Here, source: Store, index: RoundIndex) -> 
         if detail is None:
             raise NotFoundError(kind="round", name=index)
         best, worst = extremes(session, run.id, round_id, Filters(), limit=6)
-        values = {
+        values: dict[str, Any] = {
             "pairs": kept_draws(session, run.id, index)[:12],
             "num_reviewed": num_reviewed(session, round_id),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
@@ -21,7 +23,7 @@ def sample(request: Request, run: Here, source: Store, sample_id: SampleId) -> R
         detail = sample_detail(session, run.id, sample_id)
         if detail is None:
             raise NotFoundError(kind="sample", name=sample_id)
-        values = {
+        values: dict[str, Any] = {
             "lineage": lineage(session, run.id, sample_id),
             "reviews": reviews_of_sample(session, sample_id),
         }

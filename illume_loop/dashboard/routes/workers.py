@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
@@ -17,5 +19,9 @@ router = APIRouter()
 def workers(request: Request, source: Store) -> Response:
     """The workers of all runs."""
     with source.reading() as session:
-        values = {"rows": workers_table(session), "queues": queue_table(session), "mark": store_mark(session)}
+        values: dict[str, Any] = {
+            "rows": workers_table(session),
+            "queues": queue_table(session),
+            "mark": store_mark(session),
+        }
     return page(request, "workers.html", tab="workers", live="/live", **values)
