@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db.models import Evaluation, ModelVersion, Round
 from db.models.version import version_name
@@ -50,6 +50,36 @@ def model_detail(session: Session, run_id: int, name: str) -> dict[str, Any] | N
     )
     evaluations = [{"suite": suite, "value": value, "n": n} for suite, value, n in session.execute(query)]
     return row | {"evaluations": evaluations}
+
+
+def compared(session: Session, run_id: int, first: str, second: str) -> list[dict[str, Any]]:
+    """What both versions were measured by under equal plans: suite, n (items in all), a and b (shares of those items,
+    or the mean diversity), in the order in which it was measured."""
+    one, other = aliased(Evaluation), aliased(Evaluation)
+    of_first, of_second = aliased(ModelVersion), aliased(ModelVersion)
+    query = (
+        select(one.suite, one.num_items, one.value, other.value)
+        .join(other, (other.suite == one.suite) & (other.plan_sha256 == one.plan_sha256))
+        .join(of_first, of_first.id == one.model_version_id)
+        .join(of_second, of_second.id == other.model_version_id)
+        .where(
+            of_first.run_id == run_id,
+            of_second.run_id == run_id,
+            of_first.number == int(first[1:]),
+            of_second.number == int(second[1:]),
+        )
+        .order_by(one.id)
+    )
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for suite, num_items, value, other_value in session.execute(query):
+        found.setdefault(suite, []).append((num_items, value, other_value))
+    return [_pooled(suite, parts) for suite, parts in found.items()]
+
+
+def _pooled(suite: str, parts: list[tuple[int, float, float]]) -> dict[str, Any]:
+    n = sum(num_items for num_items, _, _ in parts)
+    a, b = (sum(part[0] * part[place] for part in parts) / n for place in (1, 2))
+    return {"suite": suite, "n": n, "a": a, "b": b}
 
 
 def checkpoint_digest(session: Session, run_id: int, name: str | None) -> tuple[int, str] | None:

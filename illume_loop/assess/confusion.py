@@ -38,8 +38,8 @@ class Confusion:
 def confusions(judged: Iterable[Judged]) -> dict[str, Confusion]:
     """Criterion to the judge's answers; the whole answer first, where it has calibrated probabilities.
 
-    People count before the checker. Which of several questions about one criterion failed is not known, so those of a
-    failed criterion are left out unless there is one.
+    People count before the checker. Of an image that fails, the checker names some criteria: of the others nothing is
+    known, nor which of several questions about a named one failed, so those are left out.
     """
     found: dict[str, Confusion] = {}
     for one in judged:
@@ -48,8 +48,14 @@ def confusions(judged: Iterable[Judged]) -> dict[str, Confusion]:
         names = [str(question.get("criterion")) for question in one.questions]
         for name, question in zip(names, one.questions, strict=True):
             log_odds = question.get("log_odds")
-            holds = one.people.get(name, None if one.failed is None else name not in one.failed)
+            holds = one.people.get(name, _by_checker(name, one.failed))
             if log_odds is None or holds is None or (not holds and names.count(name) > 1):
                 continue
             found.setdefault(name, Confusion()).add(log_odds > 0, holds)
     return dict(sorted(found.items(), key=lambda item: (item[0] != WHOLE, item[0])))
+
+
+def _by_checker(criterion: str, failed: list[str] | None) -> bool | None:
+    if not failed:
+        return None if failed is None else True
+    return False if criterion in failed else None

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from db.queries.reviews import ReviewRow
 from illume_loop.assess.calibration import Fit
 from illume_loop.assess.fitting import Labelled, fit
+from illume_loop.errors import TooFewLabelsError
+
+WHAT = "the judge against people"
 
 
 def fit_on_reviews(rows: Sequence[ReviewRow]) -> Fit:
@@ -25,7 +28,9 @@ def fit_on_reviews(rows: Sequence[ReviewRow]) -> Fit:
         if row.agrees is not None and finite:
             usable.append(Labelled(row.key, finite, row.agrees))
     names = sorted(set.intersection(*(set(row.readings) for row in usable))) if usable else []
-    return fit(usable, names, "the judge against people")
+    if not names:
+        raise TooFewLabelsError(what=WHAT, reason="no reviewed sample has readings of the judge")
+    return fit(usable, names, WHAT)
 
 
 def cohens_kappa(verdicts: Sequence[tuple[bool, bool]]) -> float | None:

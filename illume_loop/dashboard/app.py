@@ -60,7 +60,7 @@ def create_app(source: Source, access: Access) -> FastAPI:
 
 def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(LoginRequired)
-    def login_first(request: Request, _error: Exception) -> Response:
+    def login_first(request: Request, _: Exception) -> Response:
         wanted = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
         return RedirectResponse(f"/login?next={wanted}" if request.method == "GET" else "/login", status_code=303)
 
@@ -69,7 +69,7 @@ def _tell_errors(app: FastAPI) -> None:
         return _error(request, 403, f"You are logged in, but {error}.")
 
     @app.exception_handler(ForeignForm)
-    def foreign(request: Request, _error: Exception) -> Response:
+    def foreign(request: Request, _: Exception) -> Response:
         return _error(request, 403, "This form is out of date; go back, load the page again and send it once more.")
 
     @app.exception_handler(IllumeLoopError)

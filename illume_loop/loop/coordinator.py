@@ -126,9 +126,8 @@ class Coordinator:
             self._report_end(step.index)
         if changes:
             return Turn.CHANGED
-        for step in steps_due:
-            if isinstance(step, AwaitReviews):
-                self._tell_awaited(step)
+        for awaited in [step for step in steps_due if isinstance(step, AwaitReviews)]:
+            self._tell_awaited(awaited)
         issues = [step for step in steps_due if isinstance(step, Issue)]
         return Turn.MOVED if self._executor.issue(issues) else Turn.WAITING
 

@@ -20,7 +20,7 @@ from tests.support.compose import BASE, FILES, GPU, HOSTS, NEEDED, S3, MissingVa
 from tests.support.golden import ROOT
 
 WORKERS = ("generator", "assessor", "trainer")
-OURS = ("migrate", "loop", *WORKERS)
+OURS = ("migrate", "loop", *WORKERS, "dashboard")
 STORES = ("postgres", "redis")
 OVERRIDES = [*itertools.chain.from_iterable(itertools.combinations((GPU, HOSTS, S3), count) for count in range(4))]
 
@@ -75,8 +75,14 @@ def test_images_are_pinned(name: str) -> None:
 
 
 def test_nothing_is_published_and_everything_scales() -> None:
-    for service in _services().values():
-        assert not {"ports", "container_name", "network_mode", "hostname"} & service.keys()
+    """But for the dashboard, which is on this host's loopback, asks for a password, and starts only when asked for."""
+    for name, service in _services().items():
+        assert not {"container_name", "network_mode", "hostname"} & service.keys()
+        if name != "dashboard":
+            assert not {"ports", "profiles"} & service.keys()
+    dashboard = _services()["dashboard"]
+    assert (dashboard["ports"], dashboard["profiles"]) == (["127.0.0.1:8420:8420"], ["dashboard"])
+    assert dashboard["environment"]["ILLUME_DASHBOARD__ADMIN_PASSWORD_FILE"] == "/run/secrets/dashboard_password"
 
 
 def test_several_hosts_publish_the_stores_on_the_private_address_only() -> None:
@@ -84,6 +90,7 @@ def test_several_hosts_publish_the_stores_on_the_private_address_only() -> None:
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
         "postgres": ["10.0.0.1:5432:5432"],
         "redis": ["10.0.0.1:6379:6379"],
+        "dashboard": ["127.0.0.1:8420:8420"],
     }
     for name in OURS:
         environment = services[name]["environment"]
@@ -149,12 +156,12 @@ def test_secrets_are_files_and_nothing_else(overrides: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=lambda files: "+".join(files) or "alone")
 @pytest.mark.parametrize("name", OURS)
 def test_the_environment_is_one_that_the_settings_accept(tmp_path: Any, name: str, overrides: tuple[str, ...]) -> None:
-    (tmp_path / "secret").write_text("hunter22")
+    (tmp_path / "secret").write_text("hunter22hunter22")
     environment = _services(*overrides)[name]["environment"].items()
     files = {key: str(tmp_path / "secret") if key.endswith("_FILE") else value for key, value in environment}
     settings = load_settings(environ={key: value for key, value in files.items() if value is not None})
-    assert ":hunter22@" in settings.store.database_url
-    assert ":hunter22@" in settings.cluster.redis_url
+    assert ":hunter22hunter22@" in settings.store.database_url
+    assert ":hunter22hunter22@" in settings.cluster.redis_url
     assert settings.store.artifacts_url
 
 

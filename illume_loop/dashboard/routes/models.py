@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from db.queries.models import model_detail, models_table
+from db.queries.models import compared, models_table
 from db.queries.rounds import rounds_table
 from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
 from illume_loop.dashboard.render import page
@@ -24,8 +24,11 @@ def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice
     """The tree, and two versions beside each other."""
     with source.reading() as session:
         rows = models_table(session, run.id)
-        chosen = [_found(model_detail(session, run.id, name), name, rows) for name in (a, b)] if a and b else []
-        rounds = rounds_table(session, run.id) if chosen else []
+        asked = bool(a and b)
+        for name in (a, b) if asked else ():
+            _found(next((row for row in rows if row["name"] == name), None), name)
+        found = compared(session, run.id, a, b) if asked else []
+        rounds = rounds_table(session, run.id) if asked else []
     decided = next((row for row in rounds if (row["parent"], row["candidate"]) in ((a, b), (b, a))), None)
     return page(
         request,
@@ -38,8 +41,8 @@ def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice
         rows=rows,
         a=a,
         b=b,
-        chosen=chosen,
-        compared=_compared(*chosen) if chosen else [],
+        asked=asked,
+        compared=found,
         decided=decided,
     )
 
@@ -49,7 +52,7 @@ def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _:
     """Say what promoting a version would do, and ask."""
     with source.reading() as session:
         rows = models_table(session, run.id)
-    version = _found(next((row for row in rows if row["name"] == name), None), name, rows)
+    version = _found(next((row for row in rows if row["name"] == name), None), name)
     active = _active(rows)
     if version is active:
         raise PromotionError(name=name, reason="it is active already")
@@ -100,19 +103,11 @@ def tree(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Suite by suite the last value of each; those that both have first."""
-    values = [{item["suite"]: item for item in version["evaluations"]} for version in (first, second)]
-    suites = dict.fromkeys([*values[0], *values[1]])
-    rows = [{"suite": suite, "a": values[0].get(suite), "b": values[1].get(suite)} for suite in suites]
-    return sorted(rows, key=lambda row: row["a"] is None or row["b"] is None)
-
-
 def _active(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return next(row for row in rows if row["state"] == "active")
 
 
-def _found(row: Mapping[str, Any] | None, name: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if row is None or all(other["name"] != name for other in rows):
+def _found(row: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    if row is None:
         raise NotFoundError(kind="model version", name=name)
     return row

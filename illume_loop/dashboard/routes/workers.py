@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
@@ -19,9 +17,5 @@ router = APIRouter()
 def workers(request: Request, source: Store) -> Response:
     """The workers of all runs."""
     with source.reading() as session:
-        values: dict[str, Any] = {
-            "rows": workers_table(session),
-            "queues": queue_table(session),
-            "mark": store_mark(session),
-        }
-    return page(request, "workers.html", tab="workers", live="/live", **values)
+        rows, queues, mark = workers_table(session), queue_table(session), store_mark(session)
+    return page(request, "workers.html", tab="workers", live="/live", rows=rows, queues=queues, mark=mark)

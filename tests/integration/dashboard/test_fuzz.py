@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.support.dashboard import RUN, dashboard_over
 
-EXAMPLES = 12
+EXAMPLES = 8
 """For each operation; a few hundred requests in all."""
 
 
@@ -31,7 +31,7 @@ def test_no_operation_fails_on_nonsense(app: FastAPI) -> None:
     csrf = re.search(r'name="csrf" value="([^"]+)"', client.get(f"{RUN}/review").text)
     assert csrf
     schema = schemathesis.openapi.from_dict(app.openapi())
-    tried: dict[str, int] = {}
+    tried: set[str] = set()
     for found in schema.get_all_operations():
         operation = found.ok()
 
@@ -59,7 +59,7 @@ def test_no_operation_fails_on_nonsense(app: FastAPI) -> None:
                 data={**body, "csrf": csrf[1]} if case.method == "POST" else None,
             )
             assert answer.status_code < 500, (case.method, path, case.query, body, answer.text[-300:])
-            tried[operation.label] = tried.get(operation.label, 0) + 1
+            tried.add(case.operation.label)
 
         ask()
     assert len(tried) >= 18

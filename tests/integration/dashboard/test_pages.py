@@ -85,9 +85,8 @@ def test_prompts_critiques_comments_and_names_are_shown_and_never_run(client: Te
                 "questions": [{"criterion": NASTY, "question": NASTY, "log_odds": 1.0}],
             }
     engine.dispose()
-    client.post(
-        f"{RUN}/review", data={"csrf": _csrf(client), "sample": 1, "round": 1, "verdict": "agree", "comment": NASTY}
-    )
+    review = {"csrf": _csrf(client), "sample": 1, "round": 1, "verdict": "agree", "comment": NASTY}
+    assert client.post(f"{RUN}/review", data=review).status_code == 200
     for path in PAGES:
         page = client.get(path).text
         assert "<script>alert" not in page, path
@@ -199,3 +198,20 @@ def test_a_page_hears_of_news(client: TestClient) -> None:
     assert "event: mark" in marks[0]
     assert re.search(r"data: (.*)", marks[2])[1] in client.get(RUN).text  # type: ignore[index]
     assert "event: mark" in client.get("/live?once=true").text
+
+
+def test_versions_are_compared_on_the_same_prompts_and_seeds_only(client: TestClient) -> None:
+    """v0002 was measured in both rounds, on different prompts; with v0001 only those of the first count."""
+    page = client.get(f"{RUN}/models?a=v0001&b=v0002").text
+    first_round = client.get(f"{RUN}/rounds/1").text
+    assert "The gate compared them in" in page
+    gain = re.search(r"heldout gain ([+-][0-9.]+)", first_round)
+    shown = re.search(
+        r'>heldout</td>.*?data-label="items">(\d+)<.*?data-label="difference">([+-][0-9.]+)<', page, re.DOTALL
+    )
+    assert gain
+    assert shown
+    assert int(shown[1]) == 24
+    assert float(shown[2]) * 100 == pytest.approx(float(gain[1]), abs=0.1)
+    assert client.get(f"{RUN}/models?a=v0001&b=v9999").status_code == 404
+    assert "Nothing was measured of both" not in page
