@@ -23,14 +23,9 @@ def dashboard(
 
     from illume_loop.cli.ending import ENDING
     from illume_loop.cli.runs import settings_for
+    from illume_loop.dashboard.server import serve
     from illume_loop.redaction import RedactingFormatter
 
-    try:
-        from illume_loop.dashboard.server import serve
-    except ModuleNotFoundError as error:
-        from illume_loop.errors import MissingExtraError
-
-        raise MissingExtraError(feature="the dashboard", extra="dashboard") from error
     ENDING.run_dir = run_dir
     settings = settings_for(run_dir)
     lines = logging.StreamHandler()

@@ -29,6 +29,8 @@ _EXTRA_OF = {
     "psycopg": ("a Postgres database", "service"),
     "celery": ("the executor celery", "service"),
     "redis": ("the executor celery", "service"),
+    "fastapi": ("the dashboard", "dashboard"),
+    "uvicorn": ("the dashboard", "dashboard"),
 }
 
 

@@ -2,8 +2,8 @@
 
     python docs/experiments/service/pages.py [NUM_SAMPLES]
 
-Fills a database twice, with rounds of the shipped size and with one round that holds all, starts `illume-loop dashboard`
-on each as a process of its own, and asks for every page over HTTP. Prints the table of README.md in this folder.
+Fills a database twice, with rounds of the shipped size and with one round that holds all, starts the dashboard on each
+as a process of its own, and asks for every page over HTTP. Prints the table of README.md in this folder.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def test_old_reviews_get_an_unknown_reviewer_and_differing_ones_are_not_taken_fo
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url, "0006")
+    migrate.upgrade(empty_url, "0007")
     with engine.begin() as connection:
         connection.execute(text(OLD))
     migrate.upgrade(empty_url)
@@ -37,7 +37,7 @@ def test_old_reviews_get_an_unknown_reviewer_and_differing_ones_are_not_taken_fo
         assert put_review(session, 2, NewReview("ann", "skip"), replace=False)
         assert num_reviewed(session, 1) == 1
         assert verdicts_of_people(session, 1) == {}
-    migrate.downgrade(empty_url, "0006")
+    migrate.downgrade(empty_url, "0007")
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM assessments WHERE assessor = 'human'")) == 0
     migrate.upgrade(empty_url)
