@@ -76,6 +76,8 @@ def take_back_review(session: Session, run_id: int, reviewer: str) -> int | None
 
 
 def _settle(session: Session, sample_id: int) -> None:
+    # Two people may decide on one sample at once: the second one waits here, and sees what the first one said.
+    session.execute(select(Sample.id).where(Sample.id == sample_id).with_for_update(key_share=True))
     of_sample = Assessment.sample_id == sample_id, Assessment.assessor == "human"
     told = select(Review).where(Review.sample_id == sample_id, Review.verdict != "skip").order_by(Review.id)
     reviews = list(session.scalars(told))
