@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Subquery, func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Assessment, Prompt, Review, Round, Sample
@@ -42,8 +42,10 @@ class HumanVerdict:
 def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[ReviewRow]:
     """The reviewed samples of a run, in the order of the samples, with the readings of the assessor `judge`."""
     human, checker, own = aliased(Assessment), aliased(Assessment), aliased(Assessment)
+    reviewed = _reviewed()
     query = (
         select(Sample.id, Round.index, Prompt, Sample.image_sha256, human, checker.score, own.details)
+        .join(reviewed, reviewed.c.sample_id == Sample.id)
         .join(Round, Round.id == Sample.round_id)
         .join(Prompt, Prompt.id == Sample.prompt_id)
         .join(human, (human.sample_id == Sample.id) & (human.assessor == "human"))
@@ -74,8 +76,10 @@ def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[R
 
 def verdicts_of_people(session: Session, run_id: int, round_id: int | None = None) -> dict[int, HumanVerdict]:
     """Sample id to what people say of it alike, in a round or in the whole run."""
+    reviewed = _reviewed()
     query = (
         select(Assessment.sample_id, Assessment.score, Assessment.details)
+        .join(reviewed, reviewed.c.sample_id == Assessment.sample_id)
         .join(Sample, Sample.id == Assessment.sample_id)
         .join(Round, Round.id == Sample.round_id)
         .where(Round.run_id == run_id, Assessment.assessor == "human", Assessment.state == "ok")
@@ -86,6 +90,11 @@ def verdicts_of_people(session: Session, run_id: int, round_id: int | None = Non
         sample_id: HumanVerdict(score == 1.0, details.get("criteria", {}))
         for sample_id, score, details in session.execute(query)
     }
+
+
+def _reviewed() -> Subquery:
+    """The samples with reviews: a few of the very many whose assessments would have to be looked through."""
+    return select(Review.sample_id).distinct().subquery()
 
 
 def num_reviewed(session: Session, round_id: int) -> int:
