@@ -212,6 +212,11 @@ class StudyChangedError(ConflictError):
     the change."""
 
 
+class ExportChangedError(ConflictError):
+    """{path} holds an export that was asked for otherwise ({names}); name another directory with -o, or ask as before
+    to go on with it."""
+
+
 class LostLeaseError(ConflictError):
     """The lease on unit {unit} went to another worker, so this result is dropped; the other one will deliver it."""
 

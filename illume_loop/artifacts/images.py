@@ -39,6 +39,10 @@ class ImageStore:
             raise CorruptArtifactError(path=self._root.full(_path(sha256)), expected=sha256, found=found)
         return data
 
+    def location(self, sha256: str) -> str:
+        """Where the PNG is: a path, or a name in the store's own file system."""
+        return self._root.full(_path(sha256))
+
     def _write(self, image: Image.Image) -> str:
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")

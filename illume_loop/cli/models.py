@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json, print_table
 
-app = typer.Typer(help="Model versions: list them, show one, promote one, or roll back.", no_args_is_help=True)
+app = typer.Typer(help="Model versions: list, show, promote or export one, or roll back.", no_args_is_help=True)
 
 
 @app.command("ls")
@@ -96,6 +97,21 @@ def _confirm(question: str, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for confirmation; give --yes")
     typer.confirm(question, abort=True)
+
+
+@app.command("export")
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Version, as in `models ls`.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New directory for the checkpoint.")],
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+) -> None:
+    """Write a version as a Hugging Face checkpoint, which `from_pretrained` loads."""
+    from illume_loop.cli.runs import open_run
+    from illume_loop.exports.checkpoint import export_model
+
+    with open_run(run_dir) as run:
+        print(export_model(run, name, out))
+    hint(f"next: read {out / 'README.md'}, which says how it is loaded")
 
 
 def _index(round_index: int | None) -> str | None:

@@ -26,8 +26,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class View(Protocol):
     """Shows how far labelled things have come."""
 
-    def update(self, label: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` items of `label` are finished."""
+    def update(self, label: str, done: int, total: int | None, note: str = "") -> None:
+        """`done` of `total` items of `label` are finished; a total of None is one that nobody knows."""
         ...
 
     def clear(self, line: str) -> None:
@@ -42,6 +42,12 @@ def open_view() -> Iterator[View]:
     if not console.is_terminal:
         yield Lines(lambda line: print(line, file=sys.stderr, flush=True))
         return
+    with bars(console) as progress:
+        yield Bars(progress)
+
+
+def bars(console: Console) -> Progress:
+    """The bars as they look everywhere: what, how far, the rate, and the time left at that rate."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -50,8 +56,7 @@ def open_view() -> Iterator[View]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        yield Bars(progress)
+    return Progress(*columns, console=console)
 
 
 class RunDisplay:
@@ -76,17 +81,21 @@ class Bars:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
-    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+    def update(self, label: str, done: int, total: int | None, note: str = "") -> None:
         """Move the bar of `label`."""
         if label not in self._tasks:
             self._tasks[label] = self._progress.add_task(escape(label), total=total, note="")
         self._progress.update(self._tasks[label], completed=done, total=total, note=escape(note))
 
-    def clear(self, line: str) -> None:
-        """Put `line` in the place of the bars."""
+    def forget(self) -> None:
+        """Take the bars away."""
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks.clear()
+
+    def clear(self, line: str) -> None:
+        """Put `line` in the place of the bars."""
+        self.forget()
         self._progress.console.print(line, markup=False, highlight=False)
 
 
@@ -98,18 +107,20 @@ class Lines:
         self._began: dict[str, tuple[float, int]] = {}
         self._last: dict[str, tuple[float, int]] = {}
 
-    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+    def update(self, label: str, done: int, total: int | None, note: str = "") -> None:
         """Write a line where one is due."""
         now = self._clock()
         began, first = self._began.setdefault(label, (now, done))
         last, last_done = self._last.get(label, (float("-inf"), -1))
-        if last_done == done or (now - last < SECONDS_BETWEEN_LINES and done < total):
+        is_over = total is not None and done >= total
+        if last_done == done or (now - last < SECONDS_BETWEEN_LINES and not is_over):
             return
         self._last[label] = (now, done)
         rate = (done - first) / (now - began) if now > began else 0.0
         speed = f", {rate:.1f}/s" if rate else ""
-        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        self._write(f"{label}: {done}/{total}{speed}{left}" + (f", {note}" if note else ""))
+        left = f", {(total - done) / rate:.0f} s left" if rate and total is not None and done < total else ""
+        of_total = "" if total is None else f"/{total}"
+        self._write(f"{label}: {done}{of_total}{speed}{left}" + (f", {note}" if note else ""))
 
     def clear(self, line: str) -> None:
         """Write `line`."""

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json, print_table
 
-app = typer.Typer(help="Samples: list them, show one, or trace one.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from illume_loop.artifacts.images import ImageStore
+
+app = typer.Typer(help="Samples: list them, show one, trace one, or export them.", no_args_is_help=True)
+
+
+class ExportFormat(StrEnum):
+    """The formats of `illume_loop.exports.formats`; named here too, because `--help` loads no pyarrow."""
+
+    PARQUET = "parquet"
+    DATASETS = "datasets"
+    WEBDATASET = "webdataset"
+    JSONL = "jsonl"
+
 
 SampleId = Annotated[int, typer.Argument(metavar="ID", help="Number of the sample, as in `samples ls`.")]
 
@@ -50,6 +65,8 @@ def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson
 
     with open_run(run_dir) as run:
         row = found("sample", sample_id, sample_detail(run.session, run.run_id, sample_id))
+        if not as_json:
+            _show_picture(run.images, row["image_sha256"])
     if as_json:
         print_json(row)
     else:
@@ -70,6 +87,58 @@ def lineage(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJ
         print_json(row)
     else:
         print_fields(row)
+
+
+@app.command("export")
+def export(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New or empty directory, or one to go on.")],
+    export_format: Annotated[ExportFormat, typer.Option("--format", help="Format.")] = ExportFormat.PARQUET,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="samples, assessments, manifests, sft, vision-sft or preference; several times for several. "
+            "Default: all.",
+        ),
+    ] = None,
+    round_index: Annotated[int | None, typer.Option("--round", metavar="N", help="Of this round only.")] = None,
+    accepted: Annotated[
+        bool | None, typer.Option("--accepted/--rejected", help="Of the samples, only those that became rows, or not.")
+    ] = None,
+    shard_rows: Annotated[int, typer.Option("--shard-rows", min=1, max=10**7, help="Rows in a file.")] = 10_000,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Write samples, assessments and training rows to files that others read; killed, the same command goes on."""
+    from illume_loop.cli.progress import open_view
+    from illume_loop.cli.runs import open_run
+    from illume_loop.exports.tables import TABLES
+    from illume_loop.exports.writing import Wanted, export
+
+    wanted = Wanted(export_format.value, tuple(dict.fromkeys(table or TABLES)), round_index, accepted, shard_rows)
+    with open_run(run_dir) as run, open_view() as view:
+        counts = export(run, wanted, out, on_rows=lambda name, rows: view.update(f"export {name}", rows, None))
+    if as_json:
+        print_json({"path": str(out), "format": wanted.format, "rows": counts})
+    else:
+        print_table(f"exported to {out}", ("table", "rows"), ([name, f"{rows:,}"] for name, rows in counts.items()))
+        hint(f"next: read {out / 'README.md'}, which says how each table is read back")
+
+
+def _show_picture(images: ImageStore, sha256: str) -> None:
+    """The image where the terminal can show it, else its place; one that is gone must not hide what is known of it."""
+    from illume_loop.cli.output import console
+    from illume_loop.cli.pictures import can_show, print_picture
+    from illume_loop.errors import CorruptArtifactError
+
+    if not can_show():
+        print(images.location(sha256))
+        return
+    try:
+        print_picture(console(), images.read(sha256), images.location(sha256))
+    except CorruptArtifactError as error:
+        hint(str(error))
 
 
 def _cells(row: dict[str, object]) -> list[str | None]:

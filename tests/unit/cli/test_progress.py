@@ -63,3 +63,12 @@ def test_bars_show_stages_and_leave_one_line_for_a_round() -> None:
         display.round_ended(1, "rejected", ["heldout gain +1.0 [-1.0, 3.0]"])
         assert progress.tasks == []
     assert "round 1 rejected: heldout gain +1.0 [-1.0, 3.0]" in out.getvalue()
+
+
+def test_what_has_no_total_is_counted_without_one() -> None:
+    clock, lines = Clock(), list[str]()
+    view = Lines(lines.append, clock)
+    for second in (0, 5, 10):
+        clock.now = float(second)
+        view.update("export samples", 10 * second, None)
+    assert lines == ["export samples: 0", "export samples: 100, 10.0/s"]

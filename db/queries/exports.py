@@ -1,0 +1,157 @@
+"""What exports read: samples, assessments and manifest rows of a run, a batch at a time, by keys that never change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from db.models import Assessment, Example, Manifest, ModelVersion, Round, Sample
+from db.models.version import version_name
+from db.queries.samples import samples_page
+
+
+def last_ids(session: Session, run_id: int) -> dict[str, int]:
+    """The highest id of the run's samples and of their assessments, 0 where there is none: later ones are left out."""
+    of_run = select(Round.id).where(Round.run_id == run_id)
+    samples = select(func.max(Sample.id)).where(Sample.round_id.in_(of_run))
+    assessments = select(func.max(Assessment.id)).join(Sample, Sample.id == Assessment.sample_id)
+    return {
+        "samples": session.scalar(samples) or 0,
+        "assessments": session.scalar(assessments.where(Sample.round_id.in_(of_run))) or 0,
+    }
+
+
+def manifest_rounds(session: Session, run_id: int) -> list[int]:
+    """The rounds of a run that have a manifest, in order."""
+    query = select(Round.index).join(Manifest, Manifest.round_id == Round.id).where(Round.run_id == run_id)
+    return list(session.scalars(query.order_by(Round.index)))
+
+
+def samples_after(
+    session: Session,
+    run_id: int,
+    after: int,
+    limit: int,
+    *,
+    until: int,
+    round_index: int | None = None,
+    accepted: bool | None = None,
+) -> list[dict[str, Any]]:
+    """At most `limit` samples with after < id <= until: rows of `samples_page` with their image-token ids."""
+    rows = samples_page(session, run_id, round_index=round_index, accepted=accepted, after=after, limit=limit)
+    rows = [row for row in rows if row["id"] <= until]
+    query = select(Sample.id, Sample.image_ids).where(Sample.id.in_([row["id"] for row in rows]))
+    ids = dict(session.execute(query).all())
+    return [row | {"image_ids": ids[row["id"]].tolist()} for row in rows]
+
+
+def assessments_after(
+    session: Session,
+    run_id: int,
+    after: int,
+    limit: int,
+    *,
+    until: int,
+    round_index: int | None = None,
+) -> list[dict[str, Any]]:
+    """At most `limit` assessments with after < id <= until, by id."""
+    query = (
+        select(Assessment, Round.index, ModelVersion.number)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .join(Round, Round.id == Sample.round_id)
+        .outerjoin(ModelVersion, ModelVersion.id == Assessment.model_version_id)
+        .where(Round.run_id == run_id, Assessment.id > after, Assessment.id <= until)
+        .order_by(Assessment.id)
+        .limit(limit)
+    )
+    if round_index is not None:
+        query = query.where(Round.index == round_index)
+    return [
+        {
+            "id": row.id,
+            "sample": row.sample_id,
+            "round": index,
+            "assessor": row.assessor,
+            "model": version_name(number) if number is not None else None,
+            "state": row.state,
+            "score": row.score,
+            "failed": row.failed_criteria,
+            "error": row.error,
+            "probability": row.probability,
+            "details": row.details,
+            "critique": row.critique,
+        }
+        for row, index, number in session.execute(query)
+    ]
+
+
+def examples_after(
+    session: Session,
+    run_id: int,
+    after: tuple[int, int],
+    limit: int,
+    *,
+    round_index: int | None = None,
+    kinds: tuple[str, ...] = (),
+    of_samples: bool = False,
+    once: bool = False,
+) -> list[dict[str, Any]]:
+    """At most `limit` manifest rows after (round, position), in that order, with the ids and images of their samples.
+
+    `kinds` and `of_samples` leave out rows of other kinds, and replayed real pairs; `once` all but a sample's first.
+    """
+    rejected, earlier = aliased(Sample), aliased(Example)
+    query: Select[Example, int, str, Sample, Sample] = (
+        select(Example, Round.index, Manifest.sha256, Sample, rejected)
+        .join(Manifest, Manifest.id == Example.manifest_id)
+        .join(Round, Round.id == Manifest.round_id)
+        .outerjoin(Sample, Sample.id == Example.sample_id)
+        .outerjoin(rejected, rejected.id == Example.rejected_id)
+        .where(
+            Round.run_id == run_id,
+            or_(Round.index > after[0], and_(Round.index == after[0], Example.position > after[1])),
+        )
+        .order_by(Round.index, Example.position)
+        .limit(limit)
+    )
+    if round_index is not None:
+        query = query.where(Round.index == round_index)
+    if kinds:
+        query = query.where(Example.kind.in_(kinds))
+    if of_samples:
+        query = query.where(Example.sample_id.is_not(None))
+    if once:
+        again = select(earlier.position).where(
+            earlier.manifest_id == Example.manifest_id,
+            earlier.sample_id == Example.sample_id,
+            earlier.position < Example.position,
+            earlier.kind.in_(kinds),
+        )
+        query = query.where(~again.exists())
+    return [
+        {
+            "round": index,
+            "position": row.position,
+            "kind": row.kind,
+            "text": row.text,
+            "sample": row.sample_id,
+            "rejected": row.rejected_id,
+            "real_index": row.real_index,
+            "ids_sha256": row.ids_sha256,
+            "rejected_sha256": row.rejected_sha256,
+            "answer": row.answer,
+            "manifest_sha256": sha256,
+            **_of_sample("", better),
+            **_of_sample("rejected_", worse),
+        }
+        for row, index, sha256, better, worse in session.execute(query)
+    ]
+
+
+def _of_sample(prefix: str, sample: Sample | None) -> dict[str, Any]:
+    return {
+        f"{prefix}image_ids": None if sample is None else sample.image_ids.tolist(),
+        f"{prefix}image": None if sample is None else sample.image_sha256,
+    }

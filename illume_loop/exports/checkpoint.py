@@ -1,0 +1,90 @@
+"""Writes a model version as a Hugging Face checkpoint: what its backend saved, verified, with a model card.
+
+The files are the checkpoint's own, so `from_pretrained` reads them: of the janus backend with transformers alone, of
+the illume backend where `illume_loop.models.illume` was imported, which registers its classes. The folder appears
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from db.queries.models import model_detail
+from db.queries.runs import run_row
+from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
+from illume_loop.artifacts.files import storage_full_told
+from illume_loop.errors import NotFoundError, UsageError
+from illume_loop.loop.run_directory import OpenRun
+
+CARD = "README.md"
+OURS = ("illume",)
+"""Model types whose classes are ours; all others are transformers' own, or a plugin's."""
+
+
+def export_model(run: OpenRun, name: str, folder: Path) -> Path:
+    """Write a version to a new folder, or leave one that holds just this; the folder.
+
+    Raises NotFoundError, UsageError for a folder that holds something else, CorruptArtifactError, StorageFullError.
+    """
+    row = model_detail(run.session, run.run_id, name)
+    if row is None:
+        raise NotFoundError(kind="model version", name=name)
+    _, source = run.checkpoint(name)
+    new = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    with storage_full_told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copytree(source, new, ignore=shutil.ignore_patterns(MANIFEST))
+            if not (new / CARD).exists():
+                (new / CARD).write_text(_card(run, row, _model_type(new)), encoding="utf-8")
+            if folder.exists():
+                return _same(folder, new)
+            new.rename(folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _same(folder: Path, new: Path) -> Path:
+    """`folder`, where it holds the same files; an empty one gives its place to `new`."""
+    if not folder.is_dir() or any(folder.iterdir()):
+        if folder.is_dir() and checkpoint_sha256(folder) == checkpoint_sha256(new):
+            return folder
+        raise UsageError(f"{folder} holds something else; name a new directory with -o")
+    new.replace(folder)
+    return folder
+
+
+def _model_type(folder: Path) -> str:
+    return str(json.loads((folder / "config.json").read_bytes()).get("model_type", ""))
+
+
+def _card(run: OpenRun, row: Mapping[str, Any], model_type: str) -> str:
+    of_run = run_row(run.session, run.run_id)
+    return "\n".join(_lines(of_run, row, model_type)) + "\n"
+
+
+def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], model_type: str) -> Iterator[str]:
+    yield from ("---", "library_name: transformers", "tags: [illume-loop, any-to-any]", "---", "")
+    yield from (f"# {of_run['name']} {row['name']}", "")
+    yield f"A model version that illume-loop made: {row['origin']}; its state in the run was `{row['state']}`."
+    yield from ("", f"- run `{of_run['key']}`, seed {of_run['seed']}, base `{of_run['settings']['run']['base']}`")
+    yield f"- parent {row['parent'] or 'none'}, round {row['round'] if row['round'] is not None else 'none'}"
+    yield f"- checkpoint sha256 `{row['sha256']}`"
+    if row["evaluations"]:
+        yield from ("", "| suite | value | items |", "| --- | --- | --- |")
+        yield from (f"| {found['suite']} | {found['value']:.4f} | {found['n']} |" for found in row["evaluations"])
+    yield from ("", "```python")
+    if model_type in OURS:
+        yield f"import illume_loop.models.{model_type}  # registers its classes (pip install illume-loop)"
+        yield "from transformers import AutoModelForCausalLM, AutoProcessor"
+        yield from ("", 'model = AutoModelForCausalLM.from_pretrained("PATH")')
+    else:
+        yield "from transformers import AutoModelForImageTextToText, AutoProcessor"
+        yield from ("", 'model = AutoModelForImageTextToText.from_pretrained("PATH")')
+    yield from ('processor = AutoProcessor.from_pretrained("PATH")', "```")

@@ -1,0 +1,191 @@
+"""Writes an export: tables as shards in one folder, with a dataset card, and a file that says how far it is.
+
+    <table>/00000.parquet ...    the shards; `.jsonl`, `.tar` and `.arrow` in the other formats
+    images/                      the PNG files, where the format is JSON lines
+    README.md                    the dataset card, written last
+    export.json                  what was asked for, and which shards are whole
+
+Guarantee: memory holds a batch of rows, however many there are. An export that was killed goes on after its last whole
+shard and ends with the same bytes; rows that came after its beginning are in none of it. No transaction stays open
+while files are written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from db.queries.exports import last_ids, manifest_rounds
+from db.queries.rounds import rounds_table
+from db.queries.runs import run_row
+from illume_loop.artifacts.files import sha256_of, storage_full_told, write_atomically
+from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
+from illume_loop.exports.card import Origin, card
+from illume_loop.exports.formats import FORMATS, IMAGES, Format, shard
+from illume_loop.exports.tables import TABLES, Key, Row, Scope, Table
+from illume_loop.loop.run_directory import LOCK, OpenRun, exclusive
+
+STATE, CARD = "export.json", "README.md"
+BATCH = 256
+"""Rows read and written at once, each with its image."""
+OnRows = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be exported: tables by name, and of a round, or of accepted or rejected samples, only."""
+
+    format: str
+    tables: Sequence[str] = tuple(TABLES)
+    round_index: int | None = None
+    accepted: bool | None = None
+    shard_rows: int = 10_000
+
+
+def export(run: OpenRun, wanted: Wanted, folder: Path, on_rows: OnRows | None = None) -> dict[str, int]:
+    """Write an export of `run` to `folder`, or go on with it; rows by table. `on_rows` hears (table, rows so far).
+
+    Raises NotFoundError for a round or a table that is not there, UsageError for a folder that holds other things,
+    ExportChangedError for one that holds another export, CorruptArtifactError for images or shards that are damaged,
+    StorageFullError.
+    """
+    for name in wanted.tables:
+        if name not in TABLES:
+            raise NotFoundError(kind="table", name=f"{name} (of {', '.join(TABLES)})")
+    _check_folder(folder)
+    scope = _scope(run, wanted)
+    with storage_full_told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder):
+            state = _State.opened(folder, run_row(run.session, run.run_id)["key"], wanted, scope)
+            scope = replace(scope, until=state.until, manifest=state.manifest)
+            for name in wanted.tables:
+                _write_table(run, TABLES[name], FORMATS[wanted.format], scope, wanted, state, folder, on_rows)
+            files = {name: [entry["file"] for entry in state.shards(name)] for name in wanted.tables}
+            if (finish := FORMATS[wanted.format].finish) is not None:
+                finish(folder, {name: shards for name, shards in files.items() if shards})
+            counts = {name: state.num_rows(name) for name in wanted.tables}
+            text = card(_origin(run, scope), FORMATS[wanted.format], counts)
+            write_atomically(folder / CARD, text.encode())
+            return counts
+
+
+class _State:
+    """The file that says how far an export is; written after each shard."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self._path, self._content = path, content
+        self.until: Mapping[str, int] = content["until"]
+        self.manifest: int | None = content["manifest"]
+
+    @classmethod
+    def opened(cls, folder: Path, run_key: str, wanted: Wanted, scope: Scope) -> _State:
+        """That of the folder, or a new one."""
+        path = folder / STATE
+        asked = {"run": run_key, **asdict(wanted), "tables": list(wanted.tables)}
+        if not path.exists():
+            return cls(path, {"asked": asked, "until": scope.until, "manifest": scope.manifest, "shards": {}})
+        content = json.loads(path.read_bytes())
+        changed = sorted(name for name, value in asked.items() if content["asked"].get(name) != value)
+        if changed:
+            raise ExportChangedError(path=folder, names=", ".join(changed))
+        for table, shards in content["shards"].items():
+            for entry in shards:
+                _check_shard(folder / table / entry["file"], entry)
+        return cls(path, content)
+
+    def shards(self, table: str) -> list[dict[str, Any]]:
+        """The whole shards of a table: file, rows, last (the key of the last row), num_bytes, sha256."""
+        found: list[dict[str, Any]] = self._content["shards"].get(table, [])
+        return found
+
+    def num_rows(self, table: str) -> int:
+        """Rows of a table in its whole shards."""
+        return sum(entry["rows"] for entry in self.shards(table))
+
+    def add(self, table: str, path: Path, rows: int, last: Key) -> None:
+        """A shard is whole."""
+        entry = {"file": path.name, "rows": rows, "last": last}
+        entry |= {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        self._content["shards"].setdefault(table, []).append(entry)
+        write_atomically(self._path, json.dumps(self._content, indent=1).encode())
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists() or (folder / STATE).exists():
+        return
+    # What an export that was killed before its first whole shard may have left.
+    ours = (*TABLES, IMAGES, LOCK)
+    if not folder.is_dir() or any(entry.name not in ours for entry in folder.iterdir()):
+        raise UsageError(f"{folder} holds other things than an export; name a new or empty directory with -o")
+
+
+def _check_shard(path: Path, entry: Mapping[str, Any]) -> None:
+    size = path.stat().st_size if path.exists() else None
+    if size != entry["num_bytes"]:
+        found = "none" if size is None else f"{size} bytes"
+        raise CorruptArtifactError(path=path, expected=f"{entry['num_bytes']} bytes", found=found)
+
+
+def _scope(run: OpenRun, wanted: Wanted) -> Scope:
+    rounds = rounds_table(run.session, run.run_id)
+    if wanted.round_index is not None and wanted.round_index not in [row["index"] for row in rounds]:
+        raise NotFoundError(kind="round", name=wanted.round_index)
+    curated = [index for index in manifest_rounds(run.session, run.run_id) if wanted.round_index in (None, index)]
+    until = last_ids(run.session, run.run_id)
+    return Scope(run.run_id, until, curated[-1] if curated else None, wanted.round_index, wanted.accepted)
+
+
+def _write_table(
+    run: OpenRun,
+    table: Table,
+    format_: Format,
+    scope: Scope,
+    wanted: Wanted,
+    state: _State,
+    folder: Path,
+    on_rows: OnRows | None,
+) -> None:
+    shards = state.shards(table.name)
+    last: Key = tuple(shards[-1]["last"]) if shards else table.first
+    whole = state.num_rows(table.name)
+
+    def read(room: int) -> list[tuple[Key, Row]]:
+        batch = table.read(run.session, scope, last, min(BATCH, room))
+        run.session.commit()
+        return batch
+
+    batch = read(wanted.shard_rows)
+    while batch:
+        path = folder / table.name / f"{len(state.shards(table.name)):05d}{format_.ending}"
+        rows = 0
+        with shard(format_, path, table, run.images.read_bytes) as write:
+            while batch:
+                write([{name: row[name] for name in table.features} for _, row in batch])
+                last, rows = batch[-1][0], rows + len(batch)
+                if on_rows is not None:
+                    on_rows(table.name, whole + rows)
+                batch = read(wanted.shard_rows - rows) if rows < wanted.shard_rows else []
+        state.add(table.name, path, rows, last)
+        whole += rows
+        batch = read(wanted.shard_rows)
+
+
+def _origin(run: OpenRun, scope: Scope) -> Origin:
+    return Origin(run_row(run.session, run.run_id), rounds_table(run.session, run.run_id), list(_limits(scope)))
+
+
+def _limits(scope: Scope) -> Iterator[str]:
+    yield "An image-token id N is written `<image_N>` where TRL wants a text; a tokenizer needs these as added tokens."
+    if scope.manifest is not None:
+        yield (
+            f"The tables in TRL's layouts hold the manifest of round {scope.manifest}, which has the rows of the "
+            "manifests before it, without the replayed pairs of the base's own pretraining."
+        )
+    if scope.round_index is not None:
+        yield f"Only rows of round {scope.round_index}."
+    if scope.accepted is not None:
+        yield f"Of the samples only those that {'became' if scope.accepted else 'did not become'} training rows."
