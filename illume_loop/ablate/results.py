@@ -7,7 +7,7 @@ seed. Pure: equal cells give equal results, to the last digit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -101,6 +101,23 @@ def results_of(study: Study, cells: Sequence[FinishedCell]) -> Results:
                 rows.append(_row(arm.name, after, previous, of_arm, baseline if arm.name != study.baseline else []))
             previous = after
     return Results(study, list(ordered), rows)
+
+
+def stored_results(content: Mapping[str, Any]) -> Results:
+    """The study and the rows of `Results.as_json`, without its cells. Raises KeyError, TypeError, ValueError."""
+    return Results(Study.model_validate(content["study"]), [], [_stored_row(row) for row in content["rows"]])
+
+
+def _stored_row(row: Mapping[str, Any]) -> Row:
+    def estimate(value: Any) -> Any:
+        if value is None or "mean" not in value:
+            return value and {guidance: estimate(of) for guidance, of in value.items()}
+        draws, seeds = (tuple(value[kind]) if value[kind] else None for kind in ("draws", "seeds"))
+        return Estimate(value["mean"], draws, seeds, tuple(value["by_seed"]))
+
+    plain = ("arm", "after", "promoted", "decided")
+    values = {name: value if name in plain else estimate(value) for name, value in row.items() if name != "seeds"}
+    return Row(seeds=tuple(row["seeds"]), **values)
 
 
 def _row(

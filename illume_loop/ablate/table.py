@@ -39,7 +39,7 @@ def markdown(results: Results) -> str:
             WIDTH,
         ),
         "",
-        *_table(results),
+        *_lines(*table_of(results)),
         *_failures(results),
         "",
         "## Seed by seed",
@@ -60,7 +60,8 @@ def _arms(study: Study) -> Iterator[str]:
         yield f"- `{arm.name}`: {told or 'the default settings'}"
 
 
-def _table(results: Results) -> Iterator[str]:
+def table_of(results: Results) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows of cells): what the study found, as text."""
     study = results.study
     guidances = list(results.rows[0].heldout) if results.rows else []
     columns = ["arm"]
@@ -77,7 +78,7 @@ def _table(results: Results) -> Iterator[str]:
     columns.append("diversity")
     if study.num_rounds:
         columns += ["judge AUC", "promoted"]
-    yield from _lines(columns, (list(_cells(row, results, guidances)) for row in results.rows))
+    return columns, [list(_cells(row, results, guidances)) for row in results.rows]
 
 
 def _cells(row: Row, results: Results, guidances: Sequence[str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from illume_loop.cli import (
     judge,
     models,
     pretrain,
+    report,
     reviews,
     rounds,
     sample,
@@ -48,6 +49,7 @@ app.command("eval")(evaluate.evaluate)
 app.add_typer(judge.app, name="judge")
 app.command("pretrain")(pretrain.pretrain)
 app.command("ablate")(ablate.ablate)
+app.command("report")(report.report)
 app.command("worker")(worker.worker)
 app.add_typer(worker.app, name="workers")
 app.command("dashboard")(dashboard.dashboard)

@@ -21,6 +21,7 @@ from illume_loop.artifacts.files import write_atomically
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.report.render import Card, Page, Pair, Sheet, render
+from illume_loop.report.summary import commands, summary
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -36,20 +37,27 @@ BATCH = 1000
 
 def write_page(session: Session, run_id: int, run_dir: Path, images: ImageStore) -> Path:
     """Write the page of a run; its path. Raises StorageFullError."""
+    path = run_dir / NAME
+    write_atomically(path, render(page_of(session, run_id, images)).encode())
+    return path
+
+
+def page_of(session: Session, run_id: int, images: ImageStore) -> Page:
+    """What the page of a run shows."""
     rounds = rounds_table(session, run_id)
     before, after, pairs = _pairs(session, run_id, rounds, images)
     shown = [row["index"] for row in rounds if row["samples"]][-SHEETS:]
-    page = Page(
-        settings=run_row(session, run_id)["settings"],
+    settings = run_row(session, run_id)["settings"]
+    return Page(
+        settings=settings,
         rounds=rounds,
+        summary=list(summary(rounds)),
+        commands=commands(settings, len(rounds)),
         sheets=[_sheet(session, run_id, index, images) for index in reversed(shown)],
         pairs=pairs,
         before=before,
         after=after,
     )
-    path = run_dir / NAME
-    write_atomically(path, render(page).encode())
-    return path
 
 
 def _pairs(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from illume_loop.report import numbers
-from illume_loop.report.curve import curve
+from illume_loop.report.curve import MEASURES, curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,22 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
+class StudyTable:
+    """What a study found: its question, its table, and its plot as a data URI."""
+
+    title: str
+    question: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    plot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """Everything on the page; `rounds` are rows of `rounds ls --json`, `settings` the resolved settings."""
+    """Everything on the page; `rounds` are rows of `rounds ls --json`, `settings` the resolved settings.
+
+    `summary` is a sentence each, `commands` what repeats the run, `versions` the programs that wrote the page.
+    """
 
     settings: Mapping[str, Mapping[str, Any]]
     rounds: Sequence[Mapping[str, Any]]
@@ -51,6 +66,10 @@ class Page:
     pairs: Sequence[Pair] = ()
     before: str = ""
     after: str = ""
+    summary: Sequence[str] = ()
+    commands: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    studies: Sequence[StudyTable] = ()
 
 
 def render(page: Page) -> str:
@@ -63,6 +82,11 @@ def render(page: Page) -> str:
             run=run,
             rounds=page.rounds,
             curve=curve(page.rounds),
+            more_curves=_more_curves(page),
+            summary=page.summary,
+            commands=page.commands,
+            versions=page.versions,
+            studies=page.studies,
             confidence=f"{100 * page.settings['gate']['confidence']:g} %",
             sheets=page.sheets,
             pairs=page.pairs,
@@ -71,6 +95,14 @@ def render(page: Page) -> str:
             settings=json.dumps(page.settings, indent=2),
         )
     )
+
+
+def _more_curves(page: Page) -> list[tuple[str, Markup]]:
+    """(title, curve) of all but the first measure, where there is one."""
+    num_probes = page.settings["gate"]["probe_items"]
+    names = [name for name in MEASURES if name != "heldout"]
+    drawn = [(MEASURES[name], curve(page.rounds, name, num_probes)) for name in names]
+    return [(title, svg) for title, svg in drawn if svg]
 
 
 def _environment() -> Environment:

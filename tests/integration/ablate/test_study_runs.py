@@ -143,3 +143,15 @@ def test_the_shipped_ones_are_listed(tmp_path: Path) -> None:
     names = [study["name"] for study in read_json("ablate", "ls", cwd=tmp_path)]
     assert names == sorted(names)
     assert {"objective", "rounds", "guards"} <= set(names)
+
+
+def test_the_report_of_a_cell_has_the_table_of_its_study(finished: Path, tmp_path: Path) -> None:
+    ended = run("report", finished / "out" / "runs" / "checker-1", "-o", "mail", cwd=tmp_path, **plugged())
+    assert ended.code == 0, ended.err
+    html = (tmp_path / "mail" / "report.html").read_text(encoding="utf-8")
+    lines = [line for line in (finished / "out" / "table.md").read_text().splitlines() if line.startswith("| ")]
+    for cell in lines[0].strip("| ").split(" | "):
+        assert f"<th>{cell}</th>" in html
+    for cell in lines[1].strip("| ").split(" | "):
+        assert f"<td>{cell}</td>" in html
+    assert 'src="data:image/svg+xml;base64,' in html

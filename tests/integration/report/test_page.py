@@ -32,7 +32,7 @@ def test_writing_it_again_changes_nothing(run_dir: Path) -> None:
 
 def test_it_shows_rounds_curve_pairs_and_sheets(run_dir: Path) -> None:
     html = _written(run_dir)
-    assert html.count("<svg") == 1
+    assert html.count("<svg") == 4, "held-out alignment, understanding, diversity, the judge's AUC"
     assert html.count('class="pair"') == 16
     for index in (1, 2):
         assert f"Samples of round {index}" in html

@@ -11,7 +11,7 @@ import pytest
 from illume_loop.ablate.grid import FinishedCell
 from illume_loop.ablate.measuring import Measured
 from illume_loop.ablate.plot import svg
-from illume_loop.ablate.results import results_of
+from illume_loop.ablate.results import results_of, stored_results
 from illume_loop.ablate.study import Study
 from illume_loop.ablate.table import markdown
 
@@ -122,3 +122,10 @@ def test_the_plot_is_well_formed(cells: list[FinishedCell]) -> None:
         assert f"{row.arm}, round {row.after}" in texts
     marks = list(root.iter("{http://www.w3.org/2000/svg}g"))
     assert len(marks) == len(results.rows) * (4 if cells else 0)
+
+
+def test_rows_come_back_from_json_as_they_were() -> None:
+    results = results_of(STUDY, CELLS)
+    stored = stored_results(json.loads(json.dumps(results.as_json())))
+    assert stored.study == STUDY
+    assert stored.rows == results.rows

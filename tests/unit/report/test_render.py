@@ -10,9 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from illume_loop.config import load_settings
+from illume_loop.evals.statistics import wilson_interval
 from illume_loop.report.curve import curve, marks
 from illume_loop.report.numbers import gain, interval, number, percent
-from illume_loop.report.render import Card, Page, Pair, Sheet, render
+from illume_loop.report.render import Card, Page, Pair, Sheet, StudyTable, render
+from illume_loop.report.summary import commands, summary
 
 SETTINGS = load_settings(environ={}).resolved()
 EVIL = "<script>alert('x')</script> & \"more\""
@@ -77,7 +79,9 @@ def _full_page() -> str:
     card = Card("data:image/png;base64,AAAA", EVIL, -3.25, False, (EVIL,), kept=True)
     gap = Card("", "a red circle", None, None)
     sheet = Sheet(1, [("Highest scores", [card, gap]), ("Lowest scores", [])])
-    return render(Page(SETTINGS, [_round(1, "promoted")], [sheet], [Pair(card, gap)], "v0001", "v0002"))
+    study = StudyTable(EVIL, EVIL, [EVIL], [[EVIL]], "data:image/svg+xml;base64,AAAA")
+    more = {"summary": [EVIL], "commands": EVIL, "versions": {EVIL: EVIL}, "studies": [study]}
+    return render(Page(SETTINGS, [_round(1, "promoted")], [sheet], [Pair(card, gap)], "v0001", "v0002", **more))
 
 
 def test_every_text_is_escaped() -> None:
@@ -128,6 +132,37 @@ def test_the_curve_stays_inside_its_frame(mean: float) -> None:
 
 def test_no_round_no_curve() -> None:
     assert curve([]) == ""
+
+
+def test_understanding_has_the_interval_of_its_probes_and_diversity_none() -> None:
+    row = _round(1, "promoted") | {"understanding": {"parent": 0.98, "candidate": 1.0}, "judge_auc": 0.9}
+    parent, candidate = marks([row], "understanding", num_probes=100)
+    expected = wilson_interval([True] * 98 + [False] * 2)
+    assert (parent.mean, parent.low, parent.high) == (0.98, expected.low, expected.high)
+    assert candidate.low < candidate.high == pytest.approx(1.0)
+    [diversity] = marks([row], "diversity")
+    assert (diversity.mean, diversity.low, diversity.high) == (0.62, 0.62, 0.62)
+    assert [mark.role for mark in marks([row], "judge_auc")] == ["parent"]
+    assert "<line x1" not in curve([row], "judge_auc").split("<g ")[1], "no bars where there is no interval"
+
+
+def test_the_summary_says_what_the_run_came_to() -> None:
+    rounds = [_round(1, "promoted"), _round(2, "rejected", 0.5, 0.45), _round(3, None, 0.5, None)]
+    first, heldout, *rest = summary(rounds)
+    assert first == "1 of 2 decided rounds were promoted; the version in use is v0002."
+    assert "40.0 [36.0, 44.0] % of v0001" in heldout
+    assert "50.0 [46.0, 54.0] % of v0002 at that of round 1" in heldout
+    assert "3,072 samples were drawn and 903 accepted; the judge's AUC" in rest[-1]
+    assert list(summary([_round(1, None, None, None)])) == []
+
+
+def test_the_commands_repeat_what_differs_from_the_defaults() -> None:
+    settings = load_settings(None, {"run.seed": 3, "train.from": "parent", "runtime.threads": 2}, environ={})
+    text = commands(settings.resolved(), 5)
+    assert text.startswith('# run.toml\n[run]\nseed = 3\n[train]\nfrom = "parent"\n')
+    assert "--rounds 5 --config run.toml" in text
+    assert "threads" not in text
+    assert commands(SETTINGS, 3) == "illume-loop start --run-dir again --rounds 3\n"
 
 
 def test_numbers() -> None:

@@ -1,0 +1,94 @@
+"""Plots as PNG, for mails and slides: the strokes of an SVG painted with Pillow, on white, at twice the size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from math import hypot
+
+from PIL import Image, ImageDraw, ImageFont
+
+from illume_loop.report.strokes import Dashes, Dot, Line, Marked, Stroke, Words
+
+SCALE, SMOOTHING = 2, 2
+HEAD = 34
+"""Pixels above the plot for its title."""
+DASH = 4.0
+PAPER, INK = "#ffffff", "#1d1d1f"
+COLOURS = {
+    "grid": "#dedbd4",
+    "tick": "#66666e",
+    "used": "#9aa0a8",
+    "parent": "#6b7280",
+    "promoted": "#0b7a4b",
+    "rejected": "#b3341f",
+}
+HOLLOW = "rejected"
+ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}
+
+
+def png(strokes: Sequence[Stroke], title: str, width: int, height: int) -> bytes:
+    """The PNG of a plot of so many pixels, with its title above it. The same strokes give the same bytes."""
+    painter = _Painter(width, height + HEAD)
+    painter.words(Words(16, 22 - HEAD, title, "start"), INK, 15)
+    for stroke in strokes:
+        painter.stroke(stroke)
+    buffer = io.BytesIO()
+    painter.finished().save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+class _Painter:
+    """Paints larger than what is kept, because Pillow's lines have hard edges."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._unit = SCALE * SMOOTHING
+        self._image = Image.new("RGB", (width * self._unit, height * self._unit), PAPER)
+        self._draw = ImageDraw.Draw(self._image)
+        self._kept = (width * SCALE, height * SCALE)
+
+    def finished(self) -> Image.Image:
+        return self._image.resize(self._kept, Image.Resampling.LANCZOS)
+
+    def stroke(self, stroke: Stroke) -> None:
+        match stroke:
+            case Line():
+                self._line((stroke.x1, stroke.y1), (stroke.x2, stroke.y2), COLOURS[stroke.look], 1)
+            case Words():
+                self.words(stroke, COLOURS["tick"], 12)
+            case Dashes():
+                for start, stop in zip(stroke.points, stroke.points[1:], strict=False):
+                    for one, two in _dashes(start, stop):
+                        self._line(one, two, COLOURS[stroke.look], 1.5)
+            case Marked():
+                self._marked(stroke)
+
+    def words(self, words: Words, colour: str, size: int) -> None:
+        font = ImageFont.load_default(size * self._unit)
+        self._draw.text(self._at(words.x, words.y), words.text, colour, font, ANCHORS[words.anchor])
+
+    def _marked(self, marked: Marked) -> None:
+        colour = COLOURS[marked.look]
+        for part in marked.parts:
+            if isinstance(part, Dot):
+                left, top = self._at(part.x - 5.5, part.y - 5.5)
+                right, bottom = self._at(part.x + 5.5, part.y + 5.5)
+                inside = PAPER if marked.look == HOLLOW else colour
+                self._draw.ellipse((left, top, right, bottom), inside, colour, 2 * self._unit)
+            else:
+                self._line((part.x1, part.y1), (part.x2, part.y2), colour, 2)
+
+    def _line(self, start: tuple[float, float], stop: tuple[float, float], colour: str, width: float) -> None:
+        self._draw.line((self._at(*start), self._at(*stop)), colour, round(width * self._unit))
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        return x * self._unit, (y + HEAD) * self._unit
+
+
+def _dashes(start: tuple[float, float], stop: tuple[float, float]) -> Iterator[tuple[tuple[float, float], ...]]:
+    length = hypot(stop[0] - start[0], stop[1] - start[1])
+    along = 0.0
+    while along < length:
+        parts = [min(place, length) / length for place in (along, along + DASH)]
+        yield tuple((start[0] + p * (stop[0] - start[0]), start[1] + p * (stop[1] - start[1])) for p in parts)
+        along += 2 * DASH

@@ -1,0 +1,69 @@
+"""What a run came to, in sentences, and the commands that repeat it. Pure: from the rows of `rounds ls`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from illume_loop.config import Settings
+from illume_loop.report.numbers import gain, interval, number, percent
+
+NOT_THE_RUNS_OWN = ("store", "cluster", "runtime")
+"""Sections that say where and on what it ran; they change nothing that is computed."""
+
+
+def summary(rounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence each: how the rounds ended, what changed, how much was drawn, how long it took."""
+    decided = [row for row in rounds if row.get("decision")]
+    if not decided:
+        return
+    promoted = [row for row in decided if row["decision"] == "promoted"]
+    used = promoted[-1]["candidate"] if promoted else decided[0]["parent"]
+    yield f"{len(promoted)} of {len(decided)} decided rounds were promoted; the version in use is {used}."
+    first, last = decided[0], promoted[-1] if promoted else decided[-1]
+    yield (
+        f"Held-out alignment: {interval(first['heldout']['parent'])} % of {first['parent']} at the first gate, "
+        f"{interval(last['heldout']['candidate'])} % of {last['candidate']} at that of round {last['index']}, where it "
+        f"was compared with its parent on the same prompts and seeds: {gain(last['heldout']['delta'])} points."
+    )
+    yield (
+        f"Understanding {percent(first['understanding']['parent'])} % before and "
+        f"{percent(last['understanding']['candidate'])} % after; diversity {number(first['diversity']['parent'])} and "
+        f"{number(last['diversity']['candidate'])}."
+    )
+    aucs = [row["judge_auc"] for row in decided if row["judge_auc"] is not None]
+    told = f"; the judge's AUC against the checker was {number(min(aucs))} to {number(max(aucs))}" if aucs else ""
+    samples, accepted = (sum(row[name] or 0 for row in rounds) for name in ("samples", "accepted"))
+    yield f"{samples:,} samples were drawn and {accepted:,} accepted{told}."
+    seconds: dict[str, float] = {}
+    for row in rounds:
+        for stage, spent in (row.get("seconds") or {}).items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    if seconds:
+        yield f"Work: {', '.join(f'{stage} {spent:,.0f} s' for stage, spent in seconds.items())} (summed over units)."
+
+
+def commands(settings: Mapping[str, Mapping[str, Any]], num_rounds: int) -> str:
+    """What repeats the run on any machine with the same version: a settings file and a command."""
+    text = changed_toml(settings)
+    start = f"illume-loop start --run-dir again --rounds {max(1, num_rounds)}"
+    return f"# run.toml\n{text}\n# then\n{start} --config run.toml\n" if text else f"{start}\n"
+
+
+def changed_toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The settings that differ from the defaults and change what is computed, as a settings file."""
+    defaults = Settings().resolved()
+    lines: list[str] = []
+    for section, values in settings.items():
+        changed = {name: value for name, value in values.items() if value != defaults.get(section, {}).get(name, value)}
+        # A key is shown as `***`, and is no setting of the run but of the host.
+        changed.pop("key", None)
+        if changed and section not in NOT_THE_RUNS_OWN:
+            lines += [f"[{section}]", *(f"{name} = {_toml(value)}" for name, value in changed.items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _toml(value: object) -> str:
+    """JSON's texts, numbers, lists and truth values are TOML's."""
+    return json.dumps(value, ensure_ascii=False)
