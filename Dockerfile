@@ -1,7 +1,7 @@
 # The CPU image by default; docker-compose.gpu.yml builds the same with a CUDA build of torch.
 FROM python:3.11.14-slim-bookworm AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG EXTRAS=service,s3,dashboard
+ARG EXTRAS=service,s3,dashboard,telemetry
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/illume
 ENV PATH=/opt/illume/bin:$PATH

@@ -215,6 +215,9 @@ class TrainSettings(Section):
         le=1.0,
         description="Share of drawing rows whose prompt is dropped, as pretraining does for guidance.",
     )
+    report_to: Literal["auto", "none", "tensorboard", "wandb", "mlflow"] = Field(
+        "auto", description="Tracker that hears of each training step; auto is TensorBoard where it is installed."
+    )
     from_: Literal["base", "parent"] = Field(
         "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."
     )
@@ -377,6 +380,17 @@ class RuntimeSettings(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or JSON with run, round and unit.")
+    metrics_address: str = Field(
+        "",
+        pattern=r"^([\w.-]+:[1-9]\d{0,4})?$",
+        description="host:port at which Prometheus reads metrics, or the first free port above; empty is none.",
+    )
+    traces_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s@]+)?$",
+        description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
+    )
 
 
 _URLS = (("store", "database_url"), ("store", "artifacts_url"), ("cluster", "redis_url"))

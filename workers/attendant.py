@@ -63,8 +63,6 @@ class Attendant:
             # not answer: they are counted.
             counted = (CorruptArtifactError, TeacherError)
             finished = carry_out(bench, lease, max_attempts, advanced, self._patience, counted=counted)
-            if finished:
-                log.info("unit %s is done", lease.key)
         except LostLeaseError as lost:
             log.warning("%s", lost)
         except UnhealthyError:

@@ -64,12 +64,14 @@ class Benches:
 
     def _make(self, run_id: int) -> Workbench:
         with transaction(self._engine) as session:
-            stored = reads.run_of(session, run_id).settings
+            run = reads.run_of(session, run_id)
+            stored, run_key = run.settings, run.key
         settings = merged(self._settings, stored)
         domain = get_domain(settings.run.domain)
         return Workbench(
             engine=self._engine,
             run_id=run_id,
+            run_key=run_key,
             settings=settings,
             domain=domain,
             plans=gate_plans(domain, settings),

@@ -26,6 +26,8 @@ from illume_loop.config import Settings
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
 from illume_loop.loop.outages import Patience
 from illume_loop.loop.workbench import Toolbox
+from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.observing import check_telemetry, observed
 from workers.app import TASK, make_app
 from workers.attendant import Attendant
 from workers.benches import Benches
@@ -54,6 +56,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
     worker has to end and may be started again."""
     roles = checked_roles(roles)
     check_service(settings)
+    check_telemetry(settings.runtime)
     name = name or default_name(roles)
     cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
     app = make_app(settings.cluster)
@@ -76,7 +79,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         attendant = Attendant(engine, settings, benches, pulse, name=name, kinds=kinds)
         state = "unhealthy"
         try:
-            with _signals_to(pulse):
+            with _signals_to(pulse), observed(settings.runtime), at_hand(worker=name):
                 pulse.start()
                 log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
                 _consume(app, attendant, [queue_of(role) for role in roles], name, settings)

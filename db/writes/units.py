@@ -48,6 +48,7 @@ class Lease:
 
     unit_id: int
     round_id: int
+    round_index: int
     kind: str
     key: str
     payload: dict[str, Any]
@@ -130,6 +131,7 @@ def lease_unit(
     return Lease(
         unit.id,
         unit.round_id,
+        session.get_one(Round, unit.round_id).index,
         unit.kind,
         unit.key,
         unit.payload,

@@ -12,10 +12,10 @@ import typer
 from illume_loop.cli.ending import ENDING, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
 from illume_loop.cli.output import hint
-from illume_loop.redaction import RedactingFormatter
+from illume_loop.telemetry.logs import formatter
 
 if TYPE_CHECKING:
-    from illume_loop.config import Settings
+    from illume_loop.config import RuntimeSettings, Settings
     from illume_loop.loop.coordinator import RunOutcome
     from illume_loop.loop.progress import Progress
 
@@ -40,7 +40,7 @@ def start(
     # A settings file stands for itself; without one, a run goes on with what it was started with.
     stored = stored_settings(run_dir) if config is None else None
     settings = load_settings(config, {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}, stored=stored)
-    _log_to(run_dir, settings.runtime.log_level)
+    _log_to(run_dir, settings.runtime)
     hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
     try:
         with open_view() as view:
@@ -99,9 +99,9 @@ class _RunLog(logging.FileHandler):
             super().emit(record)
 
 
-def _log_to(run_dir: Path, level: str) -> None:
+def _log_to(run_dir: Path, runtime: RuntimeSettings) -> None:
     ENDING.run_dir = run_dir
     handler = _RunLog(run_dir)
-    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    handler.setFormatter(formatter(runtime.log_format))
+    logging.basicConfig(level=runtime.log_level, handlers=[handler])
     logging.captureWarnings(True)

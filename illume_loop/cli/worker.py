@@ -37,13 +37,13 @@ def worker(
 
     from illume_loop.config import load_settings
     from illume_loop.loop.workbench import default_toolbox
-    from illume_loop.redaction import RedactingFormatter
     from illume_loop.runtime import prepare
+    from illume_loop.telemetry.logs import formatter
     from workers.process import run_worker
 
     settings = load_settings(config)
     lines = logging.StreamHandler()
-    lines.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    lines.setFormatter(formatter(settings.runtime.log_format))
     logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
     logging.captureWarnings(True)
     prepare(settings.runtime)

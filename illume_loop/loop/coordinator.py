@@ -6,6 +6,7 @@ so a coordinator killed at any point leaves a database from which the next one c
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,6 +33,9 @@ from illume_loop.loop.reconcile import AwaitReviews, Issue, RoundView, Step, rec
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Toolbox, Workbench, default_toolbox
+from illume_loop.telemetry import tracing
+from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.observing import observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ def start_run(
     with (
         locked(run_dir) as directory,
         open_workbench(settings, demands, directory, toolbox or default_toolbox(), fresh_training) as bench,
+        observed(settings.runtime, bench),
+        at_hand(run=bench.run_key),
     ):
         Coordinator(bench, directory, progress, num_rounds).run()
         return RunOutcome(run_dir, write_run_page(bench, directory))
@@ -119,7 +125,8 @@ class Coordinator:
             steps_due = self._steps_due(session)
             changes = [step for step in steps_due if not isinstance(step, Issue | AwaitReviews)]
             for step in changes:
-                steps.carry_out(self._bench, session, step)
+                with tracing.span(_words(step), self._bench.run_key, step.index):
+                    steps.carry_out(self._bench, session, step)
         if not steps_due:
             return Turn.OVER
         for step in changes:
@@ -161,11 +168,26 @@ class Coordinator:
             decision = reads.decision_of(session, round_.id)
         if not RoundState(round_.state).is_terminal:
             return
+        began, ended = round_.created_at, round_.ended_at or round_.created_at
+        tracing.round_ended(
+            self._bench.run_key,
+            index,
+            began,
+            ended,
+            state=round_.state,
+            samples=round_.num_samples,
+            accepted=round_.num_accepted,
+        )
         reasons = [round_.error] if round_.error else decision.reasons if decision else []
         self._progress.round_ended(round_.index, round_.state, reasons)
         write_run_page(self._bench, self._directory)
         if round_.state == RoundState.FAILED:
             raise RoundFailedError(index=round_.index, reason=round_.error)
+
+
+def _words(step: Step) -> str:
+    """ "plan round" for PlanRound."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(step).__name__).lower()
 
 
 def views_of(session: Session, run_id: int, wanted_reviews: int = 0) -> list[RoundView]:

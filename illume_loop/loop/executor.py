@@ -16,6 +16,7 @@ from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.units import UNIT_FUNCTIONS, OnItems
 from illume_loop.loop.workbench import Workbench
+from illume_loop.telemetry.observing import Watch
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,11 @@ def carry_out(
     ConflictError, except those of `counted`, and a database that stays away. Raises LostLeaseError where another
     worker took the unit meanwhile.
     """
+    watch = Watch(bench.run_key, lease.round_index, lease.kind, lease.key, lease.num_items)
     try:
-        _attempt(bench, lease, on_items, patience)
+        with watch:
+            _attempt(bench, lease, on_items, patience)
+            log.info("unit %s is done", lease.key)
         return True
     except FencedOutError as error:
         raise LostLeaseError(unit=lease.key) from error
@@ -71,7 +75,8 @@ def carry_out(
             raise StorageFullError(path=bench.scratch.parent) from error
         if is_outage(error):
             raise
-        log.exception("unit %s failed", lease.key)
+        with watch.lines():
+            log.exception("unit %s failed", lease.key)
         sentence = _sentence(error)
         if isinstance(error, IllumeLoopError) and error.repeats:
             sentence += " Another attempt would end the same way."

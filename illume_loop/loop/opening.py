@@ -36,11 +36,14 @@ from illume_loop.loop.run_directory import (
 )
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
 from illume_loop.models.shipped import SHIPPED, shipped_base
+from illume_loop.telemetry.observing import check_telemetry
+from illume_loop.train.trackers import check_tracker
 
 MAY_CHANGE = (
     "run.name",
     "run.rounds",
     "run.executor",
+    "train.report_to",
     "store.",
     "cluster.",
     "runtime.",
@@ -71,8 +74,13 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
     """Refuse settings that cannot be met, before the first hour and before there is a directory.
 
     Raises NotFoundError for a domain or (for a new run) a base that does not exist, UsageError for too few prompts or a
-    calibration that is none, or not of this base.
+    calibration that is none, or not of this base, and for a tracker that is not installed, MissingExtraError for
+    packages that the settings need.
     """
+    check_telemetry(settings.runtime)
+    if settings.run.executor == "inline":
+        # With workers it is theirs to have it.
+        check_tracker(settings.train.report_to)
     domain = get_domain(settings.run.domain)
     round_prompts(domain, settings, 1)
     if stored_settings(run_dir) is None:
@@ -101,6 +109,7 @@ def open_workbench(
         bench = Workbench(
             engine=engine,
             run_id=run_id,
+            run_key=directory.key,
             settings=settings,
             domain=demands.domain,
             plans=demands.plans,

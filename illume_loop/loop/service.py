@@ -25,6 +25,8 @@ from illume_loop.loop.outages import Patience
 from illume_loop.loop.progress import Progress
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.workbench import Workbench, default_toolbox
+from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.observing import observed
 
 FIRST_PAUSE_S = 0.02
 OPENING_S = 20.0
@@ -55,6 +57,8 @@ def start_service(
     patience = Patience(settings.cluster.reconnect_s)
     with ExitStack() as stack:
         directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
+        stack.enter_context(observed(settings.runtime, bench))
+        stack.enter_context(at_hand(run=bench.run_key))
         leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s)
 
         def make_coordinator() -> Coordinator:

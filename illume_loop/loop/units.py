@@ -37,6 +37,8 @@ from illume_loop.loop.plan import derived_seed, sample_seed
 from illume_loop.loop.training import kept_training
 from illume_loop.loop.workbench import Workbench
 from illume_loop.models.protocol import Sampling
+from illume_loop.telemetry.tally import TALLY
+from illume_loop.train.trackers import tracked
 
 Effect = Callable[[Session], None]
 OnItems = Callable[[int, int], None]
@@ -53,6 +55,7 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
     seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
     sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k)
     ids_BL = model.sample([prompt.text for prompt, _ in rows], seeds, sampling)
+    TALLY.drew(*ids_BL.shape)
     images = model.decode(ids_BL)
     names = bench.images.write_all(images)
     bench.fresh_images.update(zip(names, images, strict=True))
@@ -106,7 +109,7 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     out = bench.scratch / f"train-{uuid4().hex}"
     try:
         seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
-        with kept_training(bench, lease):
+        with kept_training(bench, lease), tracked(bench.trackers, f"round-{round_.index}"):
             bench.toolbox.train(bench.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items)
             checkpoint = bench.checkpoints.publish(out)
     finally:

@@ -111,6 +111,7 @@ class Workbench:
 
     engine: Engine
     run_id: int
+    run_key: str
     settings: Settings
     domain: Domain
     plans: GatePlans
@@ -124,6 +125,11 @@ class Workbench:
     clock: Callable[[], datetime] = utc_now
     fresh_images: dict[str, Image.Image] = field(default_factory=dict)
     """Drawn and not yet assessed, by sha256; what is missing here is read from the store."""
+
+    @property
+    def trackers(self) -> Path:
+        """Where trackers of trainings write, unless their own variables name another place."""
+        return self.scratch.parent / "trackers" / self.run_key[:8]
 
     def take_image(self, sha256: str) -> Image.Image:
         """A sample's image: as drawn where this process drew it just now, else from the store."""

@@ -29,6 +29,7 @@ from illume_loop.errors import TrainingDivergedError
 from illume_loop.train.keeper import Keeper
 from illume_loop.train.keeping import KEEPING
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
+from illume_loop.train.trackers import tracker_of
 from illume_loop.train.trainable import Trainable
 
 OnStep = Callable[[int, int], None]
@@ -58,6 +59,7 @@ def lora_config(settings: TrainSettings) -> LoraConfig | None:
 
 def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[str, Any]:
     """Arguments for the configuration of any TRL trainer; `scratch` is a folder that may be thrown away."""
+    tracker = tracker_of(settings.report_to)
     return {
         "output_dir": scratch,
         "seed": seed,
@@ -77,7 +79,7 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
         "logging_strategy": "steps",
         "logging_steps": 1,  # into the state alone: what a training that goes on has lost before is in its checkpoint
         "logging_nan_inf_filter": False,  # the default hides a loss that is no number behind the mean of the others
-        "report_to": "none",
+        "report_to": tracker or "none",
         "disable_tqdm": True,
         **sharing_arguments(settings),
     }

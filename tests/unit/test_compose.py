@@ -22,6 +22,9 @@ from tests.support.golden import ROOT
 WORKERS = ("generator", "assessor", "trainer")
 OURS = ("migrate", "loop", *WORKERS, "dashboard")
 STORES = ("postgres", "redis")
+MONITORING = ("prometheus", "grafana")
+PROFILES = {"dashboard": ["dashboard"], "prometheus": ["monitoring"], "grafana": ["monitoring"]}
+"""These start only where somebody asks for them."""
 OVERRIDES = [*itertools.chain.from_iterable(itertools.combinations((GPU, HOSTS, S3), count) for count in range(4))]
 
 
@@ -47,7 +50,9 @@ def test_the_specification_is_asked() -> None:
 
 
 def test_there_are_the_services_of_the_design() -> None:
-    assert set(_services()) == {*STORES, *OURS}
+    assert set(_services()) == {*STORES, *OURS, *MONITORING}
+    found = {name: service["profiles"] for name, service in _services().items() if "profiles" in service}
+    assert found == PROFILES
 
 
 def test_one_host_needs_no_variable_and_several_need_the_address() -> None:
@@ -69,25 +74,28 @@ def test_the_example_changes_nothing() -> None:
     assert compose(BASE, environ=example) == compose(BASE)
 
 
-@pytest.mark.parametrize("name", [*STORES, *OURS])
+@pytest.mark.parametrize("name", [*STORES, *OURS, *MONITORING])
 def test_images_are_pinned(name: str) -> None:
-    assert re.fullmatch(r"[\w./-]+:\d+\.\d+(\.\d+)?(-\w+)?", _services()[name]["image"])
+    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-\w+)?", _services()[name]["image"])
 
 
 def test_nothing_is_published_and_everything_scales() -> None:
-    """But for the dashboard, which is on this host's loopback, asks for a password, and starts only when asked for."""
+    """But for what is on this host's loopback, asks for a password, and starts only when asked for."""
     for name, service in _services().items():
         assert not {"container_name", "network_mode", "hostname"} & service.keys()
-        if name != "dashboard":
+        if name not in PROFILES:
             assert not {"ports", "profiles"} & service.keys()
-    dashboard = _services()["dashboard"]
-    assert (dashboard["ports"], dashboard["profiles"]) == (["127.0.0.1:8420:8420"], ["dashboard"])
+    dashboard, grafana = _services()["dashboard"], _services()["grafana"]
+    assert (dashboard["ports"], grafana["ports"]) == (["127.0.0.1:8420:8420"], ["127.0.0.1:3000:3000"])
     assert dashboard["environment"]["ILLUME_DASHBOARD__ADMIN_PASSWORD_FILE"] == "/run/secrets/dashboard_password"
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
 
 
 def test_several_hosts_publish_the_stores_on_the_private_address_only() -> None:
     services = _services(HOSTS)
-    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+    assert {
+        name: service["ports"] for name, service in services.items() if "ports" in service and name != "grafana"
+    } == {
         "postgres": ["10.0.0.1:5432:5432"],
         "redis": ["10.0.0.1:6379:6379"],
         "dashboard": ["127.0.0.1:8420:8420"],
@@ -144,11 +152,12 @@ def test_secrets_are_files_and_nothing_else(overrides: tuple[str, ...]) -> None:
     model = compose(BASE, *overrides, environ=NEEDED)
     assert all(set(secret) == {"file"} for secret in model["secrets"].values())
     for name, service in model["services"].items():
-        mounted = {f"/run/secrets/{secret}" for secret in service["secrets"]}
-        named = {str(value) for value in service["environment"].values() if str(value).startswith("/run/secrets/")}
+        mounted = {f"/run/secrets/{secret}" for secret in service.get("secrets", ())}
+        environment = service.get("environment", {})
+        named = {str(value) for value in environment.values() if str(value).startswith("/run/secrets/")}
         # The migration speaks to the database alone, but reads the settings whole.
         assert named == mounted, name
-        for variable, value in service["environment"].items():
+        for variable, value in environment.items():
             assert not re.search("PASSWORD|SECRET|KEY", variable) or variable.endswith("_FILE"), (name, variable)
             assert "@" not in str(value).replace("illume@", ""), (name, variable)
 

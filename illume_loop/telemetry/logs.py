@@ -1,0 +1,48 @@
+"""What a line of a log looks like: a sentence, or one JSON object with the run, the round and the unit at hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from illume_loop.redaction import RedactingFormatter, redact
+
+PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+_AT_HAND: ContextVar[dict[str, object]] = ContextVar("at_hand", default={})  # noqa: B039 - it is never changed
+
+
+@contextmanager
+def at_hand(**ids: object) -> Iterator[None]:
+    """Lines logged within the block carry these ids (run, round, unit, worker) besides those around it."""
+    token = _AT_HAND.set(_AT_HAND.get() | ids)
+    try:
+        yield
+    finally:
+        _AT_HAND.reset(token)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: at, level, logger, message, the ids at hand, a traceback as `error`; no password."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The finished line."""
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+            **_AT_HAND.get(),
+        }
+        if record.exc_info:
+            line["error"] = redact(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def formatter(log_format: str) -> logging.Formatter:
+    """The formatter that `runtime.log_format` names."""
+    return JsonFormatter() if log_format == "json" else RedactingFormatter(PLAIN)

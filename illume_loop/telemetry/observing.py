@@ -1,0 +1,86 @@
+"""Where the work meets its observers: a process that is looked at, and one attempt at a unit.
+
+What runs is the same whoever looks: an observer that fails is logged or is refused before anything is begun.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from db.errors import FencedOutError
+from db.sessions import open_engine
+from illume_loop.config import RuntimeSettings
+from illume_loop.errors import LostLeaseError
+from illume_loop.telemetry.endpoint import check_metrics, serving_metrics
+from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.tally import TALLY
+from illume_loop.telemetry.tracing import check_traces, span, tracing
+
+if TYPE_CHECKING:
+    from illume_loop.loop.workbench import Workbench
+
+
+def check_telemetry(runtime: RuntimeSettings) -> None:
+    """Raises MissingExtraError for packages that the settings need: before anything is begun."""
+    check_metrics(runtime.metrics_address)
+    check_traces(runtime.traces_url)
+
+
+@contextmanager
+def observed(runtime: RuntimeSettings, bench: Workbench | None = None) -> Iterator[None]:
+    """Serve this process's metrics, with those of the run of `bench`, and send its traces, as the settings say.
+
+    Raises UsageError where no port is free, MissingExtraError.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(tracing(runtime.traces_url))
+        if runtime.metrics_address:
+            check_metrics(runtime.metrics_address)
+            from illume_loop.telemetry.collectors import ProcessCollector, RunCollector
+
+            collectors: list[Any] = [ProcessCollector()]
+            if bench is not None:
+                # One of its own, which cannot write: looks must never wait for the loop, nor the loop for them.
+                url = bench.engine.url.render_as_string(hide_password=False)
+                engine = open_engine(url, read_only=True)
+                stack.callback(engine.dispose)
+                collectors.append(RunCollector(engine, bench.run_id))
+            stack.enter_context(serving_metrics(runtime.metrics_address, collectors))
+        yield
+
+
+class Watch:
+    """Counts, times and traces an attempt at a unit, whose lines in the log carry its ids."""
+
+    def __init__(self, run_key: str, round_index: int, kind: str, key: str, num_items: int) -> None:
+        self._ids = {"run": run_key, "round": round_index, "unit": key}
+        self._kind, self._num_items = kind, num_items
+        self._span = span(f"unit {kind}", run_key, round_index, unit=key, kind=kind, items=num_items)
+        self._stack = ExitStack()
+        self._began = 0.0
+
+    def lines(self) -> AbstractContextManager[None]:
+        """Lines logged within the block are of this unit."""
+        return at_hand(**self._ids)
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._stack.enter_context(self.lines())
+        self._stack.enter_context(self._span)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        TALLY.attempted(self._kind, _outcome(error), time.monotonic() - self._began, self._num_items)
+        self._stack.__exit__(kind, error, trace)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "done"
+    return "lost" if isinstance(error, FencedOutError | LostLeaseError) else "failed"

@@ -1,0 +1,33 @@
+"""Trackers write where the run is, by name, and change nothing else of the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from illume_loop.errors import UsageError
+from illume_loop.train import trackers
+from illume_loop.train.trackers import check_tracker, tracked, tracker_of
+
+
+def test_a_training_is_told_where_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DIR", "/elsewhere")
+    before = dict(os.environ)
+    with tracked(tmp_path, "round-3"):
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "round-3")
+        assert os.environ["MLFLOW_TRACKING_URI"].endswith(f"{tmp_path}/mlflow.db")
+        assert os.environ["WANDB_DIR"] == "/elsewhere", "who set a variable meant it"
+    assert dict(os.environ) == before
+
+
+def test_auto_is_tensorboard_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracker_of("auto") == "tensorboard"
+    assert (tracker_of("none"), tracker_of("wandb")) == (None, "wandb")
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    assert tracker_of("auto") is None
+    for setting in ("auto", "none"):
+        check_tracker(setting)
+    with pytest.raises(UsageError, match="needs the package mlflow"):
+        check_tracker("mlflow")
