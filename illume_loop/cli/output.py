@@ -28,10 +28,15 @@ def print_json(data: object) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType | None]]) -> None:
     """A table on stdout; a cell of None shows as a dash."""
+    console().print(table(title, columns, rows))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType | None]]) -> RenderableType:
+    """A table as all commands show it; a cell of None shows as a dash."""
     from rich import box
     from rich.table import Table
 
-    table = Table(
+    made = Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -40,10 +45,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Rend
         collapse_padding=True,
     )
     for column in columns:
-        table.add_column(column)
+        made.add_column(column)
     for row in rows:
-        table.add_row(*("-" if cell is None else cell for cell in row))
-    console().print(table)
+        made.add_row(*("-" if cell is None else cell for cell in row))
+    return made
 
 
 def print_fields(data: Mapping[str, Any]) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from illume_loop.cli import watch
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json, print_table
 
-app = typer.Typer(help="Rounds: list them, show one, or check that they go on.", no_args_is_help=True)
+app = typer.Typer(help="Rounds: list them, show one, watch them, or check that they go on.", no_args_is_help=True)
 
 COLUMNS = (
     "round",
@@ -23,6 +24,8 @@ COLUMNS = (
     "accepted",
     "decision",
 )
+
+app.command("watch")(watch.watch)
 
 
 @app.command("ls")
@@ -78,13 +81,16 @@ def health(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
 
 def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
     """The table that ends `start`: for each round a line of the parent and one of the candidate, then the reasons."""
-    print_table("rounds (shares in percent, with intervals)", COLUMNS, (cells for row in rows for cells in _cells(row)))
+    print_table(
+        "rounds (shares in percent, with intervals)", COLUMNS, (cells for row in rows for cells in cells_of(row))
+    )
     for row in rows:
         if row["reasons"]:
             print(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")
 
 
-def _cells(row: Mapping[str, Any]) -> Iterator[Sequence[str | None]]:
+def cells_of(row: Mapping[str, Any]) -> Iterator[Sequence[str | None]]:
+    """The two lines of a round in a table with COLUMNS."""
     from illume_loop.report.numbers import gain, interval, number, percent
 
     heldout, diversity, understanding = row["heldout"], row["diversity"], row["understanding"]

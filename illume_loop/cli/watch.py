@@ -1,0 +1,239 @@
+"""`illume-loop rounds watch`: a run as it goes on, from its database, whoever works on it and wherever.
+
+On a terminal a board that renews itself; elsewhere a line for each change, or with --json an object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from illume_loop.loop.run_directory import OpenRun
+
+KIND_OF_STAGE = {"sampling": "sample", "assessing": "assess", "training": "train", "gating": "evaluate"}
+ENDED = ("promoted", "rejected", "failed", "cancelled")
+LINES = 6
+"""Lines of the diary on the board."""
+SHOWN = 8
+"""Pairs of images of a round that has ended."""
+
+
+def watch(
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    every: Annotated[float, typer.Option("--every", min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the rounds until the last one has ended; Ctrl-C stops watching and nothing else."""
+    from illume_loop.cli.runs import open_run, settings_for
+
+    num_rounds = settings_for(run_dir).run.rounds
+    with open_run(run_dir) as run, _open_view(run, as_json=as_json) as view:
+        try:
+            for look in _looks(run, num_rounds, every):
+                view.show(look)
+        except KeyboardInterrupt:
+            hint(f"the run goes on; see `illume-loop rounds ls --run-dir {run_dir}`")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the database holds at a moment: all rounds, the stages of the open one as (done, total), workers, diary."""
+
+    rounds: Sequence[Mapping[str, Any]]
+    num_rounds: int
+    stages: Mapping[str, tuple[int, int]]
+    workers: Sequence[Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last round that was asked for has ended, or one has failed."""
+        if not self.rounds:
+            return False
+        last = self.rounds[-1]
+        return last["state"] in ENDED and (last["index"] >= self.num_rounds or last["state"] == "failed")
+
+
+class View(Protocol):
+    """Shows looks, one after the other."""
+
+    def show(self, look: Look) -> None:
+        """The newest look."""
+        ...
+
+
+def _looks(run: OpenRun, num_rounds: int, every: float) -> Iterator[Look]:
+    while True:
+        look = take_look(run, num_rounds)
+        # The next look must see what was written since.
+        run.session.rollback()
+        run.session.expire_all()
+        yield look
+        if look.is_over:
+            return
+        time.sleep(every)
+
+
+def take_look(run: OpenRun, num_rounds: int) -> Look:
+    """What the database holds now."""
+    from db.queries.rounds import round_detail, rounds_table
+    from db.queries.runs import last_events
+    from db.queries.workers import workers_table
+
+    rounds = rounds_table(run.session, run.run_id)
+    detail = round_detail(run.session, run.run_id, rounds[-1]["index"]) if rounds else None
+    workers = [row for row in workers_table(run.session) if row["state"] in ("running", "draining")]
+    diary = last_events(run.session, run.run_id, LINES)
+    return Look(rounds, num_rounds, _stages(detail) if detail else {}, workers, diary)
+
+
+def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """How far each stage is; items of units in hand count, and are all there is to know of a training."""
+    found = {}
+    for stage, counts in detail["stages"].items():
+        held = [unit for unit in detail["held"] if unit["kind"] == KIND_OF_STAGE[stage]]
+        done = counts["items_done"] + sum(unit["items_done"] for unit in held)
+        total = counts["items_total"] or sum(unit["items_total"] for unit in held)
+        if total:
+            found[stage] = (min(done, total), total)
+    return found
+
+
+@contextmanager
+def _open_view(run: OpenRun, *, as_json: bool) -> Iterator[View]:
+    from illume_loop.cli.output import console
+
+    if as_json:
+        yield JsonLines()
+    elif not sys.stdout.isatty():
+        yield PlainLines()
+    else:
+        with Board(console(), run) as board:
+            yield board
+
+
+class JsonLines:
+    """A JSON object a line, where anything has changed: round, state, stages, decision, reasons."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, look: Look) -> None:
+        """Print the last round where it differs from what was printed before."""
+        if look.rounds:
+            row = look.rounds[-1]
+            told = {"round": row["index"], "state": row["state"], "stages": look.stages}
+            line = json.dumps(told | {"decision": row["decision"], "reasons": row["reasons"]}, ensure_ascii=False)
+            if line != self._last:
+                print(line, flush=True)
+                self._last = line
+
+
+class PlainLines:
+    """A line for each stage that went on, and for each round that ended."""
+
+    def __init__(self) -> None:
+        from illume_loop.cli.progress import Lines
+
+        self._lines = Lines(lambda line: print(line, flush=True))
+        self._ended: set[int] = set()
+
+    def show(self, look: Look) -> None:
+        """Print what is new."""
+        for row in look.rounds:
+            if row["state"] in ENDED and row["index"] not in self._ended:
+                self._ended.add(row["index"])
+                self._lines.clear(f"round {row['index']} {row['state']}: {'; '.join(row['reasons'])}")
+        if look.rounds and look.rounds[-1]["state"] not in ENDED:
+            for stage, (done, total) in look.stages.items():
+                self._lines.update(f"round {look.rounds[-1]['index']}/{look.num_rounds} {stage}", done, total)
+
+
+class Board:
+    """The live board. When a round has ended, what parent and candidate drew is shown above it."""
+
+    def __init__(self, console: Console, run: OpenRun) -> None:
+        from rich.live import Live
+
+        from illume_loop.cli.progress import Bars, bars
+
+        self._console, self._run = console, run
+        self._progress = bars(console)
+        self._bars = Bars(self._progress)
+        self._look: Look | None = None
+        self._ended: set[int] = set()
+        self._live = Live(get_renderable=self._board, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Board:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, look: Look) -> None:
+        """Renew the board."""
+        first = self._look is None
+        self._look = look
+        ended = {row["index"]: row for row in look.rounds if row["state"] in ENDED}
+        for index in sorted(ended.keys() - self._ended):
+            self._bars.forget()
+            # Of the rounds that had ended before, the last one is enough.
+            if not first or index == max(ended):
+                self._show_pictures(ended[index])
+        self._ended |= ended.keys()
+        if look.rounds and look.rounds[-1]["index"] not in ended:
+            for stage, (done, total) in look.stages.items():
+                self._bars.update(f"round {look.rounds[-1]['index']}/{look.num_rounds} {stage}", done, total)
+        self._live.refresh()
+
+    def _board(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        from illume_loop.cli.output import table
+        from illume_loop.cli.rounds import COLUMNS, cells_of
+
+        if self._look is None:
+            return Text("looking ...")
+        look = self._look
+        parts: list[RenderableType] = [
+            table("rounds (shares in percent)", COLUMNS, (cells for row in look.rounds[-5:] for cells in cells_of(row)))
+        ]
+        if self._progress.tasks:
+            parts.append(self._progress.get_renderable())
+        if look.workers:
+            rows = ([row["name"], row["model_version"], row["unit"], f"{row['items_done']}"] for row in look.workers)
+            parts.append(table("workers", ("worker", "model", "unit", "items"), rows))
+        parts += [Text(f"{event['at'][11:19]} {event['message']}", style="dim") for event in look.events]
+        return Group(*parts)
+
+    def _show_pictures(self, row: Mapping[str, Any]) -> None:
+        from db.queries.evaluations import kept_draws
+        from illume_loop.cli.pictures import can_show, print_picture
+        from illume_loop.report.strip import strip
+
+        draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if can_show() else []
+        if not draws:
+            return
+        images = self._run.images
+        sides = [[images.read(draw[side]["image_sha256"]) for draw in draws] for side in ("parent", "candidate")]
+        # An image must not be painted while the board is: both move the cursor.
+        self._live.stop()
+        self._console.print(f"round {row['index']}: {row['parent']} above, {row['candidate']} below", markup=False)
+        print_picture(self._console, strip(sides), str(Path(self._run.path) / "index.html"))
+        self._live.start()
