@@ -78,9 +78,9 @@ def _body(origin: Origin, format_: Format, num_rows: Mapping[str, int]) -> Itera
     for name, count in num_rows.items():
         yield f"| `{name}` | {count:,} | {TABLES[name].told} |"
     yield from ("", *(f"- {limit}" for limit in origin.limits))
-    name = next((name for name, count in num_rows.items() if count), None)
-    if name is not None:
-        read_back = format_.loaded.format(path="PATH", table=name)
+    held = [name for name, count in num_rows.items() if count]
+    if held:
+        read_back = format_.loaded.format(path="PATH", table=held[0])
         yield from ("", "```python", "import datasets", "", read_back, "```")
     yield from ("", "## The run", "", f"- key `{run['key']}`, seed {run['seed']}, begun {run['created_at']}")
     yield f"- judge: `{settings['assess']['assessor']}`, reading `{settings['assess']['reading']}`"

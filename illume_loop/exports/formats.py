@@ -85,11 +85,11 @@ def _webdataset(path: Path, _: Features, read_image: ReadImage) -> Iterator[Writ
 
         def write(rows: Sequence[Row]) -> None:
             for row in rows:
-                images: list[ImageOf] = []
-                plain = _resolved(row, lambda image: images.append(image) or image.sha256)  # noqa: B023
+                images = list(_images_of(row))
                 number = "-".join(f"{row[name]:09d}" for name in ("id", "round", "position") if name in row)
                 for place, image in enumerate(images):
                     add(f"{number}.{f'{place}.' if place else ''}png", read_image(image.sha256))
+                plain = _resolved(row, lambda image: image.sha256)
                 add(f"{number}.json", json.dumps(plain, ensure_ascii=False).encode())
 
         yield write
@@ -98,7 +98,7 @@ def _webdataset(path: Path, _: Features, read_image: ReadImage) -> Iterator[Writ
 def _finish_arrow(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
     """What `datasets.load_from_disk` looks for beside the shards, and above them, where the tables stand as splits."""
     for name, files in shards.items():
-        state = {
+        state: dict[str, object] = {
             "_data_files": [{"filename": file} for file in files],
             "_fingerprint": f"illume-loop-{name}",
             "_format_columns": None,
@@ -141,6 +141,11 @@ def _arrow(rows: Sequence[Row], schema: pa.Schema, read_image: ReadImage) -> pa.
         return {"bytes": read_image(image.sha256), "path": f"{image.sha256}.png"}
 
     return pa.Table.from_pylist([_resolved(row, embedded) for row in rows], schema=schema)
+
+
+def _images_of(row: Row) -> Iterator[ImageOf]:
+    for value in row.values():
+        yield from (item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ImageOf))
 
 
 def _resolved(row: Row, image_as: Callable[[ImageOf], object]) -> Row:

@@ -131,7 +131,7 @@ def of_run(totals: RunTotals) -> Iterator[Metric]:
         yield _gauge(f"illume_heldout_{name}", told, ("run", "model"), shares)
 
 
-def _gauge(name: str, told: str, labels: tuple[str, ...], values: list[tuple[tuple[str, ...], float]]) -> Metric:
+def _gauge(name: str, told: str, labels: tuple[str, ...], values: Sequence[tuple[tuple[str, ...], float]]) -> Metric:
     family = GaugeMetricFamily(name, told, labels=labels)
     for key, value in values:
         family.add_metric(key, value)

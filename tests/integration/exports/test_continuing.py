@@ -144,8 +144,8 @@ def test_memory_is_flat_in_the_number_of_rows(run_dir: Path, tmp_path: Path, mon
             assert counts == {"samples": count}
     small, large = sorted(peaks)
     assert large == 10 * small
-    # The writer of parquet keeps the place of each batch until the file ends: some bytes for each.
-    assert peaks[large] < peaks[small] + 300 * (large - small)
+    # The writer of parquet keeps the place of each batch until the file ends.
+    assert peaks[large] < 1.5 * peaks[small]
 
 
 def test_what_cannot_be_gone_on_with_is_refused(run_dir: Path, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from illume_loop.config import TrainSettings
 from illume_loop.errors import UsageError
 from illume_loop.train import trackers
+from illume_loop.train.rows import LikelyRow
+from illume_loop.train.sft import train_sft
 from illume_loop.train.trackers import check_tracker, tracked, tracker_of
 
 
@@ -31,3 +34,19 @@ def test_auto_is_tensorboard_where_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         check_tracker(setting)
     with pytest.raises(UsageError, match="needs the package mlflow"):
         check_tracker("mlflow")
+
+
+def test_tensorboard_hears_of_each_step_and_changes_none(
+    base: Path, likely_rows: list[LikelyRow], tmp_path: Path
+) -> None:
+    weights = {}
+    for report_to in ("none", "tensorboard"):
+        settings = TrainSettings(batch_size=4, report_to=report_to)
+        with tracked(tmp_path / "trackers", report_to):
+            report = train_sft(base, likely_rows, tmp_path / report_to, settings, 5, lambda *_: None)
+        weights[report_to] = (tmp_path / report_to / "model.safetensors").read_bytes()
+    assert weights["none"] == weights["tensorboard"]
+    assert [path.name for path in (tmp_path / "trackers").iterdir()] == ["tensorboard"]
+    [events] = (tmp_path / "trackers" / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"train/loss") == report.steps
+    assert {path.name for path in tmp_path.iterdir()} == {"none", "tensorboard", "trackers"}
