@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from illume_loop.report.strokes import Dashes, Dot, Line, Marked, Stroke, Words
 
 SCALE, SMOOTHING = 2, 2
-HEAD = 34
-"""Pixels above the plot for its title."""
+HEAD = 56
+"""Pixels above the plot for its title and its legend."""
+LEGEND = {"parent": "parent", "promoted": "candidate, promoted", "rejected": "candidate, rejected"}
 DASH = 4.0
 PAPER, INK = "#ffffff", "#1d1d1f"
 COLOURS = {
@@ -28,9 +29,13 @@ ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}
 
 
 def png(strokes: Sequence[Stroke], title: str, width: int, height: int) -> bytes:
-    """The PNG of a plot of so many pixels, with its title above it. The same strokes give the same bytes."""
+    """The PNG of a plot of so many pixels, title and legend above it. The same strokes give the same bytes."""
     painter = _Painter(width, height + HEAD)
     painter.words(Words(16, 22 - HEAD, title, "start"), INK, 15)
+    for place, (look, told) in enumerate(LEGEND.items()):
+        x = 22 + 150 * place
+        painter.stroke(Marked(look, "", [Dot(x, 40 - HEAD)]))
+        painter.stroke(Words(x + 12, 44 - HEAD, told, "start"))
     for stroke in strokes:
         painter.stroke(stroke)
     buffer = io.BytesIO()

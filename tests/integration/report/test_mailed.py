@@ -48,7 +48,7 @@ def test_the_report_stands_alone_and_says_what_the_run_came_to(run_dir: Path, tm
 def test_the_plots_show_every_mark(run_dir: Path, tmp_path: Path) -> None:
     report.report(run_dir, tmp_path)
     with Image.open(tmp_path / "heldout.png") as image:
-        assert image.size == (1440, 668)
+        assert image.size == (1440, 712)
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
     assert tuple(bytes.fromhex(COLOURS["parent"][1:])) in colours, "the inside of a dot"
 
