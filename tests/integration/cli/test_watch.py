@@ -84,7 +84,8 @@ def test_a_terminal_that_can_gets_the_pictures_of_a_round(run_dir: Path, monkeyp
 def test_elsewhere_a_sample_has_the_path_of_its_image(run_dir: Path, capsys: Captured) -> None:
     samples.show(1, run_dir)
     path = Path(capsys.readouterr().out.splitlines()[0])
-    assert Image.open(path).size == (48, 48)
+    with Image.open(path) as image:
+        assert image.size == (48, 48)
 
 
 def test_a_run_is_watched_from_another_process(tmp_path: Path) -> None:
