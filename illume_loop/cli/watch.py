@@ -97,7 +97,7 @@ def take_look(run: OpenRun, num_rounds: int) -> Look:
     rounds = rounds_table(run.session, run.run_id)
     detail = round_detail(run.session, run.run_id, rounds[-1]["index"]) if rounds else None
     workers = [row for row in workers_table(run.session) if row["state"] in ("running", "draining")]
-    diary = last_events(run.session, run.run_id, LINES)
+    diary = last_events(run.session, run.run_id, LINES)[::-1]
     return Look(rounds, num_rounds, _stages(detail) if detail else {}, workers, diary)
 
 
