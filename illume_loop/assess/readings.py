@@ -49,18 +49,28 @@ def read_batch(
     """What the judge reads of each image; nothing is computed that is not wanted.
 
     Questions are asked where a reading of them is wanted, and each image goes through the model once for all of its
-    own. Raises UsageError where the model was never taught to answer them.
+    own and its prompt's likelihood. Raises UsageError where the model was never taught to answer them.
     """
     reads = [Read() for _ in images]
-    if not OF_QUESTIONS.isdisjoint(wanted):
-        for read, log_odds in zip(reads, model.yes_no_log_odds(images, questions), strict=True):
-            read.log_odds = [float(value) for value in log_odds]
+    asks, scores = not OF_QUESTIONS.isdisjoint(wanted), not {LIKELIHOOD, INFORMATION}.isdisjoint(wanted)
+    if asks and scores:
+        likelihoods, log_odds = model.read(images, prompts, questions)
+    elif asks:
+        log_odds = model.yes_no_log_odds(images, questions)
+    elif scores:
+        likelihoods = model.log_likelihood(images, prompts)
+    if asks:
+        for read, of_image in zip(reads, log_odds, strict=True):
+            read.log_odds = [float(value) for value in of_image]
             if read.log_odds:
                 read.readings[YES_NO] = sum(read.log_odds) / len(read.log_odds)
                 # Not min(): that depends on the order where there is a NaN among them.
-                read.readings[YES_NO_MINIMUM] = float(log_odds.min())
-    if LIKELIHOOD in wanted or INFORMATION in wanted:
-        _read_likelihood(model, images, prompts, wanted, reads)
+                read.readings[YES_NO_MINIMUM] = float(of_image.min())
+    if scores:
+        for read, value in zip(reads, likelihoods, strict=True):
+            read.readings[LIKELIHOOD] = float(value)
+    if INFORMATION in wanted:
+        _subtract_prior(model, prompts, reads)
     if WRITTEN in wanted:
         answers = model.instruct(images, [instructions.rate(prompt) for prompt in prompts], max_tokens=GRADE_TOKENS)
         for read, answer in zip(reads, answers, strict=True):
@@ -71,18 +81,8 @@ def read_batch(
     return reads
 
 
-def _read_likelihood(
-    model: UnifiedModel,
-    images: Sequence[Image.Image],
-    prompts: Sequence[str],
-    wanted: Collection[str],
-    reads: Sequence[Read],
-) -> None:
-    likelihood = model.log_likelihood(images, prompts)
-    for read, value in zip(reads, likelihood, strict=True):
-        read.readings[LIKELIHOOD] = float(value)
-    if INFORMATION in wanted:
-        texts = sorted(set(prompts))
-        prior = dict(zip(texts, model.log_prior(texts), strict=True))
-        for read, prompt in zip(reads, prompts, strict=True):
-            read.readings[INFORMATION] = read.readings[LIKELIHOOD] - float(prior[prompt])
+def _subtract_prior(model: UnifiedModel, prompts: Sequence[str], reads: Sequence[Read]) -> None:
+    texts = sorted(set(prompts))
+    prior = dict(zip(texts, model.log_prior(texts), strict=True))
+    for read, prompt in zip(reads, prompts, strict=True):
+        read.readings[INFORMATION] = read.readings[LIKELIHOOD] - float(prior[prompt])

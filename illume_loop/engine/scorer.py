@@ -1,71 +1,165 @@
-"""Reading by likelihood: how probable a text is, and yes or no to the questions about an image."""
+"""Reading by likelihood: what several texts are worth after one prefix, such as an image, that goes through once.
+
+Guarantee: a branch sees its prefix and itself, never another branch, so its value is the one that it has alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache
 
-from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
+from illume_loop.engine.prefixes import PrefixBatch, batch_prefixes
+from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.models.protocol import Scores
-from illume_loop.models.sequences import IGNORED_LABEL, log_probs_of
+
+LOGIT_ROWS = 1024
+"""Positions whose logits over the whole text vocabulary are held at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A branch worth the log-probability, in nats, of its last `num_scored` ids, at least one."""
+
+    ids: Sequence[int]
+    num_scored: int
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        """What goes through the model: nothing is asked after the last id."""
+        return self.ids[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A branch worth log p(first) - log p(second) for the id after it; each answer may be written in several ids."""
+
+    ids: Sequence[int]
+    answers: tuple[Sequence[int], Sequence[int]]
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        """What goes through the model."""
+        return self.ids
+
+
+Branch = Scored | Asked
 
 
 @torch.inference_mode()
-def text_log_likelihood(
-    model: IllumeForConditionalGeneration, batch: dict[str, Tensor], image_features: Tensor | None
-) -> Scores:
-    """Sum of log p over the labelled ids of each row, shape (B,), nats.
-
-    Only text ids compete: the head's image rows are left out, as no image id can follow in a caption.
-    """
-    device = model.lm_head.weight.device
-    labels = batch["labels"][:, 1:].to(device)
-    hidden = model.model(
-        input_ids=batch["input_ids"].to(device),
-        attention_mask=batch["attention_mask"].to(device),
-        image_features=image_features,
-    ).last_hidden_state[:, :-1]
-    scored = labels != IGNORED_LABEL
-    text_head = model.lm_head.weight[: model.config.num_text_ids]
-    log_probs = log_probs_of(hidden[scored] @ text_head.T, labels[scored])
-    sums = torch.zeros(labels.shape, device=device).masked_scatter(scored, log_probs).sum(dim=1)
-    return sums.cpu().numpy().astype(np.float64)
-
-
-@torch.inference_mode()
-def answer_log_odds(
-    model: IllumeForConditionalGeneration,
-    prefix: Sequence[int],
-    image_features: Tensor,
-    questions: Sequence[Sequence[Sequence[int]]],
-    answers: tuple[int, int],
+def score_branches(
+    model: EngineModel, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Branch]]
 ) -> list[Scores]:
-    """log p(first answer) - log p(second answer) after each question of each image, one array for each image.
+    """What each branch is worth after its prefix, one array for each prefix.
 
-    `questions[i]` are the questions about image i as ids. The prefix with the image goes through the model once; its
-    keys and values are shared by all questions of that image.
+    All branches of a prefix stand in one row, behind its keys and values, and are masked from each other; logits are
+    computed only where something is scored.
     """
-    counts = [len(asked) for asked in questions]
-    rows = [list(ids) for asked in questions for ids in asked]
-    if not rows:
-        return [np.zeros(0) for _ in questions]
-    device = image_features.device
-    ids = torch.tensor([list(prefix)] * len(questions), device=device)
+    if not any(branches):
+        return [np.zeros(0) for _ in branches]
+    states = _states(model, batch_prefixes(model, prefixes), branches)
+    places = [*_places(branches)]
+    values = np.zeros(len(places))
+    scored = [(at, row, slot, branch) for at, (row, slot, branch) in enumerate(places) if isinstance(branch, Scored)]
+    if scored:
+        values[[at for at, *_ in scored]] = _log_probs(model, states, [place for _, *place in scored])
+    asked = [(at, row, slot, branch) for at, (row, slot, branch) in enumerate(places) if isinstance(branch, Asked)]
+    if asked:
+        values[[at for at, *_ in asked]] = _log_odds(model, states, [place for _, *place in asked])
+    return np.split(values, np.cumsum([len(of_row) for of_row in branches])[:-1])
+
+
+def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[Branch]]) -> Tensor:
+    """Hidden states (N, 1 + Q, H): after the prefix, and after each id of the row's branches one after the other."""
     cache = DynamicCache()
-    model.model(inputs_embeds=model.model.embed(ids, image_features), past_key_values=cache, use_cache=True)
-    owner = torch.repeat_interleave(torch.arange(len(counts), device=device), torch.tensor(counts, device=device))
-    cache.batch_select_indices(owner)
-    length = max(map(len, rows))
-    asked = torch.tensor([row + row[-1:] * (length - len(row)) for row in rows], device=device)
-    # What is padded on the right comes after the last word, and a causal model does not look ahead.
-    hidden = model.model(
-        inputs_embeds=model.model.embed(asked, None), past_key_values=cache, use_cache=True
+    hidden = model.body(
+        inputs_embeds=batch.embeds,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        past_key_values=cache,
+        use_cache=True,
     ).last_hidden_state
-    last = hidden[torch.arange(len(rows), device=device), torch.tensor([len(row) - 1 for row in rows], device=device)]
-    logits = last @ model.lm_head.weight[list(answers)].T
-    log_odds = (logits[:, 0] - logits[:, 1]).double().cpu().numpy()
-    return np.split(log_odds, np.cumsum(counts)[:-1])
+    after_prefix = hidden[batch.row_of, -1:]
+    packed = [[i for branch in of_row for i in branch.inputs] for of_row in branches]
+    length = max(map(len, packed))
+    if length == 0:
+        return after_prefix
+    device = hidden.device
+    if len(batch.row_of) != len(batch.embeds):
+        cache.batch_select_indices(batch.row_of)
+    trunk_mask = batch.mask[batch.row_of].bool()
+    # What pads a row is branch -1: it sees itself, so that no attention is over nothing.
+    owner = torch.tensor([_padded(_owners(of_row), length, -1) for of_row in branches], device=device)
+    offset = torch.tensor([_padded(_offsets(of_row), length, 0) for of_row in branches], device=device)
+    own = (owner[:, :, None] == owner[:, None, :]) & torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    seen = torch.cat([trunk_mask[:, None, :].expand(-1, length, -1), own], dim=-1)
+    mask = torch.zeros(seen.shape, dtype=hidden.dtype, device=device)
+    mask.masked_fill_(~seen, torch.finfo(hidden.dtype).min)
+    ids = torch.tensor([_padded(row, length, 0) for row in packed], device=device)
+    after_branches = model.body(
+        inputs_embeds=model.embed_text(ids),
+        attention_mask=mask[:, None],
+        position_ids=trunk_mask.sum(1, keepdim=True) + offset,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return torch.cat([after_prefix, after_branches], dim=1)
+
+
+def _places(branches: Sequence[Sequence[Branch]]) -> Iterator[tuple[int, int, Branch]]:
+    """(row, how many of the row's states stand before the branch's own, branch)."""
+    for row, of_row in enumerate(branches):
+        slot = 0
+        for branch in of_row:
+            yield row, slot, branch
+            slot += len(branch.inputs)
+
+
+def _log_probs(model: EngineModel, states: Tensor, places: Sequence[tuple[int, int, Scored]]) -> Scores:
+    """Sums of log p over the scored ids of each place."""
+    rows: list[int] = []
+    slots: list[int] = []
+    targets: list[int] = []
+    for row, slot, branch in places:
+        first = len(branch.ids) - branch.num_scored
+        for at in range(first, len(branch.ids)):
+            rows.append(row)
+            slots.append(slot + at if at else 0)
+            targets.append(branch.ids[at])
+    target = torch.tensor(targets, device=states.device)
+    picked = states[torch.tensor(rows, device=states.device), torch.tensor(slots, device=states.device)]
+    losses = [
+        F.cross_entropy(model.text_logits(some).float(), of_some, reduction="none")
+        for some, of_some in zip(picked.split(LOGIT_ROWS), target.split(LOGIT_ROWS), strict=True)
+    ]
+    ends = np.cumsum([branch.num_scored for *_, branch in places])[:-1]
+    parts = np.split(-torch.cat(losses).double().cpu().numpy(), ends)
+    return np.array([part.sum() for part in parts])
+
+
+def _log_odds(model: EngineModel, states: Tensor, places: Sequence[tuple[int, int, Asked]]) -> Scores:
+    """log p(first answer) - log p(second answer) after each place; all places have the same answers."""
+    first, second = places[0][2].answers
+    rows = torch.tensor([row for row, *_ in places], device=states.device)
+    slots = torch.tensor([slot + len(branch.ids) if branch.ids else 0 for _, slot, branch in places])
+    logits = model.text_logits(states[rows, slots.to(states.device)], [*first, *second]).float()
+    log_odds = logits[:, : len(first)].logsumexp(-1) - logits[:, len(first) :].logsumexp(-1)
+    values: Scores = log_odds.double().cpu().numpy()
+    return values
+
+
+def _owners(of_row: Sequence[Branch]) -> list[int]:
+    return [number for number, branch in enumerate(of_row) for _ in branch.inputs]
+
+
+def _offsets(of_row: Sequence[Branch]) -> list[int]:
+    return [offset for branch in of_row for offset in range(len(branch.inputs))]
+
+
+def _padded(row: list[int], length: int, filling: int) -> list[int]:
+    return row + [filling] * (length - len(row))

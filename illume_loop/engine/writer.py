@@ -9,15 +9,14 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from illume_loop.engine.noise import gumbel, signed
-from illume_loop.engine.padding import left_pad
-from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
+from illume_loop.engine.prefixes import batch_prefixes
+from illume_loop.engine.protocol import EngineModel, Prefix
 
 
 @torch.inference_mode()
 def write_text(
-    model: IllumeForConditionalGeneration,
-    prefixes: Sequence[Sequence[int]],
-    image_features: Tensor | None,
+    model: EngineModel,
+    prefixes: Sequence[Prefix],
     eos: int,
     max_tokens: int,
     temperature: float = 0.0,
@@ -26,22 +25,19 @@ def write_text(
     """Text ids that follow each prefix, up to and without `eos`, `max_tokens` at most.
 
     At temperature 0 the most probable id is taken; otherwise the noise of a row depends on its seed and the position
-    only. `image_features` (N, L, H) are those of the placeholders in the prefixes, in order.
+    only.
     """
-    device = model.lm_head.weight.device
-    head = model.lm_head.weight[: model.config.num_text_ids]
-    seeds_B = torch.tensor([signed(seed) for seed in seeds], device=device)
-    ids, mask = left_pad(prefixes, device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    batch = batch_prefixes(model, prefixes)
+    embeds, mask, positions = (rows[batch.row_of] for rows in (batch.embeds, batch.mask, batch.positions))
+    seeds_B = torch.tensor([signed(seed) for seed in seeds], device=mask.device)
     cache = DynamicCache()
-    embeds = model.model.embed(ids, image_features)
-    ended = torch.zeros(len(prefixes), dtype=torch.bool, device=device)
+    ended = torch.zeros(len(prefixes), dtype=torch.bool, device=mask.device)
     written: list[Tensor] = []
     for position in range(max_tokens):
-        hidden = model.model(
+        hidden = model.body(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        scores = (hidden[:, -1] @ head.T).float()
+        scores = model.text_logits(hidden[:, -1]).float()
         if temperature > 0.0:
             scores = torch.log_softmax(scores, dim=-1) / temperature + gumbel(seeds_B, position, scores.shape[-1])
         next_B = scores.argmax(dim=-1).masked_fill(ended, eos)
@@ -49,7 +45,7 @@ def write_text(
         if bool(ended.all()):
             break
         written.append(next_B)
-        embeds = model.model.embed(next_B.unsqueeze(1), None)
+        embeds = model.embed_text(next_B).unsqueeze(1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         positions = positions[:, -1:] + 1
     rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in prefixes]

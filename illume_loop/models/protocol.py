@@ -26,12 +26,14 @@ MAX_ANSWER_TOKENS = 160
 class Sampling:
     """How image tokens are drawn.
 
-    `guidance_scale` 1.0 is the plain conditional distribution; `top_k` 0 keeps every id.
+    `guidance_scale` 1.0 is the plain conditional distribution; `top_k` 0 keeps every id, and `top_p` those that are the
+    most probable up to this share together.
     """
 
     guidance_scale: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
+    top_p: float = 1.0
 
 
 class UnifiedModel(Protocol):
@@ -72,6 +74,12 @@ class UnifiedModel(Protocol):
 
         An image goes through the model once, whatever the number of its questions.
         """
+        ...
+
+    def read(
+        self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
+    ) -> tuple[Scores, list[Scores]]:
+        """`log_likelihood` and `yes_no_log_odds` of the same images, each of which goes through the model once."""
         ...
 
     def instruct(

@@ -69,6 +69,11 @@ class CannedModel:
             for image, of_image in zip(images, questions, strict=True)
         ]
 
+    def read(
+        self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
+    ) -> tuple[Scores, list[Scores]]:
+        return self.log_likelihood(images, texts), self.yes_no_log_odds(images, questions)
+
     def instruct(
         self,
         images: Sequence[Image.Image] | None,

@@ -77,6 +77,11 @@ class NoopModel:
         time.sleep(self._pace.read * len(images))
         return [np.zeros(len(of_image)) for of_image in questions]
 
+    def read(
+        self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
+    ) -> tuple[Scores, list[Scores]]:
+        return self.log_likelihood(images, texts), self.yes_no_log_odds(images, questions)
+
     def instruct(
         self,
         images: Sequence[Image.Image] | None,

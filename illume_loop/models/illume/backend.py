@@ -12,10 +12,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerBase
 
+from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.sampler import sample_image_ids
-from illume_loop.engine.scorer import answer_log_odds, text_log_likelihood
+from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
+from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
@@ -35,6 +37,7 @@ class IllumeBackend:
         self.model = model
         nn.Module.to(self.model, device)
         self.model.train(False)
+        self.language = IllumeLanguage(model)
         self.processor = processor
         self.sequences = SequenceBuilder(processor.tokenizer, model.config)
         self.device = torch.device(device)
@@ -85,7 +88,7 @@ class IllumeBackend:
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
         """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
-        return self._draw(prefixes, self.sequences.draw_prefix(""), seeds, sampling)
+        return self._draw(prefixes, [self.sequences.draw_prefix("")] * len(prefixes), seeds, sampling)
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
@@ -113,23 +116,47 @@ class IllumeBackend:
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
-        batch = self.sequences.collate([self.sequences.read(text) for text in texts])
-        return text_log_likelihood(self.model, batch, self.features(images))
+        return np.concatenate(score_branches(self.language, self._seen(images), [[self._told(t)] for t in texts]))
 
     def log_prior(self, texts: Sequence[str]) -> Scores:
         """log p(text) in nats, shape (B,); see `UnifiedModel.log_prior`."""
-        batch = self.sequences.collate([self.sequences.tell(text) for text in texts])
-        return text_log_likelihood(self.model, batch, None)
+        values = score_branches(self.language, [[self.sequences.bos]] * len(texts), [[self._told(t)] for t in texts])
+        return np.concatenate(values)
 
     def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
         """log p(yes) - log p(no); see `UnifiedModel.yes_no_log_odds`.
 
         Raises UsageError where the model's vocabulary has no such words.
         """
-        words = self.sequences.words
-        asked = [[words(question) for question in of_image] for of_image in questions]
-        yes, no = (self._only_word(answer) for answer in (YES, NO))
-        return answer_log_odds(self.model, self.sequences.read_prefix(), self.features(images), asked, (yes, no))
+        return score_branches(self.language, self._seen(images), [self._asked(of_image) for of_image in questions])
+
+    def read(
+        self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
+    ) -> tuple[Scores, list[Scores]]:
+        """Both of the above; see `UnifiedModel.read`. Raises what `yes_no_log_odds` raises."""
+        branches = [[self._told(text), *self._asked(of_image)] for text, of_image in zip(texts, questions, strict=True)]
+        values = score_branches(self.language, self._seen(images), branches)
+        return np.array([of_image[0] for of_image in values]), [of_image[1:] for of_image in values]
+
+    def _told(self, text: str) -> Branch:
+        ids = [*self.sequences.words(text), self.sequences.eos]
+        return Scored(ids, len(ids))
+
+    def _asked(self, questions: Sequence[str]) -> list[Branch]:
+        yes, no = ([self._only_word(answer)] for answer in (YES, NO))
+        return [Asked(self.sequences.words(question), (yes, no)) for question in questions]
+
+    def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """Input embeddings of each image, ready to be read."""
+        prefixes = [self.sequences.read_prefix()] * len(images)
+        return self._embedded(prefixes, self.features(images))
+
+    @torch.inference_mode()
+    def _embedded(self, prefixes: Sequence[Sequence[int]], features_BLH: Tensor) -> list[Tensor]:
+        """Input embeddings of prefixes that hold one image each."""
+        ids = torch.tensor([[i for prefix in prefixes for i in prefix]], device=self.device)
+        embeds = self.model.model.embed(ids, features_BLH)[0]
+        return [*embeds.split([len(prefix) for prefix in prefixes])]
 
     def instruct(
         self,
@@ -146,9 +173,9 @@ class IllumeBackend:
         begun = [words(text) for text in forced] if forced else [[] for _ in instructions]
         about = [self.sequences.bos] if images is None else self.sequences.read_prefix()
         prefixes = [about + words(text) + start for text, start in zip(instructions, begun, strict=True)]
-        features = None if images is None else self.features(images)
+        embedded = prefixes if images is None else self._embedded(prefixes, self.features(images))
         written = write_text(
-            self.model, prefixes, features, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
+            self.language, embedded, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
         )
         return [
             self.processor.tokenizer.decode(start + row, skip_special_tokens=True)
@@ -160,35 +187,14 @@ class IllumeBackend:
     ) -> ImageIds:
         """Edited images as codebook ids (B, L); see `UnifiedModel.edit`."""
         features = self.features(images)
-
-        def embed(ids: Tensor) -> Tensor:
-            embeds: Tensor = self.model.model.embed(ids, features.repeat(len(ids) // len(features), 1, 1))
-            return embeds
-
         prefixes = [self.sequences.edit_prefix(instruction) for instruction in instructions]
-        return self._draw(prefixes, self.sequences.edit_prefix(""), seeds, sampling, embed)
+        unconditional = [self.sequences.edit_prefix("")] * len(images)
+        return self._draw(self._embedded(prefixes, features), self._embedded(unconditional, features), seeds, sampling)
 
     def _draw(
-        self,
-        prefixes: Sequence[Sequence[int]],
-        unconditional: Sequence[int],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        embed_prefixes: Callable[[Tensor], Tensor] | None = None,
+        self, prefixes: Sequence[Prefix], unconditional: Sequence[Prefix], seeds: Sequence[int], sampling: Sampling
     ) -> ImageIds:
-        config = self.model.config
-        ids = sample_image_ids(
-            body=self.model.model.language_model,
-            head_KH=self.model.lm_head.weight[config.num_text_ids :],
-            embed_image_ids=self.model.get_input_embeddings(),
-            first_image_id=config.num_text_ids,
-            prefixes=prefixes,
-            unconditional=unconditional,
-            seeds=seeds,
-            sampling=sampling,
-            num_tokens=config.tokens_per_image,
-            embed_prefixes=embed_prefixes,
-        )
+        ids = sample_image_ids(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
         return ids.cpu().numpy().astype(np.int32)
 
     def _only_word(self, text: str) -> int:

@@ -1,0 +1,60 @@
+"""Decoding position by position behind prefixes, each different one of which goes through the model once."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from illume_loop.engine.llama import LlamaSteps, can_step
+from illume_loop.engine.prefixes import PrefixBatch
+
+
+class Steps(Protocol):
+    """Rows under way; they were begun with room for a number of positions."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """Hidden states (R, H) after the prefixes."""
+        ...
+
+    def step(self, embeds_RH: Tensor) -> Tensor:
+        """Hidden states (R, H) after one more position; the rows' embeddings go in."""
+        ...
+
+
+def begin_steps(body: nn.Module, batch: PrefixBatch, num_steps: int) -> Steps:
+    """Send prefixes through a body and make ready for `num_steps` more positions, the fast way where there is one."""
+    return LlamaSteps(body, batch, num_steps) if can_step(body) else TransformersSteps(body, batch)
+
+
+class TransformersSteps:
+    """Any body that transformers has, by its own forward and its growing cache."""
+
+    def __init__(self, body: nn.Module, batch: PrefixBatch) -> None:
+        """Send the prefixes through."""
+        self._body, self._cache = body, DynamicCache()
+        hidden = self._forward(batch.embeds, batch.mask, batch.positions)
+        self._cache.batch_select_indices(batch.row_of)
+        self._mask = batch.mask[batch.row_of]
+        self._positions = self._mask.sum(1, keepdim=True)
+        self.hidden = hidden[batch.row_of, -1]
+
+    def step(self, embeds_RH: Tensor) -> Tensor:
+        """One more position."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
+        hidden = self._forward(embeds_RH.unsqueeze(1), self._mask, self._positions)
+        self._positions = self._positions + 1
+        return hidden[:, 0]
+
+    def _forward(self, embeds: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        hidden: Tensor = self._body(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
