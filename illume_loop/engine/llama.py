@@ -12,6 +12,7 @@ memory once more. They are laid out anew when a weight has changed, which is see
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,7 +26,7 @@ _STATIC_ROPES = ("default", "linear", "llama3")
 """Rotary schemes whose angles do not depend on how long the sequence is."""
 
 
-def can_step(body: nn.Module) -> bool:
+def can_step(body: Any) -> bool:
     """Whether `body` is a plain Llama decoder."""
     if type(body) is not LlamaModel:
         return False
@@ -136,11 +137,11 @@ class LlamaSteps:
         return F.rms_norm(hidden, hidden.shape[-1:], self._body.norm.weight, eps)
 
 
-def _attention(layer: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _attention(layer: Any) -> tuple[Any, Any, Any]:
     return layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj
 
 
-def _gates(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+def _gates(layer: Any) -> tuple[Any, Any]:
     return layer.mlp.gate_proj, layer.mlp.up_proj
 
 
@@ -157,8 +158,8 @@ def _packed(body: LlamaModel) -> list[_Layer]:
     return found[1]
 
 
-def _laid_out(layer: nn.Module) -> _Layer:
-    def merged(*linears: nn.Module) -> Tensor:
+def _laid_out(layer: Any) -> _Layer:
+    def merged(*linears: nn.Linear) -> Tensor:
         return torch.cat([linear.weight for linear in linears]).T.contiguous()
 
     return _Layer(

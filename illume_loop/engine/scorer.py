@@ -65,19 +65,19 @@ def score_branches(
     states = _states(model, batch_prefixes(model, prefixes), branches)
     places = [*_places(branches)]
     values = np.zeros(len(places))
-    scored = [(at, row, slot, branch) for at, (row, slot, branch) in enumerate(places) if isinstance(branch, Scored)]
+    scored = {at: (row, slot, told) for at, (row, slot, told) in enumerate(places) if isinstance(told, Scored)}
     if scored:
-        values[[at for at, *_ in scored]] = _log_probs(model, states, [place for _, *place in scored])
-    asked = [(at, row, slot, branch) for at, (row, slot, branch) in enumerate(places) if isinstance(branch, Asked)]
+        values[list(scored)] = _log_probs(model, states, [*scored.values()])
+    asked = {at: (row, slot, told) for at, (row, slot, told) in enumerate(places) if isinstance(told, Asked)}
     if asked:
-        values[[at for at, *_ in asked]] = _log_odds(model, states, [place for _, *place in asked])
+        values[list(asked)] = _log_odds(model, states, [*asked.values()])
     return np.split(values, np.cumsum([len(of_row) for of_row in branches])[:-1])
 
 
 def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[Branch]]) -> Tensor:
     """Hidden states (N, 1 + Q, H): after the prefix, and after each id of the row's branches one after the other."""
     cache = DynamicCache()
-    hidden = model.body(
+    hidden: Tensor = model.body(
         inputs_embeds=batch.embeds,
         attention_mask=batch.mask,
         position_ids=batch.positions,
@@ -101,7 +101,7 @@ def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[
     mask = torch.zeros(seen.shape, dtype=hidden.dtype, device=device)
     mask.masked_fill_(~seen, torch.finfo(hidden.dtype).min)
     ids = torch.tensor([_padded(row, length, 0) for row in packed], device=device)
-    after_branches = model.body(
+    after_branches: Tensor = model.body(
         inputs_embeds=model.embed_text(ids),
         attention_mask=mask[:, None],
         position_ids=trunk_mask.sum(1, keepdim=True) + offset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 
@@ -32,9 +33,10 @@ class IllumeLanguage:
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits (N, K) over the codebook."""
-        return hidden_NH @ self._model.lm_head.weight[self._model.config.num_text_ids :].T
+        rows: Tensor = self._model.lm_head.weight[self._model.config.num_text_ids :]
+        return F.linear(hidden_NH, rows)
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
         """Logits (N, V) over the text ids, or over some of them."""
-        rows = self._model.lm_head.weight[: self._model.config.num_text_ids]
-        return hidden_NH @ (rows if ids is None else rows[list(ids)]).T
+        rows: Tensor = self._model.lm_head.weight[: self._model.config.num_text_ids]
+        return F.linear(hidden_NH, rows if ids is None else rows[list(ids)])
