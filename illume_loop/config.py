@@ -40,7 +40,7 @@ class RunSettings(Section):
 
     name: str = Field("shapes", pattern=r"^[\w.-]{1,64}$", description="Name of the run, shown in tables and pages.")
     domain: str = Field("shapes", pattern=r"^[\w-]{1,64}$", description="World that prompts and verdicts come from.")
-    base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, or a model directory.")
+    base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, a directory, or a hub id.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice of the run follows from this number.")
     rounds: int = Field(3, ge=1, le=1000, description="Rounds to run before the command ends.")
     executor: Literal["inline", "celery"] = Field(

@@ -172,6 +172,11 @@ class RayUnusableError(UnhealthyError):
     run the same command again."""
 
 
+class HubError(UnhealthyError):
+    """There is no folder {name} here, and the hub could not be asked for a model of that name ({reason}); see that this
+    host reaches it, or fetch the model elsewhere and name its folder."""
+
+
 class StorageFullError(UnhealthyError):
     """No space left to write {path}; free some and run the same command again, it continues where it stopped."""
 

@@ -31,9 +31,10 @@ from illume_loop.artifacts.files import Root, write_atomically
 from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError, StudyChangedError
 from illume_loop.loop.coordinator import start_run
-from illume_loop.loop.opening import base_path, changed_settings
+from illume_loop.loop.opening import changed_settings
 from illume_loop.loop.progress import StageProgress
 from illume_loop.loop.run_directory import MARKER, open_run
+from illume_loop.models.shipped import base_path
 
 BASE = "v0001"
 KEPT = (

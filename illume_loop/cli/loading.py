@@ -73,14 +73,13 @@ def load_calibration(run_dir: Path) -> Calibration | None:
 
 
 def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:
-    from illume_loop.models.shipped import SHIPPED, shipped_base
+    from illume_loop.models.hub import is_hub_id
+    from illume_loop.models.shipped import SHIPPED, base_path
 
     outside = run_dir == DEFAULT_RUN_DIR and not run_dir.exists()
     wanted = base if name is None and outside else name
-    if wanted in SHIPPED:
-        return wanted, shipped_base(wanted)
-    if wanted is not None and (outside or Path(wanted).is_dir()):
-        return wanted, Path(wanted)
+    if wanted is not None and (outside or wanted in SHIPPED or Path(wanted).is_dir() or is_hub_id(wanted)):
+        return wanted, base_path(wanted)
     return _of_run(wanted, run_dir)
 
 

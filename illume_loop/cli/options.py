@@ -15,7 +15,7 @@ Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="S
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of every random choice.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="MODEL", help="Version of the run, directory, or shipped name."),
+    typer.Option("--model", metavar="MODEL", help="Version of the run, directory, hub id, or shipped name."),
 ]
 Guidance = Annotated[
     float | None,

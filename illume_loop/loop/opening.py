@@ -23,7 +23,7 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
-from illume_loop.errors import NotFoundError, RunLockedError, SettingsChangedError
+from illume_loop.errors import RunLockedError, SettingsChangedError
 from illume_loop.loop.calibrating import check_calibration, ensure_calibration
 from illume_loop.loop.measures import GatePlans, gate_plans
 from illume_loop.loop.plan import round_prompts
@@ -35,7 +35,7 @@ from illume_loop.loop.run_directory import (
     stored_settings,
 )
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
-from illume_loop.models.shipped import SHIPPED, shipped_base
+from illume_loop.models.shipped import base_path
 from illume_loop.telemetry.observing import check_telemetry
 from illume_loop.train.trackers import check_tracker
 
@@ -182,14 +182,6 @@ def _forget_trainings(engine: Engine, run_id: int) -> None:
     with transaction(engine) as session:
         count = drop_checkpoints_of_run(session, run_id)
         add_event(session, run_id, "fresh training", f"{count} checkpoints of trainings given up", at=utc_now())
-
-
-def base_path(base: str) -> Path:
-    """The directory of a shipped base, or the one that is named itself. Raises NotFoundError."""
-    path = shipped_base(base) if base in SHIPPED else Path(base)
-    if not (path / "config.json").is_file():
-        raise NotFoundError(kind="base model", name=base)
-    return path
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from illume_loop.errors import CorruptArtifactError, NotFoundError
+from illume_loop.errors import CorruptArtifactError, NotFoundError, UsageError
 from illume_loop.models.protocol import UnifiedModel
 
 if TYPE_CHECKING:
@@ -50,11 +50,12 @@ class Backend(Protocol):
 def load_model(path: Path, *, device: str = "cpu") -> UnifiedModel:
     """Load the checkpoint directory `path`.
 
-    Raises NotFoundError when there is none or no backend knows its type, CorruptArtifactError when it cannot be read.
+    Raises NotFoundError when there is none or no backend knows its type, UsageError for a layout that none reads,
+    CorruptArtifactError when it cannot be read.
     """
     try:
         return _backend(_model_type(path)).load(path, _device(device))
-    except (NotFoundError, CorruptArtifactError):
+    except (UsageError, CorruptArtifactError):
         raise
     except Exception as error:  # safetensors, json and transformers each have their own error for a damaged file
         raise CorruptArtifactError(path=str(path), expected="a readable checkpoint", found=str(error)) from error
@@ -87,6 +88,15 @@ def _backend(model_type: str) -> Backend:
         from illume_loop.models.illume.backend import IllumeBackend
 
         return IllumeBackend
+    if model_type == "janus":
+        from illume_loop.models.janus.backend import JanusBackend
+
+        return JanusBackend
+    if model_type == "multi_modality":
+        raise UsageError(
+            "this is Janus in its authors' own layout, which needs code of theirs; use the checkpoint in transformers' "
+            "layout, such as deepseek-community/Janus-Pro-1B"
+        )
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         if entry_point.name == model_type:
             return cast(Backend, entry_point.load())

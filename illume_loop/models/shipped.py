@@ -1,4 +1,4 @@
-"""The base models that ship in the package."""
+"""The base models that ship in the package, and where a run's base is found, whichever way it is named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from illume_loop.errors import NotFoundError
+from illume_loop.models.hub import fetch_model, is_hub_id
 
 SHIPPED = ("shapes-base", "shapes-instruct")
 
@@ -15,3 +16,16 @@ def shipped_base(name: str = "shapes-base") -> Path:
     if name not in SHIPPED:
         raise NotFoundError(kind="shipped model", name=name)
     return Path(str(files("illume_loop.models"))) / "bases" / name
+
+
+def base_path(base: str) -> Path:
+    """The directory of a shipped base, of a model directory, or of a hub id, which is fetched.
+
+    Raises NotFoundError, and HubError where the hub cannot be reached.
+    """
+    path = shipped_base(base) if base in SHIPPED else Path(base)
+    if not path.exists() and is_hub_id(base):
+        path = fetch_model(base)
+    if not (path / "config.json").is_file():
+        raise NotFoundError(kind="base model", name=base)
+    return path

@@ -1,0 +1,240 @@
+"""The Janus and Janus-Pro checkpoints of transformers behind the `UnifiedModel` protocol.
+
+Draws and reads through the engine and never through `generate`, which has no plain sampling without guidance, cuts to
+50 ids unless told otherwise and ignores images where it draws. What they have in common, greedy drawing, is tested to
+be the same id by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import JanusProcessor, PreTrainedTokenizerBase
+
+from illume_loop.engine.protocol import Prefix
+from illume_loop.engine.sampler import sample_image_ids
+from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.engine.writer import write_text
+from illume_loop.errors import UsageError
+from illume_loop.models.janus.language import JanusLanguage
+from illume_loop.models.janus.modeling import UnifiedJanus
+from illume_loop.models.janus.sequences import JanusSequences
+from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
+
+if TYPE_CHECKING:
+    from illume_loop.config import TrainSettings
+    from illume_loop.train.rows import TrainingRow
+
+BRIEFLY = "Please answer yes or no."
+"""Said after each question, as in the benchmarks that Janus was measured on."""
+PIXEL_BATCH = 16
+"""Images in and out of pixels at a time; at 384 pixels each takes the image tokenizer about 150 MiB."""
+
+
+class JanusBackend:
+    """Draws and reads with one Janus model. `device` is a torch device name."""
+
+    name = "janus"
+
+    def __init__(self, model: UnifiedJanus, processor: JanusProcessor, device: str) -> None:
+        self.model = model
+        nn.Module.to(self.model, device)
+        self.model.train(False)
+        self.language = JanusLanguage(model)
+        self.processor = processor
+        self.sequences = JanusSequences(processor, model.config)
+        self.device = torch.device(device)
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> JanusBackend:
+        """Load a checkpoint directory in the published layout; weights are safetensors, in the precision stored."""
+        # Classes are named rather than looked up, so no code that a checkpoint brings along is ever run.
+        model = UnifiedJanus.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        return cls(model, JanusProcessor.from_pretrained(path, local_files_only=True), device)
+
+    @staticmethod
+    def train(
+        base: Path,
+        rows: Sequence[TrainingRow],
+        out: Path,
+        settings: TrainSettings,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> object:
+        """Training by the objective of the settings; see `illume_loop.train.objectives`.
+
+        Raises UsageError for a strategy that cuts weights in pieces: both heads are put together for each step.
+        """
+        if settings.backend == "ray" and settings.strategy == "zero3":
+            raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")
+        # Imported here: training builds on this module, and who only draws and reads needs no trainer.
+        from illume_loop.train.objectives import train_candidate
+
+        return train_candidate(base, rows, out, settings, seed, on_step)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The text tokenizer."""
+        tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
+        return tokenizer
+
+    def freeze_vision(self) -> None:
+        """Leave the language model, both heads and what embeds features and codebook ids to be trained."""
+        self.model.freeze_vision()
+
+    def save(self, path: Path) -> None:
+        """Write weights, configuration and processor in the published layout."""
+        self.model.save_pretrained(path)
+        self.processor.save_pretrained(path)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """L: image tokens of one image."""
+        images: Any = self.model.config.vq_config
+        return int(images.num_patches**2)
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
+        prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
+        unconditional = [self.sequences.unconditional(prefix) for prefix in prefixes]
+        ids = sample_image_ids(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
+        return ids.cpu().numpy().astype(np.int32)
+
+    @torch.inference_mode()
+    def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
+        """Codebook ids to RGB images of the checkpoint's size, 384 pixels square in those that are published."""
+        ids = torch.from_numpy(np.asarray(image_ids_BL, dtype=np.int64)).to(self.device)
+        shown = self.processor.image_processor
+        mean, std = (torch.tensor(values, device=self.device) for values in (shown.image_mean, shown.image_std))
+        images: list[Image.Image] = []
+        for some in ids.split(PIXEL_BATCH):
+            pixels = self.model.model.vqmodel.decode(some).permute(0, 2, 3, 1).float()
+            bytes_BSSC = ((pixels * std + mean) * 255).clamp(0, 255).byte().cpu().numpy()
+            images.extend(Image.fromarray(array) for array in bytes_BSSC)
+        return images
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> ImageIds:
+        """Images to codebook ids (B, L): what the image tokenizer makes of pixels."""
+        parts = [
+            self.model.model.vqmodel.encode(pixels).image_tokens.view(len(pixels), -1)
+            for pixels in self._pixels(images).split(PIXEL_BATCH)
+        ]
+        return torch.cat(parts).cpu().numpy().astype(np.int32)
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images to the vision encoder's features (B, L, H_vision), before the aligner."""
+        parts = [
+            self.model.model.vision_model(pixels).last_hidden_state
+            for pixels in self._pixels(images).split(PIXEL_BATCH)
+        ]
+        return torch.cat(parts)
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        pixels: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        return pixels.to(self.device, self.model.dtype)
+
+    def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
+        """log p(text | image) in nats, shape (B,), as the answer to CAPTION; see `UnifiedModel.log_likelihood`."""
+        return self.read(images, texts, [()] * len(texts))[0]
+
+    def log_prior(self, texts: Sequence[str]) -> Scores:
+        """log p(text) in nats, shape (B,), as the same answer without an image; see `UnifiedModel.log_prior`."""
+        prefix = self.sequences.tell_prefix()
+        values = score_branches(self.language, [prefix] * len(texts), [[self._told([], text)] for text in texts])
+        return np.concatenate(values)
+
+    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
+        """log p(yes) - log p(no), each in any of its spellings; see `UnifiedModel.yes_no_log_odds`.
+
+        Raises UsageError where the vocabulary has no spelling of an answer as one id.
+        """
+        return score_branches(self.language, self._seen(images), [self._asked(of_image) for of_image in questions])
+
+    def read(
+        self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
+    ) -> tuple[Scores, list[Scores]]:
+        """Both of the above; see `UnifiedModel.read`. Raises what `yes_no_log_odds` raises, if anything is asked."""
+        _, caption = self.sequences.read_prefix()
+        branches = [
+            [self._told(caption, text), *self._asked(of_image)] for text, of_image in zip(texts, questions, strict=True)
+        ]
+        values = score_branches(self.language, self._seen(images), branches)
+        return np.array([of_image[0] for of_image in values]), [of_image[1:] for of_image in values]
+
+    def instruct(
+        self,
+        images: Sequence[Image.Image] | None,
+        instructions: Sequence[str],
+        *,
+        forced: Sequence[str] | None = None,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        max_tokens: int = MAX_ANSWER_TOKENS,
+    ) -> list[str]:
+        """Written answers; see `UnifiedModel.instruct`."""
+        begun = [self.sequences.answer(text) if text else [] for text in forced or [""] * len(instructions)]
+        asked = [self._questioned(text, about_an_image=images is not None) for text in instructions]
+        ids = [prefix + start for prefix, start in zip(asked, begun, strict=True)]
+        prefixes: Sequence[Prefix] = ids if images is None else self._embedded(ids, images)
+        written = write_text(
+            self.language, prefixes, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
+        )
+        # The space before an answer belongs to the template.
+        return [
+            str(self.tokenizer.decode(start + row, skip_special_tokens=True)).removeprefix(" ")
+            for start, row in zip(begun, written, strict=True)
+        ]
+
+    def edit(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> ImageIds:
+        """Raises UsageError: Janus was trained to draw from text alone, and what it is shown would go unseen."""
+        del images, instructions, seeds, sampling  # named by the protocol
+        raise UsageError("Janus draws from text alone and edits no images; use a base of the type illume")
+
+    def _questioned(self, instruction: str, *, about_an_image: bool) -> list[int]:
+        if not about_an_image:
+            return self.sequences.tell_prefix(instruction)
+        image, question = self.sequences.read_prefix(instruction)
+        return image + question
+
+    def _told(self, question: Sequence[int], text: str) -> Branch:
+        answer = [*self.sequences.answer(text), self.sequences.eos]
+        return Scored([*question, *answer], len(answer))
+
+    def _asked(self, questions: Sequence[str]) -> list[Branch]:
+        if not questions:
+            return []
+        answers = (self._spellings(YES), self._spellings(NO))
+        return [Asked(self.sequences.read_prefix(f"{question} {BRIEFLY}")[1], answers) for question in questions]
+
+    def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """Input embeddings of each image, ready to be asked about."""
+        return self._embedded([self.sequences.read_prefix()[0]] * len(images), images)
+
+    @torch.inference_mode()
+    def _embedded(self, prefixes: Sequence[Sequence[int]], images: Sequence[Image.Image]) -> list[Tensor]:
+        """Input embeddings of prefixes that hold one image each."""
+        ids = torch.tensor([[i for prefix in prefixes for i in prefix]], device=self.device)
+        embeds = self.model.model.embed(ids, self.features(images))[0]
+        return [*embeds.split([len(prefix) for prefix in prefixes])]
+
+    def _spellings(self, word: str) -> list[int]:
+        """The ids that say a word, with and without the template's space, and with a capital. Raises UsageError."""
+        spelled = [
+            self.tokenizer(before + text, add_special_tokens=False)["input_ids"]
+            for before in (" ", "")
+            for text in (word.capitalize(), word)
+        ]
+        found = sorted({ids[0] for ids in spelled if len(ids) == 1})
+        if not found:
+            raise UsageError(f"the model's vocabulary has no word '{word}', so it can answer no questions")
+        return found

@@ -1,0 +1,43 @@
+"""Janus as the engine uses it; see `illume_loop.engine.protocol`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from illume_loop.models.janus.modeling import UnifiedJanus
+
+
+class JanusLanguage:
+    """The language model of a Janus, with its two ways in and its two heads."""
+
+    def __init__(self, model: UnifiedJanus) -> None:
+        self._model = model
+
+    @property
+    def body(self) -> nn.Module:
+        """The decoder; see `EngineModel.body`."""
+        body: nn.Module = self._model.model.language_model
+        return body
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Text ids to input embeddings."""
+        embeds: Tensor = self._model.get_input_embeddings()(ids)
+        return embeds
+
+    def embed_image_ids(self, ids: Tensor) -> Tensor:
+        """Codebook ids to input embeddings, through their own embedding and aligner."""
+        embeds: Tensor = self._model.prepare_embeddings_for_image_generation(ids)
+        return embeds
+
+    def image_logits(self, hidden_NH: Tensor) -> Tensor:
+        """Logits (N, K) over the codebook."""
+        logits: Tensor = self._model.model.generation_head(hidden_NH)
+        return logits
+
+    def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
+        """Logits (N, V) over the text ids, or over some of them."""
+        weight: Tensor = self._model.lm_head.weight
+        return F.linear(hidden_NH, weight if ids is None else weight[list(ids)])

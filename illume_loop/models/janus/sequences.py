@@ -1,0 +1,109 @@
+"""How prompts, images and captions are laid out as ids for Janus, by the checkpoint's own chat template.
+
+    draw      [user: prompt] <begin_of_image> id ... id    learned: the image ids
+    read      [system] [user: image, instruction] answer <eos>    learned: the answer and <eos>
+    tell      [system] [user: instruction] answer <eos>    the same without an image
+    correct   as `read`, but <begin_of_image> id ... id in the place of <eos>    learned: all of that
+
+An image to be read is <begin_of_image>, placeholders and <end_of_image>. A caption is the answer to CAPTION. An image
+ends with its last id: Janus learned nothing about what comes after. The unconditional prompt of guidance is the prompt
+itself with pads in the place of all but <bos> and <begin_of_image>, as transformers and the authors' own code have it,
+so each length of prompt has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import JanusConfig, JanusProcessor
+from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
+
+from illume_loop.errors import UsageError
+from illume_loop.models.sequences import Sequence1D
+
+CAPTION = "Describe the image in one sentence."
+"""What is asked where a caption is wanted; Janus has no reading without a question."""
+
+
+class JanusSequences:
+    """Builds rows for one checkpoint."""
+
+    def __init__(self, processor: JanusProcessor, config: JanusConfig) -> None:
+        self._processor = processor
+        tokenizer = processor.tokenizer
+        self._tokenizer = tokenizer
+        self.bos = int(tokenizer.bos_token_id)
+        self.eos = int(tokenizer.eos_token_id)
+        self.pad = int(tokenizer.pad_token_id)
+        self.num_text_ids = int(config.get_text_config().vocab_size)
+        self._begin_image = int(tokenizer.convert_tokens_to_ids(processor.image_start_token))
+        self._end_image = int(tokenizer.convert_tokens_to_ids(processor.image_end_token))
+        vision_config: Any = config.vision_config
+        placeholders = processor.image_token * int(vision_config.num_image_tokens)
+        # The processor has a number of placeholders of its own, which published checkpoints leave at its default.
+        self._image = processor.image_start_token + placeholders + processor.image_end_token
+        self._system = DEFAULT_SYSTEM_PROMPT if processor.use_default_system_prompt else ""
+
+    def answer(self, text: str) -> list[int]:
+        """What follows a question: the template puts a space before answers, and its generation prompt ends before."""
+        return self._ids(f" {text}", begins=False)
+
+    def draw_prefix(self, prompt: str) -> list[int]:
+        """What stands before the first image id."""
+        return self._ids(self._asked([self._said(prompt)]) + self._processor.image_start_token)
+
+    def unconditional(self, prefix: Sequence[int]) -> list[int]:
+        """The unconditional one of a prefix to draw."""
+        return [i if i in (self.bos, self._begin_image) else self.pad for i in prefix]
+
+    def draw(self, prompt: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
+        """A text-to-image row; see `Sequences.draw`."""
+        prefix = self.draw_prefix(prompt)
+        return Sequence1D.learned_after(
+            self.unconditional(prefix) if prompt_dropped else prefix, self._drawn(image_ids)
+        )
+
+    def read_prefix(self, instruction: str = "") -> tuple[list[int], list[int]]:
+        """What stands before an answer about an image: up to the end of the image, and the question after it."""
+        content = [{"type": "image"}, self._said(instruction or CAPTION)]
+        asked = self._asked(content).replace(self._processor.image_token, self._image)
+        ids = self._ids(self._system + asked)
+        stop = ids.index(self._end_image) + 1
+        return ids[:stop], ids[stop:]
+
+    def read(self, answer: str, instruction: str = "") -> Sequence1D:
+        """An image-to-text row; see `Sequences.read`."""
+        image, question = self.read_prefix(instruction)
+        return Sequence1D.learned_after(image + question, [*self.answer(answer), self.eos])
+
+    def tell_prefix(self, instruction: str = "") -> list[int]:
+        """What stands before an answer about no image."""
+        return self._ids(self._system + self._asked([self._said(instruction or CAPTION)]))
+
+    def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
+        """A row of two turns; see `Sequences.correct`."""
+        image, question = self.read_prefix(instruction)
+        learned = [*self.answer(answer), self._begin_image, *self._drawn(image_ids)]
+        return Sequence1D.learned_after(image + question, learned)
+
+    def _asked(self, content: list[dict[str, str]]) -> str:
+        """One turn of the user by the template, and the beginning of the assistant's."""
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        asked: str = self._processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return asked
+
+    def _ids(self, text: str, *, begins: bool = True) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=begins)["input_ids"]
+        return ids
+
+    def _drawn(self, image_ids: Sequence[int]) -> list[int]:
+        return [self.num_text_ids + int(i) for i in image_ids]
+
+    def _said(self, text: str) -> dict[str, str]:
+        """A part of a turn. Raises UsageError for a text that would become an image in the middle of it."""
+        processor = self._processor
+        for token in (processor.image_token, processor.image_start_token, processor.image_end_token):
+            if token in text:
+                raise UsageError(f"'{token}' stands for an image to Janus; leave it out of '{text}'")
+        return {"type": "text", "text": text}
