@@ -96,8 +96,10 @@ def decide(
 def undo(run: Here, source: Store, reviewer: Reviewer) -> Response:
     """Take back what this person said last in this run; the sample comes up again."""
     with source.writing() as session:
-        take_back_review(session, run.id, reviewer.name)
-    return RedirectResponse(f"/runs/{run.id}/review", status_code=303)
+        sample_id = take_back_review(session, run.id, reviewer.name)
+        sample = None if sample_id is None else sample_detail(session, run.id, sample_id)
+    where = "" if sample is None else f"?round={sample['round']}"
+    return RedirectResponse(f"/runs/{run.id}/review{where}", status_code=303)
 
 
 def _questions(session: Session, run: RunHere, sample_id: int) -> list[Question]:

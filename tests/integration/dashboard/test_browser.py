@@ -50,6 +50,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; apt-get i
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield found
@@ -151,6 +152,7 @@ def test_a_run_goes_on_before_ones_eyes(page: Page, tmp_path: Path, monkeypatch:
 def test_the_gallery_is_filtered_and_leads_to_a_sample_and_its_lineage(page: Page, url: str) -> None:
     page.goto(url + RUN)
     page.get_by_role("link", name="Gallery").click()
+    expect(page.get_by_role("heading", name="Gallery")).to_be_visible()
     everything = page.locator("#results article").count()
     page.get_by_label("Checker says").select_option("wrong")
     expect(page.locator("#results .good")).to_have_count(0)
@@ -170,6 +172,8 @@ def test_ten_reviews_by_keyboard_alone_change_the_calibration(page: Page, url: s
     page.goto(f"{url}{RUN}/review?round=1")
     for number in range(10):
         expect(page.locator("#done")).to_have_text(str(number))
+        # Keys are heard once the page's script has run.
+        page.wait_for_load_state()
         if number == 3:
             page.keyboard.press("1")
             expect(page.locator("[data-criterion]").first).to_contain_text("wrong")
@@ -178,9 +182,12 @@ def test_ten_reviews_by_keyboard_alone_change_the_calibration(page: Page, url: s
             page.keyboard.press("Escape")
         page.keyboard.press("d" if number % 2 else "a")
     expect(page.locator("#done")).to_have_text("10")
+    page.wait_for_load_state()
     page.keyboard.press("u")
+    page.wait_for_url(f"{url}{RUN}/review")
     page.goto(f"{url}{RUN}/review?round=1")
     expect(page.locator("#done")).to_have_text("9")
+    page.wait_for_load_state()
     page.keyboard.press("s")
     expect(page.locator("#done")).to_have_text("10")
     page.goto(f"{url}{RUN}/judge")
