@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
 from db.queries.evaluations import kept_draws
@@ -12,7 +14,7 @@ from db.queries.gallery import Filters, extremes
 from db.queries.reviews import num_reviewed
 from db.queries.rounds import last_rounds, open_stages, round_detail
 from db.queries.runs import last_events, leader_of
-from illume_loop.dashboard.asking import INT4, Here, RoundIndex, Store, round_here
+from illume_loop.dashboard.asking import INT4, Here, RoundIndex, RunHere, Store, round_here
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError
 from illume_loop.report.curve import curve
@@ -20,6 +22,7 @@ from illume_loop.report.curve import curve
 router = APIRouter(prefix="/runs/{run_id}")
 SHOWN = 40
 """Rounds in one page of the table, and in the curves."""
+CURVES = {"judge_auc": "Judge's AUC against the checker", "diversity": "Diversity", "understanding": "Understanding"}
 
 
 @router.get("", response_class=HTMLResponse)
@@ -45,9 +48,15 @@ def rounds(
         rows=rows,
         older=older,
         heldout=curve(rows[::-1]),
-        curves=[],
+        curves=[(title, drawn) for title, drawn in _curves(run, rows[::-1]) if drawn],
         **values,
     )
+
+
+def _curves(run: RunHere, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup]]:
+    num_probes = run.settings["gate"]["probe_items"]
+    for measure, title in CURVES.items():
+        yield title, curve(rows, measure, num_probes)
 
 
 @router.get("/rounds/{index}", response_class=HTMLResponse)

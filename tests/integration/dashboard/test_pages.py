@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from sqlalchemy import select, text
 from db.models import Assessment, ModelVersion, Review
 from db.queries.models import models_table
 from db.sessions import open_engine, transaction
+from db.writes.calibrations import add_calibration
+from illume_loop.assess.calibration import Source
+from illume_loop.assess.fitting import Labelled, fit_calibration
 from illume_loop.loop.run_directory import open_run
 from tests.support.dashboard import RUN
 
@@ -50,6 +54,14 @@ def test_a_page_is_there_and_tells_browsers_to_load_nothing_from_elsewhere(clien
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert not re.search(r'(?:src|href)="(?:https?:)?//', answer.text)
     assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", answer.text)
+
+
+def test_a_run_shows_its_curves_and_its_gates_reasons(client: TestClient) -> None:
+    page = client.get(RUN).text
+    for title in ("Held-out alignment", "Judge&#39;s AUC against the checker", "Diversity", "Understanding"):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count('class="curve"') == 4
+    assert "heldout gain" in client.get(f"{RUN}/rounds/2").text
 
 
 def test_filters_keep_what_they_ask_for_and_pages_follow_each_other(client: TestClient) -> None:
@@ -215,3 +227,23 @@ def test_versions_are_compared_on_the_same_prompts_and_seeds_only(client: TestCl
     assert float(shown[2]) * 100 == pytest.approx(float(gain[1]), abs=0.1)
     assert client.get(f"{RUN}/models?a=v0001&b=v9999").status_code == 404
     assert "Nothing was measured of both" not in page
+
+
+def test_the_calibration_of_a_run_is_drawn_and_its_plot_may_do_nothing_but_look(
+    client: TestClient, run_dir: Path
+) -> None:
+    assert client.get(f"{RUN}/judge/calibration.svg").status_code == 404
+    assert client.get(f"{RUN}/judge/people.svg").status_code == 404
+    source = Source(judge="0" * 64, domain="shapes", labels="checker", seed=0, guidance_scale=1.0)
+    rows = [Labelled(f"k{n % 9}", {"yes-no": float(n % 7 - 3)}, n % 2 == 0) for n in range(60)]
+    calibration = fit_calibration(source, rows, {}, ["yes-no"])
+    engine = open_engine(f"sqlite:///{run_dir / 'loop.sqlite'}")
+    with transaction(engine) as session:
+        content = calibration.model_dump(mode="json")
+        add_calibration(session, 1, sha256=calibration.sha256, content=content, at=datetime.now(UTC))
+    engine.dispose()
+    assert f"{RUN}/judge/calibration.svg" in client.get(f"{RUN}/judge").text
+    plot = client.get(f"{RUN}/judge/calibration.svg")
+    assert plot.headers["content-type"] == "image/svg+xml"
+    assert plot.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert f"AUC {calibration.overall.reliability.auc:.3f}" in plot.text

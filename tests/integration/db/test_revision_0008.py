@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from sqlalchemy import select, text
 
 from db import migrate
@@ -59,4 +61,30 @@ def test_taking_back_goes_review_by_review_and_settles_what_is_left(empty_url: s
         assert take_back_review(session, 1, "bob") == 1
         assert verdicts_of_people(session, 1)[1].agrees
         assert take_back_review(session, 1, "bob") is None
+    engine.dispose()
+
+
+def test_two_people_who_decide_at_once_are_both_heard(empty_url: str) -> None:
+    """The second one waits for the first, instead of settling the sample without them."""
+    migrate.upgrade(empty_url, "0002")
+    engine = open_engine(empty_url)
+    with engine.begin() as connection:
+        fill(connection)
+    migrate.upgrade(empty_url)
+
+    def disagree() -> None:
+        with transaction(engine) as session:
+            put_review(session, 1, NewReview("bob", "disagree"), replace=False)
+
+    second = threading.Thread(target=disagree, daemon=True)
+    with transaction(engine) as session:
+        put_review(session, 1, NewReview("ann", "agree"), replace=False)
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+    second.join(60)
+    with transaction(engine) as session:
+        (said,) = session.scalars(select(Assessment).where(Assessment.assessor == "human"))
+        assert said.state == "abstained"
+        assert num_reviewed(session, 1) == 1
     engine.dispose()
