@@ -24,12 +24,12 @@ def dashboard(
     from illume_loop.cli.ending import ENDING
     from illume_loop.cli.runs import settings_for
     from illume_loop.dashboard.server import serve
-    from illume_loop.redaction import RedactingFormatter
+    from illume_loop.telemetry.logs import formatter
 
     ENDING.run_dir = run_dir
     settings = settings_for(run_dir)
     lines = logging.StreamHandler()
-    lines.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    lines.setFormatter(formatter(settings.runtime.log_format))
     logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
     hint(f"illume-loop: dashboard at http://{f'[{host}]' if ':' in host else host}:{port} (stop with Ctrl-C)")
     serve(settings, run_dir, host, port)
