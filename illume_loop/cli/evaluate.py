@@ -31,7 +31,9 @@ class Suite(StrEnum):
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Version of the run, directory, or shipped name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Version of the run, directory, hub id, or shipped name.")
+    ],
     suite: Annotated[Suite, typer.Option("--suite", help="What to measure.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=100_000, help="Items to measure it on.")] = 512,
     guidance: Guidance = None,
