@@ -109,7 +109,7 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     out = bench.scratch / f"train-{uuid4().hex}"
     try:
         seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
-        with kept_training(bench, lease), tracked(bench.trackers, f"round-{round_.index}"):
+        with kept_training(bench, lease), tracked(settings.train.report_to, bench.trackers, f"round-{round_.index}"):
             bench.toolbox.train(bench.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items)
             checkpoint = bench.checkpoints.publish(out)
     finally:

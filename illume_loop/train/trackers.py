@@ -32,14 +32,22 @@ def check_tracker(report_to: str) -> None:
 
 
 @contextmanager
-def tracked(folder: Path, name: str) -> Iterator[None]:
-    """Tell trackers, for as long as the block lasts, where to write, and what the training is called."""
+def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
+    """Tell trackers, for as long as the block lasts, where to write, and what the training is called.
+
+    Raises UsageError where the tracker that is named is not installed.
+    """
+    check_tracker(report_to)
+    if tracker_of(report_to) is None:
+        yield
+        return
+    # W&B and MLflow write elsewhere, or fail, where the folder is not there.
+    folder.mkdir(parents=True, exist_ok=True)
     ours = {
         "TENSORBOARD_LOGGING_DIR": str(folder / name),
         "WANDB_DIR": str(folder),
         "WANDB_NAME": name,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "MLFLOW_RUN_NAME": name,
     }
     added = {variable: value for variable, value in ours.items() if variable not in os.environ}
     os.environ.update(added)

@@ -18,11 +18,17 @@ from illume_loop.train.trackers import check_tracker, tracked, tracker_of
 def test_a_training_is_told_where_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DIR", "/elsewhere")
     before = dict(os.environ)
-    with tracked(tmp_path, "round-3"):
-        assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "round-3")
-        assert os.environ["MLFLOW_TRACKING_URI"].endswith(f"{tmp_path}/mlflow.db")
+    with tracked("tensorboard", tmp_path / "t", "round-3"):
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "t" / "round-3")
+        assert os.environ["MLFLOW_TRACKING_URI"].endswith(f"{tmp_path}/t/mlflow.db")
         assert os.environ["WANDB_DIR"] == "/elsewhere", "who set a variable meant it"
+        assert (tmp_path / "t").is_dir(), "W&B and MLflow want it to be there"
     assert dict(os.environ) == before
+    with tracked("none", tmp_path / "none", "round-3"):
+        assert dict(os.environ) == before
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UsageError, match="needs the package wandb"), tracked("wandb", tmp_path / "none", "round-3"):
+        pass
 
 
 def test_auto_is_tensorboard_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +48,7 @@ def test_tensorboard_hears_of_each_step_and_changes_none(
     weights = {}
     for report_to in ("none", "tensorboard"):
         settings = TrainSettings(batch_size=4, report_to=report_to)
-        with tracked(tmp_path / "trackers", report_to):
+        with tracked(report_to, tmp_path / "trackers", report_to):
             report = train_sft(base, likely_rows, tmp_path / report_to, settings, 5, lambda *_: None)
         weights[report_to] = (tmp_path / report_to / "model.safetensors").read_bytes()
     assert weights["none"] == weights["tensorboard"]
