@@ -62,7 +62,7 @@ class LoopSettings(Section):
 class SamplingSettings(Section):
     """How training samples are drawn."""
 
-    prompts_per_round: int = Field(384, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
+    prompts_per_round: int = Field(1536, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
     minimal_pairs: float = Field(
         0.0, ge=0.0, le=1.0, description="Share of a round's prompts that come in pairs which differ in one attribute."
@@ -153,7 +153,7 @@ class CurateSettings(Section):
     margin: float = Field(
         0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."
     )
-    real_rows: int = Field(512, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining.")
+    real_rows: int = Field(1024, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining.")
     self_captions: bool = Field(False, description="Whether accepted samples are also rows to read (image to text).")
     caption_share: float = Field(
         1.0,
@@ -272,7 +272,7 @@ class GateSettings(Section):
     """When a candidate replaces its parent."""
 
     heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Held-out prompts that both draw, at most.")
-    guidance_scale: float = Field(1.5, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
+    guidance_scale: float = Field(1.25, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
     resamples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
     min_gain: float = Field(

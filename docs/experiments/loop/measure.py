@@ -3,9 +3,10 @@
     python docs/experiments/loop/measure.py RUN_DIR[:VERSION] ...
 
 Each run's base and its active version (or the one named, e.g. `shuffled-0:v0002`) draw the same 512 held-out prompts
-twice, with the same noise, which no gate has drawn. The mean gain over runs has two intervals: one resamples (run,
-draw) pairs; the other is Student's t over the runs' own gains, and so includes what training with another seed would
-change. The base's own best guidance is swept on train prompts.
+twice, with the same noise, which no gate has drawn, at several guidances: what serves an untrained model best is not
+what serves a trained one, so the last column compares each at the guidance at which it draws train prompts best. The
+mean gain over runs has two intervals: one resamples (run, draw) pairs; the other is Student's t over the runs' own
+gains, and so includes what training with another seed would change.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from illume_loop.evals.suites import alignment, prompt_diversity, understanding
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
 HELDOUT, DRAWS, SWEEP, PROBES, DIVERSE = 512, 2, 256, 512, 64
-GUIDANCES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-DEFAULT_GUIDANCE = 1.5
+GUIDANCES = (1.0, 1.25, 1.5, 2.0, 2.5)
+DEFAULT_GUIDANCE = 1.25
+COMPARED = (1.25, 1.0, 1.5)
+"""The gate's guidance, none, and more."""
 SEED = 20_000
 DOMAIN = get_domain("shapes")
 
@@ -57,38 +60,49 @@ def over_runs(gains: list[float]) -> str:
     return show(Interval(mean, mean - half, mean + half, len(gains)))
 
 
+def best_guidance(model: UnifiedModel) -> float:
+    """The guidance at which a model draws train prompts best; prints the sweep."""
+    prompts = DOMAIN.prompts("train", SWEEP, SEED)
+    sweep = {g: float(np.mean(drawn(model, prompts, g))) for g in GUIDANCES}
+    print("train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()), file=sys.stderr)
+    return max(sweep, key=lambda g: sweep[g])
+
+
 def main(runs: list[str]) -> None:
-    """Print one row a run and the mean gains over the runs."""
+    """Print one row for the base, one a run, and the mean gains over the runs."""
     base = load("v0001", Path(runs[0].partition(":")[0]))[1]
-    train, heldout = DOMAIN.prompts("train", SWEEP, SEED), DOMAIN.prompts("heldout", HELDOUT, SEED) * DRAWS
-    sweep = {g: float(np.mean(drawn(base, train, g))) for g in GUIDANCES}
-    best = max(sweep, key=lambda g: sweep[g])
-    print("base on train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()))
-    guidances = (DEFAULT_GUIDANCE, 1.0, best)
-    of_base = [drawn(base, heldout, g) for g in guidances]
-    shares = (f"guidance {g:g}: {100 * np.mean(v):.1f}" for g, v in zip(guidances, of_base, strict=True))
-    print("base on held-out prompts: " + ", ".join(shares))
+    heldout = DOMAIN.prompts("heldout", HELDOUT, SEED) * DRAWS
+    best = best_guidance(base)
+    of_base = {g: drawn(base, heldout, g) for g in {*COMPARED, best}}
     base_read, base_diversity = np.mean(understanding(base, DOMAIN, PROBES, SEED)), diversity(base)
-    print(f"base: understanding {100 * base_read:.1f}, diversity {base_diversity:.3f}; its best guidance is {best:g}\n")
-    print("| run | version | held-out | gain | gain at guidance 1 | gain over the base's best | reads | diversity |")
-    print("|---|---|---|---|---|---|---|---|")
-    kinds = ("at the same guidance", "at guidance 1", "over the base's best")
-    before = dict(zip(kinds, of_base, strict=True))
-    after: dict[str, list[list[bool]]] = {kind: [] for kind in kinds}
+    print(
+        "| run | version | "
+        + " | ".join(f"guidance {g:g}" for g in COMPARED)
+        + " | each at its best | reads | diversity |"
+    )
+    print("|---|---|" + "---|" * (len(COMPARED) + 3))
+    shares = [f"{100 * np.mean(of_base[g]):.1f}" for g in COMPARED] + [f"{100 * np.mean(of_base[best]):.1f} ({best:g})"]
+    print(f"| base | v0001 | {' | '.join(shares)} | {100 * base_read:.1f} | {base_diversity:.3f} |", flush=True)
+    before = [of_base[g] for g in COMPARED] + [of_base[best]]
+    after: list[list[list[bool]]] = [[] for _ in before]
     for run in runs:
         run_dir, _, version = run.partition(":")
         name, model = load(version or None, Path(run_dir))
-        passed = drawn(model, heldout, DEFAULT_GUIDANCE)
-        for kind, found in zip(kinds, (passed, drawn(model, heldout, 1.0), passed), strict=True):
-            after[kind].append(found)
+        own = best_guidance(model)
+        found = [drawn(model, heldout, g) for g in (*COMPARED, own)]
+        cells = []
+        for column, (old, new) in enumerate(zip(before, found, strict=True)):
+            after[column].append(new)
+            cells.append(f"{100 * np.mean(new):.1f}, {show(paired_bootstrap(old, new))}")
+        cells[-1] += f" ({own:g})"
         read, share = np.mean(understanding(model, DOMAIN, PROBES, SEED)), diversity(model) / base_diversity
-        gains = " | ".join(show(paired_bootstrap(before[kind], after[kind][-1])) for kind in kinds)
-        row = f"{Path(run_dir).name} | {name} | {100 * np.mean(passed):.1f} | {gains} | {100 * read:.1f} | {share:.2f}"
-        print(f"| {row} |", flush=True)
+        print(f"| {Path(run_dir).name} | {name} | {' | '.join(cells)} | {100 * read:.1f} | {share:.2f} |", flush=True)
     print()
-    for kind in kinds:
-        pooled = paired_bootstrap(before[kind] * len(runs), [passed for found in after[kind] for passed in found])
-        means = [float(np.mean(found) - np.mean(before[kind])) for found in after[kind]]
+    for kind, old, found in zip(
+        [f"at guidance {g:g}" for g in COMPARED] + ["each at its best"], before, after, strict=True
+    ):
+        pooled = paired_bootstrap(old * len(runs), [passed for draws in found for passed in draws])
+        means = [float(np.mean(draws) - np.mean(old)) for draws in found]
         print(f"mean gain {kind}: {show(pooled)} over draws, {over_runs(means)} over runs")
 
 
