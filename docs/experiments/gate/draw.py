@@ -21,9 +21,10 @@ from illume_loop.loop.plan import derived_seed
 from illume_loop.models.protocol import Sampling
 
 PASSES = 32
-GATE = GateSettings()
+GUIDANCE = 1.5
+"""What the gate compared at when the pool was drawn; outcomes are all that it looks at."""
 DOMAIN = get_domain("shapes")
-PROMPTS = DOMAIN.prompts("heldout", GATE.heldout_prompts, 0)
+PROMPTS = DOMAIN.prompts("heldout", GateSettings().heldout_prompts, 0)
 
 
 def main(pool: Path, better: str, passes: int) -> None:
@@ -34,7 +35,7 @@ def main(pool: Path, better: str, passes: int) -> None:
     for number in range(len(found["base"]), passes):
         seeds = [derived_seed("gate pool", number, prompt.text) for prompt in PROMPTS]
         for name, model in models.items():
-            passed = alignment(model, DOMAIN, PROMPTS, seeds, Sampling(GATE.guidance_scale), 256).passed
+            passed = alignment(model, DOMAIN, PROMPTS, seeds, Sampling(GUIDANCE), 256).passed
             found[name] = np.vstack([found[name], passed])
         np.savez_compressed(pool, **found)
         print(number, *(f"{name} {100 * found[name][-1].mean():.1f}" for name in models), flush=True)
