@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 
 from illume_loop.config import RuntimeSettings
+
+log = logging.getLogger(__name__)
 
 QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -28,6 +31,7 @@ def prepare(settings: RuntimeSettings) -> None:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    _move_deepspeeds_log()
     _keep_freed_memory()
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
@@ -35,6 +39,19 @@ def prepare(settings: RuntimeSettings) -> None:
             import torch
 
             torch.set_num_threads(settings.threads)
+
+
+def _move_deepspeeds_log() -> None:
+    """Let DeepSpeed's log be part of ours: its own goes to standard output, which belongs to results.
+
+    Where it is installed transformers imports it whenever a model is saved, and it says at once that there is no GPU.
+    """
+
+    def moved(record: logging.LogRecord) -> bool:
+        log.handle(record)
+        return False
+
+    logging.getLogger("DeepSpeed").addFilter(moved)
 
 
 def _keep_freed_memory() -> None:

@@ -40,7 +40,7 @@ def train_on_ray(
     Raises MissingExtraError without the extra `cluster`, RayUnusableError for a cluster that cannot hold the workers,
     TrainingWorkersError where they failed too often, and what a training itself raises.
     """
-    for variable, value in _QUIET.items():
+    for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:
         import deepspeed  # noqa: F401 - the workers need it, and a cluster's hosts are installed alike
@@ -81,10 +81,14 @@ def train_on_ray(
                 shutil.rmtree(storage, ignore_errors=True)
 
 
-_QUIET = {
+_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Ray would let its workers stand back behind all else that the host does.
+    "RAY_worker_niceness": "0",
+    # Workers import torch before they count as started, which a busy host or a shared disk draws out.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     # Workers without GPUs keep what they see, and Ray its notice of it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -174,7 +178,7 @@ class _Followed:
                 assert isinstance(kept, KeptCheckpoint)
                 ray.get(self.ledger.registered.remote(kept))
             elif kind == "done":
-                self.found = content
+                self.found = TrainReport(**content)
             elif kind == "failed":
                 self.error = content
 

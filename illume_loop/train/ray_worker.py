@@ -6,20 +6,17 @@ other, after the first of them has verified it. A new checkpoint counts once the
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-import torch
 from ray.train import Checkpoint, UserCallback
-from torch import distributed
 
 from illume_loop.config import RuntimeSettings, TrainSettings
 from illume_loop.errors import IllumeLoopError, RayUnusableError
@@ -41,7 +38,7 @@ class Job:
 
 
 Event = tuple[str, Any]
-"""("step", (done, total)), ("saved", (step, folder)), ("done", TrainReport) or ("failed", IllumeLoopError)."""
+"""("step", (done, total)), ("saved", (step, folder)), ("done", a report as a dict) or ("failed", IllumeLoopError)."""
 
 
 class Ledger:
@@ -86,10 +83,9 @@ def work(config: dict[str, Any]) -> None:
     """Train. An error that would come again ends the training at once and without one, so that Ray starts no other."""
     job: Job = config["job"]
     ledger = config["ledger"]
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
     prepare(RuntimeSettings())
-    # TRL and transformers read the environment when they are imported.
+    # TRL and transformers read the environment when they are imported, and the ledger and Ray's controller, which have
+    # this module too, need neither.
     from illume_loop.train.objectives import train_here
 
     if not (job.base / "config.json").is_file():
@@ -117,7 +113,8 @@ def work(config: dict[str, Any]) -> None:
             ray.get(ledger.tell.remote("failed", error))
             return
     if is_first:
-        ray.get(ledger.tell.remote("done", report))
+        # As plain values: the ledger would import all that trains to hold a report.
+        ray.get(ledger.tell.remote("done", asdict(report)))
 
 
 def _report(step: int, folder: Path) -> None:
@@ -128,6 +125,8 @@ def _report(step: int, folder: Path) -> None:
 
 def _agreed_checkpoints(ledger: Any, is_first: bool) -> Sequence[KeptCheckpoint]:
     """What the first worker found whole: another may look at another time. Empty where there is none to go on from."""
+    from torch import distributed
+
     found: list[Sequence[KeptCheckpoint]] = [()]
     if is_first:
         kept: list[KeptCheckpoint] = ray.get(ledger.kept_checkpoints.remote())

@@ -58,5 +58,5 @@ def sft_arguments(settings: TrainSettings, seed: int, scratch: str) -> SFTConfig
 
 
 def _saving_collator(collator: FeatureCollator, pad: int, settings: TrainSettings) -> Collator:
-    collate: Collator = EvenCollator(collator) if settings.num_processes > 1 else collator
+    collate: Collator = collator if settings.strategy == "ddp" else EvenCollator(collator)
     return PackingCollator(collate, pad) if "packing" in settings.saves else collate

@@ -41,9 +41,10 @@ def deepspeed_config(strategy: str) -> dict[str, Any]:
 
 
 class EvenCollator:
-    """Gives each batch image features, though none of an image: each process then uses, and reduces, the same weights.
+    """Gives each batch image features, though none of an image, so that the adapter has a gradient in each process.
 
-    DeepSpeed reduces gradients in the order in which they come, so all processes must have all of them.
+    DeepSpeed reduces gradients in the order in which they come, so all processes must have the same ones. DDP is told
+    to expect that some have none, as a step without images in one process leaves the adapter alone too.
     """
 
     def __init__(self, collate: FeatureCollator) -> None:

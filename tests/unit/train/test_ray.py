@@ -32,7 +32,7 @@ ALONE = TrainSettings(batch_size=4, epochs=2, learning_rate=1e-3)
 ADDRESS = os.environ.get("RAY_ADDRESS", "")
 """A Ray that runs already, which a slow machine may be glad of."""
 SHARED = {"backend": "ray", "workers": 2, "worker_resources": "CPU=1", "ray_address": ADDRESS}
-NEAR = 1e-3
+NEAR = 2e-4
 """Relative, for losses of a few nats: the order of sums differs, and ten steps of AdamW carry that on."""
 
 
@@ -47,6 +47,22 @@ def alone(base: Path, rows: list[LikelyRow], tmp_path_factory: pytest.TempPathFa
     """Ten steps in this process."""
     out = Path(tmp_path_factory.mktemp("alone")) / "out"
     return train_candidate(base, rows, out, ALONE, 5, lambda *_: None), out
+
+
+@pytest.fixture(scope="module")
+def reading_rows(likely_rows: list[LikelyRow]) -> list[LikelyRow]:
+    """Twenty rows of which fourteen read: with DeepSpeed a step without an image moves the adapter by its momentum."""
+    draw, read = likely_rows[:6], likely_rows[10:]
+    return [*draw, *read, *read, *read[:2]]
+
+
+@pytest.fixture(scope="module")
+def reading_alone(
+    base: Path, reading_rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainReport, Path]:
+    """Ten steps of those in this process."""
+    out = Path(tmp_path_factory.mktemp("reading")) / "out"
+    return train_candidate(base, reading_rows, out, ALONE, 5, lambda *_: None), out
 
 
 def _kill_a_worker_after(step: int, folder: Path) -> OnStep:
@@ -111,11 +127,21 @@ def _same(report: TrainReport, out: Path, alone: tuple[TrainReport, Path]) -> No
         torch.testing.assert_close(two[name], weights, rtol=0, atol=5e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kill_after",
+    [
+        pytest.param(None, marks=pytest.mark.slow),
+        pytest.param(5, marks=[pytest.mark.cluster, pytest.mark.timeout(1800)]),
+    ],
+)
 def test_two_workers_train_as_one_process_though_one_is_killed(
-    base: Path, rows: list[TrainingRow], alone: tuple[TrainReport, Path], tmp_path: Path
+    base: Path,
+    rows: list[TrainingRow],
+    alone: tuple[TrainReport, Path],
+    tmp_path: Path,
+    kill_after: int | None,
 ) -> None:
-    report = _train(base, rows, tmp_path, ALONE.model_copy(update=SHARED), kill_after=5)
+    report = _train(base, rows, tmp_path, ALONE.model_copy(update=SHARED), kill_after)
     _same(report, tmp_path / "out", alone)
 
 
@@ -125,12 +151,12 @@ def test_two_workers_train_as_one_process_though_one_is_killed(
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_deepspeed_trains_as_one_process(
     base: Path,
-    rows: list[TrainingRow],
-    alone: tuple[TrainReport, Path],
+    reading_rows: list[TrainingRow],
+    reading_alone: tuple[TrainReport, Path],
     tmp_path: Path,
     strategy: str,
     kill_after: int | None,
 ) -> None:
     settings = ALONE.model_copy(update=SHARED | {"strategy": strategy})
-    report = _train(base, rows, tmp_path, settings, kill_after)
-    _same(report, tmp_path / "out", alone)
+    report = _train(base, reading_rows, tmp_path, settings, kill_after)
+    _same(report, tmp_path / "out", reading_alone)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,18 @@ def test_all_savings_train(base: Path, likely_rows: list[LikelyRow], tmp_path: P
         for index, settings in enumerate((plain, saving))
     ]
     assert reports[1].losses == pytest.approx(reports[0].losses, rel=1e-3)
+
+
+def test_deepspeed_says_nothing_on_standard_output() -> None:
+    """Output is for results, which may be JSON; where it is installed, it is imported whenever a model is saved."""
+    pytest.importorskip("deepspeed", reason="the extra `cluster` is not installed")
+    code = (
+        "from illume_loop.config import RuntimeSettings\n"
+        "from illume_loop.runtime import prepare\n"
+        "prepare(RuntimeSettings())\n"
+        "import deepspeed\n"
+        "deepspeed.utils.logger.warning('for the log')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == ""
+    assert "for the log" in done.stderr
