@@ -108,7 +108,7 @@ def _ray(settings: TrainSettings) -> Iterator[None]:
             num_cpus = max(os.cpu_count() or 1, int(needed.get("CPU", 0)))
             _start_here(num_cpus=num_cpus, include_dashboard=False, **quiet)
     except Exception as error:  # one of many kinds, and none of ours
-        raise RayUnusableError(address=settings.ray_address or "this machine", reason=_last_line(error)) from error
+        raise RayUnusableError(address=settings.ray_address or "this machine", reason=_sentence(error)) from error
     try:
         present = ray.cluster_resources()
         for name, amount in needed.items():
@@ -163,7 +163,7 @@ class _Followed:
         except Exception as error:
             node = ray.nodes()[0]["NodeManagerHostname"] if ray.is_initialized() else "the cluster's hosts"
             self.error = TrainingWorkersError(
-                failures=MAX_FAILURES + 1, reason=_last_line(error), logs=f"/tmp/ray/session_latest/logs on {node}"
+                failures=MAX_FAILURES + 1, reason=_sentence(error), logs=f"/tmp/ray/session_latest/logs on {node}"
             )
             self.error.__cause__ = error
 
@@ -183,7 +183,9 @@ class _Followed:
                 self.error = content
 
 
-def _last_line(error: BaseException) -> str:
-    """The sentence at the end of what may be a traceback of another process."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _sentence(error: Exception) -> str:
+    """What the first worker that failed said: the end of its traceback, or else what Ray says of it first."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    text = str(next(iter(failures.values())))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "Traceback" in text else lines[0]
