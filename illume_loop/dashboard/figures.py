@@ -15,6 +15,7 @@ BAR_WIDTH, BAR_HEIGHT = 240, 14
 MOST_LOG_ODDS = 8.0
 """Where a bar ends; certainty beyond it looks the same."""
 SPAN_WIDTH, SPAN_ROW, SPAN_LEFT = 520, 30, 92
+SPAN_STEPS = 4
 
 
 def log_odds_bar(log_odds: float | None) -> Markup:
@@ -43,8 +44,8 @@ def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) 
     if not given:
         return Markup("")
     ends = [100 * told[key] for _, told, _ in given for key in ("low", "mean", "high") if told.get(key) is not None]
-    low, high = math.floor(min(ends) / 5) * 5, math.ceil(max(ends) / 5) * 5
-    high = high if high > low else low + 5
+    low, step = _scale(min(ends), max(ends))
+    high = low + SPAN_STEPS * step
     width = SPAN_WIDTH - SPAN_LEFT - 16
 
     def x(value: float) -> float:
@@ -53,8 +54,8 @@ def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) 
     height = SPAN_ROW * len(given) + 26
     label = escape("; ".join(f"{name} {_told(told)} {unit}" for name, told, _ in given))
     parts = [f'<svg class="spans" viewBox="0 0 {SPAN_WIDTH} {height}" role="img" aria-label="{label}">']
-    for step in range(5):
-        value = low + (high - low) * step / 4
+    for number in range(SPAN_STEPS + 1):
+        value = low + number * step
         place = f"{x(value / 100):.1f}"
         parts.append(f'<line class="grid" x1="{place}" x2="{place}" y1="0" y2="{height - 20}"/>')
         parts.append(f'<text class="tick" x="{place}" y="{height - 4}" text-anchor="middle">{value:g}</text>')
@@ -67,6 +68,15 @@ def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) 
             parts.append(f'<line x1="{x(told["low"]):.1f}" x2="{x(told["high"]):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle cx="{x(told["mean"]):.1f}" cy="{y}" r="5"/></g>')
     return Markup("".join([*parts, "</svg>"]))
+
+
+def _scale(least: float, most: float) -> tuple[float, float]:
+    """(Low end, step) of the finest scale of SPAN_STEPS round steps that holds both, which lie in -100..100."""
+    for step in (1.0, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0):
+        low = math.floor(least / step) * step
+        if low + SPAN_STEPS * step >= most:
+            return low, step
+    return -100.0 if least < 0 else 0.0, 50.0 if least < 0 else 25.0
 
 
 def _told(estimate: Mapping[str, Any]) -> str:

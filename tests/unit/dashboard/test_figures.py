@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+import pytest
+
 from illume_loop.dashboard.figures import BAR_WIDTH, log_odds_bar, spans
 from illume_loop.dashboard.routes.models import tree
 
@@ -36,6 +38,23 @@ def test_intervals_share_a_scale_that_holds_them_and_names_are_escaped() -> None
     places = [float(found) for found in re.findall(r'cx="([\d.]+)"', drawn)]
     assert 92 <= places[1] < places[0] <= 520
     assert spans([("nothing", None, "gain")], "percent") == ""
+    ticks = [float(found) for found in re.findall(r'text-anchor="middle">([-0-9.]+)<', drawn)]
+    assert ticks == [-15, 0, 15, 30, 45]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.245, 0.612, [15, 30, 45, 60, 75]),
+        (0.5, 0.5, [50, 51, 52, 53, 54]),
+        (0.0, 1.0, [0, 25, 50, 75, 100]),
+        (-0.98, 0.98, [-100, -50, 0, 50, 100]),
+        (-0.02, 0.03, [-2, 0, 2, 4, 6]),
+    ],
+)
+def test_scales_are_round_and_hold_both_ends(low: float, high: float, expected: list[float]) -> None:
+    drawn = str(spans([("x", {"mean": (low + high) / 2, "low": low, "high": high}, "gain")], "percent"))
+    assert [float(found) for found in re.findall(r'text-anchor="middle">([-0-9.]+)<', drawn)] == expected
 
 
 def test_versions_stand_below_their_parents() -> None:
