@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -182,6 +184,26 @@ def test_answers_are_the_same_in_any_batch_and_begin_as_they_must(
         assert together == alone
         assert together[0].startswith("yes, a circle")
     assert len(backend.instruct(None, asked, max_tokens=6)) == 2
+
+
+def test_the_layout_in_which_checkpoints_were_first_published_is_read_alike(
+    backend: JanusBackend, folder: Path, images: list[Image.Image], tmp_path: Path
+) -> None:
+    """The image processor in a file of its own, a tokenizer said to be Llama's, and no number of placeholders."""
+    older = tmp_path / "older"
+    shutil.copytree(folder, older)
+    whole = json.loads((older / "processor_config.json").read_text())
+    (older / "preprocessor_config.json").write_text(json.dumps(whole["image_processor"]))
+    (older / "processor_config.json").write_text(
+        '{"processor_class": "JanusProcessor", "use_default_system_prompt": true}'
+    )
+    named = json.loads((older / "tokenizer_config.json").read_text()) | {"tokenizer_class": "LlamaTokenizerFast"}
+    (older / "tokenizer_config.json").write_text(json.dumps(named))
+    again = JanusBackend.load(older, "cpu")
+    assert again.processor.num_image_tokens == 576
+    assert again.sequences.read_prefix("Is it ?") == backend.sequences.read_prefix("Is it ?")
+    assert again.sequences.draw_prefix("a ring") == backend.sequences.draw_prefix("a ring")
+    assert again.log_likelihood(images, PROMPTS) == pytest.approx(backend.log_likelihood(images, PROMPTS))
 
 
 def test_what_janus_cannot_do_is_said_plainly(backend: JanusBackend, images: list[Image.Image]) -> None:
