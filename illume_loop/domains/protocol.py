@@ -7,7 +7,7 @@ arguments, so that a resumed run sees the same prompts as an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from PIL import Image
@@ -19,16 +19,30 @@ CRITERIA = ("object", "count", "color", "attribute", "position")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text to draw.
+    """A text to draw, or an edit: an instruction that says what is to become of a source image.
 
     `key` names the composition, whatever the wording: two prompts with one key ask for the same picture, and a
-    key belongs to exactly one split.
+    key belongs to exactly one split. The `text` of an edit names it among all prompts; no model is told it.
     """
 
     text: str
     category: str
     key: str
     spec: Mapping[str, object]
+    instruction: str = ""
+    """Of an edit: what a model is told, beside the source image."""
+    target: str = ""
+    """Of an edit: the text that its result has to show."""
+
+    @property
+    def is_edit(self) -> bool:
+        """Whether there is a source image to begin from."""
+        return bool(self.instruction)
+
+    @property
+    def claim(self) -> Prompt:
+        """What an image for this prompt is judged by: the prompt itself, or the target of an edit as a text to draw."""
+        return replace(self, text=self.target, instruction="", target="") if self.is_edit else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +126,7 @@ class Domain(Protocol):
         ...
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
-        """Decide from the pixels alone whether `image` shows `prompt`."""
+        """Decide from the pixels alone whether `image` shows `prompt`, or is what an edit makes of its source."""
         ...
 
     def questions(self, prompt: Prompt) -> list[Question]:
@@ -129,6 +143,18 @@ class Domain(Protocol):
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
         """Forced choices over compositions of the `probe` split."""
+        ...
+
+    def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """`count` different edits of one split; source and target are both compositions of that split.
+
+        The result for one `(split, seed)` is a prefix of the result for a larger `count`. Raises UsageError when the
+        split has fewer than `count` edits, as a domain without edits always does.
+        """
+        ...
+
+    def source(self, prompt: Prompt) -> Image.Image:
+        """The image that an edit begins from, always the same."""
         ...
 
     def edit_probes(self, count: int, seed: int) -> list[EditProbe]:

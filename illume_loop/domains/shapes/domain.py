@@ -7,15 +7,21 @@ prompt. Everything here depends on its arguments only.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from random import Random
 
 from PIL import Image
 
 from illume_loop.domains.protocol import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 from illume_loop.domains.shapes import checker
+from illume_loop.domains.shapes.edit_prompts import (
+    SOURCE_CATEGORIES,
+    check_prompt,
+    edit_prompts,
+    source_of,
+    split_of_edit,
+)
 from illume_loop.domains.shapes.edits import check_edit, random_edit
 from illume_loop.domains.shapes.grammar import OPENINGS, parse, words
 from illume_loop.domains.shapes.questions import questions
@@ -24,14 +30,12 @@ from illume_loop.domains.shapes.spec import (
     CATEGORIES,
     Category,
     Spec,
-    all_specs,
     change_one_attribute,
     spec_from_json,
 )
+from illume_loop.domains.shapes.splits import specs_of, split_of
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
 
-HELDOUT_SHARE = 0.3
-PROBE_SHARE = 0.1
 CAPTION_NOISE = 0.5
 """Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""
 
@@ -47,13 +51,8 @@ class ShapesDomain:
 
     def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
         """`count` different prompts of one split; see `Domain.prompts`."""
-        queues = {category: _prompt_queue(category, split, seed) for category in CATEGORIES}
-        chosen: list[Prompt] = []
-        while len(chosen) < count and any(queues.values()):
-            chosen.extend(queue.pop() for queue in queues.values() if queue)
-        if len(chosen) < count:
-            raise UsageError(f"the split '{split}' has {len(chosen)} prompts, {count} were asked for; ask for fewer")
-        return chosen[:count]
+        queues = {category: _prompts_in_random_order(category, split, seed) for category in CATEGORIES}
+        return _in_turn(queues, count, f"the split '{split}' has {{}} prompts")
 
     def parse(self, text: str) -> Prompt:
         """Read a user's text; see `Domain.parse`."""
@@ -64,7 +63,7 @@ class ShapesDomain:
         try:
             return split_of(parse(text))
         except PromptOutsideGrammarError:
-            return None
+            return split_of_edit(text)
 
     def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
         """A train prompt that differs in one attribute; see `Domain.partner`."""
@@ -78,6 +77,8 @@ class ShapesDomain:
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
         """Decide from pixels; see `Domain.check`."""
+        if prompt.is_edit:
+            return check_prompt(image, prompt)
         return checker.check(image, spec_from_json(prompt.spec))
 
     def questions(self, prompt: Prompt) -> list[Question]:
@@ -92,7 +93,7 @@ class ShapesDomain:
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:
         """Images of training compositions with captions of training compositions, CAPTION_NOISE of them wrong."""
         rng = _rng("real", seed)
-        train = {category: _specs(category, "train") for category in CATEGORIES}
+        train = {category: specs_of(category, "train") for category in CATEGORIES}
         pairs = []
         for _ in range(count):
             spec = rng.choice(train[rng.choice(CATEGORIES)])
@@ -108,18 +109,27 @@ class ShapesDomain:
         rng = _rng("probe", seed)
         probes = []
         for index in range(count):
-            spec = rng.choice(_specs(CATEGORIES[index % len(CATEGORIES)], "probe"))
+            spec = rng.choice(specs_of(CATEGORIES[index % len(CATEGORIES)], "probe"))
             other, _ = change_one_attribute(spec, rng)
             opening = rng.choice(OPENINGS)
             probes.append(ReadingProbe(render(spec, rng), words(spec, opening), words(other, opening), spec.category))
         return probes
+
+    def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """Edits of pictures of one or two objects, one of them given another colour or shape; see `Domain.edits`."""
+        queues = {c: edit_prompts(c, split, _rng(f"edits/{c}/{split}", seed)) for c in SOURCE_CATEGORIES}
+        return _in_turn(queues, count, f"the split '{split}' has {{}} edits")
+
+    def source(self, prompt: Prompt) -> Image.Image:
+        """The picture that an edit begins from; see `Domain.source`."""
+        return source_of(prompt)
 
     def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
         """Edits of pictures of probe compositions, of one kind of object each; see `Domain.edit_probes`."""
         rng = _rng("edits", seed)
         probes: list[EditProbe] = []
         while len(probes) < count:
-            layout = place(rng.choice(_specs(rng.choice(CATEGORIES), "probe")), rng)
+            layout = place(rng.choice(specs_of(rng.choice(CATEGORIES), "probe")), rng)
             edit = random_edit(layout, rng)
             if edit is not None:
                 image = draw(layout)
@@ -128,42 +138,35 @@ class ShapesDomain:
         return probes
 
 
-def split_of(spec: Spec) -> Split:
-    """The one split that a composition belongs to."""
-    return _split_by_key(spec.category)[spec.key]
-
-
 def noisy(spec: Spec, share: float, rng: Random) -> Spec:
     """`spec` itself, or with probability `share` a spec with one attribute changed."""
     return change_one_attribute(spec, rng)[0] if rng.random() < share else spec
 
 
-@cache
-def _split_by_key(category: Category) -> dict[str, Split]:
-    keys = sorted({spec.key for spec in all_specs(category)}, key=lambda key: hashlib.sha256(key.encode()).digest())
-    num_heldout = max(1, round(HELDOUT_SHARE * len(keys)))
-    num_probe = max(1, round(PROBE_SHARE * len(keys)))
+def _in_turn(queues: Mapping[Category, Iterator[Prompt]], count: int, there_are: str) -> list[Prompt]:
+    """`count` prompts, one of each category in turn as long as it has any. Raises UsageError where there are fewer."""
+    left = dict(queues)
+    chosen: list[Prompt] = []
+    while len(chosen) < count and left:
+        for category, queue in list(left.items()):
+            prompt = next(queue, None)
+            if prompt is None:
+                del left[category]
+            else:
+                chosen.append(prompt)
+    if len(chosen) < count:
+        raise UsageError(f"{there_are.format(len(chosen))}, {count} were asked for; ask for fewer")
+    return chosen[:count]
 
-    def split(rank: int) -> Split:
-        return "heldout" if rank < num_heldout else "probe" if rank < num_heldout + num_probe else "train"
 
-    return {key: split(rank) for rank, key in enumerate(keys)}
-
-
-@cache
-def _specs(category: Category, split: Split) -> tuple[Spec, ...]:
-    return tuple(spec for spec in all_specs(category) if split_of(spec) == split)
-
-
-def _prompt_queue(category: Category, split: Split, seed: int) -> list[Prompt]:
-    """All prompts of a category in random order, to be popped from the end."""
+def _prompts_in_random_order(category: Category, split: Split, seed: int) -> Iterator[Prompt]:
     found = list(_wordings(category, split))
     _rng(f"prompts/{category}/{split}", seed).shuffle(found)
-    return found
+    yield from reversed(found)
 
 
 def _wordings(category: Category, split: Split) -> Iterator[Prompt]:
-    for spec in _specs(category, split):
+    for spec in specs_of(category, split):
         for opening in OPENINGS:
             yield _prompt(spec, words(spec, opening))
 
