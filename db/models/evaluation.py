@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.types import Base, BigId, Sha256, State, one_of
 
-SUITES = ("heldout", "understanding", "diversity")
+SUITES = ("heldout", "understanding", "diversity", "editing")
 
 
 class Evaluation(Base):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.types import Base, BigId, State, one_of
+from db.types import Base, BigId, Sha256, State, one_of
 
 SPLITS = ("train", "heldout", "probe")
 
@@ -15,12 +15,19 @@ SPLITS = ("train", "heldout", "probe")
 class Prompt(Base):
     """A text to draw. (id, split) is unique so that other tables can demand a split through a foreign key.
 
+    Or an edit: then a model is told `instruction` beside the image `source_sha256` of the artifact store, what it makes
+    of it has to show `target`, and `text` is the name of all that.
+
     Triggers keep a prompt what it is, and all prompts of one key (wordings of one composition) in one split.
     """
 
     __tablename__ = "prompts"
     __table_args__ = (
         CheckConstraint(one_of("split", SPLITS), name="split_known"),
+        CheckConstraint(
+            "(instruction IS NULL) = (target IS NULL) AND (instruction IS NULL) = (source_sha256 IS NULL)",
+            name="edits_are_whole",
+        ),
         UniqueConstraint("run_id", "text"),
         UniqueConstraint("id", "split"),
         Index("ix_prompts_run_id_key", "run_id", "key"),
@@ -33,6 +40,9 @@ class Prompt(Base):
     category: Mapped[str] = mapped_column(String(64))
     text: Mapped[str] = mapped_column(Text)
     spec: Mapped[dict[str, Any]]
+    instruction: Mapped[str | None] = mapped_column(Text)
+    target: Mapped[str | None] = mapped_column(Text)
+    source_sha256: Mapped[str | None] = mapped_column(Sha256)
 
 
 class RoundPrompt(Base):
