@@ -64,6 +64,9 @@ class SamplingSettings(Section):
 
     prompts_per_round: int = Field(1536, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
+    edit_share: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of a round's prompts that are edits of a source image."
+    )
     minimal_pairs: float = Field(
         0.0, ge=0.0, le=1.0, description="Share of a round's prompts that come in pairs which differ in one attribute."
     )
@@ -76,6 +79,11 @@ class SamplingSettings(Section):
     temperature: float = Field(1.0, gt=0.0, le=10.0, description="Divides the logits of image tokens.")
     top_k: int = Field(0, ge=0, le=65_536, description="Most likely image tokens kept at each position; 0 keeps all.")
     batch_size: int = Field(256, ge=1, le=16_384, description="Images drawn together in one unit.")
+
+    @property
+    def num_edits(self) -> int:
+        """How many of a round's prompts are edits."""
+        return round(self.edit_share * self.prompts_per_round)
 
 
 class AssessSettings(Section):
@@ -280,7 +288,12 @@ class GateSettings(Section):
     )
     understanding_margin: float = Field(0.02, ge=0.0, le=1.0, description="Largest loss of understanding allowed.")
     diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Least diversity, as a share of the base's.")
-    probe_items: int = Field(256, ge=1, le=1_000_000, description="Forced choices that measure understanding.")
+    editing_margin: float = Field(
+        0.05, ge=0.0, le=1.0, description="Largest loss of edits that are right, where rounds have edits."
+    )
+    probe_items: int = Field(
+        256, ge=1, le=1_000_000, description="Forced choices that measure understanding, and held-out edits."
+    )
     drift_margin: float = Field(
         0.0, ge=0.0, le=100.0, description="Largest shift of the judge's calibrated log-odds; 0 does not measure it."
     )
@@ -466,6 +479,15 @@ class Settings(Section):
             raise ValueError(f"train.objective = '{self.train.objective}' can save only by bf16 and checkpointing")
         if logits and self.train.strategy == "zero3":
             raise ValueError("train.strategy = 'zero3' keeps TRL's own logits; leave them out of train.savings")
+        return self
+
+    @model_validator(mode="after")
+    def _edits_can_be_learned(self) -> Self:
+        if self.sampling.edit_share and self.train.learns_from_pairs:
+            raise ValueError(
+                f"train.objective = '{self.train.objective}' learns from no edits; set sampling.edit_share to 0 or "
+                "train.objective to 'sft'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -33,8 +33,9 @@ class Example(Base):
     """One training row: a sample of the loop, or a replayed real pair (then `real_index` is its number).
 
     A pair is of two samples of one prompt, of which `rejected_id` is the worse. An assessment has its written `answer`:
-    `assess` is one of the sample, `correct` is one of the worse sample with the better one as its correction.
-    An `edit` is an image that was made of the source of its prompt. `ids_sha256` and `rejected_sha256` are over the samples' image-token ids.
+    `assess` is one of the sample, `correct` is one of the worse sample with the better one as its correction. An `edit`
+    is an image that was made of the source of its prompt. `ids_sha256` and `rejected_sha256` are over the samples'
+    image-token ids.
 
     Held-out and probe prompts cannot get in: the prompt of a sample's row must be in the split `train`, each sample
     must be of that prompt, and triggers refuse a row whose text is not its prompt's, or is that of a prompt of another

@@ -27,6 +27,14 @@ class SampleRow:
     text: str
     image_ids: NDArray[np.int32]
     image_sha256: str
+    instruction: str | None = None
+    target: str | None = None
+    source_sha256: str | None = None
+
+    @property
+    def claim(self) -> str:
+        """What the image has to show: the prompt, or the target of an edit."""
+        return self.target or self.text
 
     @property
     def key(self) -> tuple[int, int]:
@@ -134,6 +142,8 @@ class UnsolvedPrompt:
     category: str
     key: str
     spec: dict[str, Any]
+    instruction: str | None = None
+    target: str | None = None
 
 
 def unsolved_prompts(session: Session, run_id: int) -> list[UnsolvedPrompt]:
@@ -155,7 +165,7 @@ def unsolved_prompts(session: Session, run_id: int) -> list[UnsolvedPrompt]:
         .subquery()
     )
     query = (
-        select(Prompt.text, Prompt.category, Prompt.key, Prompt.spec)
+        select(Prompt.text, Prompt.category, Prompt.key, Prompt.spec, Prompt.instruction, Prompt.target)
         .join(tried, tried.c.prompt_id == Prompt.id)
         .order_by(tried.c.last, tried.c.place, Prompt.text)
     )
@@ -190,7 +200,9 @@ def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
     ]
 
 
-def _sample_rows() -> Select[int, int, int, int, int, str, str, str, NDArray[np.int32], str]:
+def _sample_rows() -> Select[
+    int, int, int, int, int, str, str, str, NDArray[np.int32], str, str | None, str | None, str | None
+]:
     return (
         select(
             Sample.id,
@@ -203,6 +215,9 @@ def _sample_rows() -> Select[int, int, int, int, int, str, str, str, NDArray[np.
             Prompt.text,
             Sample.image_ids,
             Sample.image_sha256,
+            Prompt.instruction,
+            Prompt.target,
+            Prompt.source_sha256,
         )
         .join(Round, Round.id == Sample.round_id)
         .join(Prompt, Prompt.id == Sample.prompt_id)

@@ -69,6 +69,9 @@ class PromptRow:
     category: str
     key: str
     spec: dict[str, Any]
+    instruction: str | None = None
+    target: str | None = None
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,17 @@ def run_of(session: Session, run_id: int) -> Run:
 def prompts_at(session: Session, round_id: int, first: int, stop: int) -> list[PromptRow]:
     """The prompts of a round at positions first <= position < stop, in order."""
     query = (
-        select(Prompt.id, RoundPrompt.position, Prompt.text, Prompt.category, Prompt.key, Prompt.spec)
+        select(
+            Prompt.id,
+            RoundPrompt.position,
+            Prompt.text,
+            Prompt.category,
+            Prompt.key,
+            Prompt.spec,
+            Prompt.instruction,
+            Prompt.target,
+            Prompt.source_sha256,
+        )
         .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
         .where(RoundPrompt.round_id == round_id, RoundPrompt.position >= first, RoundPrompt.position < stop)
         .order_by(RoundPrompt.position)

@@ -22,6 +22,8 @@ class ReviewRow:
     category: str
     key: str
     spec: dict[str, Any]
+    instruction: str | None
+    target: str | None
     image_sha256: str
     agrees: bool | None
     criteria: dict[str, bool]
@@ -62,6 +64,8 @@ def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[R
             prompt.category,
             prompt.key,
             prompt.spec,
+            prompt.instruction,
+            prompt.target,
             image_sha256,
             None if said.score is None else said.score == 1.0,
             said.details.get("criteria", {}),

@@ -26,6 +26,7 @@ NO_NUMBERS: Mapping[str, Any] = {
     "heldout": {"parent": None, "candidate": None, "delta": None},
     "diversity": {"parent": None, "candidate": None},
     "understanding": {"parent": None, "candidate": None},
+    "editing": None,
     "judge_drift": None,
 }
 

@@ -11,6 +11,7 @@ from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round
 from db.models.version import version_name
 from db.queries.curation import scored_by
 
+EDIT = ("instruction", "target", "source_sha256")
 JUDGE, CHECKER = aliased(Assessment), aliased(Assessment)
 """What the run's assessor and the checker say in `sample_query`."""
 ACCEPTED = exists().where(Example.sample_id == Sample.id)
@@ -39,7 +40,10 @@ def samples_page(
 
 
 def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | None:
-    """One sample with its image-token ids and every assessment of it; None where there is no such sample."""
+    """One sample with its image-token ids and every assessment of it; None where there is no such sample.
+
+    "edit" is None, or what an edited sample was made of: instruction, target and source image.
+    """
     found = session.execute(sample_query(session, run_id).where(Sample.id == sample_id)).first()
     if found is None:
         return None
@@ -75,19 +79,22 @@ def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, An
         for assessor, number, state, score, failed, error, probability, details, critique in session.execute(query)
     ]
     sample: Sample = found[0]
-    return sample_row(*found) | {"image_ids": sample.image_ids.tolist(), "assessments": assessments}
+    prompt: Prompt = found[3]
+    edit = {name: getattr(prompt, name) for name in EDIT} if prompt.instruction else None
+    return sample_row(*found) | {"image_ids": sample.image_ids.tolist(), "edit": edit, "assessments": assessments}
 
 
 def lineage(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | None:
     """Both ways from a sample; None where there is none.
 
-    "from": the prompt, the model version that drew it and that version's ancestors, youngest first. "to": each manifest
-    that holds it, with the kinds of its rows and the model version that learned from it.
+    "from": the prompt (of an edit, its source image too), the model version that drew it and that version's ancestors,
+    youngest first. "to": each manifest that holds it, with the kinds of its rows and the model version that learned
+    from it.
     """
     detail = sample_detail(session, run_id, sample_id)
     if detail is None:
         return None
-    origin = {key: detail[key] for key in ("round", "prompt", "key", "sample_index", "seed", "model")}
+    origin = {key: detail[key] for key in ("round", "prompt", "key", "edit", "sample_index", "seed", "model")}
     origin["ancestors"] = _ancestors(session, run_id, detail["model"])
     return {"id": sample_id, "from": origin, "to": _descendants(session, sample_id)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,13 +19,16 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """A prompt as a domain states it."""
+    """A prompt as a domain states it; an edit has the last three besides."""
 
     split: str
     key: str
     category: str
     text: str
     spec: dict[str, Any]
+    instruction: str | None = None
+    target: str | None = None
+    source_sha256: str | None = None
 
 
 def find_run(session: Session, key: str) -> Run | None:
@@ -58,10 +61,7 @@ def ensure_prompts(session: Session, run_id: int, prompts: Sequence[NewPrompt]) 
     known = _ids_by_text(session, run_id, [prompt.text for prompt in prompts])
     new = {prompt.text: prompt for prompt in prompts if (prompt.text, prompt.split) not in known}
     if new:
-        rows = [
-            {"run_id": run_id, "split": p.split, "key": p.key, "category": p.category, "text": p.text, "spec": p.spec}
-            for p in new.values()
-        ]
+        rows = [{"run_id": run_id, **asdict(prompt)} for prompt in new.values()]
         insert_new = _insert(session).on_conflict_do_nothing(index_elements=["run_id", "text"])
         session.execute(insert_new, rows)
         known |= _ids_by_text(session, run_id, list(new))

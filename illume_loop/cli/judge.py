@@ -115,14 +115,14 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
     from illume_loop.assess.labelling import Shown
     from illume_loop.assess.reviews import review_label
     from illume_loop.cli.runs import open_run
-    from illume_loop.domains.protocol import Prompt
     from illume_loop.errors import TooFewLabelsError
+    from illume_loop.loop.prompts import prompt_of
 
     with open_run(run_dir) as run:
         rows = [row for row in reviews_of_run(run.session, run.run_id) if row.agrees is not None]
         if not rows:
             raise TooFewLabelsError(what="the judge", reason=f"nothing was reviewed in {run_dir}")
-        prompts = [Prompt(row.text, row.category, row.key, row.spec) for row in rows]
+        prompts = [prompt_of(row).claim for row in rows]
         return [
             (
                 Shown(prompt, run.images.read(row.image_sha256)),

@@ -38,13 +38,13 @@ def add(
     from illume_loop.assess.reviews import criteria_in, reviewer_name
     from illume_loop.cli.loading import open_domain
     from illume_loop.cli.runs import found, open_run
-    from illume_loop.domains.protocol import Prompt
     from illume_loop.errors import ReviewExistsError
+    from illume_loop.loop.prompts import prompt_of
 
     domain = open_domain(run_dir)
     with open_run(run_dir, writing=True) as run:
         row = found("sample", sample_id, prompt_of_sample(run.session, run.run_id, sample_id))
-        questions = domain.questions(Prompt(row.text, row.category, row.key, row.spec))
+        questions = domain.questions(prompt_of(row).claim)
         criteria = criteria_in(criterion or [], questions, agrees=agrees)
         verdict = "agree" if agrees else "disagree"
         review = NewReview(reviewer_name(reviewer), verdict, criteria, comment.strip())

@@ -21,6 +21,7 @@ from illume_loop.assess.teacher import Answer, Teacher
 from illume_loop.config import AssessSettings
 from illume_loop.domains.protocol import Prompt, Question
 from illume_loop.loop.plan import derived_seed, sample_seed
+from illume_loop.loop.prompts import prompt_of
 from illume_loop.loop.workbench import Workbench
 
 
@@ -39,9 +40,9 @@ def model_assessments(
     """
     seed = bench.settings.run.seed
     judge = Judge.of(bench.settings.assess, bench.domain, partial(derived_seed, "judge", seed), bench.calibration)
-    prompts = [_prompt(row.prompt) for row in drawn]
+    prompts = [prompt_of(row.prompt).claim for row in drawn]
     firsts = [i for i, row in enumerate(drawn) if row.sample_index == 0]
-    strangers = {i: _prompt(foreign[drawn[i].prompt.position]) for i in firsts}
+    strangers = {i: prompt_of(foreign[drawn[i].prompt.position]).claim for i in firsts}
     controlled = [i for i, stranger in strangers.items() if judge.asks and stranger.key != drawn[i].prompt.key]
     keys = [sample_seed(seed, round_index, row.prompt.text, row.sample_index) for row in drawn]
     opinions: dict[int, list[Opinion]] = {}
@@ -73,7 +74,7 @@ def teacher_assessments(
         with transaction(bench.engine) as session:
             return spend_teacher_call(session, bench.run_id, bench.settings.teacher.max_calls)
 
-    asked = [_teachers_questions(bench, _prompt(row.prompt)) for row in drawn]
+    asked = [_teachers_questions(bench, prompt_of(row.prompt).claim) for row in drawn]
     texts = [[question.text for question in questions] for questions in asked]
     answers = Teacher(bench.settings.teacher, spend).ask(images, texts)
     return [
@@ -106,10 +107,6 @@ def judging_models(settings: AssessSettings) -> Iterator[str]:
         yield "self"
     if settings.assessor == "frozen" or settings.also_frozen:
         yield "frozen"
-
-
-def _prompt(row: PromptRow) -> Prompt:
-    return Prompt(row.text, row.category, row.key, row.spec)
 
 
 def _assessment(sample_id: int, assessor: str, version_id: int, opinion: Opinion) -> NewAssessment:

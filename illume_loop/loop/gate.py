@@ -1,9 +1,9 @@
 """Whether a candidate replaces its parent. Pure.
 
 Promotion needs the lower end of the paired interval of the held-out gain above `min_gain`, and understanding and
-diversity not worse than the stated margins, and no alarm that the candidate has drifted as a judge (the next rounds
-would be judged by it). All guards compare with the run's base: with the parent as the measure, every round could lose a
-margin again.
+diversity (and editing, where rounds have edits) not worse than the stated margins, and no alarm that the candidate has
+drifted as a judge (the next rounds would be judged by it). All guards compare with the run's base: with the parent as
+the measure, every round could lose a margin again.
 
 The held-out gain is looked at while it is being drawn. Guarantee: over all looks together, a candidate that gains no
 more than `min_gain` is promoted with a probability of at most (1 - confidence) / 2. Where a guard objects, or where
@@ -19,7 +19,7 @@ from typing import Any
 from illume_loop.assess.drift import JudgeDrift
 from illume_loop.config import GateSettings
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
-from illume_loop.evals.statistics import Interval, paired_bootstrap_error, wilson_interval
+from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
 
 MOST_LOOKS = 3
 LEAST_LOOK = 64
@@ -32,13 +32,15 @@ HOPELESS = 0.05
 class Measured:
     """What was measured of one version; held-out outcomes in the order of the prompts, none for the base.
 
-    `drift` is the candidate's as a judge, where it is measured.
+    `drift` is the candidate's as a judge, where it is measured; `editing` the outcomes of held-out edits, where a run
+    has edits.
     """
 
     heldout: Sequence[bool]
     understanding: float
     diversity: float
     drift: JudgeDrift | None = None
+    editing: Sequence[bool] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     error = _error(parent.heldout, candidate.heldout, settings, seed)
     gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
     guards = [*_understanding_objection(base, candidate, settings), *_diversity_objection(base, candidate, settings)]
+    guards += _editing_objection(base, candidate, settings)
     guards += _drift_objections(candidate.drift, settings) if candidate.drift else []
     objections = _gain_objection(gain, settings)
     if objections and not guards and look + 1 < len(sizes):
@@ -78,7 +81,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
         objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
     objections += guards
     sentence = _gain_sentence(gain, sizes[-1])
-    return Judgement(not objections, [sentence, *objections], _numbers(parent, candidate, gain, settings))
+    return Judgement(not objections, [sentence, *objections], _numbers(parent, candidate, gain, settings, seed))
 
 
 def _error(parent: Sequence[bool], candidate: Sequence[bool], settings: GateSettings, seed: int) -> float:
@@ -120,6 +123,18 @@ def _diversity_objection(base: Measured, candidate: Measured, settings: GateSett
     ]
 
 
+def _editing_objection(base: Measured, candidate: Measured, settings: GateSettings) -> list[str]:
+    if not base.editing:
+        return []
+    before, after = (sum(one.editing) / len(one.editing) for one in (base, candidate))
+    if after >= before - settings.editing_margin:
+        return []
+    return [
+        f"editing fell from the base's {100 * before:.1f} to {100 * after:.1f}, "
+        f"more than {100 * settings.editing_margin:.1f}"
+    ]
+
+
 def _drift_objections(drift: JudgeDrift, settings: GateSettings) -> list[str]:
     objections = []
     if drift.num_failed:
@@ -136,7 +151,9 @@ def _drift_objections(drift: JudgeDrift, settings: GateSettings) -> list[str]:
     return objections
 
 
-def _numbers(parent: Measured, candidate: Measured, gain: Interval, settings: GateSettings) -> dict[str, Any]:
+def _numbers(
+    parent: Measured, candidate: Measured, gain: Interval, settings: GateSettings, seed: int
+) -> dict[str, Any]:
     return {
         "heldout": {
             "parent": asdict(wilson_interval(parent.heldout, settings.confidence)),
@@ -145,5 +162,17 @@ def _numbers(parent: Measured, candidate: Measured, gain: Interval, settings: Ga
         },
         "diversity": {"parent": parent.diversity, "candidate": candidate.diversity},
         "understanding": {"parent": parent.understanding, "candidate": candidate.understanding},
+        "editing": _editing_numbers(parent, candidate, settings, seed) if candidate.editing else None,
         "judge_drift": asdict(candidate.drift) if candidate.drift else None,
+    }
+
+
+def _editing_numbers(parent: Measured, candidate: Measured, settings: GateSettings, seed: int) -> dict[str, Any]:
+    difference = paired_bootstrap(
+        parent.editing, candidate.editing, confidence=settings.confidence, resamples=settings.resamples, seed=seed
+    )
+    return {
+        "parent": asdict(wilson_interval(parent.editing, settings.confidence)),
+        "candidate": asdict(wilson_interval(candidate.editing, settings.confidence)),
+        "delta": {"mean": difference.mean, "low": difference.low, "high": difference.high},
     }

@@ -22,7 +22,7 @@ from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair, Split
 from illume_loop.errors import HeldOutError
 from illume_loop.models.protocol import ImageIds
-from illume_loop.train.rows import CorrectRow, DrawRow, PairRow, ReadRow, TrainingRow
+from illume_loop.train.rows import CorrectRow, DrawRow, EditRow, PairRow, ReadRow, TrainingRow
 
 ENCODE_BATCH = 256
 Preference = tuple[SampleRow, SampleRow]
@@ -37,13 +37,18 @@ def manifest_rows(
     preferences: Sequence[Preference] = (),
     assessments: Sequence[ExampleRow] = (),
 ) -> list[ExampleRow]:
-    """Preferences, other accepted samples to draw and to read, assessments, then replayed pairs to read and to draw.
+    """Preferences, other accepted samples to draw or edit and to read, assessments, then replayed pairs to read and to
+    draw.
 
     A sample that a preference chose is no row to draw besides.
     """
     chosen_ids = {chosen.sample_id for chosen, _ in preferences}
     rows = [ExampleRow("pair", chosen.text, None, chosen, rejected) for chosen, rejected in preferences]
-    rows += [ExampleRow("draw", sample.text, None, sample) for sample in accepted if sample.sample_id not in chosen_ids]
+    rows += [
+        ExampleRow("edit" if sample.source_sha256 else "draw", sample.text, None, sample)
+        for sample in accepted
+        if sample.sample_id not in chosen_ids
+    ]
     if settings.self_captions:
         rows += [ExampleRow("read", sample.text, None, sample) for sample in accepted]
     rows += assessments
@@ -119,7 +124,7 @@ def _training_row(
 ) -> TrainingRow:
     if row.sample is not None:
         if row.answer is not None:
-            instruction = instructions.critique(row.text)
+            instruction = instructions.critique(row.sample.claim)
             if row.rejected is None:
                 return ReadRow(read_image(row.sample.image_sha256), row.answer, instruction)
             worse = read_image(row.rejected.image_sha256)
@@ -128,7 +133,11 @@ def _training_row(
             return PairRow(row.text, row.sample.image_ids, row.rejected.image_ids)
         if row.kind == "draw":
             return DrawRow(row.text, row.sample.image_ids)
-        return ReadRow(read_image(row.sample.image_sha256), row.text)
+        if row.kind == "edit":
+            assert row.sample.source_sha256 is not None, "the database has a check for it"
+            source = read_image(row.sample.source_sha256)
+            return EditRow(source, row.sample.instruction or "", row.sample.image_ids)
+        return ReadRow(read_image(row.sample.image_sha256), row.sample.claim)
     assert row.real_index is not None, "the database has a check for it"
     if row.kind == "draw":
         return DrawRow(row.text, ids_of_pair[row.real_index])
@@ -151,6 +160,8 @@ def _canonical(row: ExampleRow) -> dict[str, object]:
         "sample": sample.sample_index,
         "ids_sha256": ids_sha256(sample.image_ids),
     }
+    if row.kind == "edit":
+        line["source_sha256"] = sample.source_sha256
     if row.answer is not None:
         line["answer"] = row.answer
     if rejected is None:

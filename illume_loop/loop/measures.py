@@ -1,4 +1,4 @@
-"""What the gate measures of a model version: held-out alignment, understanding, diversity.
+"""What the gate measures of a model version: held-out alignment, understanding, diversity and, with edits, editing.
 
 Guarantee: a measure's plan names everything that its result depends on besides the model, and `sha256` is over all of
 it. Versions measured under one plan saw the same prompts with the same seeds, so their items can be paired, and what
@@ -14,18 +14,21 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from random import Random
 
 from PIL import Image
 
 from illume_loop.config import Settings
-from illume_loop.domains.protocol import Domain, Prompt
-from illume_loop.evals.suites import alignment, prompt_diversity, understanding
+from illume_loop.domains.protocol import Domain, EditProbe, Prompt
+from illume_loop.evals.suites import alignment, editing, prompt_diversity, understanding
 from illume_loop.loop.gate import look_sizes
 from illume_loop.loop.plan import derived_seed
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
 GUARDS = ("understanding", "diversity")
+EDITING = "editing"
+"""The guard of a run whose rounds have edits."""
 DIVERSITY_PROMPTS = 32
 DIVERSITY_SAMPLES = 8
 DRIFT_SAMPLES = 256
@@ -46,6 +49,11 @@ class MeasurePlan:
     batch_size: int
     num_kept: int = 0
     """How many of the first images are kept."""
+
+    @property
+    def of_heldout(self) -> bool:
+        """Whether its items are held-out prompts, one each."""
+        return self.suite in ("heldout", EDITING)
 
     @property
     def sha256(self) -> str:
@@ -86,7 +94,8 @@ class GatePlans:
 def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
     """The plans of a run. Raises UsageError when the domain has too few prompts."""
     prompts = domain.prompts("heldout", settings.gate.heldout_prompts, settings.run.seed)
-    guards = {suite: _guard_plan(suite, domain, settings) for suite in GUARDS}
+    suites = (*GUARDS, EDITING) if settings.sampling.num_edits else GUARDS
+    guards = {suite: _guard_plan(suite, domain, settings) for suite in suites}
     return GatePlans(guards, lambda round_index: _look_plans(prompts, settings, round_index))
 
 
@@ -115,6 +124,9 @@ def _guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
         prompts = domain.prompts("train", min(DIVERSITY_PROMPTS, settings.sampling.prompts_per_round), seed)
         seeds = [derived_seed("diversity", seed, p.text, i) for p in prompts for i in range(DIVERSITY_SAMPLES)]
         count = len(prompts)
+    elif suite == EDITING:
+        prompts = domain.edits("heldout", count, seed)
+        seeds = [derived_seed(EDITING, seed, prompt.text) for prompt in prompts]
     return MeasurePlan(suite, tuple(prompts), tuple(seeds), _sampling(settings), count, settings.sampling.batch_size)
 
 
@@ -132,6 +144,13 @@ def measure(
     if plan.suite == "understanding":
         right = understanding(model, domain, plan.count, plan.seeds[0])
         return Measurement(_share(right), right, [])
+    if plan.suite == EDITING:
+        probes = [
+            EditProbe(domain.source(p), p.instruction, p.category, partial(domain.check, prompt=p))
+            for p in plan.prompts
+        ]
+        edited = editing(model, probes, plan.seeds, plan.sampling, plan.batch_size)
+        return Measurement(_share(edited), edited, [])
     seeds_PS = [plan.seeds[start : start + DIVERSITY_SAMPLES] for start in range(0, len(plan.seeds), DIVERSITY_SAMPLES)]
     value = prompt_diversity(model, [prompt.text for prompt in plan.prompts], seeds_PS, plan.sampling)
     return Measurement(value, [], [])

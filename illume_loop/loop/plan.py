@@ -8,12 +8,12 @@ plans what the interrupted one had planned.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from db.writes.units import NewUnit
 from illume_loop.config import SamplingSettings, Settings
-from illume_loop.domains.protocol import Domain, Prompt, Split
+from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.errors import UsageError
 
 
@@ -30,18 +30,27 @@ def sample_seed(run_seed: int, round_index: int, prompt_text: str, sample_index:
 
 def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[Prompt]:
     """The prompts of a round before any gives way: each round goes on where the one before stopped, and begins anew
-    when all were drawn.
+    when all were drawn. Edits come last.
 
-    Raises UsageError when the domain has fewer train prompts than one round needs.
+    Raises UsageError when the domain has fewer train prompts, or edits, than one round needs.
     """
-    count = settings.sampling.prompts_per_round
+    count, seed = settings.sampling.prompts_per_round, settings.run.seed
+    num_edits = settings.sampling.num_edits
+    drawn = _of_round(lambda most: domain.prompts("train", most, seed), count - num_edits, round_index)
+    return drawn + _of_round(lambda most: domain.edits("train", most, seed), num_edits, round_index)
+
+
+def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) -> list[Prompt]:
+    """`count` prompts of those that `ask` gives at most so many of. Raises UsageError as it does."""
     first, stop = (round_index - 1) * count, round_index * count
+    if not count:
+        return []
     try:
-        return domain.prompts("train", stop, settings.run.seed)[first:]
+        return ask(stop)[first:]
     except UsageError:
         if round_index == 1:
             raise
-    prompts = domain.prompts("train", _num_prompts(domain, "train", stop, settings.run.seed), settings.run.seed)
+    prompts = ask(_num_prompts(ask, stop))
     return [prompts[position % len(prompts)] for position in range(first, stop)]
 
 
@@ -79,7 +88,7 @@ def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: S
         free = places[: len(places) - len(again)]
         most = int(sampling.minimal_pairs * len(places) / 2)
         for first, second in list(zip(free[::2], free[1::2], strict=False))[:most]:
-            partner = domain.partner(chosen[first], seed)
+            partner = None if chosen[first].is_edit else domain.partner(chosen[first], seed)
             if partner is not None and partner.text not in taken:
                 chosen[second] = partner
                 taken.add(partner.text)
@@ -87,13 +96,13 @@ def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: S
     return RoundPlan(chosen, num_replayed, num_pairs)
 
 
-def _num_prompts(domain: Domain, split: Split, too_many: int, seed: int) -> int:
-    """How many prompts a split has, by bisection: a domain says only when it is asked for too many."""
+def _num_prompts(ask: Callable[[int], list[Prompt]], too_many: int) -> int:
+    """How many prompts there are, by bisection: a domain says only when it is asked for too many."""
     enough = 0
     while too_many - enough > 1:
         middle = (enough + too_many) // 2
         try:
-            domain.prompts(split, middle, seed)
+            ask(middle)
             enough = middle
         except UsageError:
             too_many = middle

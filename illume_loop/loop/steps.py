@@ -33,19 +33,19 @@ from db.writes.runs import add_event, ensure_prompts
 from db.writes.units import NewUnit, add_units
 from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
-from illume_loop.domains.protocol import Prompt
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.curate import shuffled
 from illume_loop.loop.dialogues import assessment_rows, contradicted
 from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
-from illume_loop.loop.measures import DRIFT_SAMPLES, GUARDS
+from illume_loop.loop.measures import DRIFT_SAMPLES, EDITING
 from illume_loop.loop.plan import derived_seed, round_plan, sampling_units
+from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
 from illume_loop.loop.selection import overruled, select
 from illume_loop.loop.states import RoundState, transition
-from illume_loop.loop.units import new_prompts, real_seed
+from illume_loop.loop.units import real_seed
 from illume_loop.loop.workbench import Workbench
 
 LEAST_CONTROL_AUC = 0.6
@@ -80,8 +80,9 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
     parent = _active_version(bench, session)
     staleness = len(reads.open_rounds(session, bench.run_id))
     unsolved = unsolved_prompts(session, bench.run_id) if settings.sampling.replay_share else []
-    plan = round_plan(bench.domain, settings, index, [Prompt(p.text, p.category, p.key, p.spec) for p in unsolved])
-    prompt_ids = ensure_prompts(session, bench.run_id, new_prompts("train", plan.prompts))
+    plan = round_plan(bench.domain, settings, index, [prompt_of(prompt) for prompt in unsolved])
+    prompts = new_prompts("train", plan.prompts, bench.domain, bench.images)
+    prompt_ids = ensure_prompts(session, bench.run_id, prompts)
     round_ = add_round(
         session,
         bench.run_id,
@@ -198,7 +199,7 @@ def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> N
     # Version by version, so that a worker with room for one model loads each of them once.
     for version_id in sorted(compared | {reads.base_version(session, bench.run_id).id}):
         name = reads.version_of(session, version_id).name
-        for suite in ("heldout", *GUARDS) if version_id in compared else GUARDS:
+        for suite in ("heldout", *bench.plans.guards) if version_id in compared else bench.plans.guards:
             plan = bench.plans.of(suite, round_.index, look)
             if find_evaluation(session, version_id, suite, plan.sha256) is None:
                 part = f"{suite}-{look + 1}" if suite == "heldout" else suite
@@ -357,13 +358,13 @@ def _judgement(
 
 
 def _measured(bench: Workbench, session: Session, version_id: int, heldout: Sequence[bool]) -> Measured:
-    values = []
+    found = {}
     for suite, plan in bench.plans.guards.items():
-        found = find_evaluation(session, version_id, suite, plan.sha256)
-        assert found is not None, "the evaluate units are done"
-        values.append(found.value)
-    understanding, diversity = values
-    return Measured(heldout, understanding, diversity)
+        evaluation = find_evaluation(session, version_id, suite, plan.sha256)
+        assert evaluation is not None, "the evaluate units are done"
+        found[suite] = evaluation
+    edited = found[EDITING].passed if EDITING in found else []
+    return Measured(heldout, found["understanding"].value, found["diversity"].value, editing=edited)
 
 
 def _note(bench: Workbench, session: Session, round_: Round, kind: str, message: str) -> None:

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
@@ -22,21 +24,21 @@ from db.sessions import transaction
 from db.writes.calibrations import add_drift
 from db.writes.evaluations import NewItem, add_evaluation
 from db.writes.rounds import set_candidate
-from db.writes.runs import NewPrompt, ensure_prompts
+from db.writes.runs import ensure_prompts
 from db.writes.samples import NewAssessment, NewSample, add_assessments, add_samples
 from db.writes.units import Lease
 from db.writes.versions import add_version
 from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
-from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.loop.assessing import model_assessments, teacher_assessments
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
+from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.training import kept_training
 from illume_loop.loop.workbench import Workbench
-from illume_loop.models.protocol import Sampling
+from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel
 from illume_loop.telemetry.tally import TALLY
 from illume_loop.train.trackers import tracked
 
@@ -54,7 +56,7 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
     model = bench.models.take(version.sha256)
     seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
     sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k)
-    ids_BL = model.sample([prompt.text for prompt, _ in rows], seeds, sampling)
+    ids_BL = _drawn(bench, model, [prompt for prompt, _ in rows], seeds, sampling)
     TALLY.drew(*ids_BL.shape)
     images = model.decode(ids_BL)
     names = bench.images.write_all(images)
@@ -143,11 +145,13 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     measured = measure(plan, bench.models.take(version.sha256), bench.domain, on_items)
     names: list[str | None] = [*bench.images.write_all(measured.images)]
     names += [None] * (len(measured.passed) - len(names))
+    # Whose items have prompts has them held out by name, so that none of them can be learned.
+    prompts = new_prompts("heldout", plan.prompts if plan.of_heldout else (), bench.domain, bench.images)
 
     def effect(session: Session) -> None:
         prompt_ids: list[int | None] = [None] * len(measured.passed)
-        if plan.suite == "heldout":
-            prompt_ids = [*ensure_prompts(session, bench.run_id, new_prompts("heldout", plan.prompts))]
+        if plan.of_heldout:
+            prompt_ids = [*ensure_prompts(session, bench.run_id, prompts)]
         items = [NewItem(*item) for item in zip(measured.passed, prompt_ids, names, strict=True)]
         add_evaluation(
             session,
@@ -173,7 +177,7 @@ def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
         drawn = reads.samples_of(session, lease.round_id, prompts)
     count = min(lease.num_items, len(drawn))
     rows = [drawn[place * len(drawn) // count] for place in range(count)]
-    shown = [Shown(_prompt(row.prompt), bench.images.read(row.image_sha256)) for row in rows]
+    shown = [Shown(prompt_of(row.prompt).claim, bench.images.read(row.image_sha256)) for row in rows]
     log_odds = []
     for version in (base, candidate):
         reading = read_set(bench.models.take(version.sha256), bench.domain, shown)
@@ -189,11 +193,6 @@ def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
         num_failed=found.num_failed,
         at=bench.clock(),
     )
-
-
-def new_prompts(split: Split, prompts: Sequence[Prompt]) -> list[NewPrompt]:
-    """A domain's prompts as the database takes them."""
-    return [NewPrompt(split, p.key, p.category, p.text, dict(p.spec)) for p in prompts]
 
 
 def real_seed(run_seed: int, round_index: int) -> int:
@@ -215,12 +214,27 @@ def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list
     return [row for row in drawn if (row.prompt.id, row.sample_index) in rows]
 
 
-def _prompt(row: PromptRow) -> Prompt:
-    return Prompt(row.text, row.category, row.key, row.spec)
+def _drawn(
+    bench: Workbench, model: UnifiedModel, prompts: Sequence[PromptRow], seeds: Sequence[int], sampling: Sampling
+) -> ImageIds:
+    """Ids (B, L) of one image for each prompt: drawn from nothing, or made of an edit's source."""
+    ids: dict[int, NDArray[np.int32]] = {}
+    plain = [i for i, prompt in enumerate(prompts) if prompt.source_sha256 is None]
+    if plain:
+        texts = [prompts[i].text for i in plain]
+        ids |= zip(plain, model.sample(texts, [seeds[i] for i in plain], sampling), strict=True)
+    edits = [(i, prompt, prompt.source_sha256) for i, prompt in enumerate(prompts) if prompt.source_sha256 is not None]
+    if edits:
+        # The samples of one prompt lie side by side and have one source.
+        sources = {name: bench.images.read(name) for name in dict.fromkeys(name for _, _, name in edits)}
+        images, instructions = [sources[name] for _, _, name in edits], [p.instruction or "" for _, p, _ in edits]
+        edited = model.edit(images, instructions, [seeds[i] for i, _, _ in edits], sampling)
+        ids |= zip((i for i, _, _ in edits), edited, strict=True)
+    return np.stack([ids[i] for i in range(len(prompts))])
 
 
 def _check(bench: Workbench, row: DrawnRow, image: Image.Image) -> NewAssessment:
-    verdict = bench.domain.check(image, _prompt(row.prompt))
+    verdict = bench.domain.check(image, prompt_of(row.prompt))
     score = 1.0 if verdict.passed else 0.0
     return NewAssessment(row.sample_id, "checker", "ok", score, failed_criteria=list(verdict.failed))
 

@@ -52,6 +52,13 @@ class Sequences(Protocol):
         """A row of two turns: an image is assessed, and then drawn as it should have been."""
         ...
 
+    def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
+        """An image-to-image row; its instruction may be dropped as the prompt of a drawn one.
+
+        Raises UsageError where the backend edits no images.
+        """
+        ...
+
 
 def collate(rows: Sequence[Sequence1D], pad: int) -> dict[str, Tensor]:
     """Right-padded `input_ids`, `labels` and `attention_mask`, each (B, T)."""

@@ -27,6 +27,12 @@ def gain(estimate: Mapping[str, float | None] | None) -> str:
     return _interval(estimate, "+")
 
 
+def drift(found: Mapping[str, float | None] | None) -> str:
+    """How far a candidate drifted as a judge, in log-odds, and its AUC against the frozen judge: "+0.21, 0.962"."""
+    shift = (found or {}).get("shift")
+    return MISSING if shift is None else f"{shift:+.2f}, {number((found or {}).get('auc'))}"
+
+
 def _interval(estimate: Mapping[str, float | None] | None, sign: str) -> str:
     mean, low, high = ((estimate or {}).get(key) for key in ("mean", "low", "high"))
     if mean is None:

@@ -81,6 +81,8 @@ def render(page: Page) -> str:
         .render(
             run=run,
             rounds=page.rounds,
+            with_editing=any(row.get("editing") for row in page.rounds),
+            with_drift=any(row.get("judge_drift") for row in page.rounds),
             curve=curve(page.rounds),
             more_curves=_more_curves(page),
             summary=page.summary,
@@ -113,6 +115,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number):
+    for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number, numbers.drift):
         environment.filters[rule.__name__] = rule
     return environment

@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from illume_loop.models.sequences import Sequence1D, collate
-from illume_loop.train.rows import CorrectRow, DrawRow, LikelyRow, ReadRow
+from illume_loop.train.rows import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
 from illume_loop.train.trainable import Trainable
 
 _FEATURE_BATCH = 256
@@ -24,12 +24,12 @@ def build_dataset(
 ) -> tuple[Dataset, FeatureCollator]:
     """A dataset with the columns `input_ids`, `labels`, `picture` and the collator that batches it.
 
-    `picture` is the row's index into the collator's features, -1 for rows that draw. `text_dropout` of the drawing
-    rows, chosen by `seed`, lose their prompt: the unconditional half of guidance.
+    `picture` is the row's index into the collator's features, -1 for rows that draw. `text_dropout` of the rows that
+    draw or edit, chosen by `seed`, lose their prompt or instruction: the unconditional half of guidance.
     """
     rng = Random(seed)
     sequences: list[dict[str, object]] = []
-    read: list[ReadRow | CorrectRow] = []
+    read: list[ReadRow | CorrectRow | EditRow] = []
     for row in rows:
         if isinstance(row, DrawRow):
             dropped = rng.random() < text_dropout
@@ -38,6 +38,9 @@ def build_dataset(
             continue
         if isinstance(row, CorrectRow):
             sequence = backend.sequences.correct(row.instruction, row.answer, row.image_ids.tolist())
+        elif isinstance(row, EditRow):
+            dropped = rng.random() < text_dropout
+            sequence = backend.sequences.edit(row.instruction, row.image_ids.tolist(), prompt_dropped=dropped)
         else:
             sequence = backend.sequences.read(row.caption, row.instruction)
         sequences.append(_columns(sequence, len(read)))

@@ -65,10 +65,23 @@ class CorrectRow:
         _check_ids(self.image_ids)
 
 
-LikelyRow = DrawRow | ReadRow | CorrectRow
+@dataclass(frozen=True, slots=True)
+class EditRow:
+    """An image made of another: the model learns `image_ids` (shape (L,)) given `image` and, masked, `instruction`."""
+
+    image: Image.Image
+    instruction: str
+    image_ids: ImageIds
+    kind: Literal["edit"] = "edit"
+
+    def __post_init__(self) -> None:
+        _check_ids(self.image_ids)
+
+
+LikelyRow = DrawRow | ReadRow | CorrectRow | EditRow
 """A row that is to become more likely."""
 
-TrainingRow = DrawRow | ReadRow | PairRow | CorrectRow
+TrainingRow = DrawRow | ReadRow | PairRow | CorrectRow | EditRow
 
 
 def _check_ids(image_ids: ImageIds) -> None:

@@ -2,8 +2,9 @@
 
 Drawing is hashing: from (prompt, seed) follows whether it hits, and then it renders the prompt's own composition, else
 one with an attribute changed. Ids say what is drawn, so decoding needs nothing else. Reading consults the exact
-checker, blurred by noise. Training raises the skill by the share of rows to draw that show their prompt, so the loop
-truly improves on good rows and truly spoils on bad ones.
+checker, blurred by noise. Editing hits as often, and else leaves the image as it is; the ids of an edited image
+hold its objects. Training raises the skill by the share of rows to draw that show their prompt, so the loop truly
+improves on good rows and truly spoils on bad ones.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from illume_loop.config import TrainSettings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.questions import Asked, questions
-from illume_loop.domains.shapes.render import render
-from illume_loop.domains.shapes.spec import CATEGORIES, Spec, all_specs, change_one_attribute
+from illume_loop.domains.shapes.render import Placed, draw, render
+from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Spec, all_specs, change_one_attribute
 from illume_loop.domains.shapes.wordings import critique, grade, scene
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores
 from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
 
 TOKENS = 8
+EDITED = 30_000
+"""The first id of an edited image; then come kind, x and y of one object or two, and noise."""
+NOTHING = 99
 CONFIG = "config.json"
 
 
@@ -46,7 +50,10 @@ class CannedModel:
         return np.stack([self._draw(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)])
 
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
-        return [render(_specs()[int(ids[0])], Random(f"{ids.tolist()}")) for ids in image_ids_BL]
+        return [
+            draw(_layout(ids)) if ids[0] == EDITED else render(_specs()[int(ids[0])], Random(f"{ids.tolist()}"))
+            for ids in image_ids_BL
+        ]
 
     def encode(self, images: Sequence[Image.Image]) -> ImageIds:
         digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
@@ -91,7 +98,7 @@ class CannedModel:
     def edit(
         self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> ImageIds:
-        raise NotImplementedError("the loop edits no images yet")
+        return np.stack([_edited(*one, self.skill) for one in zip(images, instructions, seeds, strict=True)])
 
     def _draw(self, prompt: str, seed: int) -> ImageIds:
         spec = parse(prompt)
@@ -171,6 +178,25 @@ def _rules() -> dict[str, Asked]:
 def _log_odds(image: Image.Image, text: str) -> float:
     sign = 1.0 if _rules()[text].holds(checker.look(image)) else -1.0
     return 4.0 * sign + 4.0 * (_uniform(text, image.tobytes().hex()) - 0.5)
+
+
+def _edited(image: Image.Image, instruction: str, seed: int, skill: float) -> ImageIds:
+    """The ids of an image of one object or two in which one was changed, or of the same image."""
+    color, shape, *_, new = instruction.removeprefix("make the ").split()
+    ids = [EDITED]
+    for thing in checker.look(image):
+        assert thing.color is not None
+        assert thing.shape is not None
+        kind = [thing.color, thing.shape]
+        if kind == [color, shape] and _uniform("hit", seed) < skill:
+            kind[new in SHAPES] = new
+        ids += [COLORS.index(kind[0]) * len(SHAPES) + SHAPES.index(kind[1]), int(thing.x), int(thing.y)]
+    return np.array([*ids, *[NOTHING] * (TOKENS - 1 - len(ids)), seed % 256], dtype=np.int32)
+
+
+def _layout(ids: ImageIds) -> list[Placed]:
+    objects = ((int(kind), int(x), int(y)) for kind, x, y in (ids[1:4], ids[4:7]) if kind != NOTHING)
+    return [Placed(SHAPES[kind % len(SHAPES)], COLORS[kind // len(SHAPES)], x, y) for kind, x, y in objects]
 
 
 def _answer(instruction: str, seen: Sequence[checker.Seen]) -> str:

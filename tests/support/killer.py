@@ -1,6 +1,6 @@
 """Runs the canned loop in processes that kill themselves with SIGKILL at numbered points.
 
-    python -m tests.support.killer BASE FOLDER SEED POINTS [OBJECTIVE]
+    python -m tests.support.killer BASE FOLDER SEED POINTS [SETTING=VALUE ...]
 
 A point lies before every commit, at every begin of a transaction (so after the commit before it), and before every
 rename (an artifact is written and not yet in its place). Points are spread over the run by a seed; each is one run in
@@ -30,9 +30,9 @@ CHAIN_REACH = 120
 """Longest way between two kills of a chain, in points."""
 
 
-def main(base: Path, folder: Path, seed: str, num_points: int, objective: str = "sft") -> None:
+def main(base: Path, folder: Path, seed: str, num_points: int, **values: str) -> None:
     """See the module."""
-    settings = small_settings(base, train__objective=objective)  # makes the base, before anything can be killed
+    settings = small_settings(base, **values)  # makes the base, before anything can be killed
     assert settings.run.rounds == 2
     last = _points_passed(settings, folder / "undisturbed")
     _print(0, folder / "undisturbed")
@@ -104,4 +104,11 @@ def _run(settings: Settings, run_dir: Path, point: int) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
+    given = (pair.split("=", 1) for pair in sys.argv[5:])
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        sys.argv[3],
+        int(sys.argv[4]),
+        **{name.replace(".", "__"): value for name, value in given},
+    )

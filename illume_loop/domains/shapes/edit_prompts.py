@@ -19,7 +19,7 @@ from illume_loop.domains.protocol import Prompt, Split, Verdict
 from illume_loop.domains.shapes.edits import Edit, check_edit
 from illume_loop.domains.shapes.grammar import parse, words
 from illume_loop.domains.shapes.render import Placed, draw, place
-from illume_loop.domains.shapes.spec import COLORS, SHAPES, Category, Color, Part, Shape, Spec, spec_from_json
+from illume_loop.domains.shapes.spec import COLORS, SHAPES, Category, Part, Shape, Spec, spec_from_json
 from illume_loop.domains.shapes.splits import specs_of, split_of
 from illume_loop.errors import PromptOutsideGrammarError
 
@@ -97,4 +97,4 @@ def _layout(source: Spec) -> list[Placed]:
 
 
 def _changed(part: Part, new: str) -> Part:
-    return replace(part, color=cast(Color, new)) if new in COLORS else replace(part, shape=cast(Shape, new))
+    return replace(part, color=new) if new in COLORS else replace(part, shape=cast(Shape, new))

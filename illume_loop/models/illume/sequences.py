@@ -72,9 +72,9 @@ class SequenceBuilder:
         """What stands before the first image id of an edited image."""
         return [*self.read_prefix(), *self.words(instruction), self.config.begin_image_token_id]
 
-    def edit(self, instruction: str, image_ids: Sequence[int]) -> Sequence1D:
+    def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
         """An image-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
-        return self._drawn(self.edit_prefix(instruction), image_ids)
+        return self._drawn(self.edit_prefix("" if prompt_dropped else instruction), image_ids)
 
     def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
         """A row of two turns: an image is assessed, and then drawn as it should have been.

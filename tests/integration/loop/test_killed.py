@@ -37,6 +37,12 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_kill_anywhere_changes_nothing_where_pairs_are_learned(tmp_path: Path) -> None:
-    runs = _killer(tmp_path, "pairs", "5", "dpo")
+    runs = _killer(tmp_path, "pairs", "5", "train.objective=dpo")
     assert all(round_["curation"]["pairs"] > 0 for round_ in runs[0]["result"]["rounds"])
+    _assert_all_alike(runs)
+
+
+def test_a_kill_anywhere_changes_nothing_where_edits_are_learned(tmp_path: Path) -> None:
+    runs = _killer(tmp_path, "edits", "4", "sampling.edit_share=0.5")
+    assert all(round_["editing"]["delta"] for round_ in runs[0]["result"]["rounds"])
     _assert_all_alike(runs)
