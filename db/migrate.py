@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "alembic_version"
-HEAD = "0008"
+HEAD = "0009"
 """The last revision. It stands here too because asking Alembic takes a command that only reads half its time."""
 
 

@@ -81,8 +81,8 @@ def render(page: Page) -> str:
         .render(
             run=run,
             rounds=page.rounds,
-            with_editing=any(row.get("editing") for row in page.rounds),
-            with_drift=any(row.get("judge_drift") for row in page.rounds),
+            with_editing=any(row["editing"] for row in page.rounds),
+            with_drift=any(row["judge_drift"] for row in page.rounds),
             curve=curve(page.rounds),
             more_curves=_more_curves(page),
             summary=page.summary,

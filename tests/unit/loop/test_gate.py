@@ -204,3 +204,22 @@ def test_an_equal_candidate_is_promoted_as_seldom_as_stated(correlated: float) -
         )
         promoted += next(verdict for verdict in verdicts if verdict).passed
     assert promoted <= 35
+
+
+@pytest.mark.parametrize(("num_right", "passes"), [(90, True), (71, True), (69, False)])
+def test_a_gain_is_no_promotion_where_editing_was_forgotten(num_right: int, passes: bool) -> None:
+    base, parent, candidate = (
+        replace(one, editing=[index < right for index in range(200)])
+        for one, right in ((_measured([]), 80), (_measured(WEAK), 60), (_measured(STRONG), num_right))
+    )
+    judgement = _judged(base, parent, candidate, SETTINGS.model_copy(update={"editing_margin": 0.05}))
+    assert judgement.passed is passes
+    assert judgement.reasons[1:] == ([] if passes else ["editing fell from the base's 40.0 to 34.5, more than 5.0"])
+    editing = judgement.numbers["editing"]
+    assert editing["parent"]["mean"] == 0.3
+    assert editing["delta"]["mean"] == pytest.approx(num_right / 200 - 0.3)
+    assert editing["delta"]["low"] <= editing["delta"]["mean"] <= editing["delta"]["high"]
+
+
+def test_without_edits_nothing_is_said_of_editing() -> None:
+    assert _judged(_measured([]), _measured(WEAK), _measured(STRONG)).numbers["editing"] is None

@@ -40,6 +40,8 @@ def _round(
         "judge_auc": 0.91,
         "diversity": {"parent": 0.62, "candidate": None},
         "understanding": {"parent": None, "candidate": None},
+        "editing": None,
+        "judge_drift": None,
         "samples": 1024,
         "accepted": 301,
         "decision": decision,
@@ -75,6 +77,17 @@ def _parsed(html: str) -> _Tags:
     return tags
 
 
+def _cells_of(html: str) -> list[list[int]]:
+    """The widths of the cells of each row of the first table."""
+    rows: list[list[int]] = []
+    for tag, attributes in _parsed(html.partition("</table>")[0].partition("<table>")[2].join(("<b>", "</b>"))).seen:
+        if tag == "tr":
+            rows.append([])
+        elif tag in ("td", "th"):
+            rows[-1].append(int(attributes.get("colspan") or 1))
+    return rows
+
+
 def _full_page() -> str:
     card = Card("data:image/png;base64,AAAA", EVIL, -3.25, False, (EVIL,), kept=True)
     gap = Card("", "a red circle", None, None)
@@ -104,6 +117,20 @@ def test_what_is_missing_shows_as_missing() -> None:
     assert 'aria-label="image not kept"' in html
     assert "no verdict" in html
     assert "Lowest scores" not in html
+
+
+def test_what_not_every_run_measures_has_columns_where_it_is_measured() -> None:
+    share = {"mean": 0.4, "low": 0.3, "high": 0.5}
+    measured = _round(1, "promoted") | {
+        "editing": {"parent": share, "candidate": share, "delta": share},
+        "judge_drift": {"n": 256, "shift": 0.214, "auc": 0.9624, "num_failed": 0},
+    }
+    html = render(Page(SETTINGS, [measured, _round(2, "rejected")]))
+    assert "40.0 [30.0, 50.0] → 40.0 [30.0, 50.0]" in html
+    assert "+0.21, 0.962" in html
+    columns = {sum(row) for row in _cells_of(html)}
+    assert len(columns) == 1, "every row is as wide as the head"
+    assert "editing, %" not in render(Page(SETTINGS, [_round(1, "promoted")]))
 
 
 @pytest.mark.parametrize("rounds", [[], [_round(1, None, None, None)], [_round(1, None, 0.4, None)]])

@@ -17,7 +17,7 @@ from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.objectives import train_candidate
-from illume_loop.train.rows import CorrectRow, DrawRow, LikelyRow, ReadRow
+from illume_loop.train.rows import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
 from illume_loop.train.sft import sft_arguments, train_sft
 
 
@@ -86,6 +86,21 @@ def test_an_assessment_masks_what_is_asked_and_a_correction_learns_the_image_too
     drawn = [config.begin_image_token_id, *(config.num_text_ids + i for i in range(36)), config.end_image_token_id]
     assert two == sequences.words(said) + drawn
     assert collator([dataset[0], dataset[1]])["image_features"].shape[0] == 2
+
+
+def test_an_edit_learns_the_image_that_its_source_is_to_become(base: Path) -> None:
+    backend = IllumeBackend.load(base, "cpu")
+    source = ShapesDomain().real_pairs(1, 0)[0].image
+    ids = np.arange(36, dtype=np.int32)
+    dataset, collator = build_dataset([EditRow(source, "make the red circle blue", ids)] * 2, backend, 0.0, seed=0)
+    prefix, config = backend.sequences.edit_prefix("make the red circle blue"), backend.model.config
+    assert dataset[0]["input_ids"][: len(prefix)] == prefix
+    learned = [*(config.num_text_ids + i for i in range(36)), config.end_image_token_id]
+    assert dataset[0]["labels"] == [-100] * len(prefix) + learned
+    features = collator([dataset[0], dataset[1]])["image_features"]
+    assert torch.equal(features, backend.features([source, source]))
+    dropped, _ = build_dataset([EditRow(source, "make the red circle blue", ids)], backend, 1.0, seed=0)
+    assert dropped[0]["input_ids"][: -len(learned)] == backend.sequences.edit_prefix("")
 
 
 def test_assessments_are_learned_with_all_other_rows(base: Path, rows: list[LikelyRow], tmp_path: Path) -> None:
