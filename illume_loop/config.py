@@ -288,9 +288,6 @@ class GateSettings(Section):
     )
     understanding_margin: float = Field(0.02, ge=0.0, le=1.0, description="Largest loss of understanding allowed.")
     diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Least diversity, as a share of the base's.")
-    editing_margin: float = Field(
-        0.05, ge=0.0, le=1.0, description="Largest loss of edits that are right, where rounds have edits."
-    )
     probe_items: int = Field(
         256, ge=1, le=1_000_000, description="Forced choices that measure understanding, and held-out edits."
     )

@@ -212,7 +212,7 @@ def test_a_gain_is_no_promotion_where_editing_was_forgotten(num_right: int, pass
         replace(one, editing=[index < right for index in range(200)])
         for one, right in ((_measured([]), 80), (_measured(WEAK), 60), (_measured(STRONG), num_right))
     )
-    judgement = _judged(base, parent, candidate, SETTINGS.model_copy(update={"editing_margin": 0.05}))
+    judgement = _judged(base, parent, candidate)
     assert judgement.passed is passes
     assert judgement.reasons[1:] == ([] if passes else ["editing fell from the base's 40.0 to 34.5, more than 5.0"])
     editing = judgement.numbers["editing"]
