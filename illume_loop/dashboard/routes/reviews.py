@@ -22,8 +22,9 @@ from illume_loop.assess.reviews import criteria_in
 from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form
 from illume_loop.dashboard.render import page
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Prompt, Question
+from illume_loop.domains.protocol import Question
 from illume_loop.errors import NotFoundError
+from illume_loop.loop.prompts import prompt_of
 
 router = APIRouter(prefix="/runs/{run_id}/review")
 MOST_COMMENT = 2000
@@ -108,4 +109,4 @@ def _questions(session: Session, run: RunHere, sample_id: int) -> list[Question]
     if prompt is None:
         raise NotFoundError(kind="sample", name=sample_id)
     domain = get_domain(run.settings["run"]["domain"])
-    return domain.questions(Prompt(prompt.text, prompt.category, prompt.key, prompt.spec))
+    return domain.questions(prompt_of(prompt).claim)
