@@ -24,7 +24,7 @@ from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
 from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
-from illume_loop.models.janus.sequences import JanusSequences
+from illume_loop.models.janus.sequences import NO_EDITS, JanusSequences
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class JanusBackend:
     ) -> ImageIds:
         """Raises UsageError: Janus was trained to draw from text alone, and what it is shown would go unseen."""
         del images, instructions, seeds, sampling  # named by the protocol
-        raise UsageError("Janus draws from text alone and edits no images; use a base of the type illume")
+        raise UsageError(NO_EDITS)
 
     def _questioned(self, instruction: str, *, about_an_image: bool) -> list[int]:
         if not about_an_image:

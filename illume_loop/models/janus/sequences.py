@@ -24,6 +24,7 @@ from illume_loop.models.sequences import Sequence1D
 
 CAPTION = "Describe the image in one sentence."
 """What is asked where a caption is wanted; Janus has no reading without a question."""
+NO_EDITS = "Janus draws from text alone and edits no images; use a base of the type illume"
 
 
 class JanusSequences:
@@ -86,6 +87,11 @@ class JanusSequences:
         image, question = self.read_prefix(instruction)
         learned = [*self.answer(answer), self._begin_image, *self._drawn(image_ids)]
         return Sequence1D.learned_after(image + question, learned)
+
+    def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
+        """Raises UsageError, as drawing an edit does: Janus was trained to draw from text alone."""
+        del instruction, image_ids, prompt_dropped  # named by the protocol
+        raise UsageError(NO_EDITS)
 
     def _asked(self, content: list[dict[str, str]]) -> str:
         """One turn of the user by the template, and the beginning of the assistant's."""
