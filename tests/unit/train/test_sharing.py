@@ -143,6 +143,7 @@ def test_two_processes_are_killed_go_on_and_lose_what_one_loses(
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore")  # the processes are this one's children, and DeepSpeed warns of much
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_deepspeed_is_killed_goes_on_and_loses_what_one_process_loses(
     base: Path,
