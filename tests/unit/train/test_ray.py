@@ -118,9 +118,9 @@ def _train(
     return report
 
 
-def _same(report: TrainReport, out: Path, alone: tuple[TrainReport, Path]) -> None:
-    assert report.losses == pytest.approx(alone[0].losses, rel=NEAR)
-    assert report.mean_loss == pytest.approx(alone[0].mean_loss, rel=NEAR)
+def _same(report: TrainReport, out: Path, alone: tuple[TrainReport, Path], near: float = NEAR) -> None:
+    assert report.losses == pytest.approx(alone[0].losses, rel=near)
+    assert report.mean_loss == pytest.approx(alone[0].mean_loss, rel=near)
     one, two = (load_file(folder / "model.safetensors") for folder in (alone[1], out))
     assert one.keys() == two.keys()
     for name, weights in one.items():
@@ -159,4 +159,4 @@ def test_deepspeed_trains_as_one_process(
 ) -> None:
     settings = ALONE.model_copy(update=SHARED | {"strategy": strategy})
     report = _train(base, reading_rows, tmp_path, settings, kill_after)
-    _same(report, tmp_path / "out", reading_alone)
+    _same(report, tmp_path / "out", reading_alone, near=1e-3)
