@@ -40,6 +40,9 @@ class RunSettings(Section):
 
     name: str = Field("shapes", pattern=r"^[\w.-]{1,64}$", description="Name of the run, shown in tables and pages.")
     domain: str = Field("shapes", pattern=r"^[\w-]{1,64}$", description="World that prompts and verdicts come from.")
+    prompts: str = Field(
+        "", description="File of `illume-loop prompts import` whose prompts the run takes; for the domain text."
+    )
     base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, a directory, or a hub id.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice of the run follows from this number.")
     rounds: int = Field(3, ge=1, le=1000, description="Rounds to run before the command ends.")
@@ -95,12 +98,18 @@ class AssessSettings(Section):
         "shuffled).",
     )
     reading: Literal[
-        "prompt-likelihood", "pointwise-information", "yes-no", "yes-no-minimum", "combined", "written-score"
+        "prompt-likelihood",
+        "pointwise-information",
+        "yes-no",
+        "yes-no-minimum",
+        "yes-no-difference",
+        "combined",
+        "written-score",
     ] = Field(
         "prompt-likelihood",
         description="What the score is: log p(prompt | image), the same without what the prompt says by itself, the "
-        "mean or least log-odds of yes over the prompt's questions, all of these calibrated, or a written grade "
-        "(the bad example).",
+        "mean or least log-odds of yes over the prompt's questions, the mean of p(yes) - p(no), all calibrated "
+        "together, or a written grade (the bad example).",
     )
     questions: Literal["spec", "self"] = Field(
         "spec",
@@ -161,7 +170,12 @@ class CurateSettings(Section):
     margin: float = Field(
         0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."
     )
-    real_rows: int = Field(1024, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining.")
+    min_score: float = Field(
+        -1e6, ge=-1e6, le=1e6, description="Samples that score less are never accepted, however few do better."
+    )
+    real_rows: int = Field(
+        1024, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining, where the domain has any."
+    )
     self_captions: bool = Field(False, description="Whether accepted samples are also rows to read (image to text).")
     caption_share: float = Field(
         1.0,

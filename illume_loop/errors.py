@@ -72,6 +72,19 @@ class UnreadableImageError(UsageError):
     """Cannot read {path} as an image: {reason}; give a PNG or JPEG file."""
 
 
+class PromptFileError(UsageError):
+    """Cannot read prompts from {place}: {reason}; nothing was imported or changed."""
+
+
+class DetectorResultsError(UsageError):
+    """Cannot use the results of GenEval's detector, {place}: {reason}; run it over the whole folder and give the file
+    that it writes."""
+
+
+class NoCheckerError(UsageError):
+    """The domain '{domain}' has no exact checker, which {what} needs; {instead}."""
+
+
 class NotARunDirectoryError(UsageError):
     """{path} is not a run directory: name one with --run-dir, or begin one there with `illume-loop start`."""
 
@@ -195,6 +208,10 @@ class RunExistsError(ConflictError):
     out --fresh to continue it."""
 
 
+class OtherEvaluationError(ConflictError):
+    """{path} is not the folder of this evaluation ({names}); name another one with -o, or repeat what made that one."""
+
+
 class ReviewExistsError(ConflictError):
     """Sample {sample} has a review; put this one in its place with --replace."""
 
@@ -243,6 +260,13 @@ class UnitDeadError(IllumeLoopError):
 
 class CellsFailedError(IllumeLoopError):
     """{failed} of {total} cells failed, and the table says why; first {cell}: {reason}."""
+
+
+class NoVerdictError(IllumeLoopError):
+    """The judge gave no number for an image of '{text}', so nothing can be decided; see that the base model's weights
+    are whole, or judge with another one."""
+
+    repeats = True
 
 
 class HeldOutError(IllumeLoopError):

@@ -17,9 +17,9 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
-from illume_loop.domains import get_domain
 from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import gate_plans
+from illume_loop.loop.prompting import domain_of_run
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
 
 OWN_SECTIONS = ("store", "cluster", "runtime")
@@ -66,8 +66,8 @@ class Benches:
         with transaction(self._engine) as session:
             run = reads.run_of(session, run_id)
             stored, run_key = run.settings, run.key
-        settings = merged(self._settings, stored)
-        domain = get_domain(settings.run.domain)
+            settings = merged(self._settings, stored)
+            domain = domain_of_run(session, run_id, settings)
         return Workbench(
             engine=self._engine,
             run_id=run_id,

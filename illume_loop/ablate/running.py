@@ -24,7 +24,8 @@ from illume_loop.ablate.results import Results, results_of
 from illume_loop.ablate.study import Cell, Study, cells
 from illume_loop.ablate.table import markdown
 from illume_loop.artifacts.files import storage_full_told, write_atomically
-from illume_loop.errors import UsageError
+from illume_loop.domains import get_domain
+from illume_loop.errors import NoCheckerError, UsageError
 from illume_loop.loop.opening import check_demands
 from illume_loop.loop.run_directory import exclusive
 from illume_loop.runtime import prepare
@@ -48,6 +49,10 @@ def run_study(
         raise UsageError(f"{folder} holds other things than a study; name a new or empty directory with -o")
     for cell in grid:
         check_demands(cell.settings, folder / "runs" / cell.key)
+        domain = cell.settings.run.domain
+        if not get_domain(domain).exact:
+            instead = "study another domain, or compare runs by `rounds ls`"
+            raise NoCheckerError(domain=domain, what="a study", instead=instead)
     with storage_full_told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from illume_loop.assess.calibration import LOG_ODDS, Calibration, Source
 from illume_loop.assess.fitting import Labelled, fit_calibration
-from illume_loop.assess.readings import INFORMATION, LIKELIHOOD, OF_QUESTIONS, Read, read_batch
+from illume_loop.assess.readings import INFORMATION, LIKELIHOOD, YES_NO, YES_NO_MINIMUM, Read, read_batch
 from illume_loop.assess.teacher import Teacher
 from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.errors import UsageError
@@ -135,6 +135,6 @@ def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[Shown]) -> 
     asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
     of_prompt = {LIKELIHOOD, INFORMATION}
     try:
-        return read_batch(model, images, texts, asked, of_prompt | OF_QUESTIONS)
+        return read_batch(model, images, texts, asked, of_prompt | {YES_NO, YES_NO_MINIMUM})
     except UsageError:
         return read_batch(model, images, texts, asked, of_prompt)

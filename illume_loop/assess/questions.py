@@ -63,6 +63,11 @@ def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of:
     return [Asked(tuple(Question(criterion_of(q), q) for q in a.value or ()), a.num_invalid) for a in answers]
 
 
+def whole_question(text: str) -> Question:
+    """What is asked about a prompt of which nobody knows any question. `whole` is none of CRITERIA."""
+    return Question("whole", f"Does the image show this, and all of it: {text}?")
+
+
 def parse_questions(text: str) -> list[str]:
     """A JSON list of different questions. Raises ValueError for anything else."""
     found = parse_json(text)

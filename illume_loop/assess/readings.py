@@ -8,6 +8,7 @@ wrote something else) lacks the reading and has a problem instead: it is never s
     pointwise-information   the same minus log p(prompt) without any image: what the image says of the prompt
     yes-no                  mean log-odds of yes over the prompt's questions
     yes-no-minimum          the least of them
+    yes-no-difference       mean of p(yes) - p(no) over the questions, -1 to 1; no question outweighs the others
     written-score           the grade, 1 to 5, that the model writes; the literature's bad example
 """
 
@@ -16,16 +17,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from illume_loop.assess import instructions
 from illume_loop.models.protocol import UnifiedModel
 
 LIKELIHOOD, INFORMATION = "prompt-likelihood", "pointwise-information"
-YES_NO, YES_NO_MINIMUM = "yes-no", "yes-no-minimum"
+YES_NO, YES_NO_MINIMUM, YES_NO_DIFFERENCE = "yes-no", "yes-no-minimum", "yes-no-difference"
 WRITTEN = "written-score"
-OF_QUESTIONS = frozenset({YES_NO, YES_NO_MINIMUM})
-READINGS = (LIKELIHOOD, INFORMATION, YES_NO, YES_NO_MINIMUM, WRITTEN)
+OF_QUESTIONS = frozenset({YES_NO, YES_NO_MINIMUM, YES_NO_DIFFERENCE})
+READINGS = (LIKELIHOOD, INFORMATION, YES_NO, YES_NO_MINIMUM, YES_NO_DIFFERENCE, WRITTEN)
 
 GRADE_TOKENS = 4
 
@@ -66,6 +68,9 @@ def read_batch(
                 read.readings[YES_NO] = sum(read.log_odds) / len(read.log_odds)
                 # Not min(): that depends on the order where there is a NaN among them.
                 read.readings[YES_NO_MINIMUM] = float(of_image.min())
+                if YES_NO_DIFFERENCE in wanted:
+                    # p(yes) - p(no) where these two share all probability: (1 - 1/e^x) / (1 + 1/e^x).
+                    read.readings[YES_NO_DIFFERENCE] = float(np.tanh(of_image / 2).mean())
     if scores:
         for read, value in zip(reads, likelihoods, strict=True):
             read.readings[LIKELIHOOD] = float(value)

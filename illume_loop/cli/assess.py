@@ -19,7 +19,7 @@ def assess(
     as_json: AsJson = False,
 ) -> None:
     """Judge IMAGE against PROMPT: the model's score, its answers to the prompt's questions and its critique, and the
-    checker's verdict."""
+    checker's verdict where the domain has one."""
     from dataclasses import asdict
     from functools import partial
 
@@ -38,14 +38,16 @@ def assess(
     settings = settings_for(run_dir)
     judge = Judge.of(settings.assess, domain, partial(derived_seed, "judge", settings.run.seed), calibration)
     opinion, lacking = judge.judge_fully(assessor, picture, wanted)
-    verdict = domain.check(picture, wanted)
+    verdict = domain.check(picture, wanted) if domain.exact else None
     row = {
         "image": str(image),
         "prompt": prompt,
         "model": version,
         "reading": judge.reading,
         **shown(asdict(opinion)),
-        "checker": {"passed": verdict.passed, "failed": list(verdict.failed), "found": list(verdict.found)},
+        "checker": {"passed": verdict.passed, "failed": list(verdict.failed), "found": list(verdict.found)}
+        if verdict is not None
+        else None,
     }
     if as_json:
         print_json(row)

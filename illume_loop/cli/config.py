@@ -33,8 +33,10 @@ def check(config: Config = None) -> None:
     """Check a settings file and the environment; exit 0 when both are valid."""
     from illume_loop.config import load_settings
     from illume_loop.domains import get_domain
+    from illume_loop.loop.prompting import prompts_in_file
 
-    get_domain(load_settings(config).run.domain)
+    settings = load_settings(config)
+    get_domain(settings.run.domain, prompts_in_file(settings))
     hint("the settings are valid; run them with `illume-loop start" + (f" --config {config}`" if config else "`"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +15,14 @@ from illume_loop.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from illume_loop.assess.referee import Referee
     from illume_loop.cli.progress import View
     from illume_loop.domains.protocol import Domain
     from illume_loop.models.protocol import UnifiedModel
 
 BATCH = 256
+ITEMS = 512
+GENEVAL = "GenEval: "
 
 
 class Suite(StrEnum):
@@ -28,6 +32,7 @@ class Suite(StrEnum):
     TRAIN = "train"
     UNDERSTANDING = "understanding"
     EDITING = "editing"
+    GENEVAL = "geneval"
 
 
 def evaluate(
@@ -35,65 +40,132 @@ def evaluate(
         str, typer.Argument(metavar="MODEL", help="Version of the run, directory, hub id, or shipped name.")
     ],
     suite: Annotated[Suite, typer.Option("--suite", help="What to measure.")],
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=100_000, help="Items to measure it on.")] = 512,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", min=1, max=100_000, help=f"Items to measure it on. Default: {ITEMS}."),
+    ] = None,
     guidance: Guidance = None,
     seed: Seed = 0,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help=f"{GENEVAL}its metadata (JSON lines).")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help=f"{GENEVAL}folder of the images, continued.")
+    ] = Path("geneval"),
+    samples: Annotated[int, typer.Option("--samples", min=1, max=1000, help=f"{GENEVAL}images of each prompt.")] = 4,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="MODEL", help=f"{GENEVAL}who judges. Default: the run's base, or MODEL."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", metavar="FILE", help=f"{GENEVAL}what its own detector found in DIR (JSON lines)."),
+    ] = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Measure MODEL: the share of draws or edits that the checker accepts, or of forced choices that it reads right."""
-    from illume_loop.cli.loading import guidance_for, load, open_domain
-    from illume_loop.cli.progress import open_view
+    """Measure MODEL: the share of draws or edits that are right, or of forced choices that it reads right.
 
-    domain = open_domain(run_dir)
+    The domain's checker decides; where it has none, the run's base does, or outside of a run MODEL itself.
+    """
+    from illume_loop.cli.geneval import GenEval, evaluate_geneval
+    from illume_loop.cli.loading import guidance_for, load, open_domain, open_referee
+    from illume_loop.cli.progress import open_view
+    from illume_loop.errors import UsageError
+
+    scale = guidance_for(guidance, run_dir)
+    if suite is Suite.GENEVAL:
+        if prompts is None or count is not None:
+            raise UsageError("the suite geneval draws all prompts of --prompts FILE: give that, and no -n")
+        evaluate_geneval(GenEval(model, prompts, out, samples, judge, results, scale, seed, run_dir), as_json)
+        return
+    domain, items = open_domain(run_dir), ITEMS if count is None else count
     version, measured = load(model, run_dir)
+    judged_by, referee = (None, None) if domain.exact else open_referee(run_dir, domain, model)
     with open_view() as view:
         if suite is Suite.UNDERSTANDING:
-            passed, categories = _read(measured, domain, count, seed)
+            passed, categories = _read(measured, domain, items, seed, scale, run_dir, referee)
         elif suite is Suite.EDITING:
-            passed, categories = _edit(measured, domain, count, seed, guidance_for(guidance, run_dir))
+            passed, categories = _edit(measured, domain, items, seed, scale)
         else:
-            passed, categories = _draw(measured, domain, suite, count, seed, guidance_for(guidance, run_dir), view)
+            passed, categories = _draw(measured, domain, suite, items, seed, scale, view, referee)
     row = {"suite": suite.value, "model": version, **_estimate(passed), "by_category": {}, "seed": seed}
+    if judged_by is not None:
+        row["judge"] = judged_by
     for category in dict.fromkeys(categories):
         row["by_category"][category] = _estimate([p for p, c in zip(passed, categories, strict=True) if c == category])
     if as_json:
         print_json(row)
         return
-    _print(row)
+    print_estimates(row)
+
+
+def print_estimates(row: dict[str, Any]) -> None:
+    """A table of the whole and each category."""
+    from illume_loop.report.numbers import interval
+
+    cells = [["all", str(row["n"]), interval(row)]]
+    cells.extend([name, str(part["n"]), interval(part)] for name, part in row["by_category"].items())
+    by = f", judged by {row['judge']}" if row.get("judge") else ""
+    print_table(f"{row['suite']} of {row['model']}, seed {row['seed']}{by}", ("category", "n", "right, %"), cells)
 
 
 def _draw(
-    model: UnifiedModel, domain: Domain, suite: Suite, count: int, seed: int, guidance: float, view: View
+    model: UnifiedModel,
+    domain: Domain,
+    suite: Suite,
+    count: int,
+    seed: int,
+    guidance: float,
+    view: View,
+    referee: Referee | None,
 ) -> tuple[list[bool], list[str]]:
-    from illume_loop.evals.suites import alignment
+    from illume_loop.evals.suites import draw
     from illume_loop.models.protocol import Sampling
 
     prompts = domain.prompts("heldout" if suite is Suite.HELDOUT else "train", count, seed)
     seeds = list(range(seed, seed + count))
-    drawn = alignment(
-        model,
-        domain,
-        prompts,
-        seeds,
-        Sampling(guidance_scale=guidance),
-        BATCH,
-        lambda done, total: view.update("drawing", done, total),
-    )
-    return drawn.passed, [prompt.category for prompt in prompts]
+    sampling = Sampling(guidance_scale=guidance)
+    images, _ = draw(model, prompts, seeds, sampling, BATCH, lambda done, total: view.update("drawing", done, total))
+    if referee is None:
+        verdicts = [domain.check(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    else:
+        verdicts = referee.decide(images, prompts, lambda done, total: view.update("judging", done, total))
+    return [verdict.passed for verdict in verdicts], [prompt.category for prompt in prompts]
 
 
-def _read(model: UnifiedModel, domain: Domain, count: int, seed: int) -> tuple[list[bool], list[str]]:
+def _read(
+    model: UnifiedModel,
+    domain: Domain,
+    count: int,
+    seed: int,
+    guidance: float,
+    run_dir: Path,
+    referee: Referee | None,
+) -> tuple[list[bool], list[str]]:
+    from illume_loop.cli.runs import settings_for
     from illume_loop.evals.suites import understanding
+    from illume_loop.loop.measures import guard_plan, measure
 
-    categories = [probe.category for probe in domain.reading_probes(count, seed)]
-    return understanding(model, domain, count, seed), categories
+    if referee is None:
+        categories = [probe.category for probe in domain.reading_probes(count, seed)]
+        return understanding(model, domain, count, seed), categories
+    # The gate's own guard, with another size and seed.
+    settings = settings_for(run_dir)
+    gate = settings.gate.model_copy(update={"probe_items": count, "guidance_scale": guidance})
+    run = settings.run.model_copy(update={"seed": seed})
+    plan = guard_plan("understanding", domain, settings.model_copy(update={"gate": gate, "run": run}))
+    measured = measure(plan, lambda: model, domain, lambda *_: None, referee)
+    return measured.passed, [prompt.category for prompt in plan.prompts]
 
 
 def _edit(model: UnifiedModel, domain: Domain, count: int, seed: int, guidance: float) -> tuple[list[bool], list[str]]:
+    from illume_loop.errors import NoCheckerError
     from illume_loop.evals.suites import editing
     from illume_loop.models.protocol import Sampling
 
+    if not domain.exact:
+        raise NoCheckerError(domain=domain.name, what="--suite editing", instead="give another suite")
     probes = domain.edit_probes(count, seed)
     seeds = list(range(seed, seed + count))
     passed = editing(model, probes, seeds, Sampling(guidance_scale=guidance), BATCH)
@@ -104,11 +176,3 @@ def _estimate(passed: Sequence[bool]) -> dict[str, Any]:
     from illume_loop.evals.statistics import wilson_interval
 
     return asdict(wilson_interval(passed))
-
-
-def _print(row: dict[str, Any]) -> None:
-    from illume_loop.report.numbers import interval
-
-    cells = [["all", str(row["n"]), interval(row)]]
-    cells.extend([name, str(part["n"]), interval(part)] for name, part in row["by_category"].items())
-    print_table(f"{row['suite']} of {row['model']}, seed {row['seed']}", ("category", "n", "right, %"), cells)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The judge: calibrate one, or show how well it does.", no_args_is_help=True)
 
-BASE = "v0001"
-
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write a reliability plot (SVG) of the whole answer.")
 ]
@@ -61,7 +59,7 @@ def fit(
     from illume_loop.artifacts.files import write_atomically
     from illume_loop.assess.calibration import Source
     from illume_loop.assess.labelling import calibrate, read_set
-    from illume_loop.cli.loading import load_named, open_domain
+    from illume_loop.cli.loading import BASE, load_named, open_domain
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import settings_for
 
@@ -151,7 +149,11 @@ def _draw(
 def _labeller(labels: Labels, domain: Domain, settings: Settings) -> Labeller:
     from illume_loop.assess.labelling import checker_labels, teacher_labels
     from illume_loop.assess.teacher import Teacher, fixed_budget
+    from illume_loop.errors import NoCheckerError
 
+    if labels is Labels.CHECKER and not domain.exact:
+        instead = "give --labels teacher or --labels human"
+        raise NoCheckerError(domain=domain.name, what="--labels checker", instead=instead)
     if labels is Labels.TEACHER:
         return teacher_labels(domain, Teacher(settings.teacher, fixed_budget(settings.teacher.max_calls)))
     return checker_labels(domain)

@@ -22,6 +22,7 @@ from illume_loop.cli import (
     judge,
     models,
     pretrain,
+    prompts,
     report,
     reviews,
     rounds,
@@ -43,6 +44,7 @@ app.add_typer(rounds.app, name="rounds")
 app.add_typer(samples.app, name="samples")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(models.app, name="models")
+app.add_typer(prompts.app, name="prompts")
 app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)
 app.command("eval")(evaluate.evaluate)

@@ -24,7 +24,7 @@ def sample(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Draw PROMPT, write one PNG for each image, and say what the checker finds."""
+    """Draw PROMPT, write one PNG for each image, and say what the checker finds where the domain has one."""
     from illume_loop.cli.loading import guidance_for, load, open_domain
     from illume_loop.models.protocol import Sampling
 
@@ -41,14 +41,22 @@ def sample(
         for image, image_seed in zip(drawn, chunk, strict=True):
             path = out / f"{_slug(prompt)}-{image_seed}.png"
             image.save(path)
-            verdict = domain.check(image, wanted)
-            rows.append({"path": str(path), "seed": image_seed, "passed": verdict.passed, "failed": verdict.failed})
+            verdict = domain.check(image, wanted) if domain.exact else None
+            passed, failed = (verdict.passed, verdict.failed) if verdict is not None else (None, ())
+            rows.append({"path": str(path), "seed": image_seed, "passed": passed, "failed": failed})
     if as_json:
         print_json({"prompt": prompt, "model": version, "guidance_scale": scale, "images": rows})
         return
     for row in rows:
-        print(f"{row['path']}  {'right' if row['passed'] else 'wrong: ' + ', '.join(row['failed'])}")
+        print(f"{row['path']}  {_said(row)}".rstrip())
     hint(f'next: illume-loop assess {rows[0]["path"]} "{prompt}"')
+
+
+def _said(row: dict[str, Any]) -> str:
+    """What the checker says, nothing where there is none."""
+    if row["passed"] is None:
+        return ""
+    return "right" if row["passed"] else f"wrong: {', '.join(row['failed'])}"
 
 
 def _slug(prompt: str) -> str:

@@ -1,4 +1,4 @@
-"""What a domain offers the loop: prompts in disjoint splits, an exact checker, and reading probes.
+"""What a domain offers the loop: prompts in disjoint splits, an exact checker where there is one, and reading probes.
 
 A domain knows nothing of models, of the database or of rounds. Everything it returns depends only on its
 arguments, so that a resumed run sees the same prompts as an uninterrupted one.
@@ -94,10 +94,15 @@ class EditProbe:
 
 
 class Domain(Protocol):
-    """A world in which alignment can be decided exactly."""
+    """A world of prompts.
+
+    Where `exact`, alignment can be decided from the pixels. Where not, `check` and `answers` raise NoCheckerError, the
+    run's base decides instead, and there may be no real pairs and no probes.
+    """
 
     name: str
     categories: Sequence[str]
+    exact: bool
 
     def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
         """`count` different prompts of one split, balanced over categories as far as the split has them.
@@ -126,7 +131,10 @@ class Domain(Protocol):
         ...
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
-        """Decide from the pixels alone whether `image` shows `prompt`, or is what an edit makes of its source."""
+        """Decide from the pixels alone whether `image` shows `prompt`, or is what an edit makes of its source.
+
+        Raises NoCheckerError.
+        """
         ...
 
     def questions(self, prompt: Prompt) -> list[Question]:
@@ -134,15 +142,15 @@ class Domain(Protocol):
         ...
 
     def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
-        """What the exact checker answers to each of `questions(prompt)`."""
+        """What the exact checker answers to each of `questions(prompt)`. Raises NoCheckerError."""
         ...
 
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:
-        """Pairs of the world that the base model was pretrained on, with its caption noise."""
+        """Pairs of the world that the base model was pretrained on, with its caption noise; none where it has none."""
         ...
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
-        """Forced choices over compositions of the `probe` split."""
+        """Forced choices over compositions of the `probe` split; none where there are no pictures."""
         ...
 
     def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
@@ -154,9 +162,9 @@ class Domain(Protocol):
         ...
 
     def source(self, prompt: Prompt) -> Image.Image:
-        """The image that an edit begins from, always the same."""
+        """The image that an edit begins from, always the same. Raises NotFoundError where there are no edits."""
         ...
 
     def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
-        """Edits of images of the `probe` split."""
+        """Edits of images of the `probe` split; none where there are no pictures."""
         ...

@@ -33,10 +33,45 @@ def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Inter
     n = len(outcomes)
     if n == 0:
         raise ValueError("a proportion needs at least one outcome")
-    share = sum(outcomes) / n
+    return _wilson(sum(outcomes) / n, n, n, confidence)
+
+
+def clustered_interval(clusters: Sequence[Sequence[bool]], confidence: float = 0.95) -> Interval:
+    """The share of true outcomes where those of one cluster (the images of one prompt) may be alike; `n` outcomes.
+
+    Wilson's interval with the effective number of outcomes (Korn and Graubard 1998): what independent ones would have
+    the variance that the clusters show, at least one for each cluster, which is also taken where nothing varies. Raises
+    ValueError for no outcomes.
+    """
+    sizes, trues = (np.array([f(cluster) for cluster in clusters], dtype=np.float64) for f in (len, sum))
+    n, k = int(sizes.sum()), len(clusters)
+    if n == 0:
+        raise ValueError("a proportion needs at least one outcome")
+    share = float(trues.sum() / n)
+    variance = float(((trues - share * sizes) ** 2).sum()) * k / max(k - 1, 1) / n**2
+    effective = float(k)
+    if 0 < share < 1:
+        effective = min(max(share * (1 - share) / variance, k), n) if variance > 0 else float(n)
+    return _wilson(share, effective, n, confidence)
+
+
+def mean_of(parts: Sequence[Interval]) -> Interval:
+    """The unweighted mean of independent estimates, its interval recovered from theirs (Zou and Donner 2008).
+
+    Raises ValueError for none.
+    """
+    if not parts:
+        raise ValueError("a mean needs at least one estimate")
+    mean = float(np.mean([part.mean for part in parts]))
+    below = np.sqrt(sum((part.mean - part.low) ** 2 for part in parts)) / len(parts)
+    above = np.sqrt(sum((part.high - part.mean) ** 2 for part in parts)) / len(parts)
+    return Interval(mean, float(mean - below), float(mean + above), sum(part.n for part in parts))
+
+
+def _wilson(share: float, effective: float, n: int, confidence: float) -> Interval:
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half_width = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    center = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half_width = z * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
     return Interval(share, max(0.0, float(center - half_width)), min(1.0, float(center + half_width)), n)
 
 

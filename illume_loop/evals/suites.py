@@ -40,7 +40,21 @@ def alignment(
     batch_size: int,
     on_items: OnItems = lambda *_: None,
 ) -> Drawn:
-    """Draw one image for each prompt and let the checker decide."""
+    """Draw one image for each prompt and let the checker decide. Raises NoCheckerError."""
+    images, image_ids_BL = draw(model, prompts, seeds, sampling, batch_size, on_items)
+    verdicts = [domain.check(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    return Drawn(images, image_ids_BL, verdicts)
+
+
+def draw(
+    model: UnifiedModel,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    batch_size: int,
+    on_items: OnItems = lambda *_: None,
+) -> tuple[list[Image.Image], ImageIds]:
+    """One image for each prompt, with its ids."""
     images: list[Image.Image] = []
     ids: list[ImageIds] = []
     for start in range(0, len(prompts), batch_size):
@@ -49,8 +63,7 @@ def alignment(
         images.extend(model.decode(drawn))
         ids.append(drawn)
         on_items(len(images), len(prompts))
-    verdicts = [domain.check(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
-    return Drawn(images, np.concatenate(ids), verdicts)
+    return images, np.concatenate(ids)
 
 
 def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, batch_size: int = 256) -> list[bool]:
@@ -63,6 +76,28 @@ def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, ba
         true = model.log_likelihood(images, [probe.true_caption for probe in chunk])
         false = model.log_likelihood(images, [probe.false_caption for probe in chunk])
         right.extend(bool(better) for better in true > false)
+    return right
+
+
+def matching(
+    model: UnifiedModel,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    others: Sequence[str],
+    batch_size: int = 256,
+) -> list[bool]:
+    """Forced choices between prompts of any length: does each image say more of its own prompt than of another one?
+
+    Compared is log p(text | image) - log p(text), because a short text is probable whatever the image.
+    """
+    right: list[bool] = []
+    for start in range(0, len(images), batch_size):
+        chunk = slice(start, start + batch_size)
+        own, other = (
+            model.log_likelihood(images[chunk], texts) - model.log_prior(texts)
+            for texts in (prompts[chunk], others[chunk])
+        )
+        right.extend(bool(better) for better in own > other)
     return right
 
 

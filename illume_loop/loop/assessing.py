@@ -17,6 +17,8 @@ from db.sessions import transaction
 from db.writes.calibrations import spend_teacher_call
 from db.writes.samples import NewAssessment
 from illume_loop.assess.judging import Judge, Opinion
+from illume_loop.assess.questions import whole_question
+from illume_loop.assess.referee import Referee
 from illume_loop.assess.teacher import Answer, Teacher
 from illume_loop.config import AssessSettings
 from illume_loop.domains.protocol import Prompt, Question
@@ -82,11 +84,23 @@ def teacher_assessments(
     ]
 
 
+def referee_of(bench: Workbench, base_sha256: str) -> Referee:
+    """The run's base as the independent judge of a domain that has no checker."""
+    settings = bench.settings
+    return Referee(
+        bench.domain,
+        lambda: bench.models.take(base_sha256),
+        partial(derived_seed, "referee", settings.run.seed),
+        settings.assess.questions,
+        settings.assess.retries,
+        settings.assess.batch_size,
+        bench.calibration,
+    )
+
+
 def _teachers_questions(bench: Workbench, prompt: Prompt) -> list[Question]:
     """Those of the domain; a prompt that it knows no questions of is asked for as a whole."""
-    return bench.domain.questions(prompt) or [
-        Question("whole", f"Does the image show this, and all of it: {prompt.text}?")
-    ]
+    return bench.domain.questions(prompt) or [whole_question(prompt.text)]
 
 
 def _by_teacher(sample_id: int, questions: Sequence[Question], answers: Sequence[Answer]) -> NewAssessment:

@@ -6,6 +6,9 @@ was measured once is never drawn again.
 
 The guards have one plan for the whole run. Held-out draws have new noise in each round, for the parent too: with the
 same noise, what a parent was lucky or unlucky in would count for or against every candidate that meets it.
+
+Where the domain has no checker, the run's base decides about held-out draws and draws the pictures that are to be read
+(assess/referee.py).
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from random import Random
 
 from PIL import Image
 
+from illume_loop.assess.referee import Referee
 from illume_loop.config import Settings
-from illume_loop.domains.protocol import Domain, EditProbe, Prompt
-from illume_loop.evals.suites import alignment, editing, prompt_diversity, understanding
+from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Split
+from illume_loop.errors import UsageError
+from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
 from illume_loop.loop.gate import look_sizes
-from illume_loop.loop.plan import derived_seed
+from illume_loop.loop.plan import derived_seed, num_prompts
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
 GUARDS = ("understanding", "diversity")
@@ -49,6 +54,10 @@ class MeasurePlan:
     batch_size: int
     num_kept: int = 0
     """How many of the first images are kept."""
+    others: tuple[Prompt, ...] = ()
+    """What a reading of the base's pictures has to tell from `prompts`; none where the domain has probes."""
+    judge: str = ""
+    """Who decides, where that is not the domain's checker."""
 
     @property
     def of_heldout(self) -> bool:
@@ -65,6 +74,8 @@ class MeasurePlan:
             "sampling": asdict(self.sampling),
             "count": self.count,
         }
+        if self.judge:
+            content |= {"judge": self.judge, "others": [prompt.text for prompt in self.others]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -95,11 +106,16 @@ def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
     """The plans of a run. Raises UsageError when the domain has too few prompts."""
     prompts = domain.prompts("heldout", settings.gate.heldout_prompts, settings.run.seed)
     suites = (*GUARDS, EDITING) if settings.sampling.num_edits else GUARDS
-    guards = {suite: _guard_plan(suite, domain, settings) for suite in suites}
-    return GatePlans(guards, lambda round_index: _look_plans(prompts, settings, round_index))
+    guards = {suite: guard_plan(suite, domain, settings) for suite in suites}
+    judge = _judge(domain)
+    return GatePlans(guards, lambda round_index: _look_plans(prompts, settings, round_index, judge))
 
 
-def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int) -> list[MeasurePlan]:
+def _judge(domain: Domain) -> str:
+    return "" if domain.exact else "frozen"
+
+
+def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int, judge: str) -> list[MeasurePlan]:
     seed = settings.run.seed
     # A domain's order may be by category, and a look has to be like the whole.
     shuffled = Random(derived_seed("looks", seed, round_index)).sample(prompts, len(prompts))
@@ -110,16 +126,22 @@ def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int)
         seeds = tuple(derived_seed("heldout", seed, round_index, prompt.text) for prompt in chunk)
         num_kept = max(0, KEPT_DRAWS - first)
         batch_size = settings.sampling.batch_size
-        plans.append(MeasurePlan("heldout", chunk, seeds, _sampling(settings), len(chunk), batch_size, num_kept))
+        plan = MeasurePlan("heldout", chunk, seeds, _sampling(settings), len(chunk), batch_size, num_kept, judge=judge)
+        plans.append(plan)
         first = stop
     return plans
 
 
-def _guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
+def guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
+    """The plan of a guard, by its suite. Raises UsageError when the domain has too few prompts."""
     seed = settings.run.seed
     prompts: list[Prompt] = []
     seeds = [derived_seed("probe", seed)]
     count = settings.gate.probe_items
+    others: list[Prompt] = []
+    if suite == "understanding" and not domain.exact:
+        prompts, others = _to_be_told_apart(domain, count, seed)
+        seeds = [derived_seed("probe", seed, prompt.text, i) for i, prompt in enumerate(prompts)]
     if suite == "diversity":
         prompts = domain.prompts("train", min(DIVERSITY_PROMPTS, settings.sampling.prompts_per_round), seed)
         seeds = [derived_seed("diversity", seed, p.text, i) for p in prompts for i in range(DIVERSITY_SAMPLES)]
@@ -127,7 +149,37 @@ def _guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
     elif suite == EDITING:
         prompts = domain.edits("heldout", count, seed)
         seeds = [derived_seed(EDITING, seed, prompt.text) for prompt in prompts]
-    return MeasurePlan(suite, tuple(prompts), tuple(seeds), _sampling(settings), count, settings.sampling.batch_size)
+    return MeasurePlan(
+        suite,
+        tuple(prompts),
+        tuple(seeds),
+        _sampling(settings),
+        count,
+        settings.sampling.batch_size,
+        others=tuple(others),
+        judge=_judge(domain) if others else "",
+    )
+
+
+def _to_be_told_apart(domain: Domain, count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """`count` prompts to be drawn, of the split `probe` or else `heldout`, each with another one of its category.
+
+    Raises UsageError where there are no two different prompts.
+    """
+    num_probes = num_prompts(lambda most: domain.prompts("probe", most, seed), count + 1)
+    split: Split = "probe" if num_probes > 1 else "heldout"
+    found = domain.prompts(split, num_prompts(lambda most: domain.prompts(split, most, seed), count + 1), seed)
+    if len({prompt.key for prompt in found}) < 2:
+        raise UsageError("the gate needs two different held-out prompts at least; import more with --split heldout")
+    prompts = [found[i % len(found)] for i in range(count)]
+    return prompts, [_other(prompt, found, i) for i, prompt in enumerate(prompts)]
+
+
+def _other(prompt: Prompt, found: Sequence[Prompt], place: int) -> Prompt:
+    """The next different prompt after a place, of the same category where there is one."""
+    following = [found[(place + step) % len(found)] for step in range(1, len(found))]
+    different = [other for other in following if other.key != prompt.key]
+    return next((other for other in different if other.category == prompt.category), different[0])
 
 
 def _sampling(settings: Settings) -> Sampling:
@@ -135,24 +187,42 @@ def _sampling(settings: Settings) -> Sampling:
 
 
 def measure(
-    plan: MeasurePlan, model: UnifiedModel, domain: Domain, on_items: Callable[[int, int], None]
+    plan: MeasurePlan,
+    take: Callable[[], UnifiedModel],
+    domain: Domain,
+    on_items: Callable[[int, int], None],
+    referee: Referee | None = None,
 ) -> Measurement:
-    """Carry out a plan on a model."""
-    if plan.suite == "heldout":
-        drawn = alignment(model, domain, plan.prompts, plan.seeds, plan.sampling, plan.batch_size, on_items)
+    """Carry out a plan on a model, which `take` loads when it is needed.
+
+    A domain without a checker needs a `referee`. The two models are never needed at once.
+    """
+    drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
+    if plan.suite == "heldout" and referee is None:
+        drawn = alignment(take(), domain, *drawing, on_items)
         return Measurement(_share(drawn.passed), drawn.passed, drawn.images[: plan.num_kept])
+    if plan.suite == "heldout" and referee is not None:
+        images, _ = draw(take(), *drawing, lambda done, total: on_items(done // 2, total))
+        verdicts = referee.decide(images, plan.prompts, lambda done, total: on_items((total + done) // 2, total))
+        passed = [verdict.passed for verdict in verdicts]
+        return Measurement(_share(passed), passed, images[: plan.num_kept])
     if plan.suite == "understanding":
-        right = understanding(model, domain, plan.count, plan.seeds[0])
+        if referee is None:
+            right = understanding(take(), domain, plan.count, plan.seeds[0])
+        else:
+            images, _ = draw(referee.take(), *drawing, lambda done, total: on_items(done // 2, total))
+            texts, others = ([prompt.text for prompt in prompts] for prompts in (plan.prompts, plan.others))
+            right = matching(take(), images, texts, others)
         return Measurement(_share(right), right, [])
     if plan.suite == EDITING:
         probes = [
             EditProbe(domain.source(p), p.instruction, p.category, partial(domain.check, prompt=p))
             for p in plan.prompts
         ]
-        edited = editing(model, probes, plan.seeds, plan.sampling, plan.batch_size)
+        edited = editing(take(), probes, plan.seeds, plan.sampling, plan.batch_size)
         return Measurement(_share(edited), edited, [])
     seeds_PS = [plan.seeds[start : start + DIVERSITY_SAMPLES] for start in range(0, len(plan.seeds), DIVERSITY_SAMPLES)]
-    value = prompt_diversity(model, [prompt.text for prompt in plan.prompts], seeds_PS, plan.sampling)
+    value = prompt_diversity(take(), [prompt.text for prompt in plan.prompts], seeds_PS, plan.sampling)
     return Measurement(value, [], [])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -20,13 +21,16 @@ from db.writes.training import drop_checkpoints_of_run
 from db.writes.units import take_back_leases
 from db.writes.versions import add_version
 from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.assess.questions import whole_question
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
-from illume_loop.errors import RunLockedError, SettingsChangedError
-from illume_loop.loop.calibrating import check_calibration, ensure_calibration
-from illume_loop.loop.measures import GatePlans, gate_plans
+from illume_loop.domains.text.prompt_set import PromptSet
+from illume_loop.errors import NoCheckerError, RunLockedError, SettingsChangedError, UsageError
+from illume_loop.loop.calibrating import AUTO, check_calibration, ensure_calibration
+from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.plan import round_prompts
+from illume_loop.loop.prompting import domain_of_run, keep_prompts, prompts_in_file
 from illume_loop.loop.run_directory import (
     RunDirectory,
     mark,
@@ -64,28 +68,60 @@ round that waits for reviews may be let go on."""
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What the settings ask of the domain: known to be there before anything is made."""
+    """What a run is made with: known to be there, and to be enough, before anything is made."""
 
-    domain: Domain
-    plans: GatePlans
+    prompts: PromptSet
+    """Those of the file that the settings name."""
 
 
 def check_demands(settings: Settings, run_dir: Path) -> Demands:
     """Refuse settings that cannot be met, before the first hour and before there is a directory.
 
-    Raises NotFoundError for a domain or (for a new run) a base that does not exist, UsageError for too few prompts or a
-    calibration that is none, or not of this base, and for a tracker that is not installed, MissingExtraError for
-    packages that the settings need.
+    An existing run has met those of its prompts. Raises NotFoundError for a domain or base that does not exist,
+    PromptFileError, NoCheckerError, UsageError for too few prompts, for a calibration that is none or of another base,
+    and for a tracker that is not installed, MissingExtraError for packages that the settings need.
     """
     check_telemetry(settings.runtime)
     if settings.run.executor == "inline":
         # With workers it is theirs to have it.
         check_tracker(settings.train.report_to)
-    domain = get_domain(settings.run.domain)
+    if stored_settings(run_dir) is not None:
+        return Demands(PromptSet())
+    prompts = prompts_in_file(settings)
+    domain = get_domain(settings.run.domain, prompts)
+    _check_judges(settings, domain)
     round_prompts(domain, settings, 1)
-    if stored_settings(run_dir) is None:
-        check_calibration(settings, base_path(settings.run.base))
-    return Demands(domain, gate_plans(domain, settings))
+    gate_plans(domain, settings)
+    check_calibration(settings, base_path(settings.run.base))
+    return Demands(prompts)
+
+
+def _check_judges(settings: Settings, domain: Domain) -> None:
+    if domain.exact:
+        return
+    if settings.assess.assessor == "checker":
+        instead = "set it to self, frozen or teacher"
+        raise NoCheckerError(domain=domain.name, what="assess.assessor = 'checker'", instead=instead)
+    if settings.assess.calibration == AUTO:
+        instead = "fit one with `illume-loop judge fit --labels teacher` or `--labels human`, and name its file"
+        raise NoCheckerError(domain=domain.name, what="assess.calibration = 'auto'", instead=instead)
+
+
+def _check_base_can_judge(settings: Settings, toolbox: Toolbox) -> None:
+    """Ask the base of a new run a question, where it is to decide: at the gate it would be late to find that it cannot.
+
+    Workers load models, coordinators of workers do not: there the gate's unit says so.
+    """
+    if get_domain(settings.run.domain).exact:
+        return
+    base = toolbox.load_model(base_path(settings.run.base), settings.runtime.device)
+    try:
+        base.yes_no_log_odds([Image.new("RGB", (64, 64))], [[whole_question("grey").text]])
+    except UsageError as error:
+        raise UsageError(
+            f"in the domain '{settings.run.domain}' the base decides at the gate by answering questions, and "
+            f"{settings.run.base} cannot: {error}"
+        ) from None
 
 
 @contextmanager
@@ -98,21 +134,25 @@ def open_workbench(
 
     Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
     """
+    if stored_settings(directory.path) is None and settings.run.executor == "inline":
+        _check_base_can_judge(settings, toolbox)
     url = run_database_url(directory.path, settings.store.database_url)
     migrate.upgrade(url)
     engine = open_engine(url)
     try:
         images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)
-        run_id = _open_run(engine, settings, directory, checkpoints)
+        run_id = _open_run(engine, settings, directory, checkpoints, demands.prompts)
         if fresh_training:
             _forget_trainings(engine, run_id)
+        with transaction(engine) as session:
+            domain = domain_of_run(session, run_id, settings)
         bench = Workbench(
             engine=engine,
             run_id=run_id,
             run_key=directory.key,
             settings=settings,
-            domain=demands.domain,
-            plans=demands.plans,
+            domain=domain,
+            plans=gate_plans(domain, settings),
             images=images,
             checkpoints=checkpoints,
             models=ModelShelf(checkpoints, toolbox, settings.runtime.device),
@@ -136,7 +176,9 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]
     )
 
 
-def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore) -> int:
+def _open_run(
+    engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore, prompts: PromptSet
+) -> int:
     with transaction(engine) as session:
         run = find_run(session, directory.key)
         if run is not None:
@@ -166,6 +208,7 @@ def _open_run(engine: Engine, settings: Settings, directory: RunDirectory, check
             origin=settings.run.base,
             at=utc_now(),
         )
+        keep_prompts(session, run.id, prompts)
         add_event(session, run.id, "started", f"run started from {settings.run.base}", at=utc_now())
         return run.id
 

@@ -50,7 +50,7 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
     except UsageError:
         if round_index == 1:
             raise
-    prompts = ask(_num_prompts(ask, stop))
+    prompts = ask(num_prompts(ask, stop))
     return [prompts[position % len(prompts)] for position in range(first, stop)]
 
 
@@ -96,7 +96,7 @@ def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: S
     return RoundPlan(chosen, num_replayed, num_pairs)
 
 
-def _num_prompts(ask: Callable[[int], list[Prompt]], too_many: int) -> int:
+def num_prompts(ask: Callable[[int], list[Prompt]], too_many: int) -> int:
     """How many prompts there are, by bisection: a domain says only when it is asked for too many."""
     enough = 0
     while too_many - enough > 1:

@@ -39,7 +39,8 @@ def select(
     `reviewed` are the samples that people found right or wrong.
     """
     reviewed = reviewed or {}
-    floor = WHOLLY_RIGHT if settings.assess.says_yes_or_no else None
+    least = settings.curate.min_score
+    floor = max(least, WHOLLY_RIGHT) if settings.assess.says_yes_or_no else least
     judged = [
         Scored(*sample.key, scores.get(sample.key), sample.category)
         for sample in samples

@@ -155,7 +155,10 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
         counts = counts | of_assessments
     lacking = None
     if not union:
-        lacking = "no sample was accepted in this or an earlier round; lower curate.margin or raise samples_per_prompt"
+        lacking = (
+            "no sample was accepted in this or an earlier round; lower curate.margin or curate.min_score, or raise "
+            "samples_per_prompt"
+        )
     elif settings.train.learns_from_pairs and not preferences:
         lacking = (
             f"no clean pair in this or an earlier round ({counts['ambiguous']} ambiguous, {counts['ties']} ties); "

@@ -31,7 +31,7 @@ from db.writes.versions import add_version
 from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.errors import CorruptArtifactError
-from illume_loop.loop.assessing import model_assessments, teacher_assessments
+from illume_loop.loop.assessing import model_assessments, referee_of, teacher_assessments
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
@@ -71,7 +71,7 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
 
 
 def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
-    """Judge the rows of a unit: always by the checker, and by the models or the teacher that the settings name.
+    """Judge the rows of a unit: by the checker where there is one, and by whichever models or teacher are set.
 
     Rows that were given up are not there, and not judged.
     """
@@ -82,7 +82,8 @@ def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
         drawn = _drawn_rows(session, lease, bench.settings.sampling.samples_per_prompt)
         foreign = next_prompts(session, lease.round_id, [row.prompt.position for row in drawn]) if drawn else {}
     images = [bench.take_image(row.image_sha256) for row in drawn]
-    assessments = [_check(bench, row, image) for row, image in zip(drawn, images, strict=True)]
+    pairs = list(zip(drawn, images, strict=True)) if bench.domain.exact else []
+    assessments = [_check(bench, row, image) for row, image in pairs]
     if drawn:
         assessments += model_assessments(bench, round_.index, version, base, drawn, images, foreign)
         if bench.settings.assess.assessor == "teacher":
@@ -140,9 +141,11 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     with transaction(bench.engine) as session:
         round_index = reads.round_of(session, lease.round_id).index
         version = reads.version_of(session, lease.payload["version_id"])
+        base = reads.base_version(session, bench.run_id)
     # A round that was planned before there were looks has none in its payloads.
     plan = bench.plans.of(lease.payload["suite"], round_index, lease.payload.get("look", 0))
-    measured = measure(plan, bench.models.take(version.sha256), bench.domain, on_items)
+    referee = None if bench.domain.exact else referee_of(bench, base.sha256)
+    measured = measure(plan, lambda: bench.models.take(version.sha256), bench.domain, on_items, referee)
     names: list[str | None] = [*bench.images.write_all(measured.images)]
     names += [None] * (len(measured.passed) - len(names))
     # Whose items have prompts has them held out by name, so that none of them can be learned.

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from illume_loop.domains import get_domain
 from illume_loop.report import numbers
 from illume_loop.report.curve import MEASURES, curve
 
@@ -95,6 +96,7 @@ def render(page: Page) -> str:
             before=page.before,
             after=page.after,
             settings=json.dumps(page.settings, indent=2),
+            decided_by="the checker" if get_domain(run["domain"]).exact else "the run's base",
         )
     )
 

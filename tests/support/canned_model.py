@@ -23,12 +23,13 @@ from illume_loop.config import TrainSettings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.questions import Asked, questions
-from illume_loop.domains.shapes.render import Placed, draw, render
+from illume_loop.domains.shapes.render import CANVAS, Placed, draw, render
 from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Spec, all_specs, change_one_attribute
 from illume_loop.domains.shapes.wordings import critique, grade, scene
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores
 from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
+from tests.support.plain_english import understood
 
 TOKENS = 8
 EDITED = 30_000
@@ -170,13 +171,19 @@ def _uniform(*parts: object) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
+def _looked(image: Image.Image) -> Sequence[checker.Seen]:
+    """What is on an image; nothing on one that is not of this world."""
+    return checker.look(image) if image.size == (CANVAS, CANVAS) else ()
+
+
 @cache
 def _rules() -> dict[str, Asked]:
     return {asked.question.text: asked for spec in _specs() for asked in questions(spec)}
 
 
 def _log_odds(image: Image.Image, text: str) -> float:
-    sign = 1.0 if _rules()[text].holds(checker.look(image)) else -1.0
+    rule = _rules()[text].holds if text in _rules() else understood(text)
+    sign = 1.0 if rule(_looked(image)) else -1.0
     return 4.0 * sign + 4.0 * (_uniform(text, image.tobytes().hex()) - 0.5)
 
 

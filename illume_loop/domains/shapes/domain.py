@@ -47,6 +47,7 @@ class ShapesDomain:
     """Two-object compositions of six shapes and eight colours; see the module docstring."""
 
     name = "shapes"
+    exact = True
     categories: Sequence[str] = CATEGORIES
 
     def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:

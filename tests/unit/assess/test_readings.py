@@ -58,6 +58,17 @@ def test_each_reading_is_what_its_name_says(sharp_backend: IllumeBackend, images
     assert "yes-no" not in reads[1].readings, "no question, no mean"
 
 
+def test_the_difference_is_of_probabilities(images: list[Image.Image]) -> None:
+    class Certain(CannedModel):
+        def yes_no_log_odds(self, images: Any, questions: Sequence[Sequence[str]]) -> list[Scores]:
+            return [np.array([math.log(3.0), -40.0][: len(asked)]) for asked in questions]
+
+    reads = read_batch(Certain(1.0), images, PROMPTS, QUESTIONS, {"yes-no-difference"})
+    assert reads[0].readings["yes-no-difference"] == pytest.approx((0.75 - 0.25 - 1.0) / 2)
+    assert "yes-no-difference" not in reads[1].readings
+    assert reads[2].readings["yes-no-difference"] == pytest.approx(0.5)
+
+
 def test_only_what_is_wanted_is_read(images: list[Image.Image]) -> None:
     reads = read_batch(Grading("3", " 5 ", "4 of 5"), images, PROMPTS, QUESTIONS, {"written-score"})
     assert [read.readings for read in reads] == [{"written-score": 3.0}, {"written-score": 5.0}, {}]

@@ -7,6 +7,8 @@ import pytest
 
 from illume_loop.evals.statistics import (
     auc,
+    clustered_interval,
+    mean_of,
     paired_bootstrap,
     paired_bootstrap_error,
     student_interval,
@@ -97,3 +99,43 @@ def test_students_interval_matches_published_values() -> None:
     assert (interval.mean, interval.n) == (2.0, 3)
     assert interval.high - 2.0 == pytest.approx(4.303 / 3**0.5, abs=1e-3)
     assert student_interval([1.0]) is None
+
+
+def test_images_of_one_prompt_count_as_much_as_they_differ() -> None:
+    alike = [[True] * 4] * 30 + [[False] * 4] * 20
+    independent = [[True, False, True, False]] * 25 + [[True, True, True, False]] * 25
+    as_prompts = wilson_interval([True] * 30 + [False] * 20)
+    found = clustered_interval(alike)
+    assert (found.mean, found.n) == (0.6, 200)
+    assert (found.low, found.high) == pytest.approx((as_prompts.low, as_prompts.high), abs=1e-3)
+    assert clustered_interval(independent).high - clustered_interval(independent).low < found.high - found.low
+    right = clustered_interval([[True] * 4] * 50)
+    assert (right.mean, right.low) == (1.0, pytest.approx(wilson_interval([True] * 50).low))
+    with pytest.raises(ValueError, match="at least one"):
+        clustered_interval([])
+
+
+def test_clustered_intervals_cover_what_they_should() -> None:
+    """2,000 samples of 60 prompts with 4 images, whose chances differ from prompt to prompt."""
+    generator = np.random.default_rng(0)
+    covered = []
+    for _ in range(2000):
+        chances = generator.beta(0.6, 0.4, size=60)
+        clusters = generator.random((60, 4)) < chances[:, None]
+        found = clustered_interval(clusters.tolist())
+        covered.append(found.low <= 0.6 <= found.high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_mean_of_categories_has_the_interval_of_their_mean() -> None:
+    generator = np.random.default_rng(1)
+    chances = (0.95, 0.8, 0.5, 0.3)
+    covered = []
+    for _ in range(2000):
+        parts = [wilson_interval((generator.random(80) < chance).tolist()) for chance in chances]
+        found = mean_of(parts)
+        covered.append(found.low <= np.mean(chances) <= found.high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+    assert found.n == 320
+    with pytest.raises(ValueError, match="at least one"):
+        mean_of([])

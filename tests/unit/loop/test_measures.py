@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from illume_loop.config import Settings, load_settings
@@ -65,7 +67,7 @@ def test_looks_share_out_the_prompts_and_each_is_like_the_whole() -> None:
 def test_two_models_are_paired() -> None:
     """Same prompts, same seeds: whatever the weaker one hits, the stronger one hits too (that is how it draws)."""
     plan = _plan("heldout", _settings())
-    weak, strong = (measure(plan, CannedModel(skill), DOMAIN, lambda *_: None) for skill in (0.3, 0.7))
+    weak, strong = (measure(plan, partial(CannedModel, skill), DOMAIN, lambda *_: None) for skill in (0.3, 0.7))
     assert 0.15 < weak.value < 0.45 < strong.value
     assert sum(weak.passed) / len(weak.passed) == weak.value
     assert all(after for before, after in zip(weak.passed, strong.passed, strict=True) if before)
@@ -73,11 +75,11 @@ def test_two_models_are_paired() -> None:
 
 
 def test_understanding_and_diversity() -> None:
-    model = CannedModel(0.5)
-    understanding = measure(_plan("understanding", _settings()), model, DOMAIN, lambda *_: None)
+    take = partial(CannedModel, 0.5)
+    understanding = measure(_plan("understanding", _settings()), take, DOMAIN, lambda *_: None)
     assert len(understanding.passed) == 12
     plan = _plan("diversity", _settings())
-    diversity = measure(plan, model, DOMAIN, lambda *_: None)
+    diversity = measure(plan, take, DOMAIN, lambda *_: None)
     assert len(plan.seeds) == 6 * DIVERSITY_SAMPLES
     assert 0.0 < diversity.value <= 1.0
     assert diversity.passed == []

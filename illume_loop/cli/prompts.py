@@ -1,0 +1,141 @@
+"""`illume-loop prompts`: sets of prompts, imported from files as benchmarks and people have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_json, print_table
+
+if TYPE_CHECKING:
+    from illume_loop.domains.protocol import Prompt, Split
+    from illume_loop.domains.text.prompt_set import KeptOut, PromptSet
+
+app = typer.Typer(help="Prompts: import sets of them, or list what a set or a run has.", no_args_is_help=True)
+
+
+class Format(StrEnum):
+    """How a file holds prompts."""
+
+    AUTO = "auto"
+    GENEVAL = "geneval"
+    T2I_COMPBENCH = "t2i-compbench"
+    DPG = "dpg"
+    PARTIPROMPTS = "partiprompts"
+    TEXT = "text"
+    JSONL = "jsonl"
+
+
+class SplitName(StrEnum):
+    """What prompts are for."""
+
+    TRAIN = "train"
+    HELDOUT = "heldout"
+    PROBE = "probe"
+
+
+@app.command("import")
+def import_prompts(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of prompts, or DPG-Bench's folder.")],
+    split: Annotated[
+        SplitName | None, typer.Option("--split", help="What they are for. Default: what JSON lines say themselves.")
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How the files hold them; auto looks.")] = Format.AUTO,
+    category: Annotated[
+        str | None, typer.Option("--category", metavar="NAME", help="Category of all of them. Default: the format's.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="SET", help="Prompt set (JSON lines) that they go into.")
+    ] = Path("prompts.jsonl"),
+    as_json: AsJson = False,
+) -> None:
+    """Add the prompts of FILE... to a prompt set, which a run takes by the setting run.prompts.
+
+    A prompt that is held out is kept out of the train set, and named.
+    """
+    from dataclasses import asdict
+
+    from illume_loop.domains.text.formats import Source, detected, read_prompts
+    from illume_loop.domains.text.prompt_set import PromptSet, merged, read_prompt_set, write_prompt_set
+
+    prompts = read_prompt_set(out) if out.exists() else PromptSet()
+    sources = [Source(path, detected(path) if format_ is Format.AUTO else format_.value, category) for path in files]
+    found = [(source, read_prompts(source)) for source in sources]
+    num_added = num_known = 0
+    kept_out: list[KeptOut] = []
+    for source, of_source in found:
+        for name, of_split in _by_split(of_source, split, source.path):
+            step = merged(prompts, name, of_split)
+            prompts, num_added, num_known = step.prompts, num_added + step.num_added, num_known + step.num_known
+            kept_out += step.kept_out
+    write_prompt_set(out, prompts)
+    if as_json:
+        files_read = [{"path": str(s.path), "format": s.format, "prompts": len(read)} for s, read in found]
+        told = [asdict(one) for one in kept_out]
+        counts = {"added": num_added, "known": num_known, "kept_out": told, "counts": _rows(prompts)}
+        print_json({"set": str(out), "files": files_read, **counts})
+        return
+    for source, read in found:
+        print(f"{source.path}: {source.format}, {len(read)} prompts")
+    for one in kept_out:
+        print(f"kept out of {one.split}: '{one.text}', as {one.other_split} has '{one.other_text}'")
+    print(f"{out}: {num_added} added, {num_known} were there, {len(kept_out)} kept out")
+    _print_counts(str(out), prompts)
+    hint(f"next: ILLUME_RUN__DOMAIN=text ILLUME_RUN__PROMPTS={out} illume-loop start --run-dir NEW")
+
+
+@app.command("ls")
+def ls(
+    prompt_set: Annotated[
+        Path | None, typer.Argument(metavar="SET", help="Prompt set. Default: the prompts of the run.")
+    ] = None,
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """List how many prompts a set or a run has, by split and category.
+
+    A run in a world with prompts of its own knows those that were drawn.
+    """
+    from illume_loop.cli.runs import open_run
+    from illume_loop.domains.text.prompt_set import read_prompt_set
+    from illume_loop.loop.prompting import kept_prompts
+
+    if prompt_set is not None:
+        name, prompts = str(prompt_set), read_prompt_set(prompt_set)
+    else:
+        with open_run(run_dir) as run:
+            name, prompts = f"the run in {run_dir}", kept_prompts(run.session, run.run_id)
+    if as_json:
+        print_json(_rows(prompts))
+    else:
+        _print_counts(name, prompts)
+
+
+def _by_split(
+    found: Iterable[tuple[Split | None, Prompt]], wanted: SplitName | None, path: Path
+) -> Iterable[tuple[Split, list[Prompt]]]:
+    """The prompts by the split that the option, or else their line, gives them. Raises UsageError."""
+    from illume_loop.errors import UsageError
+
+    of_split: dict[Split, list[Prompt]] = {}
+    for own, prompt in found:
+        name = wanted.value if wanted is not None else own
+        if name is None:
+            raise UsageError(f"{path} does not say what its prompts are for; give --split train, heldout or probe")
+        of_split.setdefault(name, []).append(prompt)
+    return of_split.items()
+
+
+def _rows(prompts: PromptSet) -> list[dict[str, Any]]:
+    keys = ("split", "category", "prompts", "with_spec")
+    return [dict(zip(keys, row, strict=True)) for row in prompts.counts()]
+
+
+def _print_counts(name: str, prompts: PromptSet) -> None:
+    cells = ([str(cell) for cell in row] for row in prompts.counts())
+    print_table(f"prompts of {name}", ("split", "category", "prompts", "with questions"), cells)

@@ -1,0 +1,119 @@
+"""The text world behind the Domain protocol: whatever prompts a prompt set holds, in the splits that it gives them.
+
+Nothing here can look at an image, so `exact` is False: the run's base decides about held-out draws (assess/referee.py),
+and there are no real pictures to replay, to read or to edit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from random import Random
+from typing import NoReturn
+
+from PIL import Image
+
+from illume_loop.domains.protocol import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
+from illume_loop.domains.text.keys import key_of
+from illume_loop.domains.text.prompt_set import SPLITS, PromptSet
+from illume_loop.domains.text.spec import questions_of_spec
+from illume_loop.errors import NoCheckerError, NotFoundError, PromptOutsideGrammarError, UsageError
+
+
+class TextDomain:
+    """Prompts of a prompt set; see the module docstring."""
+
+    name = "text"
+    exact = False
+
+    def __init__(self, prompts: PromptSet) -> None:
+        self._of_split = {split: tuple(prompts.of_split.get(split, ())) for split in SPLITS}
+        everything = [prompt for of_split in self._of_split.values() for prompt in of_split]
+        self.categories: Sequence[str] = tuple(sorted({prompt.category for prompt in everything}))
+        self._by_text = {prompt.text: prompt for prompt in everything}
+        self._split_of_key = {prompt.key: split for split, found in self._of_split.items() for prompt in found}
+
+    def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """`count` different prompts of one split; see `Domain.prompts`. The order of the file plays no part."""
+        queues: dict[str, list[Prompt]] = {}
+        for prompt in sorted(self._of_split[split], key=lambda prompt: prompt.text):
+            queues.setdefault(prompt.category, []).append(prompt)
+        for category, queue in sorted(queues.items()):
+            Random(f"text/{category}/{split}/{seed}").shuffle(queue)
+        chosen: list[Prompt] = []
+        while len(chosen) < count and any(queues.values()):
+            chosen.extend(queue.pop() for _, queue in sorted(queues.items()) if queue)
+        if len(chosen) < count:
+            raise UsageError(
+                f"the prompt set has {len(chosen)} prompts in the split '{split}', {count} were asked for; import more "
+                "with `illume-loop prompts import`, or ask for fewer (sampling.prompts_per_round, gate.heldout_prompts)"
+            )
+        return chosen[:count]
+
+    def parse(self, text: str) -> Prompt:
+        """Any text is a prompt; one of the set brings its spec."""
+        plain = " ".join(text.split())
+        if not plain:
+            raise PromptOutsideGrammarError(text=text, hint="it is empty")
+        return self._by_text.get(plain) or Prompt(plain, self.name, key_of(plain), {})
+
+    def split_of(self, text: str) -> Split | None:
+        """The split of whatever asks for the same picture; see `Domain.split_of`."""
+        return self._split_of_key.get(key_of(text))
+
+    def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
+        """Another train prompt of the category that differs in exactly one word."""
+        partners = self._partners.get(prompt.text, [])
+        return Random(f"text/partner/{seed}/{prompt.text}").choice(partners) if partners else None
+
+    def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
+        """Raises NoCheckerError."""
+        self._refuse("a verdict")
+
+    def questions(self, prompt: Prompt) -> list[Question]:
+        """The questions of a prompt's spec; see `Domain.questions`."""
+        return questions_of_spec(prompt.spec, prompt.text) if prompt.spec else []
+
+    def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
+        """Raises NoCheckerError."""
+        self._refuse("an answer")
+
+    def real_pairs(self, count: int, seed: int) -> list[RealPair]:
+        """None: prompts have no pictures."""
+        return []
+
+    def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
+        """None: prompts have no pictures."""
+        return []
+
+    def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """None: prompts have no pictures to begin from. Raises UsageError where some are asked for."""
+        if count:
+            raise UsageError(f"the domain '{self.name}' has no edits; leave sampling.edit_share at 0")
+        return []
+
+    def source(self, prompt: Prompt) -> Image.Image:
+        """Raises NotFoundError: there are no edits."""
+        raise NotFoundError(kind="source of an edit", name=prompt.text)
+
+    def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
+        """None: prompts have no pictures."""
+        return []
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise NoCheckerError(domain=self.name, what=what, instead="let a model or a teacher judge")
+
+    @cached_property
+    def _partners(self) -> dict[str, list[Prompt]]:
+        """By text, the train prompts of the same category that differ in one word and ask for another picture."""
+        by_pattern: defaultdict[tuple[str, int, tuple[str, ...]], list[Prompt]] = defaultdict(list)
+        for prompt in sorted(self._of_split["train"], key=lambda prompt: prompt.text):
+            words = prompt.text.casefold().split()
+            for place in range(len(words)):
+                by_pattern[prompt.category, place, (*words[:place], *words[place + 1 :])].append(prompt)
+        found: defaultdict[str, list[Prompt]] = defaultdict(list)
+        for alike in by_pattern.values():
+            for prompt in alike:
+                found[prompt.text] += [other for other in alike if other.key != prompt.key]
+        return found

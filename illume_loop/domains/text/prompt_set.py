@@ -1,0 +1,125 @@
+"""A prompt set: prompts by split, in a file of JSON lines that `prompts import` writes and a run names.
+
+Guarantee: a key (keys.py) stands in one split only. What is held out stays held out: where two splits ask for the same
+picture, `heldout` keeps it, then `probe`, and the other split loses it and says so. The file is written whole or not at
+all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.domains.protocol import Prompt, Split
+from illume_loop.domains.text.formats import Source, read_prompts
+from illume_loop.errors import PromptFileError
+
+SPLITS: tuple[Split, ...] = ("heldout", "probe", "train")
+"""In the order in which they keep a prompt that several have."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """Prompts by split, each text once."""
+
+    of_split: Mapping[Split, tuple[Prompt, ...]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(self.of_split.values())
+
+    def counts(self) -> list[tuple[Split, str, int, int]]:
+        """(split, category, prompts, prompts whose spec gives questions), as far as there are any."""
+        found = []
+        for split in SPLITS:
+            prompts = self.of_split.get(split, ())
+            of_category = Counter(prompt.category for prompt in prompts)
+            with_spec = Counter(prompt.category for prompt in prompts if prompt.spec)
+            found += [(split, name, of_category[name], with_spec[name]) for name in of_category]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOut:
+    """A prompt that a split lost, because another one, which goes before, has the same picture."""
+
+    text: str
+    split: Split
+    other_text: str
+    other_split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What an import makes of a set: `num_known` texts were there already, in the same split."""
+
+    prompts: PromptSet
+    num_added: int
+    num_known: int
+    kept_out: Sequence[KeptOut]
+
+
+def merged(before: PromptSet, split: Split, new: Iterable[Prompt]) -> Import:
+    """`before` with the `new` prompts of a split. A text that the split has already is left as it is."""
+    of_split = {name: dict(_by_text(before.of_split.get(name, ()))) for name in SPLITS}
+    known = len(of_split[split])
+    num_new = 0
+    for prompt in new:
+        num_new += 1
+        of_split[split].setdefault(prompt.text, prompt)
+    num_added = len(of_split[split]) - known
+    keepers: dict[str, tuple[Split, str]] = {}
+    kept_out = []
+    for name in SPLITS:
+        for prompt in list(of_split[name].values()):
+            keeper, text = keepers.setdefault(prompt.key, (name, prompt.text))
+            if keeper != name:
+                kept_out.append(KeptOut(prompt.text, name, text, keeper))
+                del of_split[name][prompt.text]
+    lost_new = sum(out.split == split for out in kept_out)
+    prompts = PromptSet({name: tuple(found.values()) for name, found in of_split.items() if found})
+    return Import(prompts, num_added - lost_new, num_new - num_added, kept_out)
+
+
+def read_prompt_set(path: Path) -> PromptSet:
+    """The set in a file. Raises PromptFileError."""
+    if not path.exists():
+        raise PromptFileError(
+            place=path, reason="it is not there; make it with `illume-loop prompts import FILE -o SET`"
+        )
+    found: dict[Split, list[Prompt]] = {}
+    for split, prompt in read_prompts(Source(path, "jsonl"), needs_split=True):
+        assert split is not None, "a set's lines have one"
+        found.setdefault(split, []).append(prompt)
+    result = PromptSet()
+    for split, prompts in found.items():
+        step = merged(result, split, prompts)
+        if step.kept_out:
+            out = step.kept_out[0]
+            reason = f"'{out.text}' ({out.split}) and '{out.other_text}' ({out.other_split}) are of two splits"
+            raise PromptFileError(place=path, reason=reason)
+        result = step.prompts
+    return result
+
+
+def write_prompt_set(path: Path, prompts: PromptSet) -> None:
+    """Write a set, whole or not at all."""
+    lines = [
+        json.dumps(_line(split, prompt), ensure_ascii=False) + "\n"
+        for split in SPLITS
+        for prompt in prompts.of_split.get(split, ())
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(lines).encode())
+
+
+def _line(split: Split, prompt: Prompt) -> dict[str, object]:
+    line: dict[str, object] = {"split": split, "prompt": prompt.text, "category": prompt.category}
+    return line | ({"spec": prompt.spec} if prompt.spec else {})
+
+
+def _by_text(prompts: Iterable[Prompt]) -> Iterable[tuple[str, Prompt]]:
+    return ((prompt.text, prompt) for prompt in prompts)
