@@ -81,6 +81,9 @@ class SamplingSettings(Section):
     )
     temperature: float = Field(1.0, gt=0.0, le=10.0, description="Divides the logits of image tokens.")
     top_k: int = Field(0, ge=0, le=65_536, description="Most likely image tokens kept at each position; 0 keeps all.")
+    top_p: float = Field(
+        1.0, gt=0.0, le=1.0, description="Most likely image tokens kept up to this share of probability; 1 keeps all."
+    )
     batch_size: int = Field(256, ge=1, le=16_384, description="Images drawn together in one unit.")
 
     @property

@@ -43,6 +43,12 @@ def _rebuild(kind: type[IllumeLoopError], message: str | None, fields: dict[str,
     return kind(message, **fields)
 
 
+class EngineDiffersError(IllumeLoopError):
+    """The engine and transformers {what} differently, so their speeds say nothing; please report it."""
+
+    repeats = True
+
+
 # --- usage: the request cannot be meant as it stands -------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ class Plan:
     """That of the diversity."""
     temperature: float
     top_k: int
+    top_p: float
     batch_size: int
 
     def sha256(self, checkpoint: str) -> str:
@@ -55,7 +56,7 @@ class Plan:
             "temperature": self.temperature,
             "top_k": self.top_k,
             "checkpoint": checkpoint,
-        }
+        } | ({"top_p": self.top_p} if self.top_p < 1.0 else {})  # what was measured before there was any keeps its name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -78,6 +79,7 @@ def plan_of(settings: Settings, measures: Measures) -> Plan:
         guidance,
         settings.sampling.temperature,
         settings.sampling.top_k,
+        settings.sampling.top_p,
         settings.sampling.batch_size,
     )
 
@@ -99,7 +101,7 @@ def _measure(model: UnifiedModel, plan: Plan, on_items: OnItems) -> Measured:
     heldout = {}
     for guidance in plan.guidances:
         told = partial(on_items, f"drawing at guidance {guidance:g}")
-        sampling = Sampling(guidance, plan.temperature, plan.top_k)
+        sampling = Sampling(guidance, plan.temperature, plan.top_k, plan.top_p)
         drawn = alignment(model, domain, prompts * measures.draws, seeds, sampling, plan.batch_size, told)
         heldout[f"{guidance:g}"] = drawn.passed
     on_items("reading", 0, measures.probes)
@@ -113,4 +115,4 @@ def _measure(model: UnifiedModel, plan: Plan, on_items: OnItems) -> Measured:
 def _diversity(model: UnifiedModel, plan: Plan, prompts: Sequence[Prompt]) -> float:
     texts = [prompt.text for prompt in prompts]
     seeds_PS = [[derived_seed("study diversity", i, text) for i in range(DIVERSITY_SAMPLES)] for text in texts]
-    return prompt_diversity(model, texts, seeds_PS, Sampling(plan.guidance, plan.temperature, plan.top_k))
+    return prompt_diversity(model, texts, seeds_PS, Sampling(plan.guidance, plan.temperature, plan.top_k, plan.top_p))

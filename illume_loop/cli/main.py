@@ -14,6 +14,7 @@ import typer
 from illume_loop.cli import (
     ablate,
     assess,
+    bench,
     config,
     dashboard,
     database,
@@ -52,6 +53,7 @@ app.add_typer(judge.app, name="judge")
 app.command("pretrain")(pretrain.pretrain)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
+app.command("bench")(bench.bench)
 app.command("worker")(worker.worker)
 app.add_typer(worker.app, name="workers")
 app.command("dashboard")(dashboard.dashboard)

@@ -3,15 +3,12 @@
 Guarantee: hidden states are those of the body's own forward, up to rounding; a body that differs from a plain Llama in
 anything (an adapter, a bias, another activation or rotary scheme) is not taken, see `can_step`.
 
-The matrices are kept a second time, merged (query, key and value; gate and up) and laid out as (in, out): a step of few
-rows is bound by how fast they are read, and this layout is read once and in order. That takes the decoder's weights in
-memory once more. They are laid out anew when a weight has changed, which is seen by its version; a change through
-`.data` has none and is not seen.
+The matrices are kept a second time, merged (query, key and value; gate and up), see `engine.matrices`: that takes the
+decoder's weights in memory once more.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, LlamaModel
 
+from illume_loop.engine.matrices import PackedLinear
 from illume_loop.engine.prefixes import PrefixBatch
 
 _STATIC_ROPES = ("default", "linear", "llama3")
@@ -30,30 +28,36 @@ def can_step(body: Any) -> bool:
     """Whether `body` is a plain Llama decoder."""
     if type(body) is not LlamaModel:
         return False
+    layers: Any = body.layers
     plain = all(
         type(linear) is nn.Linear and linear.bias is None
-        for layer in body.layers
+        for layer in layers
         for linear in (*_attention(layer), layer.self_attn.o_proj, *_gates(layer), layer.mlp.down_proj)
     )
     return plain and body.config.hidden_act == "silu" and body.rotary_emb.rope_type in _STATIC_ROPES
 
 
-@dataclass(frozen=True, slots=True)
 class _Layer:
-    """The matrices of one layer, each (in, out), and its norms."""
+    """What a step needs of one layer."""
 
-    attention_norm: Tensor
-    query_key_value: Tensor
-    output: Tensor
-    mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.attention_norm, self.mlp_norm = layer.input_layernorm, layer.post_attention_layernorm
+        self.query_key_value = PackedLinear.of(*_attention(layer))
+        self.output = PackedLinear.of(attention.o_proj)
+        self.gate_up = PackedLinear.of(*_gates(layer))
+        self.down = PackedLinear.of(mlp.down_proj)
+
+    def refresh(self) -> None:
+        """Take changed weights over."""
+        for linear in (self.query_key_value, self.output, self.gate_up, self.down):
+            linear.refresh()
 
 
 class LlamaSteps:
     """Decodes rows position by position behind their prefixes, with keys and values in slots made beforehand."""
 
-    def __init__(self, body: LlamaModel, batch: PrefixBatch, num_steps: int, *, stretch: int = 1) -> None:
+    def __init__(self, body: Any, batch: PrefixBatch, num_steps: int, *, stretch: int = 1) -> None:
         """Send the prefixes through and make room for `num_steps` more positions.
 
         Attention goes over the filled slots, rounded up to a multiple of `stretch`: within such a stretch all shapes
@@ -61,10 +65,11 @@ class LlamaSteps:
         """
         config = body.config
         self._body, self._stretch = body, stretch
-        self._layers = _packed(body)
-        self._head_dim = body.layers[0].self_attn.head_dim
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._filled = width = batch.mask.shape[1]
+        self._layers = _layers_of(body)
+        self._head_dim: int = body.layers[0].self_attn.head_dim
+        self._heads: int = config.num_attention_heads
+        self._kv_heads: int = config.num_key_value_heads
+        self._width = width = batch.mask.shape[1]
         capacity = -(-(width + num_steps) // stretch) * stretch
         num_rows = len(batch.row_of)
         # Keys and values lie side by side, so that a position's are written at once.
@@ -90,23 +95,18 @@ class LlamaSteps:
             use_cache=True,
         ).last_hidden_state
         width = batch.mask.shape[1]
-        for slots, layer in zip(self._slots, cache.layers, strict=True):
+        layers: list[Any] = cache.layers
+        for slots, layer in zip(self._slots, layers, strict=True):
             slots[:, : self._kv_heads, :width] = layer.keys[batch.row_of]
             slots[:, self._kv_heads :, :width] = layer.values[batch.row_of]
         return hidden[batch.row_of, -1]
 
-    def extent(self) -> int:
-        """How many slots the next step's attention goes over."""
-        return -(-(self._filled + 1) // self._stretch) * self._stretch
-
-    def step(self, embeds_RH: Tensor) -> Tensor:
-        """Hidden states (R, H) after one more position; the rows' embeddings go in."""
-        extent = self.extent()
-        self._filled += 1
-        return self.advance(embeds_RH, extent)
+    def extents(self, num_steps: int) -> list[int]:
+        """How many slots attention goes over, for each of the first steps."""
+        return [-(-(self._width + step + 1) // self._stretch) * self._stretch for step in range(num_steps)]
 
     def advance(self, embeds_RH: Tensor, extent: int) -> Tensor:
-        """What `step` does on the device: the same kernels for every step of one `extent`."""
+        """Hidden states (R, H) after one more position; the same kernels for every step of one extent."""
         num_rows = len(embeds_RH)
         cos, sin = self._cos[self._positions].unsqueeze(1), self._sin[self._positions].unsqueeze(1)
         if self._mask is not None:
@@ -115,8 +115,8 @@ class LlamaSteps:
         hidden, eps = embeds_RH, self._body.config.rms_norm_eps
         rotated, half = self._heads + self._kv_heads, self._head_dim // 2
         for layer, slots in zip(self._layers, self._slots, strict=True):
-            normed = F.rms_norm(hidden, hidden.shape[-1:], layer.attention_norm, eps)
-            heads = (normed @ layer.query_key_value).view(num_rows, -1, self._head_dim)
+            normed = F.rms_norm(hidden, hidden.shape[-1:], layer.attention_norm.weight, eps)
+            heads = layer.query_key_value(normed).view(num_rows, -1, self._head_dim)
             turning = heads[:, :rotated]
             turned = torch.addcmul(turning * cos, turning.roll(half, -1), sin)
             heads[:, self._heads : rotated] = turned[:, self._heads :]
@@ -128,10 +128,10 @@ class LlamaSteps:
                 slots[:, self._kv_heads :, :extent],
                 attn_mask=mask,
             )
-            hidden = torch.addmm(hidden, attended.reshape(num_rows, -1), layer.output)
-            normed = F.rms_norm(hidden, hidden.shape[-1:], layer.mlp_norm, eps)
-            gate, up = (normed @ layer.gate_up).chunk(2, dim=-1)
-            hidden = torch.addmm(hidden, F.silu(gate).mul_(up), layer.down)
+            hidden = layer.output(attended.reshape(num_rows, -1), hidden)
+            normed = F.rms_norm(hidden, hidden.shape[-1:], layer.mlp_norm.weight, eps)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = layer.down(F.silu(gate).mul_(up), hidden)
         self._slot.add_(1)
         self._positions.add_(1)
         return F.rms_norm(hidden, hidden.shape[-1:], self._body.norm.weight, eps)
@@ -145,34 +145,20 @@ def _gates(layer: Any) -> tuple[Any, Any]:
     return layer.mlp.gate_proj, layer.mlp.up_proj
 
 
-_PACKED: WeakKeyDictionary[nn.Module, tuple[object, list[_Layer]]] = WeakKeyDictionary()
+_LAYERS: WeakKeyDictionary[nn.Module, list[_Layer]] = WeakKeyDictionary()
 
 
-def _packed(body: LlamaModel) -> list[_Layer]:
-    """The layers' matrices, laid out when a body is first seen or was changed."""
-    stamp = [(weight.data_ptr(), weight._version) for weight in body.parameters()]
-    found = _PACKED.get(body)
-    if found is None or found[0] != stamp:
-        found = (stamp, [_laid_out(layer) for layer in body.layers])
-        _PACKED[body] = found
-    return found[1]
+def _layers_of(body: Any) -> list[_Layer]:
+    """The layers of a body with its present weights."""
+    layers = _LAYERS.setdefault(body, [])
+    if len(layers) != len(body.layers):
+        layers[:] = [_Layer(layer) for layer in body.layers]
+    for layer in layers:
+        layer.refresh()
+    return layers
 
 
-def _laid_out(layer: Any) -> _Layer:
-    def merged(*linears: nn.Linear) -> Tensor:
-        return torch.cat([linear.weight for linear in linears]).T.contiguous()
-
-    return _Layer(
-        layer.input_layernorm.weight,
-        merged(*_attention(layer)),
-        merged(layer.self_attn.o_proj),
-        layer.post_attention_layernorm.weight,
-        merged(*_gates(layer)),
-        merged(layer.mlp.down_proj),
-    )
-
-
-def _rotary_table(body: LlamaModel, batch: PrefixBatch, num_positions: int) -> tuple[Tensor, Tensor]:
+def _rotary_table(body: Any, batch: PrefixBatch, num_positions: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines (positions, head_dim); the sines' first half is negative, as it meets the rolled second."""
     positions = torch.arange(num_positions, device=batch.mask.device).unsqueeze(0)
     cos, sin = (table[0] for table in body.rotary_emb(batch.embeds, positions))

@@ -14,10 +14,14 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
-def gumbel(seeds_B: Tensor, position: int, num_ids: int) -> Tensor:
-    """Standard Gumbel noise, shape (B, num_ids), float32, for int64 `seeds_B` and a position in the image."""
+def gumbel(seeds_B: Tensor, position: int | Tensor, num_ids: int) -> Tensor:
+    """Standard Gumbel noise, shape (B, num_ids), float32, for int64 `seeds_B` and a position in the image.
+
+    The position may be a tensor of one, so that nothing of it is fixed in a graph.
+    """
     ids = torch.arange(1, num_ids + 1, device=seeds_B.device)
-    rows_B1 = _mix(seeds_B + signed(_GOLDEN * (position + 1))).unsqueeze(1)
+    turned = (position + 1) * signed(_GOLDEN) if isinstance(position, Tensor) else signed(_GOLDEN * (position + 1))
+    rows_B1 = _mix(seeds_B + turned).unsqueeze(1)
     bits = _shift_right(_mix(rows_B1 + ids * signed(_GOLDEN)), 41)  # 23 bits: exact in float32
     uniform = (bits.float() + 0.5) * 2.0**-23
     return -torch.log(-torch.log(uniform))

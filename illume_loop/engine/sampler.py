@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from illume_loop.engine.graphs import take_turns
 from illume_loop.engine.noise import gumbel, signed
 from illume_loop.engine.prefixes import batch_prefixes
 from illume_loop.engine.protocol import EngineModel, Prefix
@@ -38,20 +39,29 @@ def sample_image_ids(
     batch = batch_prefixes(model, [*prefixes, *unconditional] if guided else prefixes)
     seeds_B = torch.tensor([signed(seed) for seed in seeds], device=batch.mask.device)
     steps = begin_steps(model.body, batch, num_tokens - 1)
-    hidden = steps.hidden
-    drawn: list[Tensor] = []
-    for position in range(num_tokens):
-        drawn.append(pick(model.image_logits(hidden), seeds_B, position, sampling))
-        if position + 1 < num_tokens:
-            embeds = model.embed_image_ids(drawn[-1])
-            hidden = steps.step(torch.cat([embeds, embeds]) if guided else embeds)
-    return torch.stack(drawn, dim=1)
+    hidden = steps.hidden.clone()
+    drawn_BL = seeds_B.new_empty((len(prefixes), num_tokens))
+    position = seeds_B.new_zeros(1)
+
+    def draw() -> Tensor:
+        ids_B = pick(model.image_logits(hidden), seeds_B, position, sampling)
+        drawn_BL.index_copy_(1, position, ids_B.unsqueeze(1))
+        position.add_(1)
+        return ids_B
+
+    def turn(extent: int) -> None:
+        embeds = model.embed_image_ids(draw())
+        hidden.copy_(steps.advance(torch.cat([embeds, embeds]) if guided else embeds, extent))
+
+    take_turns(turn, steps.extents(num_tokens - 1), on_gpu=hidden.is_cuda)
+    draw()
+    return drawn_BL
 
 
-def pick(logits: Tensor, seeds_B: Tensor, position: int, sampling: Sampling) -> Tensor:
+def pick(logits: Tensor, seeds_B: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
     """One id (B,) for each row by the Gumbel-max trick; with guidance, unconditional rows follow the conditional ones.
 
-    Logits (B or 2B, K); temperature 0 takes the most probable id.
+    Logits (B or 2B, K), the position as a tensor of one; temperature 0 takes the most probable id.
     """
     scores = logits.float()
     if sampling.guidance_scale != 1.0:

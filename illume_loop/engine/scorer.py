@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from illume_loop.engine.batches import in_batches
 from illume_loop.engine.prefixes import PrefixBatch, batch_prefixes
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.models.protocol import Scores
@@ -58,10 +59,23 @@ def score_branches(
     """What each branch is worth after its prefix, one array for each prefix.
 
     All branches of a prefix stand in one row, behind its keys and values, and are masked from each other; logits are
-    computed only where something is scored.
+    computed only where something is scored. Rows are cut into batches that fit into memory.
     """
     if not any(branches):
         return [np.zeros(0) for _ in branches]
+    num_asked = max(sum(len(branch.inputs) for branch in of_row) for of_row in branches)
+    values: dict[int, Scores] = {}
+    for rows, of_rows in in_batches(
+        model.body,
+        range(len(branches)),
+        max(map(len, prefixes)) + num_asked,
+        lambda rows: _scored(model, [prefixes[row] for row in rows], [branches[row] for row in rows]),
+    ):
+        values.update(zip(rows, of_rows, strict=True))
+    return [values[row] for row in range(len(branches))]
+
+
+def _scored(model: EngineModel, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Branch]]) -> list[Scores]:
     states = _states(model, batch_prefixes(model, prefixes), branches)
     places = [*_places(branches)]
     values = np.zeros(len(places))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from illume_loop.engine.graphs import STRETCH
 from illume_loop.engine.llama import LlamaSteps, can_step
 from illume_loop.engine.prefixes import PrefixBatch
 
@@ -20,14 +21,20 @@ class Steps(Protocol):
         """Hidden states (R, H) after the prefixes."""
         ...
 
-    def step(self, embeds_RH: Tensor) -> Tensor:
-        """Hidden states (R, H) after one more position; the rows' embeddings go in."""
+    def extents(self, num_steps: int) -> list[int]:
+        """For each of the first steps, a number that tells whether the same kernels do it as the step before."""
+        ...
+
+    def advance(self, embeds_RH: Tensor, extent: int) -> Tensor:
+        """Hidden states (R, H) after one more position; the rows' embeddings and the step's extent go in."""
         ...
 
 
 def begin_steps(body: nn.Module, batch: PrefixBatch, num_steps: int) -> Steps:
     """Send prefixes through a body and make ready for `num_steps` more positions, the fast way where there is one."""
-    return LlamaSteps(body, batch, num_steps) if can_step(body) else TransformersSteps(body, batch)
+    if not can_step(body):
+        return TransformersSteps(body, batch)
+    return LlamaSteps(body, batch, num_steps, stretch=STRETCH if batch.embeds.is_cuda else 1)
 
 
 class TransformersSteps:
@@ -42,8 +49,13 @@ class TransformersSteps:
         self._positions = self._mask.sum(1, keepdim=True)
         self.hidden = hidden[batch.row_of, -1]
 
-    def step(self, embeds_RH: Tensor) -> Tensor:
+    def extents(self, num_steps: int) -> list[int]:
+        """Its cache grows with each step."""
+        return list(range(num_steps))
+
+    def advance(self, embeds_RH: Tensor, extent: int) -> Tensor:
         """One more position."""
+        del extent  # the cache knows its own
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
         hidden = self._forward(embeds_RH.unsqueeze(1), self._mask, self._positions)
         self._positions = self._positions + 1

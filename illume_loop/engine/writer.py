@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from illume_loop.engine.noise import gumbel, signed
 from illume_loop.engine.prefixes import batch_prefixes
 from illume_loop.engine.protocol import EngineModel, Prefix
+from illume_loop.engine.steps import begin_steps
 
 
 @torch.inference_mode()
@@ -28,16 +28,13 @@ def write_text(
     only.
     """
     batch = batch_prefixes(model, prefixes)
-    embeds, mask, positions = (rows[batch.row_of] for rows in (batch.embeds, batch.mask, batch.positions))
-    seeds_B = torch.tensor([signed(seed) for seed in seeds], device=mask.device)
-    cache = DynamicCache()
-    ended = torch.zeros(len(prefixes), dtype=torch.bool, device=mask.device)
+    seeds_B = torch.tensor([signed(seed) for seed in seeds], device=batch.mask.device)
+    steps = begin_steps(model.body, batch, max_tokens)
+    hidden = steps.hidden
+    ended = torch.zeros(len(prefixes), dtype=torch.bool, device=batch.mask.device)
     written: list[Tensor] = []
-    for position in range(max_tokens):
-        hidden = model.body(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        scores = model.text_logits(hidden[:, -1]).float()
+    for position, extent in enumerate(steps.extents(max_tokens)):
+        scores = model.text_logits(hidden).float()
         if temperature > 0.0:
             scores = torch.log_softmax(scores, dim=-1) / temperature + gumbel(seeds_B, position, scores.shape[-1])
         next_B = scores.argmax(dim=-1).masked_fill(ended, eos)
@@ -45,8 +42,6 @@ def write_text(
         if bool(ended.all()):
             break
         written.append(next_B)
-        embeds = model.embed_text(next_B).unsqueeze(1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        hidden = steps.advance(model.embed_text(next_B), extent)
     rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in prefixes]
     return [row[: row.index(eos)] if eos in row else row for row in rows]

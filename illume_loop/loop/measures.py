@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -71,7 +71,7 @@ class MeasurePlan:
             "suite": self.suite,
             "prompts": [prompt.text for prompt in self.prompts],
             "seeds": self.seeds,
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.content(),
             "count": self.count,
         }
         if self.judge:
@@ -183,7 +183,8 @@ def _other(prompt: Prompt, found: Sequence[Prompt], place: int) -> Prompt:
 
 
 def _sampling(settings: Settings) -> Sampling:
-    return Sampling(settings.gate.guidance_scale, settings.sampling.temperature, settings.sampling.top_k)
+    sampling = settings.sampling
+    return Sampling(settings.gate.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
 
 
 def measure(

@@ -30,6 +30,7 @@ from db.writes.units import Lease
 from db.writes.versions import add_version
 from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
+from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.loop.assessing import model_assessments, referee_of, teacher_assessments
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
@@ -55,11 +56,9 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
         rows = _rows(session, lease, settings.samples_per_prompt)
     model = bench.models.take(version.sha256)
     seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
-    sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k)
-    ids_BL = _drawn(bench, model, [prompt for prompt, _ in rows], seeds, sampling)
+    sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
+    ids_BL, images, names = _drawn(bench, model, [prompt for prompt, _ in rows], seeds, sampling)
     TALLY.drew(*ids_BL.shape)
-    images = model.decode(ids_BL)
-    names = bench.images.write_all(images)
     bench.fresh_images.update(zip(names, images, strict=True))
     drawn = [
         NewSample(prompt.id, index, seed, ids_L, name)
@@ -219,21 +218,25 @@ def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list
 
 def _drawn(
     bench: Workbench, model: UnifiedModel, prompts: Sequence[PromptRow], seeds: Sequence[int], sampling: Sampling
-) -> ImageIds:
-    """Ids (B, L) of one image for each prompt: drawn from nothing, or made of an edit's source."""
-    ids: dict[int, NDArray[np.int32]] = {}
+) -> tuple[ImageIds, list[Image.Image], list[str]]:
+    """Ids (B, L), image and name of one image for each prompt: drawn from nothing, or made of an edit's source."""
+    drawn: dict[int, tuple[NDArray[np.int32], Image.Image, str]] = {}
     plain = [i for i, prompt in enumerate(prompts) if prompt.source_sha256 is None]
     if plain:
         texts = [prompts[i].text for i in plain]
-        ids |= zip(plain, model.sample(texts, [seeds[i] for i in plain], sampling), strict=True)
+        parts = draw_images(model, texts, [seeds[i] for i in plain], sampling, bench.images.write_all)
+        drawn |= zip(plain, zip(*parts, strict=True), strict=True)
     edits = [(i, prompt, prompt.source_sha256) for i, prompt in enumerate(prompts) if prompt.source_sha256 is not None]
     if edits:
         # The samples of one prompt lie side by side and have one source.
         sources = {name: bench.images.read(name) for name in dict.fromkeys(name for _, _, name in edits)}
-        images, instructions = [sources[name] for _, _, name in edits], [p.instruction or "" for _, p, _ in edits]
-        edited = model.edit(images, instructions, [seeds[i] for i, _, _ in edits], sampling)
-        ids |= zip((i for i, _, _ in edits), edited, strict=True)
-    return np.stack([ids[i] for i in range(len(prompts))])
+        shown, instructions = [sources[name] for _, _, name in edits], [p.instruction or "" for _, p, _ in edits]
+        edited = model.edit(shown, instructions, [seeds[i] for i, _, _ in edits], sampling)
+        images = model.decode(edited)
+        of_edits = zip(edited, images, bench.images.write_all(images), strict=True)
+        drawn |= zip((i for i, _, _ in edits), of_edits, strict=True)
+    ids, all_images, names = zip(*(drawn[i] for i in range(len(prompts))), strict=True)
+    return np.stack(ids), list(all_images), list(names)
 
 
 def _check(bench: Workbench, row: DrawnRow, image: Image.Image) -> NewAssessment:

@@ -7,7 +7,7 @@ neither the loop nor the store needs torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +34,11 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+
+    def content(self) -> dict[str, float]:
+        """What a plan's name is made of; top-p came later, and 1.0 is what plans of before were carried out with."""
+        content = asdict(self)
+        return content if self.top_p < 1.0 else {key: value for key, value in content.items() if key != "top_p"}
 
 
 class UnifiedModel(Protocol):

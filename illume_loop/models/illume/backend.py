@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerBase
 
+from illume_loop.engine.batches import assembled, draw_batches
+from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import Prefix
-from illume_loop.engine.sampler import sample_image_ids
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
@@ -87,6 +88,12 @@ class IllumeBackend:
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
         """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
+        return assembled(self.draw_batches(prompts, seeds, sampling), len(prompts))
+
+    def draw_batches(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> Iterator[tuple[list[int], ImageIds]]:
+        """The same batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
         return self._draw(prefixes, [self.sequences.draw_prefix("")] * len(prefixes), seeds, sampling)
 
@@ -111,8 +118,7 @@ class IllumeBackend:
         return features
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        pixels: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        return pixels.to(self.device)
+        return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
@@ -189,13 +195,13 @@ class IllumeBackend:
         features = self.features(images)
         prefixes = [self.sequences.edit_prefix(instruction) for instruction in instructions]
         unconditional = [self.sequences.edit_prefix("")] * len(images)
-        return self._draw(self._embedded(prefixes, features), self._embedded(unconditional, features), seeds, sampling)
+        drawn = self._draw(self._embedded(prefixes, features), self._embedded(unconditional, features), seeds, sampling)
+        return assembled(drawn, len(images))
 
     def _draw(
         self, prefixes: Sequence[Prefix], unconditional: Sequence[Prefix], seeds: Sequence[int], sampling: Sampling
-    ) -> ImageIds:
-        ids = sample_image_ids(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
-        return ids.cpu().numpy().astype(np.int32)
+    ) -> Iterator[tuple[list[int], ImageIds]]:
+        return draw_batches(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
 
     def _only_word(self, text: str) -> int:
         """The one id of a word. Raises UsageError where the model has none."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from illume_loop.engine.matrices import PackedLinear
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 
 
@@ -15,6 +16,7 @@ class IllumeLanguage:
 
     def __init__(self, model: IllumeForConditionalGeneration) -> None:
         self._model = model
+        self._image_head = PackedLinear(lambda: [model.lm_head.weight[model.config.num_text_ids :]])
 
     @property
     def body(self) -> nn.Module:
@@ -33,8 +35,7 @@ class IllumeLanguage:
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits (N, K) over the codebook."""
-        rows: Tensor = self._model.lm_head.weight[self._model.config.num_text_ids :]
-        return F.linear(hidden_NH, rows)
+        return self._image_head.refresh()(hidden_NH)
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
         """Logits (N, V) over the text ids, or over some of them."""

@@ -7,7 +7,7 @@ be the same id by id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import JanusProcessor, PreTrainedTokenizerBase
 
+from illume_loop.engine.batches import assembled, draw_batches
+from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import Prefix
-from illume_loop.engine.sampler import sample_image_ids
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
@@ -101,10 +102,15 @@ class JanusBackend:
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
         """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
+        return assembled(self.draw_batches(prompts, seeds, sampling), len(prompts))
+
+    def draw_batches(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> Iterator[tuple[list[int], ImageIds]]:
+        """The same batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
         unconditional = [self.sequences.unconditional(prefix) for prefix in prefixes]
-        ids = sample_image_ids(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
-        return ids.cpu().numpy().astype(np.int32)
+        return draw_batches(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
@@ -138,8 +144,7 @@ class JanusBackend:
         return torch.cat(parts)
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        pixels: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        return pixels.to(self.device, self.model.dtype)
+        return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,), as the answer to CAPTION; see `UnifiedModel.log_likelihood`."""

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration
 
-from illume_loop.models.janus.modeling import UnifiedJanus
+from illume_loop.engine.matrices import PackedLinear
 
 
 class JanusLanguage:
     """The language model of a Janus, with its two ways in and its two heads."""
 
-    def __init__(self, model: UnifiedJanus) -> None:
+    def __init__(self, model: JanusForConditionalGeneration) -> None:
         self._model = model
+        head = model.model.generation_head
+        self._activation: nn.Module = head.activation_fn
+        self._image_head = PackedLinear.of(head.proj_out), PackedLinear.of(head.vision_head)
 
     @property
     def body(self) -> nn.Module:
@@ -34,8 +38,8 @@ class JanusLanguage:
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits (N, K) over the codebook."""
-        logits: Tensor = self._model.model.generation_head(hidden_NH)
-        return logits
+        first, second = (linear.refresh() for linear in self._image_head)
+        return second(self._activation(first(hidden_NH)))
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
         """Logits (N, V) over the text ids, or over some of them."""

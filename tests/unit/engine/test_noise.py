@@ -20,6 +20,11 @@ def test_noise_depends_on_seed_and_position_only() -> None:
     assert torch.equal(together[:, :40], gumbel(seeds, 7, 40))
 
 
+def test_a_position_may_be_a_tensor() -> None:
+    seeds = torch.tensor([signed(2**64 - 1), 0, 5])
+    assert torch.equal(gumbel(seeds, torch.tensor([7]), 100), gumbel(seeds, 7, 100))
+
+
 def test_neighbouring_seeds_and_positions_are_unrelated() -> None:
     first, other_seed, other_position = (
         gumbel(torch.tensor([1]), 0, 4096),

@@ -1,0 +1,136 @@
+"""`illume-loop bench`: the engine's speed against transformers' own path, and against the machine's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from illume_loop.cli.options import AsJson
+from illume_loop.cli.output import hint, print_json, print_table
+
+if TYPE_CHECKING:
+    from illume_loop.bench.measuring import Limits, Row
+    from illume_loop.bench.sizes import Size
+
+
+class Name(StrEnum):
+    """What is measured."""
+
+    SAMPLING = "sampling"
+    ASSESS = "assess"
+    ROUND = "round"
+
+
+def bench(
+    name: Annotated[Name, typer.Argument(metavar="NAME", help="sampling, assess or round.")],
+    size: Annotated[
+        str, typer.Option("--size", metavar="SIZE", help="Random Janus: tiny, small or janus-pro-1b.")
+    ] = "small",
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Images at a time.")] = 8,
+    ids: Annotated[
+        int | None, typer.Option("--ids", metavar="N", min=1, max=4096, help="Ids of an image. Default: the size's.")
+    ] = None,
+    prompt_ids: Annotated[
+        int, typer.Option("--prompt-ids", metavar="N", min=3, max=2048, help="Ids of a prompt.")
+    ] = 22,
+    questions: Annotated[
+        int, typer.Option("--questions", metavar="N", min=1, max=64, help="Questions of each image.")
+    ] = 6,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, max=100, help="Runs of each way.")] = 3,
+    threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="CPU threads, one row for each.")] = "1,2",
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="Device of torch.")] = "cpu",
+    grow: Annotated[bool, typer.Option("--grow", help="With sampling: how cost and memory grow, ours alone.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the engine against transformers on the same random weights, in turns, with a control."""
+    from illume_loop.config import RuntimeSettings
+    from illume_loop.errors import UsageError
+    from illume_loop.runtime import prepare
+
+    counts = _counts(threads)
+    prepare(RuntimeSettings(threads=max(counts)))
+    from illume_loop.bench.measuring import machine
+    from illume_loop.bench.sizes import SIZES
+
+    if size not in SIZES:
+        raise UsageError(f"there is no size {size}; choose {', '.join(SIZES)}")
+    if grow and name is not Name.SAMPLING:
+        raise UsageError(f"--grow goes with sampling and not with {name.value}")
+    chosen = _sized(SIZES[size], ids)
+    rows: list[Row] = []
+    limits: dict[int, Limits] = {}
+    common = {"batch": batch, "repeats": repeats, "threads": counts}
+    hint(f"illume-loop: bench {name.value}, {size} on {device}; the median of {repeats} takes minutes on small")
+    if grow:
+        from illume_loop.bench.sampling import bench_growth
+
+        rows = list(bench_growth(chosen, device, prompt_ids=prompt_ids, num_threads=max(counts)))
+    else:
+        for row, num_threads, limit in _measured(name, chosen, device, prompt_ids, questions, common):
+            rows.append(row)
+            limits[num_threads] = limit
+    found = {"name": name.value, "rows": [row.as_json() for row in rows], "machine": machine(device, limits)}
+    if as_json:
+        print_json(found)
+    else:
+        _print(name.value, rows)
+
+
+def _measured(
+    name: Name, size: Size, device: str, prompt_ids: int, questions: int, common: dict[str, object]
+) -> Iterator[tuple[Row, int, Limits]]:
+    if name is Name.SAMPLING:
+        from illume_loop.bench.sampling import bench_sampling
+
+        return bench_sampling(size, device, prompt_ids=prompt_ids, **common)  # type: ignore[arg-type]
+    if name is Name.ASSESS:
+        from illume_loop.bench.assessing import bench_assess
+
+        return bench_assess(size, device, num_questions=questions, **common)  # type: ignore[arg-type]
+    from illume_loop.bench.rounds import bench_round
+
+    return bench_round(size, device, prompt_ids=prompt_ids, num_questions=questions, **common)  # type: ignore[arg-type]
+
+
+def _sized(size: Size, ids: int | None) -> Size:
+    from dataclasses import replace
+
+    return size if ids is None else replace(size, ids=ids)
+
+
+def _counts(text: str) -> list[int]:
+    from illume_loop.errors import UsageError
+
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise UsageError(f"--threads {text} is no list of numbers from 1 on; write them as in 1,2")
+    return counts
+
+
+def _print(name: str, rows: list[Row]) -> None:
+    def cell(value: float | None, form: str = ".3g") -> str | None:
+        return None if value is None else format(value, form)
+
+    print_table(
+        f"bench {name}",
+        ("setting", "ours", "transformers", "ratio", "ours/ours", "of the limit", "MiB", "predicted"),
+        [
+            (
+                row.setting,
+                f"{row.ours:.3g} {row.unit}",
+                cell(row.reference),
+                cell(row.ratio, ".2f"),
+                cell(row.control, ".2f"),
+                cell(row.limit_share, ".0%"),
+                cell(row.memory_mib, ".0f"),
+                cell(row.predicted_mib, ".0f"),
+            )
+            for row in rows
+        ],
+    )

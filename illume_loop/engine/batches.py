@@ -1,0 +1,162 @@
+"""Work on many rows in batches that fit into memory; a batch that does not is halved, and the work goes on.
+
+How many fit is predicted from the sizes of keys and values and from free memory, on a GPU measured with the first
+batch, and remembered for each model. Rows are sorted so that those of one length, and of one prefix, come together.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from illume_loop.engine.protocol import EngineModel, Prefix
+from illume_loop.engine.sampler import sample_image_ids
+from illume_loop.models.protocol import ImageIds, Sampling
+
+T = TypeVar("T")
+SHARE_OF_FREE = 0.7
+"""What is planned with; the rest is for what a prediction leaves out, and for others."""
+
+_ROW_SLOTS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Rows times positions that fit, of models for which it was measured or found out by running out of memory."""
+
+
+def draw_batches(
+    model: EngineModel,
+    prefixes: Sequence[Prefix],
+    unconditional: Sequence[Prefix],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    num_tokens: int,
+) -> Iterator[tuple[list[int], ImageIds]]:
+    """Draw rows batch by batch: which rows, and their codebook ids (b, L). See `sample_image_ids`."""
+
+    def draw(rows: list[int]) -> ImageIds:
+        ids = sample_image_ids(
+            model,
+            [prefixes[row] for row in rows],
+            [unconditional[row] for row in rows],
+            [seeds[row] for row in rows],
+            sampling,
+            num_tokens,
+        )
+        ids_BL: ImageIds = ids.cpu().numpy().astype(np.int32)
+        return ids_BL
+
+    order = sorted(range(len(prefixes)), key=lambda row: _place(prefixes[row]))
+    num_slots = max(map(len, prefixes), default=0) + num_tokens
+    yield from in_batches(model.body, order, num_slots * (1 if sampling.guidance_scale == 1.0 else 2), draw)
+
+
+def assembled(batches: Iterator[tuple[list[int], ImageIds]], num_rows: int) -> ImageIds:
+    """The batches of `draw_batches` as one array (B, L), in the order of the rows."""
+    by_row = {row: ids_L for rows, ids_BL in batches for row, ids_L in zip(rows, ids_BL, strict=True)}
+    return np.stack([by_row[row] for row in range(num_rows)])
+
+
+def in_batches(
+    body: nn.Module, rows: Sequence[int], num_slots: int, work: Callable[[list[int]], T]
+) -> Iterator[tuple[list[int], T]]:
+    """Do `work` on rows, of `num_slots` positions each, in batches as even as they fit; raises what one row raises."""
+    start = 0
+    while start < len(rows):
+        left = len(rows) - start
+        num_batches = -(-left // rows_that_fit(body, num_slots))
+        batch = list(rows[start : start + -(-left // num_batches)])
+        with _Gauge(body) as gauge:
+            done = _unless_out_of_memory(partial(work, batch))
+        if done is None:
+            if len(batch) == 1:
+                work(batch)  # raises, from here, with its own message
+            _ROW_SLOTS[body] = max(1, len(batch) // 2) * num_slots
+            continue
+        gauge.remember(len(batch) * num_slots)
+        yield batch, done[0]
+        start += len(batch)
+
+
+def rows_that_fit(body: nn.Module, num_slots: int) -> int:
+    """How many rows of `num_slots` positions go through a body at once, at least one."""
+    row_slots = _ROW_SLOTS.get(body)
+    if row_slots is None:
+        free = free_bytes(next(body.parameters()).device)
+        row_slots = int(SHARE_OF_FREE * free / bytes_per_slot(body)) if free is not None else num_slots << 20
+    return max(1, row_slots // num_slots)
+
+
+def bytes_per_slot(body: nn.Module) -> int:
+    """Predicted memory of one position of one row: its keys and values, and two layers' hidden states."""
+    config: Any = body.config
+    weight = next(body.parameters())
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    numbers = 2 * config.num_hidden_layers * kv_heads * head_dim + 2 * config.hidden_size
+    return int(numbers) * weight.element_size()
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be had on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a tensor found no room, on a GPU or in main memory."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _unless_out_of_memory(work: Callable[[], T]) -> tuple[T] | None:
+    """The result, or None where memory ran out; by then the error, which holds on to tensors, is gone."""
+    try:
+        return (work(),)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+class _Gauge:
+    """Measures on a GPU what the first batch of a model takes at its highest, all that a prediction leaves out too."""
+
+    def __init__(self, body: nn.Module) -> None:
+        device = next(body.parameters()).device
+        self._body, self._device = body, device
+        self._measures = device.type == "cuda" and body not in _ROW_SLOTS
+
+    def __enter__(self) -> _Gauge:
+        if self._measures:
+            self._free = free_bytes(self._device) or 0
+            self._before = torch.cuda.memory_allocated(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def remember(self, row_slots: int) -> None:
+        """The batch of so many rows times positions went well."""
+        if self._measures:
+            taken = torch.cuda.max_memory_allocated(self._device) - self._before
+            _ROW_SLOTS[self._body] = max(row_slots, int(SHARE_OF_FREE * self._free * row_slots / max(1, taken)))
+
+
+def _place(prefix: Prefix) -> tuple[int, tuple[int, ...]]:
+    return len(prefix), (id(prefix),) if isinstance(prefix, Tensor) else tuple(prefix)
