@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import Assessment, Example, Manifest, ModelVersion, Round, Sample
+from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round, Sample
 from db.models.version import version_name
-from db.queries.samples import samples_page
+from db.queries.samples import EDIT, samples_page
 
 
 def last_ids(session: Session, run_id: int) -> dict[str, int]:
@@ -39,12 +39,20 @@ def samples_after(
     round_index: int | None = None,
     accepted: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """At most `limit` samples with after < id <= until: rows of `samples_page` with their image-token ids."""
+    """At most `limit` samples with after < id <= until: rows of `samples_page` with their image-token ids, and what an
+    edited one was made of (instruction, target, source_sha256; None of others)."""
     rows = samples_page(session, run_id, round_index=round_index, accepted=accepted, after=after, limit=limit)
     rows = [row for row in rows if row["id"] <= until]
-    query = select(Sample.id, Sample.image_ids).where(Sample.id.in_([row["id"] for row in rows]))
-    ids = dict(session.execute(query).all())
-    return [row | {"image_ids": ids[row["id"]].tolist()} for row in rows]
+    query = (
+        select(Sample, Prompt)
+        .join(Prompt, Prompt.id == Sample.prompt_id)
+        .where(Sample.id.in_([row["id"] for row in rows]))
+    )
+    more = {
+        sample.id: {"image_ids": sample.image_ids.tolist(), **_edit_of(prompt)}
+        for sample, prompt in session.execute(query)
+    }
+    return [row | more[row["id"]] for row in rows]
 
 
 def assessments_after(
@@ -98,17 +106,19 @@ def examples_after(
     of_samples: bool = False,
     once: bool = False,
 ) -> list[dict[str, Any]]:
-    """At most `limit` manifest rows after (round, position), in that order, with the ids and images of their samples.
+    """At most `limit` manifest rows after (round, position), in that order, with their samples' ids and images, and
+    what edited ones were made of.
 
     `kinds` and `of_samples` leave out rows of other kinds, and replayed real pairs; `once` all but a sample's first.
     """
     rejected, earlier = aliased(Sample), aliased(Example)
-    query: Select[Example, int, str, Sample, Sample] = (
-        select(Example, Round.index, Manifest.sha256, Sample, rejected)
+    query: Select[Example, int, str, Sample, Sample, Prompt] = (
+        select(Example, Round.index, Manifest.sha256, Sample, rejected, Prompt)
         .join(Manifest, Manifest.id == Example.manifest_id)
         .join(Round, Round.id == Manifest.round_id)
         .outerjoin(Sample, Sample.id == Example.sample_id)
         .outerjoin(rejected, rejected.id == Example.rejected_id)
+        .outerjoin(Prompt, Prompt.id == Example.prompt_id)
         .where(
             Round.run_id == run_id,
             or_(Round.index > after[0], and_(Round.index == after[0], Example.position > after[1])),
@@ -145,9 +155,14 @@ def examples_after(
             "manifest_sha256": sha256,
             **_of_sample("", better),
             **_of_sample("rejected_", worse),
+            **_edit_of(prompt),
         }
-        for row, index, sha256, better, worse in session.execute(query)
+        for row, index, sha256, better, worse, prompt in session.execute(query)
     ]
+
+
+def _edit_of(prompt: Prompt | None) -> dict[str, Any]:
+    return {name: getattr(prompt, name, None) for name in EDIT}
 
 
 def _of_sample(prefix: str, sample: Sample | None) -> dict[str, Any]:

@@ -73,7 +73,12 @@ def _samples(session: Session, scope: Scope, after: Key, limit: int) -> list[tup
         round_index=scope.round_index,
         accepted=scope.accepted,
     )
-    return [((row["id"],), row | {"image": ImageOf(row["image_sha256"])}) for row in rows]
+    return [((row["id"],), row | {"image": ImageOf(row["image_sha256"]), "source": _source(row)}) for row in rows]
+
+
+def _source(row: Row) -> ImageOf | None:
+    """The image that an edit was made of."""
+    return ImageOf(row["source_sha256"]) if row["source_sha256"] else None
 
 
 def _assessments(session: Session, scope: Scope, after: Key, limit: int) -> list[tuple[Key, Row]]:
@@ -121,13 +126,19 @@ def _preference(row: Row) -> Row:
 
 
 def _vision(row: Row) -> Row:
-    """A caption, an assessment, or an assessment of the worse image that ends with the better one."""
+    """A caption, an assessment, an assessment of the worse image that ends with the better one, or an edit."""
     asked = [{"type": "image", "text": None}]
-    answer = row["text"]
-    if row["answer"] is not None:
-        asked.append({"type": "text", "text": instructions.critique(row["text"])})
-        answer = row["answer"] + (image_text(row["image_ids"]) if row["kind"] == "correct" else "")
-    shown = row["rejected_image"] if row["kind"] == "correct" else row["image"]
+    # What an edit has to show is its target; its own text is a name.
+    claim = row["target"] or row["text"]
+    shown, answer = row["image"], claim
+    if row["kind"] == "edit":
+        shown, answer = row["source_sha256"], image_text(row["image_ids"])
+        asked.append({"type": "text", "text": row["instruction"]})
+    elif row["answer"] is not None:
+        answer = row["answer"]
+        asked.append({"type": "text", "text": instructions.critique(claim)})
+    if row["kind"] == "correct":
+        shown, answer = row["rejected_image"], answer + image_text(row["image_ids"])
     return {
         "images": [ImageOf(shown)],
         "prompt": [{"role": "user", "content": asked}],
@@ -151,7 +162,7 @@ TABLES: Mapping[str, Table] = {
     for table in (
         Table(
             "samples",
-            "every image with its prompt, seed, token ids, the judge's score and the checker's verdict",
+            "every image with prompt, seed, token ids, the judge's score, the checker's verdict; of an edit its source",
             Features(
                 id=_INT,
                 round=_INT,
@@ -169,6 +180,10 @@ TABLES: Mapping[str, Table] = {
                 image_sha256=_TEXT,
                 image_ids=_IDS,
                 image=Image(),
+                instruction=_TEXT,
+                target=_TEXT,
+                source_sha256=_TEXT,
+                source=Image(),
             ),
             (0,),
             _samples,
@@ -219,10 +234,10 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "vision-sft",
-            "TRL's layout for SFT on images: captions, assessments, and assessments with a corrected image",
+            "TRL's layout for SFT on images: captions, assessments, assessments with a corrected image, edits",
             Features(images=List(Image()), prompt=_MESSAGES, completion=_MESSAGES, kind=_TEXT, **_PLACE),
             (0, -1),
-            _examples(("read", "assess", "correct"), _vision),
+            _examples(("read", "assess", "correct", "edit"), _vision),
         ),
         Table(
             "preference",

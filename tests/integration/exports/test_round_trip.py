@@ -80,7 +80,13 @@ def _pixels(image: Image.Image) -> tuple[tuple[int, int], bytes]:
 def _expected_samples(run: OpenRun) -> list[Row]:
     ids = run.session.scalars(select(Sample.id).order_by(Sample.id))
     details = [sample_detail(run.session, run.run_id, id_) for id_ in ids]
-    return [{key: value for key, value in (row or {}).items() if key != "assessments"} for row in details]
+    expected = []
+    for row in details:
+        assert row is not None
+        edit = row.pop("edit") or dict.fromkeys(("instruction", "target", "source_sha256"))
+        row.pop("assessments")
+        expected.append(row | edit)
+    return expected
 
 
 @pytest.mark.parametrize("name", ["parquet", "datasets", "jsonl"])
@@ -88,7 +94,8 @@ def test_every_table_is_the_database(preferring: Path, tmp_path: Path, name: str
     with _exported(preferring, tmp_path / "out", Wanted(name, shard_rows=10)) as run:
         load = _loaded(tmp_path / "out", name)
         samples, expected = load("samples"), _expected_samples(run)
-        images = [row.pop("image") for row in samples]
+        images, sources = ([row.pop(column) for row in samples] for column in ("image", "source"))
+        assert not any(sources)
         assert samples == expected
         for row, image in zip(expected, images, strict=True):
             shown = Image.open(tmp_path / "out" / image) if name == "jsonl" else image
@@ -139,7 +146,7 @@ def test_a_webdataset_is_the_database(preferring: Path, tmp_path: Path) -> None:
         expected = _expected_samples(run)
         assert len(rows) == len(expected)
         for row, sample in zip(rows, expected, strict=True):
-            assert {key: value for key, value in row["json"].items() if key != "image"} == sample
+            assert {key: value for key, value in row["json"].items() if key not in ("image", "source")} == sample
             assert _pixels(row["png"]) == _pixels(run.images.read(sample["image_sha256"]))
         pairs = _loaded(tmp_path / "out", "webdataset")("preference")
         assert {tuple(row["json"]) for row in pairs} == {tuple(TABLES["preference"].features)}
@@ -253,6 +260,28 @@ def test_rows_that_read_have_their_image_and_their_answer(assessing: Path, tmp_p
             answer = example.text if example.answer is None else example.answer
             expected = answer + (image_text(sample.image_ids.tolist()) if corrected else "")
             assert told["content"] == [{"type": "text", "text": expected}]
+
+
+def test_edits_have_their_source_and_their_instruction(tmp_path: Path) -> None:
+    values = {"run__rounds": 1, "run__seed": 2, "sampling__edit_share": 0.5, "sampling__prompts_per_round": 12}
+    start(small_settings(tmp_path / "base", **values), tmp_path / "run")
+    with _exported(tmp_path / "run", tmp_path / "out", Wanted("parquet", ("samples", "vision-sft"))) as run:
+        load = _loaded(tmp_path / "out", "parquet")
+        rows, expected = load("samples"), _expected_samples(run)
+        edits = [row for row in rows if row["instruction"]]
+        assert 0 < len(edits) < len(rows)
+        for row, sample in zip(rows, expected, strict=True):
+            assert {name: row[name] for name in sample} == sample
+            source = sample["source_sha256"]
+            assert (row["source"] and _pixels(row["source"])) == (source and _pixels(run.images.read(source)))
+        learned = [row for row in load("vision-sft") if row["kind"] == "edit"]
+        assert learned
+        by_id = {row["id"]: row for row in rows}
+        for row in learned:
+            edit = by_id[row["sample"]]
+            assert _pixels(row["images"][0]) == _pixels(edit["source"])
+            assert row["prompt"][0]["content"][1]["text"] == edit["instruction"]
+            assert row["completion"][0]["content"][0]["text"] == image_text(edit["image_ids"])
 
 
 def test_a_png_is_the_one_that_was_stored(preferring: Path, tmp_path: Path) -> None:
