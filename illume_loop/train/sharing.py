@@ -65,7 +65,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     if not spread:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(spread, modifier_rank=0):
+    with deepspeed.zero.GatheredParameters(spread, modifier_rank=0):
         yield
