@@ -39,8 +39,8 @@ def test_the_checker_is_the_better_judge(finished: Path) -> None:
     rows = {(row["arm"], row["after"]): row for row in _results(finished)["rows"]}
     assert set(rows) == {(arm, after) for arm in ("self", "checker") for after in (1, 2)}
     checker = rows["checker", 2]
-    assert checker["gain"]["1.5"]["draws"][0] > 0
-    assert checker["against"]["1.5"]["mean"] > 0
+    assert checker["gain"]["1.25"]["draws"][0] > 0
+    assert checker["against"]["1.25"]["mean"] > 0
     assert rows["self", 2]["against"] is None
     assert checker["seeds"] == [0, 1]
     assert checker["decided"] == 2

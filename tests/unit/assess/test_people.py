@@ -13,7 +13,7 @@ from illume_loop.errors import TooFewLabelsError
 
 def _review(number: int, agrees: bool | None, reading: float | None) -> ReviewRow:
     readings = {} if reading is None else {"yes-no": reading, "broken": None if number else 1.0}
-    return ReviewRow(number, 1, "t", "c", f"k{number % 8}", {}, "0", agrees, {}, "", None, readings, [])
+    return ReviewRow(number, 1, "t", "c", f"k{number % 8}", {}, None, None, "0", agrees, {}, "", None, readings, [])
 
 
 def test_kappa_is_that_of_the_literature_and_none_where_chance_decides() -> None:
