@@ -1,4 +1,4 @@
-"""GenEval (Ghosh et al. 2023): its prompts drawn into the folder that its own detector reads, judged, and tabled.
+"""GenEval (arXiv 2310.11513): its prompts drawn into the folder that its own detector reads, judged, and tabled.
 
     DIR/evaluation.json                  what was drawn: model, prompts, seed, guidance, images a prompt
     DIR/00000/metadata.jsonl             the prompt's metadata, as GenEval's file has it
