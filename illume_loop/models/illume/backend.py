@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoProcessor
 
 from illume_loop.engine.batches import assembled, draw_batches
-from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
+from illume_loop.models.backend import EngineBackend
 from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 
-if TYPE_CHECKING:
-    from illume_loop.config import TrainSettings
-    from illume_loop.train.rows import TrainingRow
 
-
-class IllumeBackend:
+class IllumeBackend(EngineBackend):
     """Draws and reads with one ILLUME model. `device` is a torch device name."""
 
     name = "illume"
 
     def __init__(self, model: IllumeForConditionalGeneration, processor: IllumeProcessor, device: str) -> None:
-        self.model = model
-        nn.Module.to(self.model, device)
-        self.model.train(False)
-        self.language = IllumeLanguage(model)
-        self.processor = processor
+        super().__init__(model, processor, device, IllumeLanguage(model))
         self.sequences = SequenceBuilder(processor.tokenizer, model.config)
-        self.device = torch.device(device)
 
     @classmethod
     def load(cls, path: Path, device: str) -> IllumeBackend:
@@ -51,44 +41,10 @@ class IllumeBackend:
         assert isinstance(model, IllumeForConditionalGeneration)
         return cls(model, AutoProcessor.from_pretrained(path, local_files_only=True), device)
 
-    @staticmethod
-    def train(
-        base: Path,
-        rows: Sequence[TrainingRow],
-        out: Path,
-        settings: TrainSettings,
-        seed: int,
-        on_step: Callable[[int, int], None],
-    ) -> object:
-        """Training by the objective of the settings; see `illume_loop.train.objectives`."""
-        # Imported here: training builds on this module, and who only draws and reads needs no trainer.
-        from illume_loop.train.objectives import train_candidate
-
-        return train_candidate(base, rows, out, settings, seed, on_step)
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The text tokenizer."""
-        tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
-        return tokenizer
-
-    def freeze_vision(self) -> None:
-        """Leave only the language model, the adapter and the head to be trained."""
-        self.model.freeze_vision()
-
-    def save(self, path: Path) -> None:
-        """Write weights, configuration and processor in the Hugging Face layout."""
-        self.model.save_pretrained(path)
-        self.processor.save_pretrained(path)
-
     @property
     def tokens_per_image(self) -> int:
         """L: image tokens of one image."""
         return int(self.model.config.tokens_per_image)
-
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
-        """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
-        return assembled(self.draw_batches(prompts, seeds, sampling), len(prompts))
 
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
@@ -117,9 +73,6 @@ class IllumeBackend:
         features: Tensor = self.model.model.vision.features(self._pixels(images))
         return features
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)
-
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
         return np.concatenate(score_branches(self.language, self._seen(images), [[self._told(t)] for t in texts]))
@@ -128,13 +81,6 @@ class IllumeBackend:
         """log p(text) in nats, shape (B,); see `UnifiedModel.log_prior`."""
         values = score_branches(self.language, [[self.sequences.bos]] * len(texts), [[self._told(t)] for t in texts])
         return np.concatenate(values)
-
-    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
-        """log p(yes) - log p(no); see `UnifiedModel.yes_no_log_odds`.
-
-        Raises UsageError where the model's vocabulary has no such words.
-        """
-        return score_branches(self.language, self._seen(images), [self._asked(of_image) for of_image in questions])
 
     def read(
         self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
@@ -156,13 +102,6 @@ class IllumeBackend:
         """Input embeddings of each image, ready to be read."""
         prefixes = [self.sequences.read_prefix()] * len(images)
         return self._embedded(prefixes, self.features(images))
-
-    @torch.inference_mode()
-    def _embedded(self, prefixes: Sequence[Sequence[int]], features_BLH: Tensor) -> list[Tensor]:
-        """Input embeddings of prefixes that hold one image each."""
-        ids = torch.tensor([[i for prefix in prefixes for i in prefix]], device=self.device)
-        embeds = self.model.model.embed(ids, features_BLH)[0]
-        return [*embeds.split([len(prefix) for prefix in prefixes])]
 
     def instruct(
         self,

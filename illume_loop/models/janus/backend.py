@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from transformers import JanusProcessor, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import JanusProcessor
 
-from illume_loop.engine.batches import assembled, draw_batches
-from illume_loop.engine.pixels import pixels_of
+from illume_loop.engine.batches import draw_batches
 from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
+from illume_loop.models.backend import EngineBackend
 from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
 from illume_loop.models.janus.sequences import NO_EDITS, JanusSequences
@@ -38,19 +38,14 @@ PIXEL_BATCH = 16
 """Images in and out of pixels at a time; at 384 pixels each takes the image tokenizer about 150 MiB."""
 
 
-class JanusBackend:
+class JanusBackend(EngineBackend):
     """Draws and reads with one Janus model. `device` is a torch device name."""
 
     name = "janus"
 
     def __init__(self, model: UnifiedJanus, processor: JanusProcessor, device: str) -> None:
-        self.model = model
-        nn.Module.to(self.model, device)
-        self.model.train(False)
-        self.language = JanusLanguage(model)
-        self.processor = processor
+        super().__init__(model, processor, device, JanusLanguage(model))
         self.sequences = JanusSequences(processor, model.config)
-        self.device = torch.device(device)
 
     @classmethod
     def load(cls, path: Path, device: str) -> JanusBackend:
@@ -74,35 +69,13 @@ class JanusBackend:
         """
         if settings.backend == "ray" and settings.strategy == "zero3":
             raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")
-        # Imported here: training builds on this module, and who only draws and reads needs no trainer.
-        from illume_loop.train.objectives import train_candidate
-
-        return train_candidate(base, rows, out, settings, seed, on_step)
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The text tokenizer."""
-        tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
-        return tokenizer
-
-    def freeze_vision(self) -> None:
-        """Leave the language model, both heads and what embeds features and codebook ids to be trained."""
-        self.model.freeze_vision()
-
-    def save(self, path: Path) -> None:
-        """Write weights, configuration and processor in the published layout."""
-        self.model.save_pretrained(path)
-        self.processor.save_pretrained(path)
+        return EngineBackend.train(base, rows, out, settings, seed, on_step)
 
     @property
     def tokens_per_image(self) -> int:
         """L: image tokens of one image."""
         images: Any = self.model.config.vq_config
         return int(images.num_patches**2)
-
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
-        """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
-        return assembled(self.draw_batches(prompts, seeds, sampling), len(prompts))
 
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
@@ -143,9 +116,6 @@ class JanusBackend:
         ]
         return torch.cat(parts)
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)
-
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,), as the answer to CAPTION; see `UnifiedModel.log_likelihood`."""
         return self.read(images, texts, [()] * len(texts))[0]
@@ -155,13 +125,6 @@ class JanusBackend:
         prefix = self.sequences.tell_prefix()
         values = score_branches(self.language, [prefix] * len(texts), [[self._told([], text)] for text in texts])
         return np.concatenate(values)
-
-    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
-        """log p(yes) - log p(no), each in any of its spellings; see `UnifiedModel.yes_no_log_odds`.
-
-        Raises UsageError where the vocabulary has no spelling of an answer as one id.
-        """
-        return score_branches(self.language, self._seen(images), [self._asked(of_image) for of_image in questions])
 
     def read(
         self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
@@ -188,7 +151,7 @@ class JanusBackend:
         begun = [self.sequences.answer(text) if text else [] for text in forced or [""] * len(instructions)]
         asked = [self._questioned(text, about_an_image=images is not None) for text in instructions]
         ids = [prefix + start for prefix, start in zip(asked, begun, strict=True)]
-        prefixes: Sequence[Prefix] = ids if images is None else self._embedded(ids, images)
+        prefixes: Sequence[Prefix] = ids if images is None else self._embedded(ids, self.features(images))
         written = write_text(
             self.language, prefixes, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
         )
@@ -223,14 +186,7 @@ class JanusBackend:
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be asked about."""
-        return self._embedded([self.sequences.read_prefix()[0]] * len(images), images)
-
-    @torch.inference_mode()
-    def _embedded(self, prefixes: Sequence[Sequence[int]], images: Sequence[Image.Image]) -> list[Tensor]:
-        """Input embeddings of prefixes that hold one image each."""
-        ids = torch.tensor([[i for prefix in prefixes for i in prefix]], device=self.device)
-        embeds = self.model.model.embed(ids, self.features(images))[0]
-        return [*embeds.split([len(prefix) for prefix in prefixes])]
+        return self._embedded([self.sequences.read_prefix()[0]] * len(images), self.features(images))
 
     def _spellings(self, word: str) -> list[int]:
         """The ids that say a word, with and without the template's space, and with a capital. Raises UsageError."""

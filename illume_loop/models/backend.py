@@ -1,0 +1,107 @@
+"""What the backends have in common, whose models are language models behind the engine.
+
+A backend adds how its images get in and out of pixels, and how its prompts, questions and answers are laid out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from illume_loop.engine.batches import assembled
+from illume_loop.engine.pixels import pixels_of
+from illume_loop.engine.protocol import EngineModel
+from illume_loop.engine.scorer import Branch, score_branches
+from illume_loop.models.protocol import ImageIds, Sampling, Scores
+
+if TYPE_CHECKING:
+    from illume_loop.config import TrainSettings
+    from illume_loop.train.rows import TrainingRow
+
+
+class EngineBackend(ABC):
+    """One model with its processor on one device. `device` is a torch device name."""
+
+    def __init__(self, model: Any, processor: Any, device: str, language: EngineModel) -> None:
+        self.model = model
+        nn.Module.to(self.model, device)
+        self.model.train(False)
+        self.language = language
+        self.processor = processor
+        self.device = torch.device(device)
+
+    @staticmethod
+    def train(
+        base: Path,
+        rows: Sequence[TrainingRow],
+        out: Path,
+        settings: TrainSettings,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> object:
+        """Training by the objective of the settings; see `illume_loop.train.objectives`."""
+        # Imported here: training builds on the backends, and who only draws and reads needs no trainer.
+        from illume_loop.train.objectives import train_candidate
+
+        return train_candidate(base, rows, out, settings, seed, on_step)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The text tokenizer."""
+        tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
+        return tokenizer
+
+    def freeze_vision(self) -> None:
+        """Leave what is no part of vision to be trained; see the model's own `freeze_vision`."""
+        self.model.freeze_vision()
+
+    def save(self, path: Path) -> None:
+        """Write weights, configuration and processor in the model's own layout."""
+        self.model.save_pretrained(path)
+        self.processor.save_pretrained(path)
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
+        """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
+        return assembled(self.draw_batches(prompts, seeds, sampling), len(prompts))
+
+    @abstractmethod
+    def draw_batches(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> Iterator[tuple[list[int], ImageIds]]:
+        """The same batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+
+    @abstractmethod
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images to the vision encoder's features (B, L, H)."""
+
+    def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
+        """log p(yes) - log p(no); see `UnifiedModel.yes_no_log_odds`.
+
+        Raises UsageError where the model's vocabulary has no such words.
+        """
+        return score_branches(self.language, self._seen(images), [self._asked(of_image) for of_image in questions])
+
+    @abstractmethod
+    def _asked(self, questions: Sequence[str]) -> list[Branch]:
+        """Questions as what follows an image."""
+
+    @abstractmethod
+    def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """Input embeddings of each image, ready to be asked about."""
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)
+
+    @torch.inference_mode()
+    def _embedded(self, prefixes: Sequence[Sequence[int]], features_BLH: Tensor) -> list[Tensor]:
+        """Input embeddings of prefixes that hold one image each."""
+        ids = torch.tensor([[i for prefix in prefixes for i in prefix]], device=self.device)
+        embeds = self.model.model.embed(ids, features_BLH)[0]
+        return [*embeds.split([len(prefix) for prefix in prefixes])]
