@@ -24,7 +24,7 @@ def _settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Written by a test from `illume_loop/config.py`; `illume-loop config show` prints what is in force. Sources,",
+        "Written by a test from `illume_loop/config/`; `illume-loop config show` prints what is in force. Sources,",
         "each overriding the one before: defaults (or those of the run that is continued), the TOML file given by",
         "`--config`, variables `ILLUME_<SECTION>__<KEY>` (for example `ILLUME_RUN__SEED=7`), flags. Unknown",
         "keys are errors in every source.",

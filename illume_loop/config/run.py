@@ -1,0 +1,36 @@
+"""`[run]` and `[loop]`: what a run is, and how its rounds follow each other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from illume_loop.config.section import Section
+
+
+class RunSettings(Section):
+    """What the run is."""
+
+    name: str = Field("shapes", pattern=r"^[\w.-]{1,64}$", description="Name of the run, shown in tables and pages.")
+    domain: str = Field("shapes", pattern=r"^[\w-]{1,64}$", description="World that prompts and verdicts come from.")
+    prompts: str = Field(
+        "", description="File of `illume-loop prompts import` whose prompts the run takes; for the domain text."
+    )
+    base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, a directory, or a hub id.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice of the run follows from this number.")
+    rounds: int = Field(3, ge=1, le=1000, description="Rounds to run before the command ends.")
+    executor: Literal["inline", "celery"] = Field(
+        "inline", description="Where units run: in this process, or on Celery workers (needs Postgres and Redis)."
+    )
+
+
+class LoopSettings(Section):
+    """How rounds follow each other."""
+
+    overlap_rounds: int = Field(
+        0, ge=0, le=1, description="Rounds whose sampling may begin while an earlier round still trains or is gated."
+    )
+    dead_unit_tolerance: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of a stage's units that may be given up before the round fails."
+    )

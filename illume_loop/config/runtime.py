@@ -1,0 +1,29 @@
+"""`[runtime]`: how this machine is used, and what it tells of itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from illume_loop.config.section import Section
+
+
+class RuntimeSettings(Section):
+    """How this machine is used. Only `threads` and `device` touch results, in the last bits of floating-point sums."""
+
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 is one for each core, or OMP_NUM_THREADS.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+    max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or JSON with run, round and unit.")
+    metrics_address: str = Field(
+        "",
+        pattern=r"^([\w.-]+:[1-9]\d{0,4})?$",
+        description="host:port at which Prometheus reads metrics, or the first free port above; empty is none.",
+    )
+    traces_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s@]+)?$",
+        description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
+    )

@@ -1,0 +1,42 @@
+"""What every table of settings is: strict, frozen, with a bound, a default and a sentence for each key."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+_SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
+
+
+class Section(BaseModel):
+    """One table of the TOML file."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, str_strip_whitespace=True
+    )
+
+
+def bounds(field: FieldInfo) -> str:
+    """What a setting may be, in words: ">= 1, <= 1000", "one of base, parent", "true or false", "text"."""
+    if get_origin(field.annotation) is Literal:
+        choices = get_args(field.annotation)
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
+    if field.annotation is bool:
+        return "true or false"
+    limits = ((sign, getattr(item, name, None)) for item in field.metadata for name, sign in _SIGNS)
+    return ", ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None) or "text"
+
+
+def checked_url(url: str) -> str:
+    """The URL, if its parts can be told apart; drivers would print the rest of a password as a host or a port."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.netloc.count("@") < 2 and (not parts.netloc or parts.port != 0)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError("its parts cannot be told apart; percent-encode the password, or give it by a *_PASSWORD_FILE")
+    return url
