@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from illume_loop.runtime import release_freed_memory
+
 PROBE_BYTES = 1 << 28
 PROBE_SIDE = 1024
 PROBES = 5
@@ -104,6 +106,7 @@ def peak_memory_mib(work: Callable[[], object], device: str) -> float | None:
     if not (status.is_file() and forget.is_file()):
         return None
     try:
+        release_freed_memory()  # or what earlier runs gave back to glibc would be taken again and not counted
         forget.write_text("5")  # the peak begins anew
     except OSError:
         return None

@@ -11,12 +11,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from illume_loop.bench.assessing import Reading, bench_assess
-from illume_loop.bench.measuring import Limits, compare
+from illume_loop.bench.measuring import Limits, compare, peak_memory_mib
 from illume_loop.bench.rounds import bench_round
 from illume_loop.bench.sampling import Drawing, bench_growth, bench_sampling
 from illume_loop.bench.sizes import SIZES, random_janus
 from illume_loop.cli.main import app
+from illume_loop.config import RuntimeSettings
 from illume_loop.errors import EngineDiffersError
+from illume_loop.runtime import prepare
 
 TINY = SIZES["tiny"]
 
@@ -86,6 +88,12 @@ def test_growth_says_what_memory_was_predicted() -> None:
     by_name = {row.setting: row for row in rows}
     predicted = [by_name[f"batch {batch}, 16 ids"].predicted_mib for batch in (1, 8)]
     assert predicted[1] == pytest.approx(8 * (predicted[0] or 0))
+
+
+def test_memory_that_earlier_work_gave_back_is_counted_again() -> None:
+    prepare(RuntimeSettings())  # which has freed memory kept
+    found = [peak_memory_mib(lambda: torch.ones(16, 2**20), "cpu") for _ in range(3)]
+    assert [value for value in found if value is not None] == pytest.approx([64.0] * len(found), rel=0.2)
 
 
 def test_the_least_time_is_the_slower_of_both() -> None:
