@@ -78,7 +78,7 @@ def _serve(
 
 def _summary(run_dir: Path, page: Path | None) -> None:
     from db.queries.rounds import rounds_table
-    from illume_loop.cli.rounds import print_rounds
+    from illume_loop.cli.rounds_table import print_rounds
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run:

@@ -206,7 +206,7 @@ class Board:
         from rich.text import Text
 
         from illume_loop.cli.output import table
-        from illume_loop.cli.rounds import COLUMNS, cells_of
+        from illume_loop.cli.rounds_table import COLUMNS, cells_of
 
         if self._look is None:
             return Text("looking ...")

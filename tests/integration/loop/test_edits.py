@@ -15,7 +15,7 @@ from db.queries.curation import examples_of
 from db.queries.judging import next_prompts
 from db.queries.samples import lineage, sample_detail
 from db.sessions import transaction
-from illume_loop.cli.rounds import print_rounds
+from illume_loop.cli.rounds_table import print_rounds
 from illume_loop.domains import get_domain
 from illume_loop.errors import SettingsError
 from illume_loop.loop.manifest import manifest_sha256, training_rows

@@ -1,0 +1,75 @@
+"""Rounds as a table in the terminal: two lines for each, one of the parent and one of the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from illume_loop.cli.output import print_table
+
+COLUMNS = (
+    "round",
+    "model",
+    "held-out",
+    "gain",
+    "judge\nAUC",
+    "diversity",
+    "under-\nstanding",
+    "accepted",
+    "decision",
+)
+OPTIONAL = {"editing": "editing", "judge_drift": "drift,\nAUC"}
+"""Columns of what not every run measures: there when any round has it."""
+
+
+def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table that ends `start`: for each round a line of the parent and one of the candidate, then the reasons."""
+    more = [column for column in OPTIONAL if any(row[column] for row in rows)]
+    columns = (*COLUMNS[:-2], *(OPTIONAL[column] for column in more), *COLUMNS[-2:])
+    title = "rounds (shares in percent, with intervals)"
+    print_table(title, columns, (cells for row in rows for cells in cells_of(row, more)))
+    for row in rows:
+        if row["reasons"]:
+            print(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")
+
+
+def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Sequence[str | None]]:
+    """The two lines of a round in a table with COLUMNS, and with `more` of the optional ones before the last two."""
+    from illume_loop.report.numbers import gain, interval, number, percent
+
+    heldout, diversity, understanding = row["heldout"], row["diversity"], row["understanding"]
+    yield (
+        str(row["index"]),
+        row["parent"],
+        interval(heldout["parent"]),
+        "",
+        number(row["judge_auc"]),
+        number(diversity["parent"]),
+        percent(understanding["parent"]),
+        *(_optional(row, column, "parent") for column in more),
+        f"{row['accepted']} of {row['samples']}",
+        "",
+    )
+    yield (
+        "",
+        f"→ {row['candidate']}" if row["candidate"] else "",
+        interval(heldout["candidate"]),
+        gain(heldout["delta"]),
+        "",
+        number(diversity["candidate"]),
+        percent(understanding["candidate"]),
+        *(_optional(row, column, "candidate") for column in more),
+        "",
+        row["decision"] or row["state"],
+    )
+
+
+def _optional(row: Mapping[str, Any], column: str, side: str) -> str:
+    from illume_loop.report.numbers import drift, interval
+
+    found = row[column]
+    if found is None:
+        return ""
+    if column == "editing":
+        return interval(found[side])
+    return drift(found) if side == "candidate" else ""
