@@ -11,6 +11,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from illume_loop.errors import UsageError
 
 IGNORED_LABEL = -100
 
@@ -58,6 +61,40 @@ class Sequences(Protocol):
         Raises UsageError where the backend edits no images.
         """
         ...
+
+
+def gap_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What text begins with that stands behind other text, so that their words stay apart: a space, or nothing.
+
+    Tokenizers whose words hold the space before them say where one begins only if they are given it; others know.
+    """
+    word: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return " " if tokenizer.decode([*word, *word]) == "aa" else ""
+
+
+def spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
+    """The ids that say a word, with and without a space before it, and with a capital.
+
+    Raises UsageError where no single id does.
+    """
+    spelled = [
+        tokenizer(before + text, add_special_tokens=False)["input_ids"]
+        for before in (" ", "")
+        for text in (word.capitalize(), word)
+    ]
+    found = sorted({ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id})
+    if not found:
+        raise UsageError(
+            f"the model's vocabulary has no word '{word}', so it answers no questions; use a base that was taught them"
+        )
+    return found
+
+
+def refuse_images_in(text: str, tokens: Sequence[str]) -> None:
+    """Raises UsageError for a text that would become an image in the middle of it."""
+    for token in tokens:
+        if token in text:
+            raise UsageError(f"'{token}' stands for an image to the model; leave it out of '{text}'")
 
 
 def collate(rows: Sequence[Sequence1D], pad: int) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig
 
 from illume_loop.domains.shapes.render import CANVAS, CELL, draw
 from illume_loop.domains.shapes.spec import COLORS, SHAPES
-from illume_loop.models.illume.modeling import to_slices
+from illume_loop.models.illume.vision import to_slices
 from illume_loop.pretrain.scenes import NOTHING, layouts, slice_captions, to_pixels
 
 _WORDS = {word: index + 3 for index, word in enumerate([*COLORS, *SHAPES, NOTHING])}

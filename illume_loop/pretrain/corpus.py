@@ -17,7 +17,7 @@ from torch import Tensor
 from illume_loop.domains.shapes.edits import Edit, apply, random_edit
 from illume_loop.domains.shapes.render import Placed, draw, place
 from illume_loop.domains.shapes.spec import Spec
-from illume_loop.models.illume.modeling import VisionTokenizer
+from illume_loop.models.illume.vision import VisionTokenizer
 from illume_loop.pretrain.scenes import random_spec, to_pixels
 from illume_loop.pretrain.stepper import Progress
 

@@ -39,6 +39,7 @@ from illume_loop.pretrain.contrastive import build_contrastive, contrastive_loss
 from illume_loop.pretrain.corpus import Corpus, build_corpus
 from illume_loop.pretrain.scenes import pixel_batch
 from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
+from illume_loop.pretrain.vision_rows import VisionRowsOnly
 from illume_loop.pretrain.vocabulary import base_words
 
 STAGES = ("encoder", "tokenizer", "detokenizer", "text", "stage1", "stage2", "stage3")
@@ -281,31 +282,6 @@ class Pretraining:
     ) -> None:
         checkpoint = self.out / f"{stage}.safetensors"
         train_stage(stage, module, groups, loss_at, steps, checkpoint, self.on_progress, after_step)
-
-
-class VisionRowsOnly:
-    """Keeps the text rows of embedding and head bit-identical while the image rows are trained.
-
-    A gradient mask alone does not do under AdamW: momentum and weight decay move masked rows too. So the rows are
-    copied once and put back after each step.
-    """
-
-    def __init__(self, model: IllumeForConditionalGeneration) -> None:
-        self.num_text_ids = model.config.num_text_ids
-        model.model.language_model.requires_grad_(False)
-        model.lm_head.requires_grad_(False)
-        self.tables = [
-            nn.Module.get_parameter(table, "weight") for table in (model.get_input_embeddings(), model.lm_head)
-        ]
-        for table in self.tables:
-            table.requires_grad_(True)
-        self.frozen = [table.detach()[: self.num_text_ids].clone() for table in self.tables]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put the text rows back."""
-        for table, rows in zip(self.tables, self.frozen, strict=True):
-            table[: self.num_text_ids] = rows
 
 
 def _config(recipe: Recipe) -> IllumeConfig:

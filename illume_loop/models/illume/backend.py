@@ -15,13 +15,13 @@ from illume_loop.engine.batches import assembled, draw_batches
 from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.engine.writer import write_text
-from illume_loop.errors import UsageError
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
+from illume_loop.models.sequences import spellings
 
 
 class IllumeBackend(EngineBackend):
@@ -58,7 +58,7 @@ class IllumeBackend(EngineBackend):
         """Codebook ids to RGB images."""
         ids = torch.from_numpy(np.asarray(image_ids_BL, dtype=np.int64)).to(self.device)
         pixels = self.model.model.vision.decode(ids)
-        stacked = (pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+        stacked = (pixels.permute(0, 2, 3, 1).float() * 255).round().byte().cpu().numpy()
         return [Image.fromarray(array) for array in stacked]
 
     @torch.inference_mode()
@@ -95,8 +95,10 @@ class IllumeBackend(EngineBackend):
         return Scored(ids, len(ids))
 
     def _asked(self, questions: Sequence[str]) -> list[Branch]:
-        yes, no = ([self._only_word(answer)] for answer in (YES, NO))
-        return [Asked(self.sequences.words(question), (yes, no)) for question in questions]
+        if not questions:
+            return []
+        answers = (spellings(self.tokenizer, YES), spellings(self.tokenizer, NO))
+        return [Asked(self.sequences.words(question), answers) for question in questions]
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be read."""
@@ -115,7 +117,10 @@ class IllumeBackend(EngineBackend):
     ) -> list[str]:
         """Written answers; see `UnifiedModel.instruct`."""
         words = self.sequences.words
-        begun = [words(text) for text in forced] if forced else [[] for _ in instructions]
+        begun = [
+            words(text, follow_text=bool(instruction))
+            for text, instruction in zip(forced or [""] * len(instructions), instructions, strict=True)
+        ]
         about = [self.sequences.bos] if images is None else self.sequences.read_prefix()
         prefixes = [about + words(text) + start for text, start in zip(instructions, begun, strict=True)]
         embedded = prefixes if images is None else self._embedded(prefixes, self.features(images))
@@ -123,7 +128,7 @@ class IllumeBackend(EngineBackend):
             self.language, embedded, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
         )
         return [
-            self.processor.tokenizer.decode(start + row, skip_special_tokens=True)
+            str(self.tokenizer.decode(start + row, skip_special_tokens=True)).removeprefix(self.sequences.gap)
             for start, row in zip(begun, written, strict=True)
         ]
 
@@ -141,10 +146,3 @@ class IllumeBackend(EngineBackend):
         self, prefixes: Sequence[Prefix], unconditional: Sequence[Prefix], seeds: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[list[int], ImageIds]]:
         return draw_batches(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
-
-    def _only_word(self, text: str) -> int:
-        """The one id of a word. Raises UsageError where the model has none."""
-        ids = self.sequences.words(text)
-        if len(ids) != 1 or ids[0] == self.processor.tokenizer.unk_token_id:
-            raise UsageError(f"the model's vocabulary has no word '{text}'; use a base that was taught questions")
-        return ids[0]

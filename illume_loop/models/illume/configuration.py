@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, SiglipVisionConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+Distance = Literal["l2", "cosine"]
+"""By which the nearest code is the nearest."""
+Update = Literal["ema", "simvq"]
+"""How a codebook learns: by moving averages, or as a frozen random one seen through a learned linear map."""
+Quantised = Literal["features", "pixels"]
+
 
 class IllumeConfig(PretrainedConfig):
-    """Sizes of the parts of an ILLUME model.
+    """Sizes of the parts of an ILLUME model, whose language model and vision encoder are any that transformers has.
 
     The unified vocabulary is `[0, num_text_ids)` for text and `[num_text_ids, num_text_ids + codebook_size)` for image
-    ids; `text_config.vocab_size` is their sum, so that one embedding and one output matrix serve both.
+    ids; `text_config.vocab_size` is their sum, so that one embedding and one output matrix serve both. The first
+    `num_inherited_ids` text ids came with the language model, all of them where nothing is said; the others are new.
 
-    Images are `image_size` pixels square and enter the encoder in slices of `vision_config.image_size` pixels, each
-    encoded by itself (the paper slices high-resolution input the same way).
+    Images are `image_size` pixels square and enter the encoder in slices of `slice_size` pixels, each encoded by itself
+    (the paper slices high-resolution input the same way); without a word, of the size that the encoder was made for.
+    Where the encoder's grid of patches is finer than `pooled_grid`, it is averaged down to that; otherwise it stays.
 
     `quantised` is what the image ids stand for: the encoder's features (the paper's semantic quantiser), or plain
-    pixels, with which that is compared. `code_dim` is the width of a codebook entry, `detokenizer_width` the channels
-    of the convolutional detokenizer. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and
-    `image_placeholder`, the id that stands where continuous features enter.
+    pixels, with which that is compared. `code_dim` is the width of a codebook entry; `code_distance` and
+    `codebook_update` are explained in quantizer.py; `detokenizer_width` is the channels of the convolutional
+    detokenizer. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and `image_placeholder`, the id that
+    stands where continuous features enter.
     """
 
     model_type = "illume"
@@ -31,23 +40,37 @@ class IllumeConfig(PretrainedConfig):
         text_config: dict[str, Any] | PretrainedConfig | None = None,
         vision_config: dict[str, Any] | PretrainedConfig | None = None,
         image_size: int = 48,
+        slice_size: int | None = None,
+        pooled_grid: int | None = None,
         num_text_ids: int = 64,
+        num_inherited_ids: int | None = None,
         codebook_size: int = 1024,
         code_dim: int = 16,
+        code_distance: Distance = "l2",
+        codebook_update: Update = "ema",
         quantizer_layers: int = 2,
         detokenizer_width: int = 128,
-        quantised: Literal["features", "pixels"] = "features",
+        quantised: Quantised = "features",
         begin_image_token_id: int = 3,
         end_image_token_id: int = 4,
         image_placeholder_token_id: int = 5,
         **kwargs: Any,
     ) -> None:
+        """Raises ValueError for a distance, an update or something quantised that there is not."""
+        for value, known in ((code_distance, Distance), (codebook_update, Update), (quantised, Quantised)):
+            if value not in get_args(known):
+                raise ValueError(f"{value!r} is none of {', '.join(get_args(known))}")
         self.text_config = _sub_config(text_config, LlamaConfig)
         self.vision_config = _sub_config(vision_config, SiglipVisionConfig)
         self.image_size = image_size
+        self.slice_size = slice_size
+        self.pooled_grid = pooled_grid
         self.num_text_ids = num_text_ids
+        self.num_inherited_ids = num_inherited_ids
         self.codebook_size = codebook_size
         self.code_dim = code_dim
+        self.code_distance = code_distance
+        self.codebook_update = codebook_update
         self.quantizer_layers = quantizer_layers
         self.detokenizer_width = detokenizer_width
         self.quantised = quantised
@@ -55,30 +78,51 @@ class IllumeConfig(PretrainedConfig):
         self.end_image_token_id = end_image_token_id
         self.image_placeholder_token_id = image_placeholder_token_id
         self.text_config.vocab_size = num_text_ids + codebook_size
+        # An image id has a row in the embedding and another one in the head, which learn at rates of their own.
+        self.text_config.tie_word_embeddings = False
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
 
     @property
+    def slices_per_side(self) -> int:
+        """Slices along one side, at least one."""
+        return max(1, int(self.image_size // (self.slice_size or side_of(self.vision_config.image_size))))
+
+    @property
+    def patches_per_side(self) -> int:
+        """Patches of the encoder along one side of the whole image."""
+        slices = self.slices_per_side
+        return int(slices * (self.image_size // slices // side_of(self.vision_config.patch_size)))
+
+    @property
     def grid(self) -> int:
         """Image tokens along one side."""
-        return int(self.image_size // self.vision_config.patch_size)
-
-    @property
-    def quantised_width(self) -> int:
-        """Width of what is quantised at each position."""
-        if self.quantised == "pixels":
-            return int(3 * self.vision_config.patch_size**2)
-        return int(self.vision_config.hidden_size)
-
-    @property
-    def slices_per_side(self) -> int:
-        """Slices along one side."""
-        return int(self.image_size // self.vision_config.image_size)
+        return int(self.pooled_grid or self.patches_per_side)
 
     @property
     def tokens_per_image(self) -> int:
         """L: image tokens of one image."""
         return self.grid**2
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Pixels along one side of what an image token stands for."""
+        return int(self.image_size // self.grid)
+
+    @property
+    def quantised_width(self) -> int:
+        """Width of what is quantised at each position."""
+        return 3 * self.pixels_per_token**2 if self.quantised == "pixels" else int(self.vision_config.hidden_size)
+
+
+def side_of(size: int | tuple[int, int] | list[int]) -> int:
+    """The side of a square size, which configurations give as one number or as two. Raises ValueError for others."""
+    if isinstance(size, int):
+        return size
+    height, width = size
+    if height != width:
+        raise ValueError(f"{height} x {width} is not square")
+    return int(height)
 
 
 def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default: type[PretrainedConfig]) -> PretrainedConfig:

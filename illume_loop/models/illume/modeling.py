@@ -9,7 +9,6 @@ leave as ids of the codebook, appended to the text vocabulary (arXiv 2412.06673,
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,8 +17,7 @@ from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from illume_loop.models.illume.configuration import IllumeConfig
-from illume_loop.models.illume.detokenizer import ConvDetokenizer
-from illume_loop.models.illume.quantizer import SemanticQuantizer
+from illume_loop.models.illume.vision import VisionTokenizer
 from illume_loop.models.sequences import IGNORED_LABEL
 
 
@@ -31,59 +29,11 @@ class IllumePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["LlamaDecoderLayer"]  # noqa: RUF012 - an instance variable upstream
 
     def _init_weights(self, module: nn.Module) -> None:
         # The quantiser, the detokenizer and nn.TransformerEncoder keep torch's own initialisation.
         if isinstance(module, nn.Embedding):
             module.weight.data.normal_(0.0, 0.02)
-
-
-class VisionTokenizer(nn.Module):
-    """Encoder, quantiser and detokenizer: pixels to features, features (or pixels) to ids, ids to pixels."""
-
-    def __init__(self, config: IllumeConfig) -> None:
-        super().__init__()
-        width = config.quantised_width
-        self.quantises_pixels = config.quantised == "pixels"
-        self.patch_size = config.vision_config.patch_size
-        self.slices_per_side = config.slices_per_side
-        self.encoder = AutoModel.from_config(config.vision_config)
-        self.quantizer = SemanticQuantizer(
-            width,
-            config.code_dim,
-            config.codebook_size,
-            config.tokens_per_image,
-            config.quantizer_layers,
-            normalises=not self.quantises_pixels,
-        )
-        self.detokenizer = ConvDetokenizer(
-            width, config.grid, config.vision_config.patch_size, config.detokenizer_width
-        )
-
-    def features(self, pixel_values: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, S, S) in [-1, 1] to layer-normalised features (B, L, H)."""
-        slices = to_slices(pixel_values, self.slices_per_side)
-        hidden: Tensor = self.encoder(pixel_values=slices).last_hidden_state
-        return F.layer_norm(from_slices(hidden, self.slices_per_side), hidden.shape[-1:])
-
-    def to_quantise(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
-        """What the quantiser takes of pixels (B, 3, S, S) in [-1, 1]: (B, L, quantised_width).
-
-        Their features, which the caller may have at hand, or, for a quantiser of pixels, the pixels of each patch.
-        """
-        if self.quantises_pixels:
-            return F.unfold(pixel_values, self.patch_size, stride=self.patch_size).transpose(1, 2)
-        return self.features(pixel_values) if features_BLH is None else features_BLH
-
-    def encode(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
-        """Pixels as in `to_quantise` to codebook ids (B, L) in [0, codebook_size)."""
-        return self.quantizer.encode(self.to_quantise(pixel_values, features_BLH))
-
-    def decode(self, ids_BL: Tensor) -> Tensor:
-        """Codebook ids (B, L) to pixels (B, 3, S, S) in [0, 1]."""
-        pixels: Tensor = self.detokenizer(self.quantizer.decode(ids_BL))
-        return pixels
 
 
 class IllumeModel(IllumePreTrainedModel):
@@ -97,6 +47,9 @@ class IllumeModel(IllumePreTrainedModel):
             nn.Linear(config.vision_config.hidden_size, width), nn.GELU(), nn.Linear(width, width)
         )
         self.language_model = AutoModel.from_config(config.text_config)
+        # The language model's own are added to these, whatever its kind; the encoder is no direct child.
+        whole = getattr(self.vision.encoder, "_no_split_modules", None) or ()
+        self._no_split_modules = [*whole, nn.TransformerEncoderLayer.__name__]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
@@ -198,19 +151,3 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
         if not any(p.requires_grad for p in self.model.vision.parameters()):
             self.model.vision.eval()
         return self
-
-
-def to_slices(pixels: Tensor, per_side: int) -> Tensor:
-    """Pixels (B, C, S, S) to slices (B * per_side^2, C, S / per_side, S / per_side), row by row."""
-    batch, channels, side, _ = pixels.shape
-    size = side // per_side
-    tiles = pixels.reshape(batch, channels, per_side, size, per_side, size).permute(0, 2, 4, 1, 3, 5)
-    return tiles.reshape(-1, channels, size, size)
-
-
-def from_slices(hidden: Tensor, per_side: int) -> Tensor:
-    """Features (B * per_side^2, l, H) of slices to features (B, per_side^2 * l, H) in the raster order of the image."""
-    inner = math.isqrt(hidden.shape[1])
-    width = hidden.shape[2]
-    tiles = hidden.reshape(-1, per_side, per_side, inner, inner, width).permute(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(-1, (per_side * inner) ** 2, width)

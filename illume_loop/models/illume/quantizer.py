@@ -4,6 +4,12 @@ As in ILLUME (arXiv 2412.06673, section 3.1) the codebook lives in semantic feat
 encoder's features (smooth-L1 plus cosine), never pixels, but where a study compares with just that. The paper does not
 print the code width, the update rule or the decoder; a moving-average codebook with revival of dead codes and a small
 transformer decoder are choices of ours.
+
+    distance   l2      the nearest code in the projection
+               cosine  the same on the unit sphere, where codes and projections have length 1
+    update     ema     codes follow the features that they stand for, by moving averages
+               simvq   a frozen random codebook times a learned linear map, which moves all codes at once, so that none
+                       dies (SimVQ, Zhu et al., arXiv 2411.02038)
 """
 
 from __future__ import annotations
@@ -14,12 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from illume_loop.models.illume.configuration import Distance, Update
+
 COMMITMENT_WEIGHT = 0.25
 EMA_DECAY = 0.99
 DEAD_BELOW = 0.03
 """A code whose moving average of uses per batch falls below this is moved onto a feature far from its own code."""
 
 REVIVED_USES = 0.3
+DISTANCES_AT_ONCE = 1 << 28
+"""Numbers of the table of distances that are held at a time, 1 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +40,16 @@ class Quantised:
     features_BLH: Tensor
     reconstruction_loss: Tensor
     commitment_loss: Tensor
+    codebook_loss: Tensor
 
     @property
     def loss(self) -> Tensor:
         """The training loss of the quantiser."""
-        return self.reconstruction_loss + COMMITMENT_WEIGHT * self.commitment_loss
+        return self.reconstruction_loss + self.codebook_loss + COMMITMENT_WEIGHT * self.commitment_loss
 
 
 class SemanticQuantizer(nn.Module):
-    """Nearest code by L2 in a learned projection of the layer-normalised features."""
+    """Nearest code in a learned projection of the layer-normalised features."""
 
     codebook: Tensor
     code_uses: Tensor
@@ -53,21 +64,32 @@ class SemanticQuantizer(nn.Module):
         num_layers: int,
         *,
         normalises: bool = True,
+        distance: Distance = "l2",
+        update: Update = "ema",
     ) -> None:
         """`normalises` is for features, whose scale means nothing; that of pixels is their brightness."""
         super().__init__()
         self.feature_dim = feature_dim
         self.normalises = normalises
+        self.on_sphere = distance == "cosine"
         self.project_in = nn.Sequential(
             nn.Linear(feature_dim, feature_dim), nn.GELU(), nn.Linear(feature_dim, code_dim)
         )
         self.register_buffer("codebook", torch.randn(codebook_size, code_dim))
-        self.register_buffer("code_uses", torch.ones(codebook_size), persistent=False)
-        self.register_buffer("code_sums", self.codebook.clone(), persistent=False)
+        self.code_map = nn.Linear(code_dim, code_dim, bias=False) if update == "simvq" else None
+        if self.code_map is None:
+            self.register_buffer("code_uses", torch.ones(codebook_size), persistent=False)
+            self.register_buffer("code_sums", self.codebook.clone(), persistent=False)
         self.project_out = nn.Linear(code_dim, feature_dim)
         self.positions = nn.Parameter(0.02 * torch.randn(num_tokens, feature_dim))
         layer = nn.TransformerEncoderLayer(
-            feature_dim, 4, 2 * feature_dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            feature_dim,
+            _num_heads(feature_dim),
+            2 * feature_dim,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.blocks = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.head = nn.Linear(feature_dim, feature_dim)
@@ -76,32 +98,51 @@ class SemanticQuantizer(nn.Module):
         """The target of reconstruction: features without mean and scale, as the language model's adapter sees them."""
         return F.layer_norm(features_BLH, (self.feature_dim,)) if self.normalises else features_BLH
 
+    @property
+    def codes(self) -> Tensor:
+        """The codebook as it is used (codebook_size, code_dim)."""
+        codes = self.codebook if self.code_map is None else self.code_map(self.codebook)
+        return F.normalize(codes, dim=-1) if self.on_sphere else codes
+
+    def project(self, normalised_BLH: Tensor) -> Tensor:
+        """Normalised features to where the codes are, (B, L, code_dim)."""
+        projected: Tensor = self.project_in(normalised_BLH)
+        return F.normalize(projected, dim=-1) if self.on_sphere else projected
+
     def encode(self, features_BLH: Tensor) -> Tensor:
         """Features (B, L, H) to ids (B, L), each in [0, codebook_size)."""
-        return self._nearest(self.project_in(self.normalise(features_BLH)))
+        return _nearest(self.project(self.normalise(features_BLH)), self.codes)
 
     def decode(self, ids_BL: Tensor) -> Tensor:
         """Ids (B, L) to normalised features (B, L, H)."""
-        return self._features(F.embedding(ids_BL, self.codebook))
+        return self._features(F.embedding(ids_BL, self.codes))
 
     def forward(self, features_BLH: Tensor) -> Quantised:
-        """Quantise and reconstruct; in training mode the codebook follows the features."""
+        """Quantise and reconstruct; in training mode a codebook of moving averages follows the features."""
         target = self.normalise(features_BLH)
-        projected = self.project_in(target)
-        ids = self._nearest(projected)
-        if self.training:
+        projected = self.project(target)
+        ids = _nearest(projected, self.codes)
+        if self.training and self.code_map is None:
             self._follow(projected.detach(), ids)
-        codes = F.embedding(ids, self.codebook)
+        codes = F.embedding(ids, self.codes)  # asked for again, as they may have moved
         straight_through = projected + (codes - projected).detach()
         decoded = self._features(straight_through)
         cosine = 1 - F.cosine_similarity(decoded, target, dim=-1).mean()
         reconstruction = F.smooth_l1_loss(decoded, target) + cosine
-        return Quantised(ids, decoded, reconstruction, F.mse_loss(projected, codes))
+        commitment = F.mse_loss(projected, codes.detach())
+        # Zero but for a map that learns: moving averages have their own way of following.
+        followed = commitment.new_zeros(()) if self.code_map is None else F.mse_loss(codes, projected.detach())
+        return Quantised(ids, decoded, reconstruction, commitment, followed)
 
     @torch.no_grad()
     def start_from(self, features_BLH: Tensor) -> None:
-        """Put the codebook onto random features of a batch, so that training starts with every code in reach."""
-        flat = self.project_in(self.normalise(features_BLH)).flatten(0, 1)
+        """Put the codebook onto random features of a batch, so that training starts with every code in reach.
+
+        A codebook of `simvq` stays as it is: its map brings all of it into reach.
+        """
+        if self.code_map is not None:
+            return
+        flat = self.project(self.normalise(features_BLH)).flatten(0, 1)
         self.codebook.copy_(flat[torch.randint(len(flat), (len(self.codebook),))])
         self.code_sums.copy_(REVIVED_USES * self.codebook)
         self.code_uses.fill_(REVIVED_USES)
@@ -109,11 +150,6 @@ class SemanticQuantizer(nn.Module):
     def _features(self, codes_BLC: Tensor) -> Tensor:
         hidden: Tensor = self.blocks(self.project_out(codes_BLC) + self.positions)
         return self.normalise(self.head(hidden))
-
-    def _nearest(self, projected_BLC: Tensor) -> Tensor:
-        flat = projected_BLC.reshape(-1, projected_BLC.shape[-1])
-        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
-        return distance.argmin(dim=1).view(projected_BLC.shape[:-1])
 
     @torch.no_grad()
     def _follow(self, projected_BLC: Tensor, ids_BL: Tensor) -> None:
@@ -126,8 +162,25 @@ class SemanticQuantizer(nn.Module):
         dead = (self.code_uses < DEAD_BELOW).nonzero().squeeze(1)
         if len(dead):
             # As k-means++ does: in proportion to the squared error. Picked evenly, most would land on plain ground.
-            errors = (flat - F.embedding(ids, self.codebook)).square().sum(dim=1)
+            errors = (flat - F.embedding(ids, self.codes)).square().sum(dim=1)
             chosen = flat[torch.multinomial(errors + 1e-9, len(dead), replacement=True)]
             self.code_sums[dead] = REVIVED_USES * chosen
             self.code_uses[dead] = REVIVED_USES
         self.codebook.copy_(self.code_sums / self.code_uses.clamp(min=1e-6).unsqueeze(1))
+
+
+@torch.no_grad()
+def _nearest(projected_BLC: Tensor, codes_KC: Tensor) -> Tensor:
+    """Ids (B, L) of the nearest codes; on the unit sphere the nearest by L2 is the nearest by cosine."""
+    # In float32, as half the precision cannot tell thousands of codes apart.
+    flat, codes = projected_BLC.reshape(-1, projected_BLC.shape[-1]).float(), codes_KC.float()
+    lengths = codes.square().sum(1)
+    parts = [
+        (lengths - 2 * some @ codes.T).argmin(dim=1) for some in flat.split(max(1, DISTANCES_AT_ONCE // len(codes)))
+    ]
+    return torch.cat(parts).view(projected_BLC.shape[:-1])
+
+
+def _num_heads(width: int) -> int:
+    """Heads of 64, but at least four."""
+    return max(4, width // 64) if width % 64 == 0 else 4

@@ -6,6 +6,8 @@
     edit   <bos> <boi> <img> ... <img> <eoi> words <boi> id ... id <eoi>   learned: the image ids and <eoi>
     correct   as `read`, but <boi> id ... id <eoi> in the place of <eos>   learned: the words, <boi>, the ids and <eoi>
 
+Text that follows other text begins with a space where the tokenizer needs one to keep their words apart.
+
 <img> marks where continuous features enter. A caption is what is read without an instruction. The unconditional prompt
 of guidance is `draw` or `edit` with no words. The paper does not print its templates; these are ours.
 """
@@ -18,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from illume_loop.models.illume.configuration import IllumeConfig
-from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate
+from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, gap_of, refuse_images_in
 
 
 class SequenceBuilder:
@@ -30,9 +32,15 @@ class SequenceBuilder:
         self.bos = int(tokenizer.bos_token_id)
         self.eos = int(tokenizer.eos_token_id)
         self.pad = int(tokenizer.pad_token_id)
+        self.gap = gap_of(tokenizer)
+        of_images = [config.begin_image_token_id, config.end_image_token_id, config.image_placeholder_token_id]
+        self._of_images = tokenizer.convert_ids_to_tokens(of_images)
 
-    def words(self, text: str) -> list[int]:
-        """Text to ids, without special ids."""
+    def words(self, text: str, *, follow_text: bool = False) -> list[int]:
+        """Text to ids, without special ids. Raises UsageError for a text that would become an image."""
+        refuse_images_in(text, self._of_images)
+        if follow_text and text:
+            text = self.gap + text
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
@@ -52,21 +60,22 @@ class SequenceBuilder:
 
     def read(self, answer: str, instruction: str = "") -> Sequence1D:
         """An image-to-text row: a caption, or the answer to an instruction."""
-        return self._answered([*self.read_prefix(), *self.words(instruction)], answer)
+        return self._answered(self.read_prefix(), instruction, answer)
 
     def dialogue(self, turns: Sequence[tuple[str, str]]) -> Sequence1D:
         """Questions about one image in turn, each with its answer; only the answers are learned."""
         prefix = self.read_prefix()
         row = Sequence1D([*prefix], [IGNORED_LABEL] * len(prefix))
         for question, answer in turns:
-            asked, answered = self.words(question), self.words(answer)
+            asked = self.words(question, follow_text=len(row.input_ids) > len(prefix))
+            answered = self.words(answer, follow_text=True)
             row.input_ids.extend(asked + answered)
             row.labels.extend([IGNORED_LABEL] * len(asked) + answered)
         return row
 
     def tell(self, answer: str, instruction: str = "") -> Sequence1D:
         """A row of text alone."""
-        return self._answered([self.bos, *self.words(instruction)], answer)
+        return self._answered([self.bos], instruction, answer)
 
     def edit_prefix(self, instruction: str) -> list[int]:
         """What stands before the first image id of an edited image."""
@@ -89,8 +98,9 @@ class SequenceBuilder:
         image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
         return Sequence1D.learned_after(prefix, image)
 
-    def _answered(self, prefix: list[int], answer: str) -> Sequence1D:
-        return Sequence1D.learned_after(prefix, [*self.words(answer), self.eos])
+    def _answered(self, prefix: list[int], instruction: str, answer: str) -> Sequence1D:
+        answered = self.words(answer, follow_text=bool(instruction))
+        return Sequence1D.learned_after([*prefix, *self.words(instruction)], [*answered, self.eos])
 
     def collate(self, rows: Sequence[Sequence1D]) -> dict[str, Tensor]:
         """One batch; see `illume_loop.models.sequences.collate`."""

@@ -27,6 +27,7 @@ from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
 from illume_loop.models.janus.sequences import NO_EDITS, JanusSequences
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
+from illume_loop.models.sequences import spellings
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
@@ -181,21 +182,9 @@ class JanusBackend(EngineBackend):
     def _asked(self, questions: Sequence[str]) -> list[Branch]:
         if not questions:
             return []
-        answers = (self._spellings(YES), self._spellings(NO))
+        answers = (spellings(self.tokenizer, YES), spellings(self.tokenizer, NO))
         return [Asked(self.sequences.read_prefix(f"{question} {BRIEFLY}")[1], answers) for question in questions]
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be asked about."""
         return self._embedded([self.sequences.read_prefix()[0]] * len(images), self.features(images))
-
-    def _spellings(self, word: str) -> list[int]:
-        """The ids that say a word, with and without the template's space, and with a capital. Raises UsageError."""
-        spelled = [
-            self.tokenizer(before + text, add_special_tokens=False)["input_ids"]
-            for before in (" ", "")
-            for text in (word.capitalize(), word)
-        ]
-        found = sorted({ids[0] for ids in spelled if len(ids) == 1})
-        if not found:
-            raise UsageError(f"the model's vocabulary has no word '{word}', so it can answer no questions")
-        return found

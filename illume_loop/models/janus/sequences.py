@@ -20,7 +20,7 @@ from transformers import JanusConfig, JanusProcessor
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from illume_loop.errors import UsageError
-from illume_loop.models.sequences import Sequence1D
+from illume_loop.models.sequences import Sequence1D, refuse_images_in
 
 CAPTION = "Describe the image in one sentence."
 """What is asked where a caption is wanted; Janus has no reading without a question."""
@@ -109,7 +109,5 @@ class JanusSequences:
     def _said(self, text: str) -> dict[str, str]:
         """A part of a turn. Raises UsageError for a text that would become an image in the middle of it."""
         processor = self._processor
-        for token in (processor.image_token, processor.image_start_token, processor.image_end_token):
-            if token in text:
-                raise UsageError(f"'{token}' stands for an image to Janus; leave it out of '{text}'")
+        refuse_images_in(text, (processor.image_token, processor.image_start_token, processor.image_end_token))
         return {"type": "text", "text": text}

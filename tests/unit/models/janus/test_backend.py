@@ -19,6 +19,7 @@ from illume_loop.models.janus.backend import BRIEFLY, JanusBackend
 from illume_loop.models.janus.sequences import CAPTION
 from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
+from illume_loop.models.sequences import spellings
 from tests.support.tiny_janus import CODES, IMAGE_SIZE, TOKENS
 from tests.unit.models.janus.reference import Reference
 
@@ -149,7 +150,7 @@ def test_questions_share_their_image_and_are_answered_as_alone(
     assert likelihood == pytest.approx(backend.log_likelihood(images, ["a circle"] * 3), abs=1e-3)
     for word in ("yes", "no"):
         ids = backend.tokenizer.convert_tokens_to_ids([f"Ġ{word.capitalize()}", f"Ġ{word}"])
-        assert set(ids) <= set(backend._spellings(word))
+        assert set(ids) <= set(spellings(backend.tokenizer, word))
     for image, questions, log_odds, again in zip(images, asked, found, beside, strict=True):
         assert len(log_odds) == len(questions)
         assert again == pytest.approx(log_odds, abs=1e-3)
@@ -157,7 +158,7 @@ def test_questions_share_their_image_and_are_answered_as_alone(
             prefix = reference.about(image, f"{question} {BRIEFLY}")
             with torch.inference_mode():
                 logits = reference.model(**prefix).logits[0, -1]
-            of = lambda word: logits[backend._spellings(word)].logsumexp(0)  # noqa: B023, E731
+            of = lambda word: logits[spellings(backend.tokenizer, word)].logsumexp(0)  # noqa: B023, E731
             assert value == pytest.approx(float(of("yes") - of("no")), abs=1e-3)
 
 

@@ -1,0 +1,109 @@
+"""From pixels to features, from features (or pixels) to ids, and from ids to pixels.
+
+The encoder is any ViT of transformers. Of its tokens those of patches are kept, which come last, and class and register
+tokens, which come first, are dropped.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel
+
+from illume_loop.models.illume.configuration import IllumeConfig, side_of
+from illume_loop.models.illume.detokenizer import ConvDetokenizer
+from illume_loop.models.illume.quantizer import SemanticQuantizer
+
+
+class VisionTokenizer(nn.Module):
+    """Encoder, quantiser and detokenizer."""
+
+    def __init__(self, config: IllumeConfig, encoder: nn.Module | None = None) -> None:
+        """`encoder` is one with weights; without it, one of the configuration is made anew."""
+        super().__init__()
+        self.quantises_pixels = config.quantised == "pixels"
+        self.pixels_per_token = config.pixels_per_token
+        self.slices_per_side = config.slices_per_side
+        self.patches_per_slice = (config.patches_per_side // config.slices_per_side) ** 2
+        self.grid = config.grid
+        self.encoder: Any = AutoModel.from_config(config.vision_config) if encoder is None else encoder
+        self._read_as = _interpolating(self.encoder, config)
+        self.quantizer = SemanticQuantizer(
+            config.quantised_width,
+            config.code_dim,
+            config.codebook_size,
+            config.tokens_per_image,
+            config.quantizer_layers,
+            normalises=not self.quantises_pixels,
+            distance=config.code_distance,
+            update=config.codebook_update,
+        )
+        self.detokenizer = ConvDetokenizer(
+            config.quantised_width, config.grid, config.pixels_per_token, config.detokenizer_width
+        )
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S), normalised as the encoder learned it, to layer-normalised features (B, L, H)."""
+        slices = to_slices(pixel_values, self.slices_per_side)
+        tokens: Tensor = self.encoder(pixel_values=slices, **self._read_as).last_hidden_state
+        hidden = from_slices(tokens[:, -self.patches_per_slice :], self.slices_per_side)
+        return F.layer_norm(pooled(hidden, self.grid), hidden.shape[-1:])
+
+    def to_quantise(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
+        """What the quantiser takes of pixels as in `features`: (B, L, quantised_width).
+
+        Their features, which the caller may have at hand, or, for a quantiser of pixels, the pixels of each token.
+        """
+        if self.quantises_pixels:
+            side = self.pixels_per_token
+            return F.unfold(pixel_values, side, stride=side).transpose(1, 2)
+        return self.features(pixel_values) if features_BLH is None else features_BLH
+
+    def encode(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
+        """Pixels as in `features` to codebook ids (B, L) in [0, codebook_size)."""
+        return self.quantizer.encode(self.to_quantise(pixel_values, features_BLH))
+
+    def decode(self, ids_BL: Tensor) -> Tensor:
+        """Codebook ids (B, L) to pixels (B, 3, S, S) in [0, 1]."""
+        pixels: Tensor = self.detokenizer(self.quantizer.decode(ids_BL))
+        return pixels
+
+
+def to_slices(pixels: Tensor, per_side: int) -> Tensor:
+    """Pixels (B, C, S, S) to slices (B * per_side^2, C, S / per_side, S / per_side), row by row."""
+    batch, channels, side, _ = pixels.shape
+    size = side // per_side
+    tiles = pixels.reshape(batch, channels, per_side, size, per_side, size).permute(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(-1, channels, size, size)
+
+
+def from_slices(hidden: Tensor, per_side: int) -> Tensor:
+    """Features (B * per_side^2, l, H) of slices to features (B, per_side^2 * l, H) in the raster order of the image."""
+    inner = math.isqrt(hidden.shape[1])
+    width = hidden.shape[2]
+    tiles = hidden.reshape(-1, per_side, per_side, inner, inner, width).permute(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(-1, (per_side * inner) ** 2, width)
+
+
+def pooled(hidden_BLH: Tensor, grid: int) -> Tensor:
+    """Features (B, l, H) of a square grid averaged down to (B, grid^2, H); where they are as many, the same.
+
+    Where the sides do not divide, windows overlap by a patch (27 to 16, say), so that every patch has a share.
+    """
+    side = math.isqrt(hidden_BLH.shape[1])
+    if side == grid:
+        return hidden_BLH
+    planes = hidden_BLH.transpose(1, 2).unflatten(2, (side, side))
+    return F.adaptive_avg_pool2d(planes, grid).flatten(2).transpose(1, 2)
+
+
+def _interpolating(encoder: nn.Module, config: IllumeConfig) -> dict[str, bool]:
+    """What tells an encoder to take pictures of another size than it was made for; some do so unasked."""
+    of_slice = config.image_size // config.slices_per_side
+    asks = "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters
+    other = of_slice != side_of(config.vision_config.image_size)
+    return {"interpolate_pos_encoding": True} if asks and other else {}
