@@ -82,6 +82,14 @@ class PromptFileError(UsageError):
     """Cannot read prompts from {place}: {reason}; nothing was imported or changed."""
 
 
+class DataSourceError(UsageError):
+    """Cannot read the data in {path}: {reason}; nothing was tokenised."""
+
+
+class MixError(UsageError):
+    """The recipe {name} cannot be followed: {reason}; docs/how-to/pretrain-on-your-data.md says what a recipe holds."""
+
+
 class DetectorResultsError(UsageError):
     """Cannot use the results of GenEval's detector, {place}: {reason}; run it over the whole folder and give the file
     that it writes."""
@@ -245,6 +253,16 @@ class ExportChangedError(ConflictError):
     to go on with it."""
 
 
+class TokensChangedError(ConflictError):
+    """{path} holds data that was tokenised otherwise ({names}); name another folder with -o, or ask as before to go on
+    with it."""
+
+
+class OtherTokenizerError(ConflictError):
+    """{path} holds ids of the tokenizer {found}, and that of {model} is {expected}; tokenise the sources with this
+    model, into another folder."""
+
+
 class LostLeaseError(ConflictError):
     """The lease on unit {unit} went to another worker, so this result is dropped; the other one will deliver it."""
 
@@ -262,6 +280,11 @@ class RoundFailedError(IllumeLoopError):
 
 class UnitDeadError(IllumeLoopError):
     """The unit {unit} failed {attempts} times and was given up: {reason}."""
+
+
+class TooManyBadRowsError(IllumeLoopError):
+    """{bad} of {read} rows cannot be used ({share}, and the bound is {bound}), most of them for '{reason}'; {path} lists
+    each one. Mend the source, or go on with a higher --max-bad."""
 
 
 class CellsFailedError(IllumeLoopError):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from illume_loop.ablate.locks import alone_in
+from illume_loop.artifacts.locks import alone_in
 from illume_loop.ablate.study import Measures
 from illume_loop.artifacts.files import write_atomically
 from illume_loop.config import Settings

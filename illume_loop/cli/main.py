@@ -17,6 +17,7 @@ from illume_loop.cli import (
     bench,
     config,
     dashboard,
+    data,
     database,
     ending,
     evaluate,
@@ -50,6 +51,7 @@ app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(judge.app, name="judge")
+app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)

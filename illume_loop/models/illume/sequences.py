@@ -5,6 +5,8 @@
     tell   <bos> instruction words <eos>              learned: the words and <eos>
     edit   <bos> <boi> <img> ... <img> <eoi> words <boi> id ... id <eoi>   learned: the image ids and <eoi>
     correct   as `read`, but <boi> id ... id <eoi> in the place of <eos>   learned: the words, <boi>, the ids and <eoi>
+    converse  <bos> and turns of words, images to be read and images as ids; learned: the model's turns, and <eos> after
+              each that ends in words
 
 Text that follows other text begins with a space where the tokenizer needs one to keep their words apart.
 
@@ -21,6 +23,10 @@ from transformers import PreTrainedTokenizerBase
 
 from illume_loop.models.illume.configuration import IllumeConfig
 from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, gap_of, refuse_images_in
+
+
+Part = str | int | list[int]
+"""Of a turn: words, an image to be read in so many blocks, or an image to be drawn, as its codebook ids."""
 
 
 class SequenceBuilder:
@@ -52,11 +58,9 @@ class SequenceBuilder:
         """A text-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
         return self._drawn(self.draw_prefix("" if prompt_dropped else prompt), image_ids)
 
-    def read_prefix(self) -> list[int]:
-        """An image to be read; what follows is text."""
-        config = self.config
-        placeholders = [config.image_placeholder_token_id] * config.tokens_per_image
-        return [self.bos, config.begin_image_token_id, *placeholders, config.end_image_token_id]
+    def read_prefix(self, num_blocks: int = 1) -> list[int]:
+        """An image to be read; what follows is text. One block is the whole image; further ones are its slices."""
+        return [self.bos, *self._seen(num_blocks)]
 
     def read(self, answer: str, instruction: str = "") -> Sequence1D:
         """An image-to-text row: a caption, or the answer to an instruction."""
@@ -93,6 +97,29 @@ class SequenceBuilder:
         assessed = self.read(answer, instruction)
         drawn = self._drawn([self.config.begin_image_token_id], image_ids)
         return Sequence1D(assessed.input_ids[:-1] + drawn.input_ids, assessed.labels[:-1] + drawn.input_ids)
+
+    def converse(self, turns: Sequence[tuple[bool, Sequence[Part]]]) -> Sequence1D:
+        """Turns of a dialogue, each with whether it is learned; images may stand in any place of either side's."""
+        row = Sequence1D([self.bos], [IGNORED_LABEL])
+        for is_learned, parts in turns:
+            said = [i for part in parts for i in self._part(part)]
+            if is_learned and not (parts and isinstance(parts[-1], list)):
+                said.append(self.eos)
+            row.input_ids.extend(said)
+            row.labels.extend(said if is_learned else [IGNORED_LABEL] * len(said))
+        return row
+
+    def _part(self, part: Part) -> list[int]:
+        if isinstance(part, str):
+            return self.words(part)
+        if isinstance(part, int):
+            return self._seen(part)
+        return self._drawn([self.config.begin_image_token_id], part).input_ids
+
+    def _seen(self, num_blocks: int) -> list[int]:
+        config = self.config
+        placeholders = [config.image_placeholder_token_id] * config.tokens_per_image
+        return [config.begin_image_token_id, *placeholders, config.end_image_token_id] * num_blocks
 
     def _drawn(self, prefix: list[int], image_ids: Sequence[int]) -> Sequence1D:
         image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]

@@ -1,0 +1,82 @@
+"""How many rows were read, kept and left out, by reason, and the file that lists each one left out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.data.rows import BadRow, Place
+
+CROPPED = "cropped too much"
+"""The one reason that is a choice and no fault of the row: it does not count as bad."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of rows. `kept` is by kind, `left_out` by reason."""
+
+    num_read: int = 0
+    num_read_only: int = 0
+    """Pairs whose image would have been cropped too much: they are read, and not drawn."""
+    kept: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def num_kept(self) -> int:
+        """Rows that were kept."""
+        return self.kept.total()
+
+    @property
+    def num_bad(self) -> int:
+        """Rows that are at fault themselves."""
+        return self.left_out.total() - self.left_out[CROPPED]
+
+    @property
+    def bad_share(self) -> float:
+        """Of the rows read."""
+        return self.num_bad / self.num_read if self.num_read else 0.0
+
+    @property
+    def worst(self) -> str:
+        """The fault that most rows have."""
+        return next((reason for reason, _ in self.left_out.most_common() if reason != CROPPED), "none")
+
+    def add(self, other: Tally) -> None:
+        """Count another's rows too."""
+        self.num_read += other.num_read
+        self.num_read_only += other.num_read_only
+        self.kept += other.kept
+        self.left_out += other.left_out
+
+    def content(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self) | {"kept": dict(self.kept), "left_out": dict(self.left_out)}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """What `content` gave."""
+        counted = {name: Counter(content[name]) for name in ("kept", "left_out")}
+        return cls(int(content["num_read"]), int(content["num_read_only"]), **counted)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that was left out, and why."""
+
+    place: Place
+    problem: BadRow
+
+    def line(self) -> str:
+        """One line of JSON."""
+        told = {"file": self.place.file, "index": self.place.index, "key": self.place.key}
+        return json.dumps(told | {"reason": self.problem.reason, "detail": self.problem.detail}, ensure_ascii=False)
+
+
+def write_list(path: Path, rows: Iterable[LeftOut]) -> None:
+    """List rows in a file of JSON lines."""
+    write_atomically(path, "".join(f"{row.line()}\n" for row in rows).encode())

@@ -1,0 +1,49 @@
+"""The model's side of tokenising: images to ids, and the digest of all that these ids depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from illume_loop.errors import UsageError
+from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.registry import load_model
+
+
+def open_tokenizer(path: Path, device: str) -> IllumeBackend:
+    """The model of a folder. Raises what `load_model` raises, UsageError for one of another backend."""
+    model = load_model(path, device=device)
+    if not isinstance(model, IllumeBackend):
+        raise UsageError(
+            f"{path} is a model of the backend {model.name}; data is tokenised for models of ours (illume)"
+        )
+    return model
+
+
+def tokenizer_digest(backend: IllumeBackend) -> str:
+    """The sha256 of encoder, quantiser and image processor.
+
+    It stays the same when stages train the language model, and whichever way the images are painted back to pixels.
+    """
+    vision = backend.model.model.vision
+    digest = hashlib.sha256()
+    for part in ("encoder", "quantizer"):
+        for name, tensor in sorted(getattr(vision, part).state_dict().items()):
+            plain = tensor.detach().to("cpu", torch.float32).contiguous()
+            digest.update(f"{part}.{name} {tuple(plain.shape)}".encode())
+            digest.update(plain.numpy().tobytes())
+    digest.update(json.dumps(backend.processor.image_processor.to_dict(), sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def ids_of(backend: IllumeBackend, images: Sequence[Image.Image], batch_size: int) -> list[list[int]]:
+    """Codebook ids, (L,) for each image; all are squares of the model's size."""
+    found: list[list[int]] = []
+    for start in range(0, len(images), batch_size):
+        found += backend.encode(images[start : start + batch_size]).tolist()
+    return found

@@ -1,0 +1,238 @@
+"""Tokenising sources offline: images to codebook ids, texts as they are, a shard of parquet for each piece of a file.
+
+Guarantee: a shard that is there is whole and is never written again; a piece is worked on by one process at a time,
+whichever way the others ended; the same sources and model give the same rows in the same shards, however many processes
+took part and however often they were killed. Rows that cannot be used are left out, counted and listed with their
+place; more of them than a bound end the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from PIL import Image
+from pyarrow import parquet
+
+from illume_loop.artifacts.files import storage_full_told, write_atomically
+from illume_loop.artifacts.locks import alone_in, claimed
+from illume_loop.data.layout import longest
+from illume_loop.data.pixels import Fit, open_image
+from illume_loop.data.readers import Found, Piece, files_of, pieces_of, rows_of
+from illume_loop.data.rows import BadRow, Row, understood
+from illume_loop.data.store import (
+    GROUP_ROWS,
+    LEFT_OUT,
+    MANIFEST,
+    SCHEMA,
+    Manifest,
+    list_path,
+    shard_path,
+    shard_writer,
+    tally_of,
+)
+from illume_loop.data.tally import CROPPED, LeftOut, Tally, write_list
+from illume_loop.data.tokenizer import ids_of, tokenizer_digest
+from illume_loop.errors import OtherTokenizerError, TokensChangedError, TooManyBadRowsError
+from illume_loop.models.illume.backend import IllumeBackend
+
+ENOUGH_TO_JUDGE = 1_000
+"""Rows after which too many bad ones end the work; with fewer, the end of it decides."""
+
+OnRows = Callable[[int, int, Tally], None]
+"""Called with (pieces done, pieces in all, counts so far)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be tokenised, and how."""
+
+    sources: Sequence[Path]
+    fit: Fit = Fit()
+    max_ids: int | None = None
+    """Ids of the longest sequence; the model's own bound by default."""
+    images: Path | None = None
+    """The folder of images that rows name by path; that of the rows' file by default."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    shard_rows: int = 10_000
+    max_bad: float = 0.05
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How far a folder is: `num_left` pieces are other processes' work."""
+
+    tally: Tally
+    num_shards: int
+    num_left: int
+
+
+def tokenize(
+    wanted: Wanted, backend: IllumeBackend, model: str, folder: Path, on_rows: OnRows = lambda *_: None
+) -> Outcome:
+    """Tokenise sources into a folder, or go on with it. `model` is how the model was named.
+
+    Raises DataSourceError, OtherTokenizerError, TokensChangedError, TooManyBadRowsError, StorageFullError.
+    """
+    with storage_full_told(folder):
+        manifest = _manifest(wanted, backend, model, folder)
+        work = _Work(wanted, manifest, backend, folder, on_rows)
+        for number in range(len(manifest.pieces)):
+            work.piece(number)
+        return work.outcome()
+
+
+def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) -> Manifest:
+    """That of the folder where it is the one that is asked for, or a new one, which the first process writes."""
+    files = [file for source in wanted.sources for file in files_of(source.absolute())]
+    config = backend.model.config
+    asked = Manifest(
+        tokenizer=tokenizer_digest(backend),
+        tokens_per_image=backend.tokens_per_image,
+        fit=wanted.fit,
+        max_ids=wanted.max_ids or int(config.text_config.max_position_embeddings),
+        names=dict(wanted.names),
+        images=str(wanted.images.absolute()) if wanted.images else "",
+        files={str(file): file.stat().st_size for file in files},
+        pieces=[piece for file in files for piece in pieces_of(file, wanted.shard_rows)],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder / "claims" / "manifest"):
+        if not (folder / MANIFEST).exists():
+            asked.write(folder)
+            return asked
+        there = Manifest.read(folder)
+    if there.tokenizer != asked.tokenizer:
+        raise OtherTokenizerError(path=folder, found=there.tokenizer[:12], model=model, expected=asked.tokenizer[:12])
+    if changed := there.changed(asked):
+        raise TokensChangedError(path=folder, names=", ".join(changed))
+    return there
+
+
+class _Work:
+    """One process' part of a folder."""
+
+    def __init__(
+        self, wanted: Wanted, manifest: Manifest, backend: IllumeBackend, folder: Path, on_rows: OnRows
+    ) -> None:
+        self.wanted, self.manifest, self.backend, self.folder, self.on_rows = wanted, manifest, backend, folder, on_rows
+        self.side = int(backend.model.config.image_size)
+        self.done = {n: tally_of(path) for n in range(len(manifest.pieces)) if (path := self._shard(n)).exists()}
+
+    def piece(self, number: int) -> None:
+        """Tokenise a piece, unless it is done or another process is at it."""
+        with claimed(self.folder / "claims" / f"{number:05d}") as is_ours:
+            if not is_ours:
+                return
+            if not self._shard(number).exists():
+                self._write(number)
+            self.done[number] = tally_of(self._shard(number))
+        self.on_rows(len(self.done), len(self.manifest.pieces), self._tally())
+
+    def outcome(self) -> Outcome:
+        """The counts of all shards, and one list of what was left out, where all are done. Raises
+        TooManyBadRowsError."""
+        paths = [self._shard(number) for number in range(len(self.manifest.pieces))]
+        self.done = {number: tally_of(path) for number, path in enumerate(paths) if path.exists()}
+        left = len(paths) - len(self.done)
+        if not left:
+            lists = (list_path(self.folder, number).read_bytes() for number in range(len(paths)))
+            write_atomically(self.folder / LEFT_OUT, b"".join(lists))
+            self._judge(self._tally(), self.folder / LEFT_OUT)
+        return Outcome(self._tally(), len(self.done), left)
+
+    def _write(self, number: int) -> None:
+        piece = self.manifest.pieces[number]
+        tally, left_out = Tally(), list[LeftOut]()
+        images = Path(self.manifest.images) if self.manifest.images else None
+        with shard_writer(self._shard(number), tally) as writer:
+            rows = rows_of(piece, images)
+            while found := list(islice(rows, GROUP_ROWS)):
+                self._write_group(writer, found, tally, left_out)
+                seen = self._tally(tally)
+                self.on_rows(len(self.done), len(self.manifest.pieces), seen)
+                if seen.num_read >= ENOUGH_TO_JUDGE and seen.bad_share > self.wanted.max_bad:
+                    write_list(list_path(self.folder, number), left_out)
+                    self._judge(seen, list_path(self.folder, number).parent)
+            # Before the shard takes its name: a shard that is there has its list.
+            write_list(list_path(self.folder, number), left_out)
+
+    def _write_group(
+        self, writer: parquet.ParquetWriter, found: Sequence[Found], tally: Tally, left_out: list[LeftOut]
+    ) -> None:
+        kept: list[tuple[Row, list[Image.Image]]] = []
+        for place, fields in found:
+            tally.num_read += 1
+            try:
+                if isinstance(fields, BadRow):
+                    raise fields
+                kept.append(self._checked(understood(place, fields, self.manifest.names)))
+            except BadRow as problem:
+                tally.left_out[problem.reason] += 1
+                left_out.append(LeftOut(place, problem))
+        ids = iter(ids_of(self.backend, [image for _, images in kept for image in images], self.wanted.batch_size))
+        rows = []
+        for row, images in kept:
+            tally.kept[row.kind] += 1
+            tally.num_read_only += row.kind == "pair" and not images
+            rows.append(_columns(row, [next(ids) for _ in images]))
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=GROUP_ROWS)
+
+    def _checked(self, row: Row) -> tuple[Row, list[Image.Image]]:
+        """The row, and its images to draw as squares; none for a pair that can only be read. Raises BadRow."""
+        fit = self.manifest.fit
+        squares = []
+        for data in row.drawn:
+            image = open_image(data)
+            if fit.accepts(*image.size):
+                squares.append(fit.square(image, self.side))
+            elif row.kind != "pair":
+                raise BadRow(CROPPED, f"{image.width} x {image.height}")
+        for data in row.read:
+            if data not in row.drawn:
+                open_image(data)
+        length = longest(
+            row.kind, row, len(row.read), [[0] * self.manifest.tokens_per_image] * len(squares), self.backend.sequences
+        )
+        if length > self.manifest.max_ids:
+            raise BadRow("too long", f"{length} ids, and the bound is {self.manifest.max_ids}")
+        return row, squares
+
+    def _judge(self, tally: Tally, path: Path) -> None:
+        if tally.bad_share > self.wanted.max_bad:
+            raise TooManyBadRowsError(
+                bad=tally.num_bad,
+                read=tally.num_read,
+                share=f"{tally.bad_share:.1%}",
+                bound=f"{self.wanted.max_bad:.1%}",
+                reason=tally.worst,
+                path=path,
+            )
+
+    def _tally(self, *more: Tally) -> Tally:
+        whole = Tally()
+        for part in (*self.done.values(), *more):
+            whole.add(part)
+        return whole
+
+    def _shard(self, number: int) -> Path:
+        return shard_path(self.folder, number)
+
+
+def _columns(row: Row, ids: Sequence[Sequence[int]]) -> dict[str, object]:
+    return {
+        "kind": row.kind,
+        "num_drawn": len(ids),
+        "file": row.place.file,
+        "index": row.place.index,
+        "key": row.place.key,
+        "text": row.text,
+        "turns": [{"by": turn.by, "text": turn.text} for turn in row.turns],
+        "images": list(row.read),
+        "ids": ids,
+    }
