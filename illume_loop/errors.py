@@ -283,8 +283,8 @@ class UnitDeadError(IllumeLoopError):
 
 
 class TooManyBadRowsError(IllumeLoopError):
-    """{bad} of {read} rows cannot be used ({share}, and the bound is {bound}), most of them for '{reason}'; {path} lists
-    each one. Mend the source, or go on with a higher --max-bad."""
+    """{bad} of {read} rows cannot be used ({share}, and the bound is {bound}), most of them for '{reason}'; {path}
+    lists each one. Mend the source, or go on with a higher --max-bad."""
 
 
 class CellsFailedError(IllumeLoopError):

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from illume_loop.artifacts.locks import alone_in
 from illume_loop.ablate.progress import StudyProgress
 from illume_loop.ablate.study import Cell
+from illume_loop.artifacts.locks import alone_in
 
 if TYPE_CHECKING:
     from illume_loop.pretrain.recipe import Recipe

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from illume_loop.artifacts.locks import alone_in
 from illume_loop.ablate.study import Measures
 from illume_loop.artifacts.files import write_atomically
+from illume_loop.artifacts.locks import alone_in
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Prompt

@@ -48,6 +48,9 @@ class Fit:
         return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
 
 
+CENTRE = Fit()
+
+
 def open_image(data: bytes) -> Image.Image:
     """An image in RGB, upright, on white where it is transparent. Raises BadRow."""
     try:

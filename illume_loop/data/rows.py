@@ -32,7 +32,7 @@ _IDS_AS_TEXT = re.compile(r"<image_\d+>")
 """As `samples export` writes image ids: nothing says which tokenizer they are of."""
 
 
-class BadRow(Exception):
+class BadRow(Exception):  # noqa: N818 - it is told of, and ends nothing
     """A row that cannot be used. `reason` is counted, `detail` says more of this one."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -149,7 +149,7 @@ class Tokenised:
         tables = [_opened(path).read(columns=["kind", "num_drawn"]) for path in self.paths]
         whole = pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table()
         kinds = [str(kind) for kind in whole["kind"].to_pylist()]
-        self.kinds: NDArray[np.int8] = np.array([KINDS.index(kind) for kind in kinds], np.int8)  # type: ignore[arg-type]
+        self.kinds: NDArray[np.int8] = np.array([KINDS.index(kind) for kind in kinds], np.int8)
         self.num_drawn: NDArray[np.int8] = whole["num_drawn"].to_numpy().astype(np.int8)
         groups = [
             (path, group, _opened(path).metadata.row_group(group).num_rows)

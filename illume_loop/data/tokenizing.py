@@ -20,8 +20,8 @@ from pyarrow import parquet
 from illume_loop.artifacts.files import storage_full_told, write_atomically
 from illume_loop.artifacts.locks import alone_in, claimed
 from illume_loop.data.layout import longest
-from illume_loop.data.pixels import Fit, open_image
-from illume_loop.data.readers import Found, Piece, files_of, pieces_of, rows_of
+from illume_loop.data.pixels import CENTRE, Fit, open_image
+from illume_loop.data.readers import Found, files_of, pieces_of, rows_of
 from illume_loop.data.rows import BadRow, Row, understood
 from illume_loop.data.store import (
     GROUP_ROWS,
@@ -36,7 +36,7 @@ from illume_loop.data.store import (
 )
 from illume_loop.data.tally import CROPPED, LeftOut, Tally, write_list
 from illume_loop.data.tokenizer import ids_of, tokenizer_digest
-from illume_loop.errors import OtherTokenizerError, TokensChangedError, TooManyBadRowsError
+from illume_loop.errors import OtherTokenizerError, TokensChangedError, TooManyBadRowsError, UsageError
 from illume_loop.models.illume.backend import IllumeBackend
 
 ENOUGH_TO_JUDGE = 1_000
@@ -51,7 +51,7 @@ class Wanted:
     """What is to be tokenised, and how."""
 
     sources: Sequence[Path]
-    fit: Fit = Fit()
+    fit: Fit = CENTRE
     max_ids: int | None = None
     """Ids of the longest sequence; the model's own bound by default."""
     images: Path | None = None
@@ -196,9 +196,11 @@ class _Work:
         for data in row.read:
             if data not in row.drawn:
                 open_image(data)
-        length = longest(
-            row.kind, row, len(row.read), [[0] * self.manifest.tokens_per_image] * len(squares), self.backend.sequences
-        )
+        ids = [[0] * self.manifest.tokens_per_image] * len(squares)
+        try:
+            length = longest(row.kind, row, len(row.read), ids, self.backend.sequences)
+        except UsageError as error:
+            raise BadRow("text with special ids", str(error)) from None
         if length > self.manifest.max_ids:
             raise BadRow("too long", f"{length} ids, and the bound is {self.manifest.max_ids}")
         return row, squares

@@ -24,7 +24,6 @@ from transformers import PreTrainedTokenizerBase
 from illume_loop.models.illume.configuration import IllumeConfig
 from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, gap_of, refuse_images_in
 
-
 Part = str | int | list[int]
 """Of a turn: words, an image to be read in so many blocks, or an image to be drawn, as its codebook ids."""
 

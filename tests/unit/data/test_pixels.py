@@ -59,7 +59,7 @@ def test_images_come_in_rgb_upright_and_on_white() -> None:
 
 def test_a_crop_is_of_the_centre_and_its_share_is_counted() -> None:
     image = Image.new("RGB", (120, 60), "blue")
-    image.paste("red", (30, 0, 90, 60))
+    image.paste("red", (25, 0, 95, 60))
     square = Fit("crop").square(image, 12)
     assert square.size == (12, 12)
     assert set(square.get_flattened_data()) == {(255, 0, 0)}
