@@ -37,7 +37,11 @@ def tokenizer_digest(backend: IllumeBackend) -> str:
             plain = tensor.detach().to("cpu", torch.float32).contiguous()
             digest.update(f"{part}.{name} {tuple(plain.shape)}".encode())
             digest.update(plain.numpy().tobytes())
-    digest.update(json.dumps(backend.processor.image_processor.to_dict(), sort_keys=True, default=str).encode())
+    config = backend.model.config
+    names = ("image_size", "slices_per_side", "grid", "quantised", "code_distance")
+    read_as = {name: getattr(config, name) for name in names}
+    told = [read_as, backend.processor.image_processor.to_dict()]
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 

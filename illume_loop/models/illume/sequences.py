@@ -100,17 +100,22 @@ class SequenceBuilder:
     def converse(self, turns: Sequence[tuple[bool, Sequence[Part]]]) -> Sequence1D:
         """Turns of a dialogue, each with whether it is learned; images may stand in any place of either side's."""
         row = Sequence1D([self.bos], [IGNORED_LABEL])
+        after_text = False
         for is_learned, parts in turns:
-            said = [i for part in parts for i in self._part(part)]
+            said: list[int] = []
+            for part in parts:
+                said += self._part(part, follow_text=after_text)
+                after_text = isinstance(part, str)
             if is_learned and not (parts and isinstance(parts[-1], list)):
                 said.append(self.eos)
+                after_text = False
             row.input_ids.extend(said)
             row.labels.extend(said if is_learned else [IGNORED_LABEL] * len(said))
         return row
 
-    def _part(self, part: Part) -> list[int]:
+    def _part(self, part: Part, *, follow_text: bool) -> list[int]:
         if isinstance(part, str):
-            return self.words(part)
+            return self.words(part, follow_text=follow_text)
         if isinstance(part, int):
             return self._seen(part)
         return self._drawn([self.config.begin_image_token_id], part).input_ids
