@@ -107,6 +107,10 @@ class NotFoundError(UsageError):
     """There is no {kind} '{name}'; check the name, or list what there is with `ls` of its noun."""
 
 
+class PartError(UsageError):
+    """Cannot build a model from {name}: {reason}."""
+
+
 class CalibrationFileError(UsageError):
     """Cannot read {path} as a calibration: {reason}; make one with `illume-loop judge fit -o FILE`."""
 
@@ -220,6 +224,10 @@ class ConflictError(IllumeLoopError):
 class RunExistsError(ConflictError):
     """{path} already holds a run, and --fresh never deletes one: name another directory with --run-dir, or leave
     out --fresh to continue it."""
+
+
+class FolderInUseError(ConflictError):
+    """{path} is there and not empty; name another directory with -o."""
 
 
 class OtherEvaluationError(ConflictError):

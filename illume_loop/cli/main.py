@@ -22,6 +22,7 @@ from illume_loop.cli import (
     ending,
     evaluate,
     judge,
+    model,
     models,
     pretrain,
     prompts,
@@ -46,6 +47,7 @@ app.add_typer(rounds.app, name="rounds")
 app.add_typer(samples.app, name="samples")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(models.app, name="models")
+app.add_typer(model.app, name="model")
 app.add_typer(prompts.app, name="prompts")
 app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)

@@ -1,7 +1,7 @@
-"""Single steps of a Llama decoder without transformers' layers around its matrices.
+"""Single steps of a Llama or Qwen2 decoder without transformers' layers around its matrices.
 
-Guarantee: hidden states are those of the body's own forward, up to rounding; a body that differs from a plain Llama in
-anything (an adapter, a bias, another activation or rotary scheme) is not taken, see `can_step`.
+Guarantee: hidden states are those of the body's own forward, up to rounding; a body that differs from these in
+anything (an adapter, another bias, activation or rotary scheme, a window of attention) is not taken, see `can_step`.
 
 The matrices are kept a second time, merged (query, key and value; gate and up), see `engine.matrices`: that takes the
 decoder's weights in memory once more.
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, LlamaModel
+from transformers import DynamicCache, LlamaModel, Qwen2Model
 
 from illume_loop.engine.matrices import PackedLinear
 from illume_loop.engine.prefixes import PrefixBatch
@@ -25,16 +25,20 @@ _STATIC_ROPES = ("default", "linear", "llama3")
 
 
 def can_step(body: Any) -> bool:
-    """Whether `body` is a plain Llama decoder."""
-    if type(body) is not LlamaModel:
+    """Whether `body` is a plain Llama decoder, or one of Qwen2, whose queries, keys and values have a bias."""
+    if type(body) not in (LlamaModel, Qwen2Model) or getattr(body, "has_sliding_layers", False):
         return False
     layers: Any = body.layers
-    plain = all(
-        type(linear) is nn.Linear and linear.bias is None
-        for layer in layers
-        for linear in (*_attention(layer), layer.self_attn.o_proj, *_gates(layer), layer.mlp.down_proj)
+    others = [linear for layer in layers for linear in (layer.self_attn.o_proj, *_gates(layer), layer.mlp.down_proj)]
+    of_attention = [linear for layer in layers for linear in _attention(layer)]
+    plain = all(type(linear) is nn.Linear for linear in (*others, *of_attention))
+    return (
+        plain
+        and all(linear.bias is None for linear in others)
+        and len({linear.bias is None for linear in of_attention}) == 1
+        and body.config.hidden_act == "silu"
+        and body.rotary_emb.rope_type in _STATIC_ROPES
     )
-    return plain and body.config.hidden_act == "silu" and body.rotary_emb.rope_type in _STATIC_ROPES
 
 
 class _Layer:

@@ -15,30 +15,35 @@ from torch.nn import functional as F
 
 
 class PackedLinear:
-    """One linear map (out, in), merged from the weights of one or several, with one bias at most."""
+    """One linear map (out, in), merged from the weights and biases of one or several."""
 
-    def __init__(self, weights: Callable[[], Sequence[Tensor]], bias: Callable[[], Tensor | None] = lambda: None):
-        """Both are asked for again at each `refresh`, as modules may get other weights."""
-        self._weights, self._bias = weights, bias
+    def __init__(
+        self, weights: Callable[[], Sequence[Tensor]], biases: Callable[[], Sequence[Tensor]] = lambda: ()
+    ) -> None:
+        """Both are asked for again at each `refresh`, as modules may get other ones; biases are as many or none."""
+        self._weights, self._biases = weights, biases
         self._stamp: object = None
         self._packed: Tensor | None = None
+        self._bias: Tensor | None = None
         self._is_reordered = False
 
     @classmethod
     def of(cls, *linears: nn.Linear) -> PackedLinear:
-        """Layers of one input; a bias is kept where there is only one of them."""
+        """Layers of one input, which all have a bias, or none of them."""
         return cls(
-            lambda: [linear.weight for linear in linears], lambda: linears[0].bias if len(linears) == 1 else None
+            lambda: [linear.weight for linear in linears],
+            lambda: [linear.bias for linear in linears if linear.bias is not None],
         )
 
     def refresh(self) -> PackedLinear:
         """Lay the weights out if they are new or have changed."""
-        weights = self._weights()
-        stamp = [(weight.data_ptr(), _version(weight), weight.shape) for weight in weights]
+        weights, biases = self._weights(), self._biases()
+        stamp = [(tensor.data_ptr(), _version(tensor), tensor.shape) for tensor in (*weights, *biases)]
         if stamp != self._stamp:
             merged = torch.cat([weight.detach() for weight in weights])
             self._is_reordered = _can_reorder(merged)
             self._packed = torch.ops.mkldnn._reorder_linear_weight(merged) if self._is_reordered else merged
+            self._bias = torch.cat([bias.detach() for bias in biases]) if biases else None
             self._stamp = stamp
         return self
 
@@ -47,9 +52,9 @@ class PackedLinear:
         assert self._packed is not None, "refresh comes first"
         outputs: Tensor
         if self._is_reordered:
-            outputs = torch.ops.mkldnn._linear_pointwise(inputs_NI, self._packed, self._bias(), "none", [], "")
+            outputs = torch.ops.mkldnn._linear_pointwise(inputs_NI, self._packed, self._bias, "none", [], "")
         else:
-            outputs = F.linear(inputs_NI, self._packed, self._bias())
+            outputs = F.linear(inputs_NI, self._packed, self._bias)
         return outputs if residual_NO is None else outputs.add_(residual_NO)
 
 

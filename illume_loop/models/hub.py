@@ -20,6 +20,19 @@ def is_hub_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None
 
 
+def model_folder(name: str, kind: str = "model") -> Path:
+    """The folder of a model that is named by it or by a hub id, which is fetched.
+
+    Raises NotFoundError, naming the kind, where it holds no model, and HubError where the hub cannot be reached.
+    """
+    path = Path(name)
+    if not path.exists() and is_hub_id(name):
+        path = fetch_model(name)
+    if not (path / "config.json").is_file():
+        raise NotFoundError(kind=kind, name=name)
+    return path
+
+
 def fetch_model(name: str) -> Path:
     """The folder of a hub id in the cache, fetched where it is missing or older than the hub's.
 

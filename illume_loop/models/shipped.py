@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from illume_loop.errors import NotFoundError
-from illume_loop.models.hub import fetch_model, is_hub_id
+from illume_loop.models.hub import model_folder
 
 SHIPPED = ("shapes-base", "shapes-instruct")
 
@@ -23,9 +23,4 @@ def base_path(base: str) -> Path:
 
     Raises NotFoundError, and HubError where the hub cannot be reached.
     """
-    path = shipped_base(base) if base in SHIPPED else Path(base)
-    if not path.exists() and is_hub_id(base):
-        path = fetch_model(base)
-    if not (path / "config.json").is_file():
-        raise NotFoundError(kind="base model", name=base)
-    return path
+    return model_folder(str(shipped_base(base)) if base in SHIPPED else base, "base model")

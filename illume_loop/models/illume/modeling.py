@@ -36,16 +36,19 @@ class IllumePreTrainedModel(PreTrainedModel):
             module.weight.data.normal_(0.0, 0.02)
 
 
+def adapter_of(config: IllumeConfig) -> nn.Module:
+    """What features enter the language model through: two layers, as in LLaVA-1.5 and the ILLUME+ release."""
+    width = config.text_config.hidden_size
+    return nn.Sequential(nn.Linear(config.vision_config.hidden_size, width), nn.GELU(), nn.Linear(width, width))
+
+
 class IllumeModel(IllumePreTrainedModel):
     """The body: vision tokenizer, adapter and language model without its head."""
 
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__(config)
-        width = config.text_config.hidden_size
         self.vision = VisionTokenizer(config)
-        self.adapter = nn.Sequential(
-            nn.Linear(config.vision_config.hidden_size, width), nn.GELU(), nn.Linear(width, width)
-        )
+        self.adapter = adapter_of(config)
         self.language_model = AutoModel.from_config(config.text_config)
         # The language model's own are added to these, whatever its kind; the encoder is no direct child.
         whole = getattr(self.vision.encoder, "_no_split_modules", None) or ()

@@ -1,11 +1,11 @@
-"""Text and pixels in: a word-level tokenizer and SigLIP's Pillow image processor behind one processor."""
+"""Text and pixels in: tokenizers made here, and SigLIP's Pillow image processor, behind one processor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, ProcessorMixin
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -47,5 +47,24 @@ def build_processor(words: Sequence[str], image_size: int) -> IllumeProcessor:
         additional_special_tokens=["<boi>", "<eoi>", "<img>"],
         clean_up_tokenization_spaces=False,
     )
-    size = {"height": image_size, "width": image_size}
-    return IllumeProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=tokenizer)
+    return IllumeProcessor(image_processor=image_processor(image_size), tokenizer=tokenizer)
+
+
+def byte_tokenizer(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes and these words, as byte-level ones are, for language models without one of their own."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1 << 16,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([f"{word} {word}" for word in words], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", clean_up_tokenization_spaces=False)
+
+
+def image_processor(image_size: int, **pixels: Any) -> SiglipImageProcessorPil:
+    """What makes square pixels of images, all of each whatever its shape; `pixels` says how they are normalised."""
+    return SiglipImageProcessorPil(size={"height": image_size, "width": image_size}, **pixels)

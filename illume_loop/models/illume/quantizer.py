@@ -28,6 +28,8 @@ DEAD_BELOW = 0.03
 """A code whose moving average of uses per batch falls below this is moved onto a feature far from its own code."""
 
 REVIVED_USES = 0.3
+SMALLEST_SPREAD = 1e-4
+"""Of the whole spread of features, what each direction has at least where a map of codes starts."""
 DISTANCES_AT_ONCE = 1 << 28
 """Numbers of the table of distances that are held at a time, 1 GiB."""
 
@@ -138,11 +140,15 @@ class SemanticQuantizer(nn.Module):
     def start_from(self, features_BLH: Tensor) -> None:
         """Put the codebook onto random features of a batch, so that training starts with every code in reach.
 
-        A codebook of `simvq` stays as it is: its map brings all of it into reach.
+        A codebook of `simvq` is spread as they are, by its map: normal codes have the second moment of the features.
         """
-        if self.code_map is not None:
-            return
         flat = self.project(self.normalise(features_BLH)).flatten(0, 1)
+        if self.code_map is not None:
+            moment = flat.T @ flat / len(flat)
+            self.code_map.weight.copy_(
+                torch.linalg.cholesky(moment + SMALLEST_SPREAD * moment.trace() * torch.eye(len(moment)).to(moment))
+            )
+            return
         self.codebook.copy_(flat[torch.randint(len(flat), (len(self.codebook),))])
         self.code_sums.copy_(REVIVED_USES * self.codebook)
         self.code_uses.fill_(REVIVED_USES)

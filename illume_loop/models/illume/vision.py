@@ -31,7 +31,6 @@ class VisionTokenizer(nn.Module):
         self.patches_per_slice = (config.patches_per_side // config.slices_per_side) ** 2
         self.grid = config.grid
         self.encoder: Any = AutoModel.from_config(config.vision_config) if encoder is None else encoder
-        self._read_as = _interpolating(self.encoder, config)
         self.quantizer = SemanticQuantizer(
             config.quantised_width,
             config.code_dim,
@@ -48,8 +47,7 @@ class VisionTokenizer(nn.Module):
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Pixels (B, 3, S, S), normalised as the encoder learned it, to layer-normalised features (B, L, H)."""
-        slices = to_slices(pixel_values, self.slices_per_side)
-        tokens: Tensor = self.encoder(pixel_values=slices, **self._read_as).last_hidden_state
+        tokens = encoded(self.encoder, to_slices(pixel_values, self.slices_per_side))
         hidden = from_slices(tokens[:, -self.patches_per_slice :], self.slices_per_side)
         return F.layer_norm(pooled(hidden, self.grid), hidden.shape[-1:])
 
@@ -101,9 +99,13 @@ def pooled(hidden_BLH: Tensor, grid: int) -> Tensor:
     return F.adaptive_avg_pool2d(planes, grid).flatten(2).transpose(1, 2)
 
 
-def _interpolating(encoder: nn.Module, config: IllumeConfig) -> dict[str, bool]:
-    """What tells an encoder to take pictures of another size than it was made for; some do so unasked."""
-    of_slice = config.image_size // config.slices_per_side
-    asks = "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters
-    other = of_slice != side_of(config.vision_config.image_size)
-    return {"interpolate_pos_encoding": True} if asks and other else {}
+def encoded(encoder: Any, pixel_values: Tensor) -> Tensor:
+    """Pixels (B, 3, S, S) to all that an encoder makes of them, (B, others + patches, H).
+
+    Encoders made for another size interpolate their position embeddings; some of them have to be asked to.
+    """
+    asked = "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters
+    other = pixel_values.shape[-1] != side_of(encoder.config.image_size)
+    arguments = {"interpolate_pos_encoding": True} if asked and other else {}
+    tokens: Tensor = encoder(pixel_values=pixel_values, **arguments).last_hidden_state
+    return tokens

@@ -1,4 +1,4 @@
-"""A small random model for the engine: a Llama body with one table for text, one for codes, and a head for each."""
+"""A small random model for the engine: a body with one table for text, one for codes, and a head for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaModel
+from transformers import AutoConfig, AutoModel
 
 NUM_WORDS, NUM_CODES, WIDTH = 40, 64, 48
 
@@ -16,9 +16,10 @@ NUM_WORDS, NUM_CODES, WIDTH = 40, 64, 48
 class SmallModel:
     """Fits `illume_loop.engine.protocol.EngineModel`; counts the rows and positions that go through its body."""
 
-    def __init__(self, num_kv_heads: int = 2) -> None:
+    def __init__(self, num_kv_heads: int = 2, kind: str = "llama") -> None:
         torch.manual_seed(5)
-        config = LlamaConfig(
+        config = AutoConfig.for_model(
+            kind,
             vocab_size=NUM_WORDS,
             hidden_size=WIDTH,
             intermediate_size=80,
@@ -27,12 +28,14 @@ class SmallModel:
             num_key_value_heads=num_kv_heads,
             max_position_embeddings=256,
         )
-        self.body: nn.Module = LlamaModel(config).eval()
+        self.body: nn.Module = AutoModel.from_config(config).eval()
         self.codes, self.head = torch.randn(NUM_CODES, WIDTH), torch.randn(NUM_CODES, WIDTH) * 0.3
         self.text_head = torch.randn(NUM_WORDS, WIDTH) * 0.3
         with torch.no_grad():
-            for weight in self.body.parameters():
-                if weight.ndim > 1:
+            for name, weight in self.body.named_parameters():
+                if name.endswith("bias"):
+                    weight.normal_()
+                elif weight.ndim > 1:
                     weight.mul_(6.0)  # as initialised, logits are so nearly equal that a wrong one is not seen
         self.shapes: list[tuple[int, int]] = []
         self.body.register_forward_pre_hook(self._count, with_kwargs=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
 from illume_loop.engine.llama import LlamaSteps, can_step
 from illume_loop.engine.prefixes import batch_prefixes
@@ -28,10 +28,10 @@ def uncached(model: SmallModel, prefix: list[int], ids: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(("kind", "num_kv_heads"), [("llama", 1), ("llama", 2), ("llama", 4), ("qwen2", 2)])
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-def test_greedy_drawing_follows_the_uncached_distribution(num_kv_heads: int, guidance_scale: float) -> None:
-    model = SmallModel(num_kv_heads)
+def test_greedy_drawing_follows_the_uncached_distribution(kind: str, num_kv_heads: int, guidance_scale: float) -> None:
+    model = SmallModel(num_kv_heads, kind)
     drawn = sample_image_ids(model, PREFIXES, NOTHING, SEEDS, Sampling(guidance_scale, 0.0), LENGTH)
     assert len({tuple(row) for row in drawn.tolist()}) == 3, "two of the prompts are one"
     for prefix, nothing, ids in zip(PREFIXES, NOTHING, drawn, strict=True):
@@ -55,9 +55,10 @@ def test_equal_prefixes_go_through_once(small_model: SmallModel) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("stretch", [1, 16])
-def test_fast_steps_are_the_steps_of_transformers(small_model: SmallModel, stretch: int) -> None:
+@pytest.mark.parametrize(("kind", "stretch"), [("llama", 1), ("llama", 16), ("qwen2", 1)])
+def test_fast_steps_are_the_steps_of_transformers(kind: str, stretch: int) -> None:
     """Also where attention goes over slots that are not filled yet, as it does in a CUDA graph."""
+    small_model = SmallModel(kind=kind)
     assert can_step(small_model.body)
     batch = batch_prefixes(small_model, PREFIXES)
     fast = LlamaSteps(small_model.body, batch, LENGTH, stretch=stretch)
@@ -68,14 +69,16 @@ def test_fast_steps_are_the_steps_of_transformers(small_model: SmallModel, stret
         torch.testing.assert_close(fast.advance(embeds, extent), slow.advance(embeds, 0), atol=2e-4, rtol=1e-4)
 
 
-@torch.inference_mode()
-def test_changed_weights_are_seen(small_model: SmallModel) -> None:
+@pytest.mark.parametrize("part", ["mlp.down_proj.weight", "self_attn.v_proj.bias"])
+def test_changed_weights_are_seen(part: str) -> None:
+    small_model = SmallModel(kind="qwen2")
     before = sample_image_ids(small_model, PREFIXES, NOTHING, SEEDS, Sampling(1.0, 0.0), LENGTH)
     with torch.no_grad():
-        small_model.body.layers[1].mlp.down_proj.weight.mul_(-1.0)
+        small_model.body.get_parameter(f"layers.1.{part}").mul_(-1.0)
     after = sample_image_ids(small_model, PREFIXES, NOTHING, SEEDS, Sampling(1.0, 0.0), LENGTH)
     assert not torch.equal(before, after)
-    assert torch.equal(uncached(small_model, PREFIXES[1], after[1]).argmax(-1), after[1])
+    with torch.inference_mode():
+        assert torch.equal(uncached(small_model, PREFIXES[1], after[1]).argmax(-1), after[1])
 
 
 def test_what_is_no_plain_llama_steps_as_transformers_has_it() -> None:
@@ -94,6 +97,23 @@ def test_what_is_no_plain_llama_steps_as_transformers_has_it() -> None:
     model.text_head = model.text_head[:, :16]
     with torch.inference_mode():
         assert isinstance(begin_steps(body, batch_prefixes(model, [[1, 2]]), 3), TransformersSteps)
+
+
+def test_a_window_of_attention_is_left_to_transformers() -> None:
+    config = Qwen2Config(
+        vocab_size=9,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=8,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=1,
+    )
+    assert not can_step(Qwen2Model(config))
+    config.use_sliding_window = False
+    assert can_step(Qwen2Model(Qwen2Config(**{**config.to_dict(), "layer_types": None, "sliding_window": None})))
 
 
 def test_top_p_keeps_the_most_probable() -> None:

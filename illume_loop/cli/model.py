@@ -1,0 +1,140 @@
+"""`illume-loop model`: models that are made of parts, before any training."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from illume_loop.cli.options import AsJson
+from illume_loop.cli.output import hint, print_fields, print_json
+
+if TYPE_CHECKING:
+    from illume_loop.models.illume.sizes import Choices, Size
+
+app = typer.Typer(help="Models made of parts: build one.", no_args_is_help=True)
+
+
+class Distance(StrEnum):
+    """By which the nearest code is the nearest."""
+
+    L2 = "l2"
+    COSINE = "cosine"
+
+
+class Update(StrEnum):
+    """How a codebook learns."""
+
+    EMA = "ema"
+    SIMVQ = "simvq"
+
+
+class Precision(StrEnum):
+    """In which weights are stored."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@app.callback()
+def _noun() -> None:
+    # With one command alone, Typer would leave its name out.
+    pass
+
+
+@app.command("init")
+def init(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New directory for the checkpoint.")],
+    llm: Annotated[
+        str | None, typer.Option("--llm", metavar="ID", help="Causal language model: a folder, or an id of the hub.")
+    ] = None,
+    vision: Annotated[
+        str | None, typer.Option("--vision", metavar="ID", help="Vision encoder: a folder, or an id of the hub.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="NAME", help="illume-7b or illume-0.5b; what is given besides comes first."),
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="Random weights of that size, no parts: to try it.")] = False,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", metavar="N", min=1, max=4096, help="Pixels. Default: the encoder's.")
+    ] = None,
+    tokens_per_image: Annotated[
+        int | None,
+        typer.Option("--tokens-per-image", metavar="N", min=1, max=4096, help="Ids of an image. Default: 256 at most."),
+    ] = None,
+    codebook_size: Annotated[
+        int | None, typer.Option("--codebook-size", metavar="N", min=2, max=1 << 20, help="Codes. Default: 16384.")
+    ] = None,
+    code_dim: Annotated[
+        int | None, typer.Option("--code-dim", metavar="N", min=1, max=4096, help="Width of a code. Default: 32.")
+    ] = None,
+    code_distance: Annotated[
+        Distance | None, typer.Option("--code-distance", help="What the nearest code is nearest by. Default: l2.")
+    ] = None,
+    codebook_update: Annotated[
+        Update | None,
+        typer.Option("--codebook-update", help="Moving averages, or a learned map of random codes. Default: simvq."),
+    ] = None,
+    dtype: Annotated[
+        Precision | None, typer.Option("--dtype", help="Of the weights. Default: as the language model is stored.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is new.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build a model of a language model and a vision encoder; what is new in it is still to be trained."""
+    from illume_loop.config import RuntimeSettings
+    from illume_loop.runtime import prepare
+
+    prepare(RuntimeSettings())
+    from illume_loop.models.illume.composing import check_free, compose, compose_random, write
+
+    check_free(out)
+    sized, llm, vision = _parts(size, llm, vision, random=random)
+    asked: dict[str, object] = {
+        "image_size": image_size,
+        "tokens_per_image": tokens_per_image,
+        "codebook_size": codebook_size,
+        "code_dim": code_dim,
+        "code_distance": code_distance and code_distance.value,
+        "codebook_update": codebook_update and codebook_update.value,
+    }
+    choices = _choices(sized, asked)
+    precision = dtype and dtype.value
+    if random:
+        assert sized is not None
+        made = compose_random(sized, choices, seed=seed, dtype=precision)
+    else:
+        made = compose(llm, vision, choices, seed=seed, dtype=precision)
+    about = {"path": str(out), **made.summary(), "size": size, "seed": seed}
+    write(made, out, about)
+    if as_json:
+        print_json(about)
+    else:
+        print_fields(about)
+    hint(f'next: train it; until then it draws noise: illume-loop sample "a red circle" --model {out}')
+
+
+def _parts(size: str | None, llm: str | None, vision: str | None, *, random: bool) -> tuple[Size | None, str, str]:
+    """The size where one is named, and the names of both parts. Raises UsageError, NotFoundError."""
+    from illume_loop.errors import UsageError
+    from illume_loop.models.illume.sizes import named_size
+
+    sized = None if size is None else named_size(size)
+    if random and (sized is None or llm is not None or vision is not None):
+        raise UsageError("--random goes with --size, and with neither --llm nor --vision")
+    if sized is None and (llm is None or vision is None):
+        raise UsageError("a model has two parts: give --llm and --vision, or --size")
+    return sized, llm or (sized.llm if sized else ""), vision or (sized.vision if sized else "")
+
+
+def _choices(size: Size | None, asked: dict[str, object]) -> Choices:
+    from dataclasses import replace
+
+    from illume_loop.models.illume.sizes import Choices
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    return replace(size.choices if size else Choices(), **given)  # type: ignore[arg-type]

@@ -1,0 +1,54 @@
+"""Sizes of models by name: which parts, how they are put together, and what they are without their weights.
+
+Each is a TOML file in the folder `shipped_sizes`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from illume_loop.errors import NotFoundError
+from illume_loop.models.illume.configuration import Distance, Update
+
+SIZES = ("illume-7b", "illume-0.5b")
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How parts are put together.
+
+    Without a word, images have the size that the encoder was made for, and 256 ids as in the paper, or fewer where the
+    encoder's patches are fewer. `code_distance` and `codebook_update` are explained in quantizer.py.
+    """
+
+    image_size: int | None = None
+    tokens_per_image: int | None = None
+    codebook_size: int = 16_384
+    code_dim: int = 32
+    code_distance: Distance = "l2"
+    codebook_update: Update = "simvq"
+    quantizer_layers: int = 4
+    detokenizer_width: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size by name: hub ids of its parts, choices, and configurations of parts that are made without weights."""
+
+    llm: str
+    vision: str
+    text_config: dict[str, Any]
+    vision_config: dict[str, Any]
+    choices: Choices = field(default_factory=Choices)
+
+
+def named_size(name: str) -> Size:
+    """A shipped size. Raises NotFoundError."""
+    if name not in SIZES:
+        raise NotFoundError(kind="size", name=name)
+    text = (files("illume_loop.models.illume") / "shipped_sizes" / f"{name}.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    return Size(**{**table, "choices": Choices(**table["choices"])})
