@@ -14,6 +14,7 @@ from illume_loop.cli.output import hint, print_json, print_table
 if TYPE_CHECKING:
     from illume_loop.bench.measuring import Limits, Row
     from illume_loop.bench.sizes import Size
+    from illume_loop.models.illume.sizes import Size as IllumeSize
 
 
 class Name(StrEnum):
@@ -22,14 +23,23 @@ class Name(StrEnum):
     SAMPLING = "sampling"
     ASSESS = "assess"
     ROUND = "round"
+    TRAIN = "train"
 
 
 def bench(
-    name: Annotated[Name, typer.Argument(metavar="NAME", help="sampling, assess or round.")],
+    name: Annotated[Name, typer.Argument(metavar="NAME", help="sampling, assess, round or train.")],
     size: Annotated[
-        str, typer.Option("--size", metavar="SIZE", help="Random Janus: tiny, small or janus-pro-1b.")
-    ] = "small",
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Images at a time.")] = 8,
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="SIZE",
+            help="Random Janus: tiny, small (the default) or janus-pro-1b. With train, a random ILLUME: tiny (the "
+            "default), illume-0.5b or illume-7b.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Images, or rows, at a time.")
+    ] = 8,
     ids: Annotated[
         int | None, typer.Option("--ids", metavar="N", min=1, max=4096, help="Ids of an image. Default: the size's.")
     ] = None,
@@ -53,23 +63,27 @@ def bench(
     counts = _counts(threads)
     prepare(RuntimeSettings(threads=max(counts)))
     from illume_loop.bench.measuring import machine
-    from illume_loop.bench.sizes import SIZES
 
-    if size not in SIZES:
-        raise UsageError(f"there is no size {size}; choose {', '.join(SIZES)}")
     if grow and name is not Name.SAMPLING:
         raise UsageError(f"--grow goes with sampling and not with {name.value}")
-    chosen = _sized(SIZES[size], ids)
+    if ids is not None and name is Name.TRAIN:
+        raise UsageError("--ids goes with random Janus models, and not with train")
     rows: list[Row] = []
     limits: dict[int, Limits] = {}
     common = {"batch": batch, "repeats": repeats, "threads": counts}
-    hint(f"illume-loop: bench {name.value}, {size} on {device}; the median of {repeats} takes minutes on small")
+    hint(f"illume-loop: bench {name.value} on {device}; the median of {repeats} may take minutes")
     if grow:
         from illume_loop.bench.sampling import bench_growth
 
-        rows = list(bench_growth(chosen, device, prompt_ids=prompt_ids, num_threads=max(counts)))
+        rows = list(bench_growth(_sized(size or "small", ids), device, prompt_ids=prompt_ids, num_threads=max(counts)))
     else:
-        for row, num_threads, limit in _measured(name, chosen, device, prompt_ids, questions, common):
+        if name is Name.TRAIN:
+            from illume_loop.bench.training import bench_train
+
+            measured = bench_train(_illume(size or "tiny"), device, **common)  # type: ignore[arg-type]
+        else:
+            measured = _measured(name, _sized(size or "small", ids), device, prompt_ids, questions, common)
+        for row, num_threads, limit in measured:
             rows.append(row)
             limits[num_threads] = limit
     found = {"name": name.value, "rows": [row.as_json() for row in rows], "machine": machine(device, limits)}
@@ -95,10 +109,22 @@ def _measured(
     return bench_round(size, device, prompt_ids=prompt_ids, num_questions=questions, **common)  # type: ignore[arg-type]
 
 
-def _sized(size: Size, ids: int | None) -> Size:
+def _sized(name: str, ids: int | None) -> Size:
     from dataclasses import replace
 
-    return size if ids is None else replace(size, ids=ids)
+    from illume_loop.bench.sizes import SIZES
+    from illume_loop.errors import UsageError
+
+    if name not in SIZES:
+        raise UsageError(f"there is no size {name}; choose {', '.join(SIZES)}")
+    return SIZES[name] if ids is None else replace(SIZES[name], ids=ids)
+
+
+def _illume(name: str) -> IllumeSize:
+    from illume_loop.bench.training import TINY
+    from illume_loop.models.illume.sizes import named_size
+
+    return TINY if name == "tiny" else named_size(name)
 
 
 def _counts(text: str) -> list[int]:
@@ -119,7 +145,16 @@ def _print(name: str, rows: list[Row]) -> None:
 
     print_table(
         f"bench {name}",
-        ("setting", "ours", "transformers", "ratio", "ours/ours", "of the limit", "MiB", "predicted"),
+        (
+            "setting",
+            "ours",
+            "all logits" if name == "train" else "transformers",
+            "ratio",
+            "ours/ours",
+            "of the limit",
+            "MiB",
+            "predicted",
+        ),
         [
             (
                 row.setting,

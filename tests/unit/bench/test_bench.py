@@ -23,13 +23,6 @@ from illume_loop.runtime import prepare
 TINY = SIZES["tiny"]
 
 
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> object:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def drawing() -> Drawing:
     return Drawing.of(TINY, "cpu", 3, 7)
