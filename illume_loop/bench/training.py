@@ -92,7 +92,7 @@ class Step:
         first = self.model.config.num_text_ids
         of_text = int(((labels >= 0) & (labels < first)).sum()) * first
         of_images = int((labels >= first).sum()) * self.model.config.codebook_size
-        return 6.0 * weights * self.num_tokens + attended + 6.0 * config.hidden_size * (of_text + of_images)
+        return float(6 * (weights * self.num_tokens + config.hidden_size * (of_text + of_images))) + attended
 
     def ours(self) -> float:
         """One step with the logits that labels need; its loss."""
