@@ -246,6 +246,14 @@ class RunLockedError(ConflictError):
     """Another process (pid {pid}) is working in {path}; wait for it or stop it, then run this again."""
 
 
+class NotStartableError(ConflictError):
+    """The dashboard cannot continue this run from {path}: use `illume-loop start --run-dir DIR` where the run lies."""
+
+
+class PortTakenError(ConflictError):
+    """Another process listens at {address}; stop it, or name another port with --port."""
+
+
 class SettingsChangedError(ConflictError):
     """The run in {path} was started with other settings ({names}); leave them as they were to continue it, or start
     another run with --run-dir."""

@@ -1,4 +1,4 @@
-"""What exports read: samples, assessments and manifest rows of a run, a batch at a time, by keys that never change."""
+"""What exports read: samples, assessments, reviews and manifest rows of a run, a batch at a time, by keys that never change."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round, Sample
+from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Review, Round, Sample
 from db.models.version import version_name
 from db.queries.samples import EDIT, samples_page
 
 
 def last_ids(session: Session, run_id: int) -> dict[str, int]:
-    """The highest id of the run's samples and of their assessments, 0 where there is none: later ones are left out."""
+    """The highest id of the run's samples, of their assessments and of their reviews, 0 where there is none: later ones
+    are left out."""
     of_run = select(Round.id).where(Round.run_id == run_id)
     samples = select(func.max(Sample.id)).where(Sample.round_id.in_(of_run))
     assessments = select(func.max(Assessment.id)).join(Sample, Sample.id == Assessment.sample_id)
+    reviews = select(func.max(Review.id)).join(Sample, Sample.id == Review.sample_id)
     return {
         "samples": session.scalar(samples) or 0,
         "assessments": session.scalar(assessments.where(Sample.round_id.in_(of_run))) or 0,
+        "reviews": session.scalar(reviews.where(Sample.round_id.in_(of_run))) or 0,
     }
 
 
@@ -95,6 +98,36 @@ def assessments_after(
     ]
 
 
+def reviews_after(
+    session: Session, run_id: int, after: int, limit: int, *, until: int, round_index: int | None = None
+) -> list[dict[str, Any]]:
+    """At most `limit` reviews with after < id <= until, by id: what each person said, skips too."""
+    query = (
+        select(Review, Round.index)
+        .join(Sample, Sample.id == Review.sample_id)
+        .join(Round, Round.id == Sample.round_id)
+        .where(Round.run_id == run_id, Review.id > after, Review.id <= until)
+        .order_by(Review.id)
+        .limit(limit)
+    )
+    if round_index is not None:
+        query = query.where(Round.index == round_index)
+    return [
+        {
+            "id": row.id,
+            "sample": row.sample_id,
+            "round": index,
+            "reviewer": row.reviewer,
+            "verdict": row.verdict,
+            "criteria": row.criteria,
+            "comment": row.comment,
+            "reason": row.reason,
+            "created_at": row.created_at.isoformat(),
+        }
+        for row, index in session.execute(query)
+    ]
+
+
 def examples_after(
     session: Session,
     run_id: int,
@@ -111,21 +144,7 @@ def examples_after(
 
     `kinds` and `of_samples` leave out rows of other kinds, and replayed real pairs; `once` all but a sample's first.
     """
-    rejected, earlier = aliased(Sample), aliased(Example)
-    query: Select[Example, int, str, Sample, Sample, Prompt] = (
-        select(Example, Round.index, Manifest.sha256, Sample, rejected, Prompt)
-        .join(Manifest, Manifest.id == Example.manifest_id)
-        .join(Round, Round.id == Manifest.round_id)
-        .outerjoin(Sample, Sample.id == Example.sample_id)
-        .outerjoin(rejected, rejected.id == Example.rejected_id)
-        .outerjoin(Prompt, Prompt.id == Example.prompt_id)
-        .where(
-            Round.run_id == run_id,
-            or_(Round.index > after[0], and_(Round.index == after[0], Example.position > after[1])),
-        )
-        .order_by(Round.index, Example.position)
-        .limit(limit)
-    )
+    query = _examples_of_run(run_id, after).limit(limit)
     if round_index is not None:
         query = query.where(Round.index == round_index)
     if kinds:
@@ -133,6 +152,7 @@ def examples_after(
     if of_samples:
         query = query.where(Example.sample_id.is_not(None))
     if once:
+        earlier = aliased(Example)
         again = select(earlier.position).where(
             earlier.manifest_id == Example.manifest_id,
             earlier.sample_id == Example.sample_id,
@@ -159,6 +179,25 @@ def examples_after(
         }
         for row, index, sha256, better, worse, prompt in session.execute(query)
     ]
+
+
+def _examples_of_run(run_id: int, after: tuple[int, int]) -> Select[Example, int, str, Sample, Sample, Prompt]:
+    """Manifest rows after (round, position), each with its round, its manifest, the better and the worse sample, and
+    its prompt."""
+    rejected = aliased(Sample)
+    return (
+        select(Example, Round.index, Manifest.sha256, Sample, rejected, Prompt)
+        .join(Manifest, Manifest.id == Example.manifest_id)
+        .join(Round, Round.id == Manifest.round_id)
+        .outerjoin(Sample, Sample.id == Example.sample_id)
+        .outerjoin(rejected, rejected.id == Example.rejected_id)
+        .outerjoin(Prompt, Prompt.id == Example.prompt_id)
+        .where(
+            Round.run_id == run_id,
+            or_(Round.index > after[0], and_(Round.index == after[0], Example.position > after[1])),
+        )
+        .order_by(Round.index, Example.position)
+    )
 
 
 def _edit_of(prompt: Prompt | None) -> dict[str, Any]:

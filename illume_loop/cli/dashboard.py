@@ -31,5 +31,4 @@ def dashboard(
     lines = logging.StreamHandler()
     lines.setFormatter(formatter(settings.runtime.log_format))
     logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
-    hint(f"illume-loop: dashboard at http://{f'[{host}]' if ':' in host else host}:{port} (stop with Ctrl-C)")
-    serve(settings, run_dir, host, port)
+    serve(settings, run_dir, host, port, lambda url: hint(f"illume-loop: dashboard at {url} (stop with Ctrl-C)"))

@@ -98,7 +98,7 @@ def export(
         typer.Option(
             "--table",
             metavar="NAME",
-            help="samples, assessments, manifests, sft, vision-sft or preference; several times for several. "
+            help="samples, assessments, reviews, manifests, sft, vision-sft or preference; several times for several. "
             "Default: all.",
         ),
     ] = None,

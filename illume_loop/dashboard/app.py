@@ -28,14 +28,16 @@ from illume_loop.dashboard.routes import (
     rounds,
     runs,
     samples,
+    starting,
     workers,
 )
 from illume_loop.dashboard.source import Source
+from illume_loop.dashboard.starting import Starter
 from illume_loop.errors import ConflictError, IllumeLoopError, NotFoundError, UnhealthyError, UsageError
 
 STATIC = Path(__file__).parent / "static"
 STATUS = ((NotFoundError, 404), (UsageError, 422), (ConflictError, 409), (UnhealthyError, 503))
-PAGES = (runs, rounds, gallery, samples, judge, models, workers, reviews, files, live)
+PAGES = (runs, rounds, gallery, samples, judge, models, workers, reviews, starting, files, live)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def create_app(source: Source, access: Access) -> FastAPI:
     """The dashboard over a source. Its OpenAPI document is for those who are logged in, at /openapi.json."""
     app = FastAPI(title="illume-loop dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.source, app.state.access, app.state.guesses = source, access, Guesses()
+    app.state.starter = Starter(source.run_dir)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(login.router)
     for module in PAGES:

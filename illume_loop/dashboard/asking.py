@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Form, Path, Query, Request
+from sqlalchemy.orm import Session
 
 from db.queries.curation import scored_by
 from db.queries.gallery import round_id_of
@@ -15,6 +16,7 @@ from db.queries.live import run_mark
 from db.queries.runs import find_run_row
 from illume_loop.dashboard.access import COOKIE, Access, Role, Visitor
 from illume_loop.dashboard.source import Source
+from illume_loop.dashboard.starting import Starter
 from illume_loop.errors import NotFoundError
 
 INT4, INT8 = 2**31 - 1, 2**63 - 1
@@ -51,6 +53,7 @@ class RunHere:
     """The run that a page is of."""
 
     id: int
+    key: str
     name: str
     seed: int
     settings: dict[str, Any]
@@ -73,6 +76,12 @@ def access_of(request: Request) -> Access:
     """The server's passwords and sessions."""
     access: Access = request.app.state.access
     return access
+
+
+def starter_of(request: Request) -> Starter:
+    """The loop in the server's run directory."""
+    starter: Starter = request.app.state.starter
+    return starter
 
 
 def visitor_of(request: Request) -> Visitor:
@@ -101,14 +110,23 @@ def own_form(visitor: Annotated[Visitor, Depends(visitor_of)], csrf: Annotated[s
         raise ForeignForm
 
 
-def run_here(run_id: RunId, source: Annotated[Source, Depends(source_of)]) -> RunHere:
+def mark_of(session: Session, starter: Starter, run_id: int) -> str:
+    """Changes when there is something new to see of a run."""
+    return f"{run_mark(session, run_id)}-{starter.mark()}"
+
+
+def run_here(
+    run_id: RunId,
+    source: Annotated[Source, Depends(source_of)],
+    starter: Annotated[Starter, Depends(starter_of)],
+) -> RunHere:
     """The run of the path. Raises NotFoundError."""
     with source.reading() as session:
         row = find_run_row(session, run_id)
         if row is None:
             raise NotFoundError(kind="run", name=run_id)
-        kept = {key: row[key] for key in ("name", "seed", "settings", "created_at")}
-        return RunHere(id=run_id, mark=run_mark(session, run_id), **kept)
+        kept = {key: row[key] for key in ("key", "name", "seed", "settings", "created_at")}
+        return RunHere(id=run_id, mark=mark_of(session, starter, run_id), **kept)
 
 
 def round_here(source: Source, run: RunHere, index: int) -> int:
@@ -122,6 +140,7 @@ def round_here(source: Source, run: RunHere, index: int) -> int:
 
 Here = Annotated[RunHere, Depends(run_here)]
 Store = Annotated[Source, Depends(source_of)]
+Starting = Annotated[Starter, Depends(starter_of)]
 Reader = Annotated[Visitor, Depends(visitor_of)]
 Reviewer = Annotated[Visitor, Depends(needs(Role.REVIEWER))]
 Admin = Annotated[Visitor, Depends(needs(Role.ADMIN))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
@@ -13,6 +13,9 @@ from starlette.responses import HTMLResponse
 from illume_loop.dashboard.access import Role
 from illume_loop.dashboard.figures import log_odds_bar, spans
 from illume_loop.report import numbers
+
+if TYPE_CHECKING:
+    from illume_loop.dashboard.asking import RunHere
 
 
 @cache
@@ -31,10 +34,26 @@ def environment() -> Environment:
     return made
 
 
-def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template as a page. `visitor`, `run`, `tab` and `mark` are None or empty unless they are given."""
+def page(
+    request: Request,
+    template: str,
+    *,
+    status: int = 200,
+    run: RunHere | None = None,
+    live: bool = False,
+    mark: str = "",
+    **values: Any,
+) -> HTMLResponse:
+    """A template as a page, of a run where one is given. Its live part hears of the run's news, or, with the `mark` at
+    which it was made, of those of the whole database."""
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    shared = {"visitor": getattr(request.state, "visitor", None), "run": None, "tab": "", "mark": "", "live": ""}
+    shared = {
+        "visitor": getattr(request.state, "visitor", None),
+        "run": run,
+        "tab": "",
+        "mark": run.mark if run else mark,
+        "live": "" if not live else f"/runs/{run.id}/live" if run else "/live",
+    }
     is_open = request.app.state.access.is_open
     content = environment().get_template(template).render({**shared, "here": here, "is_open": is_open, **values})
     return HTMLResponse(content, status_code=status)

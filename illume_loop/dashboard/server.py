@@ -1,7 +1,14 @@
-"""Serving the dashboard until it is stopped."""
+"""Serving the dashboard until it is stopped.
+
+Whatever can be wrong (nobody may be let in, no run, the address) is found before anybody is told where it can be seen.
+"""
 
 from __future__ import annotations
 
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -11,29 +18,52 @@ from illume_loop.config import Settings
 from illume_loop.dashboard.access import Access, check_reachable, passwords_of
 from illume_loop.dashboard.app import create_app
 from illume_loop.dashboard.source import Source
+from illume_loop.errors import PortTakenError, UsageError
 
 STOP_S = 2
 """Seconds that open pages keep the server alive after it was told to stop."""
 
 
-def serve(settings: Settings, run_dir: Path, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM.
+def serve(settings: Settings, run_dir: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `on_ready` hears the URL once the address is ours.
 
-    Raises UsageError for an address that others reach without a password, NotARunDirectoryError, DatabaseOutdatedError.
+    Raises UsageError for an address that others reach without a password or that is none of this machine,
+    PortTakenError, NotARunDirectoryError, DatabaseOutdatedError.
     """
     passwords = passwords_of(settings.dashboard)
     check_reachable(host, passwords)
     source = Source(settings, run_dir)
     try:
         app = create_app(source, Access(passwords, reviewer_name(None)))
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
-            host=host,
-            port=port,
             log_level=settings.runtime.log_level.lower(),
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=STOP_S,
         )
+        with _listening(host, port) as listener:
+            on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            # It raises the signal that ended it once more.
+            with suppress(KeyboardInterrupt):
+                uvicorn.Server(config).run(sockets=[listener])
     finally:
         source.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at the address."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(f"--host {host} is no address of this machine: {error.strerror}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(address=f"{host}:{port}") from None
+        raise UsageError(f"cannot listen at {host}:{port}: {error.strerror}; name another --host or --port") from None
+    return listener

@@ -1,6 +1,6 @@
 """The tables that an export holds: their columns, and how their rows are read, a batch at a time.
 
-The first three are the database's. The others are what TRL's trainers take: `sft` (prompt and completion),
+The first four are the database's. The others are what TRL's trainers take: `sft` (prompt and completion),
 `preference` (prompt, chosen, rejected), where an image stands as the text of its token ids, one `<image_N>` for the id
 N of the codebook; and `vision-sft`, whose rows read an image. They hold one manifest, because each holds all rows of
 the manifests before it, and of its rows those whose image the loop drew: a replayed real pair is not the run's data.
@@ -16,7 +16,7 @@ from typing import Any
 from datasets import Features, Image, List, Value
 from sqlalchemy.orm import Session
 
-from db.queries.exports import assessments_after, examples_after, samples_after
+from db.queries.exports import assessments_after, examples_after, reviews_after, samples_after
 from illume_loop.assess import instructions
 
 IMAGE_TOKEN = "<image_{}>"
@@ -88,6 +88,12 @@ def _assessments(session: Session, scope: Scope, after: Key, limit: int) -> list
         ((row["id"],), row | {"details": _json(row["details"]), "critique": row["critique"] and _json(row["critique"])})
         for row in rows
     ]
+
+
+def _reviews(session: Session, scope: Scope, after: Key, limit: int) -> list[tuple[Key, Row]]:
+    until = scope.until["reviews"]
+    rows = reviews_after(session, scope.run_id, after[0], limit, until=until, round_index=scope.round_index)
+    return [((row["id"],), row | {"criteria": _json(row["criteria"])}) for row in rows]
 
 
 def _examples(kinds: tuple[str, ...], make: Callable[[Row], Row] | None = None, *, once: bool = False) -> Read:
@@ -207,6 +213,23 @@ TABLES: Mapping[str, Table] = {
             ),
             (0,),
             _assessments,
+        ),
+        Table(
+            "reviews",
+            "what each person said of a sample, by name; `criteria` is JSON, `reason` says why it was shown to them",
+            Features(
+                id=_INT,
+                sample=_INT,
+                round=_INT,
+                reviewer=_TEXT,
+                verdict=_TEXT,
+                criteria=_TEXT,
+                comment=_TEXT,
+                reason=_TEXT,
+                created_at=_TEXT,
+            ),
+            (0,),
+            _reviews,
         ),
         Table(
             "manifests",

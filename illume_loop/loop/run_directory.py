@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ DATABASE = "loop.sqlite"
 SCRATCH = "tmp"
 BEFORE_THE_MARKER = (f".{MARKER}.*", LOCK, SCRATCH, DATABASE, f"{DATABASE}-*", "checkpoints", "*.log")
 """What a start that was killed at once may leave in a new directory."""
+_PAUSES_S = (0.002, 0.02)
+"""Between tries at a lock, which whoever only looks (`holder`) has for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,27 @@ def stored_settings(path: Path) -> dict[str, Any] | None:
     return settings
 
 
+def run_key_in(path: Path) -> str | None:
+    """The key of the run in `path`; None where there is no run."""
+    try:
+        return str(_read_marker(path)["key"])
+    except NotARunDirectoryError:
+        return None
+
+
+def holder(path: Path) -> str | None:
+    """The id of the process that works in `path`, in its own container's count; None where none does."""
+    try:
+        with (path / LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+    except OSError:
+        return None
+    return None
+
+
 def _read_marker(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((path / MARKER).read_bytes())
@@ -180,11 +204,15 @@ def _read_marker(path: Path) -> dict[str, Any]:
 def exclusive(path: Path) -> Iterator[None]:
     """The one right to work in a directory that exists. Raises RunLockedError while another process has it."""
     with (path / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunLockedError(path=path, pid=file.read().strip() or "unknown") from None
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if pause_s is None:
+                    file.seek(0)
+                    raise RunLockedError(path=path, pid=file.read().strip() or "unknown") from None
+                time.sleep(pause_s)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

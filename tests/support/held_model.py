@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from illume_loop.config import TrainSettings
+from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import ImageIds, Sampling
 from illume_loop.train.rows import TrainingRow
 from tests.support.canned_model import CONFIG, CannedModel, load_canned, save_canned, train_canned
@@ -43,6 +44,9 @@ class HeldBackend:
     ) -> None:
         hold("HOLD_TRAINING")
         train_canned(base, rows, out, settings, seed, on_step)
+
+
+HELD = Toolbox(HeldBackend.load, HeldBackend.train)
 
 
 def save_held(folder: Path, skill: float) -> Path:

@@ -18,9 +18,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from db.queries.live import run_mark, store_mark
+from db.queries.live import store_mark
 from illume_loop.dashboard.access import COOKIE
-from illume_loop.dashboard.asking import Here, Store, access_of
+from illume_loop.dashboard.asking import Here, Starting, Store, access_of, mark_of
 from illume_loop.dashboard.source import Source
 
 router = APIRouter()
@@ -50,9 +50,11 @@ async def everything(request: Request, source: Store, once: Once = False) -> Str
 
 
 @router.get("/runs/{run_id}/live", response_class=StreamingResponse)
-async def of_run(request: Request, run: Here, source: Store, once: Once = False) -> StreamingResponse:
+async def of_run(
+    request: Request, run: Here, source: Store, starter: Starting, once: Once = False
+) -> StreamingResponse:
     """Marks of one run."""
-    return _stream(request, source, lambda session: run_mark(session, run.id), once)
+    return _stream(request, source, lambda session: mark_of(session, starter, run.id), once)
 
 
 def _stream(request: Request, source: Source, mark: Callable[[Session], str], once: bool) -> StreamingResponse:

@@ -14,9 +14,10 @@ from db.queries.gallery import Filters, extremes
 from db.queries.reviews import num_reviewed
 from db.queries.rounds import last_rounds, open_stages, round_detail
 from db.queries.runs import last_events, leader_of
-from illume_loop.dashboard.asking import INT4, Here, RoundIndex, RunHere, Store, round_here
+from illume_loop.dashboard.asking import INT4, Here, RoundIndex, RunHere, Starting, Store, round_here
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError
+from illume_loop.loop.run_directory import holder
 from illume_loop.report.curve import curve
 
 router = APIRouter(prefix="/runs/{run_id}")
@@ -27,7 +28,11 @@ CURVES = {"judge_auc": "Judge's AUC against the checker", "diversity": "Diversit
 
 @router.get("", response_class=HTMLResponse)
 def rounds(
-    request: Request, run: Here, source: Store, before: Annotated[int | None, Query(ge=1, le=INT4)] = None
+    request: Request,
+    run: Here,
+    source: Store,
+    starter: Starting,
+    before: Annotated[int | None, Query(ge=1, le=INT4)] = None,
 ) -> Response:
     """A run: what goes on, its curves, its last rounds, its diary."""
     with source.reading() as session:
@@ -37,14 +42,15 @@ def rounds(
             "events": last_events(session, run.id),
             "leader": leader_of(session, run.id),
         }
+    own = starter.can_start(run.key)
+    values |= {"own": own, "going": starter.going() if own else None, "holder": holder(source.run_dir) if own else None}
     older = rows[-1]["index"] if len(rows) == SHOWN and rows[-1]["index"] > 1 else None
     return page(
         request,
         "rounds.html",
         run=run,
         tab="rounds",
-        mark=run.mark,
-        live=f"/runs/{run.id}/live",
+        live=True,
         rows=rows,
         older=older,
         heldout=curve(rows[::-1]),
@@ -77,8 +83,7 @@ def one_round(request: Request, run: Here, source: Store, index: RoundIndex) -> 
         "round.html",
         run=run,
         tab="rounds",
-        mark=run.mark,
-        live=f"/runs/{run.id}/live",
+        live=True,
         round=detail,
         best=best,
         worst=worst,

@@ -18,4 +18,4 @@ def runs(request: Request, source: Store) -> Response:
     """All runs, the latest first."""
     with source.reading() as session:
         rows, mark = runs_table(session), store_mark(session)
-    return page(request, "runs.html", rows=rows, mark=mark, live="/live")
+    return page(request, "runs.html", rows=rows, mark=mark, live=True)

@@ -18,4 +18,4 @@ def workers(request: Request, source: Store) -> Response:
     """The workers of all runs."""
     with source.reading() as session:
         rows, queues, mark = workers_table(session), queue_table(session), store_mark(session)
-    return page(request, "workers.html", tab="workers", live="/live", rows=rows, queues=queues, mark=mark)
+    return page(request, "workers.html", tab="workers", live=True, rows=rows, queues=queues, mark=mark)

@@ -6,9 +6,8 @@ Screenshots of every page at two widths are written to the folder that ILLUME_SC
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from db.queries.samples import samples_page
 from db.sessions import open_engine, transaction
 from db.writes.reviews import NewReview, put_review
 from illume_loop.loop.run_directory import open_run
-from illume_loop.loop.workbench import Toolbox
 from tests.support.canned_run import small_settings, start
 from tests.support.dashboard import RUN, dashboard_over, served
-from tests.support.held_model import HeldBackend, save_held
+from tests.support.held_model import HELD, save_held
+from tests.support.plugged import plugged
 
 CHROMIUM = shutil.which("chromium")
 WIDTHS = (1440, 390)
@@ -40,6 +39,7 @@ PAGES = {
     "judge": f"{RUN}/judge",
     "models": f"{RUN}/models?a=v0001&b=v0002",
     "promote": f"{RUN}/models/v0001/promote",
+    "continue": f"{RUN}/start",
     "workers": "/workers",
     "login": "/login",
     "missing": f"{RUN}/samples/999999",
@@ -100,12 +100,18 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _shoot(page: Page, path: Path) -> None:
+    """A picture of the whole page, with the images that it would load only when somebody scrolls to them."""
+    page.evaluate("Promise.all([...document.images].map(one => (one.loading = 'eager', one.decode())))")
+    page.screenshot(path=path, full_page=True)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_accessible_and_fits_at_both_widths(page: Page, url: str, shots: Path, name: str) -> None:
     page.goto(url + PAGES[name])
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
-        page.screenshot(path=shots / f"{name}-{width}.png", full_page=True)
+        _shoot(page, shots / f"{name}-{width}.png")
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, f"{name} is {overflow} pixels too wide at {width}"
     # Once, on the narrow page, which is the harder one.
@@ -119,35 +125,40 @@ def test_dark_pages_have_contrast_too(browser: Browser, url: str, shots: Path) -
     page = context.new_page()
     for name in ("rounds", "sample", "judge"):
         page.goto(url + PAGES[name])
-        page.screenshot(path=shots / f"{name}-dark.png", full_page=True)
+        _shoot(page, shots / f"{name}-dark.png")
         found = Axe().run(page).response["violations"]
         assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     context.close()
 
 
-def test_a_run_goes_on_before_ones_eyes(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_started_and_goes_on_before_ones_eyes(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The button starts a process; the page shows its stages and its gate's decision and is never loaded anew."""
     hold, run_dir = tmp_path / "hold", tmp_path / "run"
+    start(small_settings(save_held(tmp_path / "base", 0.4), run__rounds=1), run_dir, HELD)
     hold.touch()
-    monkeypatch.setenv("HOLD_DRAWING", str(hold))
-    settings = small_settings(save_held(tmp_path / "base", 0.4), run__rounds=1)
-    toolbox = Toolbox(HeldBackend.load, HeldBackend.train)
-    loop = threading.Thread(target=start, args=(settings, run_dir, toolbox), daemon=True)
-    loop.start()
-    deadline = time.monotonic() + 60
-    while not (run_dir / "run.json").exists() or not (run_dir / "loop.sqlite").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    for name, value in plugged(HOLD_DRAWING=str(hold)).items():
+        monkeypatch.setenv(name, value)
     with dashboard_over(run_dir) as app, served(app) as found:
         page.goto(found + "/")
         page.get_by_role("link", name="shapes").click()
-        expect(page.get_by_text("sampling").first).to_be_visible()
+        expect(page.get_by_text("No round is open.")).to_be_visible()
+        page.get_by_role("link", name="Continue").click()
+        page.get_by_label("Rounds in all").fill("2")
+        page.get_by_role("button", name="Continue the run").click()
+        expect(page.get_by_text("ann continued it from here, up to round 2")).to_be_visible()
         page.evaluate("window.sameDocument = true")
+        expect(page.get_by_role("heading", name="Round 2 sampling")).to_be_visible()
+        expect(page.get_by_role("button", name="Stop the loop")).to_be_visible()
         hold.unlink()
-        expect(page.get_by_text("No round is open.")).to_be_visible(timeout=PATIENCE_MS)
-        expect(page.locator(".badge.promoted, .badge.rejected").first).to_be_visible()
+        expect(page.get_by_text("No round is open.")).to_be_visible()
+        expect(page.locator("tr", has=page.get_by_role("link", name="2", exact=True)).locator(".badge")).to_have_text(
+            re.compile("promoted|rejected")
+        )
+        expect(page.get_by_role("link", name="Continue")).to_be_visible()
         assert page.evaluate("window.sameDocument"), "the page was loaded anew"
-    loop.join(60)
-    assert not loop.is_alive()
+        assert app.state.starter.going().code == 0
 
 
 def test_the_gallery_is_filtered_and_leads_to_a_sample_and_its_lineage(page: Page, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,14 @@ def test_the_command_refuses_to_be_reached_by_others_without_a_password(seen_run
     assert ended.code == 2
     assert len(ended.sentences) == 1
     assert "ILLUME_DASHBOARD__ADMIN_PASSWORD" in ended.sentences[0]
+    assert "http://" not in ended.err
+
+
+def test_a_port_that_is_taken_is_told_in_one_sentence(seen_run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("dashboard", "--port", port, "--run-dir", seen_run, cwd=seen_run.parent)
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err.splitlines() == [
+        f"illume-loop: Another process listens at 127.0.0.1:{port}; stop it, or name another port with --port."
+    ]

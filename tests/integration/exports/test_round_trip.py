@@ -20,8 +20,9 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from db.models import Assessment, Example, Manifest, Prompt, Round, Sample
+from db.models import Assessment, Example, Manifest, Prompt, Review, Round, Sample
 from db.queries.samples import sample_detail
+from db.writes.reviews import NewReview, put_review
 from illume_loop.assess import instructions
 from illume_loop.exports.formats import FORMATS
 from illume_loop.exports.tables import IMAGE_TOKEN, TABLES, image_text
@@ -44,6 +45,12 @@ def _caches_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 def preferring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("preferring")
     start(small_settings(folder / "base", train__objective="dpo", curate__pair_margin=0.5), folder / "run")
+    with open_run(folder / "run", writing=True) as run:
+        for sample, verdict in ((3, "agree"), (30, "skip"), (4, "disagree")):
+            criteria = {"object": False} if verdict == "disagree" else {}
+            review = NewReview("ann", verdict, criteria, "says: ännchen", "random")
+            assert put_review(run.session, sample, review, replace=False)
+        run.session.commit()
     return folder / "run"
 
 
@@ -107,6 +114,11 @@ def test_every_table_is_the_database(preferring: Path, tmp_path: Path, name: str
             assert (row["error"], row["probability"]) == (told.error, told.probability)
             assert json.loads(row["details"]) == told.details
             assert (row["critique"] and json.loads(row["critique"])) == told.critique
+        for row, told in zip(load("reviews"), run.session.scalars(select(Review).order_by(Review.id)), strict=True):
+            assert (row["id"], row["sample"], row["reviewer"]) == (told.id, told.sample_id, told.reviewer)
+            assert (row["verdict"], row["comment"], row["reason"]) == (told.verdict, told.comment, told.reason)
+            assert (json.loads(row["criteria"]), row["created_at"]) == (told.criteria, told.created_at.isoformat())
+            assert row["round"] == (1 if told.sample_id <= 18 else 2)
         rows = run.session.execute(
             select(Example, Round.index, Manifest.sha256)
             .join(Manifest, Manifest.id == Example.manifest_id)

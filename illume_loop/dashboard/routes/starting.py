@@ -1,0 +1,70 @@
+"""Continuing a run after a confirmation, and stopping what was started so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from db.models.round import TERMINAL_STATES
+from db.queries.rounds import last_rounds
+from db.queries.runs import leader_of
+from db.writes.runs import add_event
+from illume_loop.dashboard.asking import Admin, Here, RunHere, Starting, Store, own_form
+from illume_loop.dashboard.render import page
+from illume_loop.errors import NotStartableError, UsageError
+
+router = APIRouter(prefix="/runs/{run_id}")
+MOST_ROUNDS = 1000
+"""As many as `run.rounds` may be."""
+
+
+@router.get("/start", response_class=HTMLResponse)
+def ask_to_start(request: Request, run: Here, source: Store, starter: Starting, _: Admin) -> Response:
+    """Say what continuing the run would do, and ask up to which round."""
+    if not starter.can_start(run.key):
+        raise NotStartableError(path=starter.run_dir)
+    with source.reading() as session:
+        least = _least_rounds(session, run)
+    wanted = min(MOST_ROUNDS, max(least, run.settings["run"]["rounds"]))
+    return page(
+        request, "start.html", run=run, tab="rounds", least=least, most=MOST_ROUNDS, wanted=wanted, starter=starter
+    )
+
+
+@router.post("/start", dependencies=[Depends(own_form)])
+def start(
+    run: Here, source: Store, starter: Starting, admin: Admin, rounds: Annotated[int, Form(ge=1, le=MOST_ROUNDS)]
+) -> Response:
+    """Continue the run until it has `rounds` rounds."""
+    with source.reading() as session:
+        least, leader = _least_rounds(session, run), leader_of(session, run.id)
+    if rounds < least:
+        raise UsageError(f"the run has come to round {least - 1}; name {least} rounds or more")
+    starter.start(run.key, rounds, by=admin.name, leader=leader)
+    _note(source, run, f"{admin.name} continued the run from the dashboard, up to round {rounds}")
+    return RedirectResponse(f"/runs/{run.id}", status_code=303)
+
+
+@router.post("/stop", dependencies=[Depends(own_form)])
+def stop(run: Here, source: Store, starter: Starting, admin: Admin) -> Response:
+    """Stop the loop that was started here; nothing where it has ended."""
+    if starter.can_start(run.key) and starter.stop():
+        _note(source, run, f"{admin.name} stopped the loop from the dashboard")
+    return RedirectResponse(f"/runs/{run.id}", status_code=303)
+
+
+def _least_rounds(session: Session, run: RunHere) -> int:
+    """The fewest rounds in all with which there is anything to do."""
+    last = next(iter(last_rounds(session, run.id, 1)), None)
+    if last is None:
+        return 1
+    return int(last["index"]) + (1 if last["state"] in TERMINAL_STATES else 0)
+
+
+def _note(source: Store, run: RunHere, message: str) -> None:
+    with source.writing() as session:
+        add_event(session, run.id, "by hand", message, at=datetime.now(UTC))
