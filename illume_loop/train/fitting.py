@@ -29,7 +29,7 @@ from illume_loop.errors import TrainingDivergedError
 from illume_loop.train.keeper import Keeper
 from illume_loop.train.keeping import KEEPING
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
-from illume_loop.train.trackers import tracker_of
+from illume_loop.train.trackers import tracker_of, training_name
 from illume_loop.train.trainable import Trainable
 
 OnStep = Callable[[int, int], None]
@@ -80,6 +80,7 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
         "logging_steps": 1,  # into the state alone: what a training that goes on has lost before is in its checkpoint
         "logging_nan_inf_filter": False,  # the default hides a loss that is no number behind the mean of the others
         "report_to": tracker or "none",
+        "run_name": training_name() if tracker else None,
         "disable_tqdm": True,
         **sharing_arguments(settings),
     }

@@ -28,7 +28,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     config = tiny_config(folder)
-    ended = run("start", "--config", config, cwd=folder)
+    ended = run("start", "--config", config, cwd=folder, cold=True)
     assert ended.code == 0, ended.err
     return Finished(folder, config, ended)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm import run_warm
+
 ILLUME_LOOP = Path(sys.executable).with_name("illume-loop")
 TIMEOUT_SECONDS = 240
 
@@ -58,12 +60,13 @@ class Ended:
         return [line for line in lines if line.startswith("illume-loop: ") and "(stop with Ctrl-C" not in line]
 
 
-def run(*args: object, cwd: Path, **more: str) -> Ended:
-    """Run `illume-loop` to its end."""
-    command = [str(ILLUME_LOOP), *map(str, args)]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=TIMEOUT_SECONDS
-    )
+def run(*args: object, cwd: Path, cold: bool = False, **more: str) -> Ended:
+    """Run `illume-loop` to its end: forked from a process that has loaded its libraries, or `cold`, as installed."""
+    words, env = list(map(str, args)), environment(**more)
+    if not cold:
+        return Ended(*run_warm(words, cwd, env, TIMEOUT_SECONDS))
+    command = [str(ILLUME_LOOP), *words]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

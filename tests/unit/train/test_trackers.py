@@ -12,7 +12,7 @@ from illume_loop.errors import UsageError
 from illume_loop.train import trackers
 from illume_loop.train.rows import LikelyRow
 from illume_loop.train.sft import train_sft
-from illume_loop.train.trackers import check_tracker, tracked, tracker_of
+from illume_loop.train.trackers import check_tracker, tracked, tracker_of, training_name
 
 
 def test_a_training_is_told_where_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,8 @@ def test_a_training_is_told_where_to_write(tmp_path: Path, monkeypatch: pytest.M
         assert os.environ["MLFLOW_TRACKING_URI"].endswith(f"{tmp_path}/t/mlflow.db")
         assert os.environ["WANDB_DIR"] == "/elsewhere", "who set a variable meant it"
         assert (tmp_path / "t").is_dir(), "W&B and MLflow want it to be there"
+        assert (os.environ["WANDB_PROJECT"], os.environ["WANDB_RUN_GROUP"]) == ("illume-loop", "t")
+        assert training_name() == "round-3"
     assert dict(os.environ) == before
     with tracked("none", tmp_path / "none", "round-3"):
         assert dict(os.environ) == before
