@@ -92,6 +92,8 @@ def _shape(distance: Pixels, x: float, y: float) -> Shape | None:
     padded = np.pad(distance, half)
     left, top = round(x), round(y)
     window = padded[top : top + _WINDOW, left : left + _WINDOW]
+    if not window.any():  # a large frame has nothing in its middle
+        return None
     full = np.quantile(window[window > 0], 0.7)
     alpha = np.clip(window / full, 0.0, 1.0)
     templates = _templates()

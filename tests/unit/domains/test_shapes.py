@@ -79,6 +79,13 @@ def test_blots_are_no_objects() -> None:
     assert DOMAIN.check(image, DOMAIN.parse("a red square")).failed[0] == "object"
 
 
+def test_a_frame_with_nothing_in_its_middle_is_no_object() -> None:
+    image = Image.new("RGB", (CANVAS, CANVAS), (228, 38, 44))
+    image.paste(GROUND, (3, 3, CANVAS - 3, CANVAS - 3))
+    assert [thing.shape for thing in checker.look(image)] == [None]
+    assert not DOMAIN.check(image, DOMAIN.parse("a red square")).passed
+
+
 def test_other_image_sizes_are_read_too() -> None:
     spec = parse("a red circle")
     image = render(spec, Random(0)).resize((192, 192), Image.Resampling.NEAREST)
