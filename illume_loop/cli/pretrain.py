@@ -1,4 +1,4 @@
-"""`illume-loop pretrain`: make a base model from nothing."""
+"""`illume-loop pretrain`: make a base model from nothing, or another detokenizer for one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,28 @@ def pretrain(
     stage: Annotated[
         list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage; may be repeated.")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--from", metavar="MODEL", help="Model that gets another detokenizer, by a recipe of one."),
+    ] = None,
 ) -> None:
-    """Train a base model by the ILLUME recipe, or continue one that was stopped."""
+    """Train a base model, or another detokenizer onto one; or continue where it was stopped."""
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.config import RuntimeSettings
     from illume_loop.runtime import prepare
 
     prepare(RuntimeSettings())
-    from illume_loop.pretrain.recipe import STAGES, run_recipe
+    from illume_loop.pretrain.recipe import run_recipe
 
     try:
         with open_view() as view:
             model = run_recipe(
                 recipe,
                 out,
-                tuple(stage) if stage else STAGES,
+                stage,
                 lambda name, done, total, loss: view.update(name, done, total, f"loss {loss:.3f}"),
+                base,
             )
     except KeyboardInterrupt:
         hint("\nillume-loop: stopped; the same command continues from the last checkpoint")

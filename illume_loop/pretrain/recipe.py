@@ -22,12 +22,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import LlamaConfig, SiglipVisionConfig
 
 from illume_loop.domains.shapes.domain import CAPTION_NOISE
 from illume_loop.domains.shapes.render import CANVAS, CELL
-from illume_loop.errors import NotFoundError
+from illume_loop.errors import NotFoundError, UsageError
 from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.processing import SPECIAL_TOKENS, build_processor
@@ -37,6 +36,8 @@ from illume_loop.models.sequences import IGNORED_LABEL
 from illume_loop.pretrain.batches import Batch, Task, batches_at
 from illume_loop.pretrain.contrastive import build_contrastive, contrastive_loss
 from illume_loop.pretrain.corpus import Corpus, build_corpus
+from illume_loop.pretrain.detokenizing import train_detokenizer
+from illume_loop.pretrain.repainting import REPAINTINGS, repaint
 from illume_loop.pretrain.scenes import pixel_batch
 from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
 from illume_loop.pretrain.vision_rows import VisionRowsOnly
@@ -125,17 +126,32 @@ def _small() -> Recipe:
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (Recipe(), _instruct(), _small())}
 
 
-def run_recipe(name: str, out: Path, stages: Sequence[str] = STAGES, on_progress: Progress = lambda *_: None) -> Path:
-    """Run (or finish) the stages of a recipe in `out`; returns the model directory.
+def run_recipe(
+    name: str,
+    out: Path,
+    stages: Sequence[str] | None = None,
+    on_progress: Progress = lambda *_: None,
+    base: str | None = None,
+) -> Path:
+    """Run (or finish) the stages of a recipe in `out`, None being all of them; returns the model directory.
 
-    Raises NotFoundError for an unknown recipe or stage.
+    `base` names the model onto which a recipe of a detokenizer trains it; see `illume_loop.pretrain.repainting`. Raises
+    NotFoundError for an unknown recipe or stage, UsageError for a base where none belongs or none where one does, and
+    what `repaint` raises.
     """
-    if name not in RECIPES:
+    if name not in {*RECIPES, *REPAINTINGS}:
         raise NotFoundError(kind="recipe", name=name)
-    for stage in stages:
-        if stage not in STAGES:
+    known = STAGES if name in RECIPES else ("detokenizer",)
+    for stage in stages or ():
+        if stage not in known:
             raise NotFoundError(kind="stage", name=stage)
-    return Pretraining(RECIPES[name], out, on_progress).run(stages)
+    if name in RECIPES:
+        if base is not None:
+            raise UsageError(f"the recipe {name} makes its own model from nothing; leave out --from")
+        return Pretraining(RECIPES[name], out, on_progress).run(stages or STAGES)
+    if base is None:
+        raise UsageError(f"the recipe {name} trains onto another model; name one, such as --from shapes-instruct")
+    return repaint(REPAINTINGS[name], base, out, on_progress)
 
 
 class Pretraining:
@@ -199,23 +215,14 @@ class Pretraining:
         quantizer.requires_grad_(False)
 
     def _detokenizer(self, stage: str) -> None:
-        detokenizer = self.vision.detokenizer.requires_grad_(True)
-
-        def loss_at(step: int) -> Tensor:
-            pixels = pixel_batch(self.recipe.seed, "detokenizer", step, self.recipe.visual_batch)
-            with torch.no_grad():
-                quantised = self.vision.quantizer.decode(self.vision.encode(pixels * 2 - 1))
-            painted = detokenizer(quantised)
-            return F.l1_loss(painted, pixels) + 2 * F.mse_loss(painted, pixels)
-
-        self._train(
-            stage,
-            detokenizer,
-            [ParameterGroup(list(detokenizer.parameters()), 2e-3)],
-            loss_at,
-            self.recipe.detokenizer_steps,
+        train_detokenizer(
+            self.vision,
+            lambda step: pixel_batch(self.recipe.seed, stage, step, self.recipe.visual_batch),
+            steps=self.recipe.detokenizer_steps,
+            learning_rate=2e-3,
+            checkpoint=self.out / f"{stage}.safetensors",
+            on_progress=self.on_progress,
         )
-        detokenizer.requires_grad_(False)
 
     def _language(self, stage: str) -> None:
         plan = self.recipe.language[stage]

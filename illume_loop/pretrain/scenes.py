@@ -6,6 +6,7 @@ Every batch depends on (seed, purpose, step) only.
 from __future__ import annotations
 
 from random import Random
+from typing import Literal
 
 import numpy as np
 import torch
@@ -52,6 +53,6 @@ def to_pixels(images: list[Image.Image]) -> Tensor:
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
 
 
-def pixel_batch(seed: int, purpose: str, step: int, count: int) -> Tensor:
-    """Random pictures as float pixels (B, 3, S, S) in [0, 1]."""
-    return to_pixels([draw(layout) for layout in layouts(seed, purpose, step, count)])
+def pixel_batch(seed: int, purpose: str, step: int, count: int, scale: Literal[1, 2] = 1) -> Tensor:
+    """Random pictures as float pixels (B, 3, S, S) in [0, 1], S being CANVAS, or `scale` times as much."""
+    return to_pixels([draw(layout, scale) for layout in layouts(seed, purpose, step, count)])

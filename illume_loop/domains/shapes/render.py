@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import Literal
 
 from PIL import Image, ImageDraw
 
@@ -43,8 +44,8 @@ class Placed:
 
 
 @cache
-def sprite(shape: Shape) -> Image.Image:
-    """The anti-aliased alpha mask of a shape, mode L, OBJECT + 2 pixels square."""
+def sprite(shape: Shape, scale: Literal[1, 2] = 1) -> Image.Image:
+    """The anti-aliased alpha mask of a shape, mode L, OBJECT + 2 pixels square, or `scale` times as large."""
     side = (OBJECT + 2) * _SUPERSAMPLE
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -67,7 +68,7 @@ def sprite(shape: Shape) -> Image.Image:
         case "cross":
             draw.rectangle((low, middle - third / 2, high, middle + third / 2 - 1), fill=255)
             draw.rectangle((middle - third / 2, low, middle + third / 2 - 1, high), fill=255)
-    return image.reduce(_SUPERSAMPLE)
+    return image.reduce(_SUPERSAMPLE // scale)
 
 
 def place(spec: Spec, rng: Random) -> list[Placed]:
@@ -80,12 +81,12 @@ def place(spec: Spec, rng: Random) -> list[Placed]:
     return [_placed(part, cell, rng) for part, cell in zip(parts, cells, strict=True)]
 
 
-def draw(objects: list[Placed]) -> Image.Image:
-    """The picture of a layout, RGB, CANVAS pixels square."""
-    image = Image.new("RGB", (CANVAS, CANVAS), GROUND)
+def draw(objects: list[Placed], scale: Literal[1, 2] = 1) -> Image.Image:
+    """The picture of a layout, RGB, CANVAS pixels square, or `scale` times as large."""
+    image = Image.new("RGB", (CANVAS * scale, CANVAS * scale), GROUND)
     for thing in objects:
-        mask = sprite(thing.shape)
-        image.paste(PALETTE[thing.color], (thing.x - mask.width // 2, thing.y - mask.height // 2), mask)
+        mask = sprite(thing.shape, scale)
+        image.paste(PALETTE[thing.color], (thing.x * scale - mask.width // 2, thing.y * scale - mask.height // 2), mask)
     return image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, SiglipVisionConfig
@@ -12,6 +13,9 @@ Distance = Literal["l2", "cosine"]
 Update = Literal["ema", "simvq"]
 """How a codebook learns: by moving averages, or as a frozen random one seen through a learned linear map."""
 Quantised = Literal["features", "pixels"]
+Paints = Literal["conv", "diffusion"]
+NORM_GROUPS = 8
+"""Groups of channels that are normalised together in detokenizers."""
 
 
 class IllumeConfig(PretrainedConfig):
@@ -27,9 +31,13 @@ class IllumeConfig(PretrainedConfig):
 
     `quantised` is what the image ids stand for: the encoder's features (the paper's semantic quantiser), or plain
     pixels, with which that is compared. `code_dim` is the width of a codebook entry; `code_distance` and
-    `codebook_update` are explained in quantizer.py; `detokenizer_width` is the channels of the convolutional
-    detokenizer. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and `image_placeholder`, the id that
-    stands where continuous features enter.
+    `codebook_update` are explained in quantizer.py. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and
+    `image_placeholder`, the id that stands where continuous features enter.
+
+    `detokenizer` paints: `conv`, of `detokenizer_width` channels, or `diffusion`, which makes more of what that paints by
+    a UNet with `detokenizer_channels` at its levels (multiples of 8), on patches of `detokenizer_patch` pixels folded into
+    channels. It paints `detokenizer_upscale` (1 or 2) times as large, in `detokenizer_steps` steps, guided by
+    `detokenizer_guidance` (1 is not at all). Raises ValueError for one that cannot be built.
     """
 
     model_type = "illume"
@@ -49,7 +57,13 @@ class IllumeConfig(PretrainedConfig):
         code_distance: Distance = "l2",
         codebook_update: Update = "ema",
         quantizer_layers: int = 2,
+        detokenizer: Paints = "conv",
         detokenizer_width: int = 128,
+        detokenizer_channels: Sequence[int] = (96,),
+        detokenizer_patch: int = 8,
+        detokenizer_upscale: Literal[1, 2] = 1,
+        detokenizer_steps: int = 4,
+        detokenizer_guidance: float = 1.0,
         quantised: Quantised = "features",
         begin_image_token_id: int = 3,
         end_image_token_id: int = 4,
@@ -72,7 +86,13 @@ class IllumeConfig(PretrainedConfig):
         self.code_distance = code_distance
         self.codebook_update = codebook_update
         self.quantizer_layers = quantizer_layers
+        self.detokenizer = detokenizer
         self.detokenizer_width = detokenizer_width
+        self.detokenizer_channels = list(detokenizer_channels)
+        self.detokenizer_patch = detokenizer_patch
+        self.detokenizer_upscale = detokenizer_upscale
+        self.detokenizer_steps = detokenizer_steps
+        self.detokenizer_guidance = detokenizer_guidance
         self.quantised = quantised
         self.begin_image_token_id = begin_image_token_id
         self.end_image_token_id = end_image_token_id
@@ -82,6 +102,7 @@ class IllumeConfig(PretrainedConfig):
         self.text_config.tie_word_embeddings = False
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
+        _check_detokenizer(self)
 
     @property
     def slices_per_side(self) -> int:
@@ -114,6 +135,12 @@ class IllumeConfig(PretrainedConfig):
         """Width of what is quantised at each position."""
         return 3 * self.pixels_per_token**2 if self.quantised == "pixels" else int(self.vision_config.hidden_size)
 
+    @property
+    def painted_size(self) -> int:
+        """Pixels along one side of what is painted."""
+        upscale = self.detokenizer_upscale if self.detokenizer == "diffusion" else 1
+        return self.grid * self.pixels_per_token * upscale
+
 
 def side_of(size: int | tuple[int, int] | list[int]) -> int:
     """The side of a square size, which configurations give as one number or as two. Raises ValueError for others."""
@@ -133,3 +160,25 @@ def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default: type[P
     model_type = value.get("model_type", default.model_type)
     config_class: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
     return config_class(**{key: entry for key, entry in value.items() if key != "model_type"})
+
+
+def _check_detokenizer(config: IllumeConfig) -> None:
+    if config.detokenizer not in get_args(Paints):
+        raise ValueError(f"detokenizer must be conv or diffusion, not {config.detokenizer!r}")
+    if config.detokenizer == "conv":
+        return
+    channels, patch = config.detokenizer_channels, config.detokenizer_patch
+    if not channels or any(count < 1 or count % NORM_GROUPS for count in channels):
+        raise ValueError(f"detokenizer_channels must be multiples of {NORM_GROUPS}, not {channels}")
+    if config.detokenizer_upscale not in (1, 2):
+        raise ValueError(f"detokenizer_upscale must be 1 or 2, not {config.detokenizer_upscale}")
+    if config.detokenizer_steps < 1 or config.detokenizer_guidance < 0:
+        raise ValueError("detokenizer_steps must be at least 1, and detokenizer_guidance at least 0")
+    # Each cell of the UNet shows one token or a part of one, and their number is halved between two levels.
+    halved = 2 ** (len(channels) - 1)
+    cells = config.painted_size // max(1, patch)
+    if cells * patch != config.painted_size or cells % config.grid or cells % halved:
+        raise ValueError(
+            f"detokenizer_patch must cut {config.painted_size} pixels into a number of cells that {config.grid} and "
+            f"{halved} divide; {patch} does not"
+        )

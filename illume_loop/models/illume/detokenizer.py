@@ -1,23 +1,54 @@
-"""The convolutional detokenizer: pixels from reconstructed features.
+"""The detokenizers: pixels from reconstructed features. The convolutional one is here.
 
-The paper paints pixels with a diffusion model; this one is the fast stand-in for small canvases. It never sees the
-encoder's exact features, only what survives quantisation.
+The paper paints pixels with a diffusion model (detokenizer_diffusion.py); the convolutional one is the fast stand-in
+for small canvases. Neither sees the encoder's exact features, only what survives quantisation.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from illume_loop.models.illume.configuration import NORM_GROUPS, IllumeConfig
+
+
+class Detokenizer(Protocol):
+    """What paints, and how it learns to."""
+
+    paints_singly: bool
+    """Whether each image has to be painted by itself, to be the same to the last bit beside any others."""
+
+    def __call__(self, features_BLH: Tensor) -> Tensor:
+        """Features (B, L, H) to pixels (B, 3, P, P) in [0, 1]; P is the configuration's `painted_size`."""
+        ...
+
+    def loss(self, features_BLH: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """What is minimised, of features and the pixels (B, 3, P, P) in [0, 1] that they came from."""
+        ...
+
+
+def build_detokenizer(config: IllumeConfig) -> nn.Module:
+    """The detokenizer that a configuration asks for, untrained; it is a `Detokenizer`."""
+    if config.detokenizer == "diffusion":
+        # Imported here: importing diffusers takes seconds, and who paints without it should not wait for it.
+        from illume_loop.models.illume.detokenizer_diffusion import DiffusionDetokenizer
+
+        return DiffusionDetokenizer(config)
+    return ConvDetokenizer(config)
+
 
 class ConvDetokenizer(nn.Module):
-    """Features (B, L, H) to pixels (B, 3, S, S) in [0, 1]."""
+    """Features (B, L, H) to pixels (B, 3, P, P) in [0, 1]; P is the side of the grid in pixels."""
 
-    def __init__(self, feature_dim: int, grid: int, patch_size: int, width: int) -> None:
+    paints_singly = False
+
+    def __init__(self, config: IllumeConfig) -> None:
         super().__init__()
-        self.grid = grid
-        self.stem = nn.Conv2d(feature_dim, width, 1)
+        self.grid, width, patch_size = config.grid, config.detokenizer_width, config.pixels_per_token
+        self.stem = nn.Conv2d(config.quantised_width, width, 1)
         self.blocks = nn.ModuleList(_ResidualBlock(width) for _ in range(2))
         self.unfold = nn.Conv2d(width, 3 * patch_size**2, 1)
         self.shuffle = nn.PixelShuffle(patch_size)
@@ -32,11 +63,16 @@ class ConvDetokenizer(nn.Module):
         rough = self.shuffle(self.unfold(hidden))
         return torch.sigmoid(rough + self.refine(rough))
 
+    def loss(self, features_BLH: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """The distance of what is painted, whose edges the absolute part keeps sharp; nothing is random."""
+        painted = self(features_BLH)
+        return F.l1_loss(painted, pixels) + 2 * F.mse_loss(painted, pixels)
+
 
 class _ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, width)
+        self.norm = nn.GroupNorm(NORM_GROUPS, width)
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 

@@ -10,12 +10,13 @@ import inspect
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel
 
 from illume_loop.models.illume.configuration import IllumeConfig, side_of
-from illume_loop.models.illume.detokenizer import ConvDetokenizer
+from illume_loop.models.illume.detokenizer import build_detokenizer
 from illume_loop.models.illume.quantizer import SemanticQuantizer
 
 
@@ -25,6 +26,7 @@ class VisionTokenizer(nn.Module):
     def __init__(self, config: IllumeConfig, encoder: nn.Module | None = None) -> None:
         """`encoder` is one with weights; without it, one of the configuration is made anew."""
         super().__init__()
+        self.image_size = config.image_size
         self.quantises_pixels = config.quantised == "pixels"
         self.pixels_per_token = config.pixels_per_token
         self.slices_per_side = config.slices_per_side
@@ -41,9 +43,7 @@ class VisionTokenizer(nn.Module):
             distance=config.code_distance,
             update=config.codebook_update,
         )
-        self.detokenizer = ConvDetokenizer(
-            config.quantised_width, config.grid, config.pixels_per_token, config.detokenizer_width
-        )
+        self.detokenizer = build_detokenizer(config)
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Pixels (B, 3, S, S), normalised as the encoder learned it, to layer-normalised features (B, L, H)."""
@@ -66,9 +66,10 @@ class VisionTokenizer(nn.Module):
         return self.quantizer.encode(self.to_quantise(pixel_values, features_BLH))
 
     def decode(self, ids_BL: Tensor) -> Tensor:
-        """Codebook ids (B, L) to pixels (B, 3, S, S) in [0, 1]."""
-        pixels: Tensor = self.detokenizer(self.quantizer.decode(ids_BL))
-        return pixels
+        """Codebook ids (B, L) to pixels (B, 3, P, P) in [0, 1], P being the configuration's `painted_size`."""
+        # Kernels round differently for batches of other sizes, and every step of a diffusion makes more of that.
+        parts = ids_BL.split(1) if self.detokenizer.paints_singly else [ids_BL]
+        return torch.cat([self.detokenizer(self.quantizer.decode(ids)) for ids in parts])
 
 
 def to_slices(pixels: Tensor, per_side: int) -> Tensor:

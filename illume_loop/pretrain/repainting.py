@@ -1,0 +1,122 @@
+"""Recipes that train another detokenizer onto a model that is there: its ids stay what they are, and look otherwise.
+
+The tokenizer, the language model and the processor are taken over as they are, so the new model draws the same ids for
+the same prompts and seeds. A folder belongs to one recipe and one model: `base.json` says which.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from illume_loop.artifacts.checkpoints import checkpoint_sha256
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.errors import RepaintingChangedError, UsageError
+from illume_loop.models.illume import IllumeConfig
+from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.illume.detokenizer import ConvDetokenizer, build_detokenizer
+from illume_loop.models.registry import load_model
+from illume_loop.models.shipped import base_path
+from illume_loop.pretrain.detokenizing import PixelBatches, train_detokenizer
+from illume_loop.pretrain.scenes import pixel_batch
+from illume_loop.pretrain.stepper import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Repainting:
+    """Every number of such a recipe; those of the detokenizer are named as in `IllumeConfig`."""
+
+    name: str
+    seed: int = 0
+    channels: tuple[int, ...] = (96,)
+    patch: int = 8
+    upscale: Literal[1, 2] = 1
+    painting_steps: int = 4
+    guidance: float = 1.0
+    steps: int = 500
+    batch: int = 64
+    learning_rate: float = 1e-3
+
+    def pixels_at(self, step: int) -> Tensor:
+        """Pictures of the shapes world."""
+        return pixel_batch(self.seed, self.name, step, self.batch, self.upscale)
+
+
+REPAINTINGS: Mapping[str, Repainting] = {
+    recipe.name: recipe
+    for recipe in (Repainting("shapes-diffusion"), Repainting("shapes-diffusion-2x", patch=16, upscale=2))
+}
+
+
+def repaint(
+    recipe: Repainting, base: str, out: Path, on_progress: Progress, pixels_at: PixelBatches | None = None
+) -> Path:
+    """Train (or finish) a diffusion detokenizer onto the model `base` in `out`; returns the model directory.
+
+    `base` is a shipped base, a model directory or a hub id. `pixels_at` are other pictures than those of the recipe.
+    Its own detokenizer makes the drafts of the new one. Raises NotFoundError where there is no such model, UsageError where it is none of ILLUME's, and
+    RepaintingChangedError for a folder of another model or recipe.
+    """
+    path = base_path(base)
+    backend = load_model(path)
+    if not isinstance(backend, IllumeBackend):
+        raise UsageError(f"{base} is a {backend.name} model, which paints in its own way; name an ILLUME model")
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out / "base.json", {"recipe": asdict(recipe), "base": checkpoint_sha256(path)})
+    torch.manual_seed(recipe.seed)
+    vision = backend.model.model.vision
+    backend.model.config = backend.model.model.config = _repainted(backend.model.config, recipe)
+    before, vision.detokenizer = vision.detokenizer, build_detokenizer(backend.model.config)
+    draft = before if isinstance(before, ConvDetokenizer) else before.draft
+    vision.detokenizer.draft.load_state_dict(draft.state_dict())
+    train_detokenizer(
+        vision,
+        pixels_at or recipe.pixels_at,
+        steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        checkpoint=out / "detokenizer.safetensors",
+        on_progress=on_progress,
+        seed=recipe.seed,
+        replaces_ids=True,
+        normalise=partial(_normalised, backend.processor.image_processor),
+    )
+    backend.save(out / "model")
+    (out / "model" / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    return out / "model"
+
+
+def _normalised(image_processor: Any, pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, S, S) in [0, 1] as the encoder has learned to read them."""
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std))
+    return (pixels - mean) / std
+
+
+def _repainted(config: IllumeConfig, recipe: Repainting) -> IllumeConfig:
+    changes = {
+        "detokenizer": "diffusion",
+        "detokenizer_channels": list(recipe.channels),
+        "detokenizer_patch": recipe.patch,
+        "detokenizer_upscale": recipe.upscale,
+        "detokenizer_steps": recipe.painting_steps,
+        "detokenizer_guidance": recipe.guidance,
+    }
+    return IllumeConfig.from_dict({**config.to_dict(), **changes})
+
+
+def _claim(path: Path, content: Mapping[str, object]) -> None:
+    """Say whose folder this is, once. Raises RepaintingChangedError where it is another's."""
+    wanted = json.loads(json.dumps(content))
+    if not path.exists():
+        write_atomically(path, json.dumps(wanted, indent=2).encode())
+        return
+    found = json.loads(path.read_text())
+    names = [key for key in wanted if found.get(key) != wanted[key]]
+    if names:
+        raise RepaintingChangedError(path=str(path.parent), names=" and ".join(names))
