@@ -277,6 +277,8 @@ class TokensChangedError(ConflictError):
 class OtherTokenizerError(ConflictError):
     """{path} holds ids of the tokenizer {found}, and that of {model} is {expected}; tokenise the sources with this
     model, into another folder."""
+
+
 class RepaintingChangedError(ConflictError):
     """{path} holds a detokenizer of another {names}; name another folder with -o, or ask as before to go on with it."""
 

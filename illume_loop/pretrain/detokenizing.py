@@ -40,8 +40,9 @@ def train_detokenizer(
 ) -> None:
     """Train `vision.detokenizer`, or finish it from `checkpoint`; nothing else of `vision` moves.
 
-    Pictures larger than the encoder takes are scaled down for it, and learned as they are; `normalise` makes of pixels in
-    [0, 1] what the encoder has learned to read. With `replaces_ids`, a tenth of the ids of half the images are others.
+    Pictures larger than the encoder takes are scaled down for it, and learned as they are; `normalise` makes of pixels
+    in [0, 1] what the encoder has learned to read. With `replaces_ids`, a tenth of the ids of half the images are
+    others.
     """
     vision.requires_grad_(False)
     detokenizer = vision.detokenizer.requires_grad_(True)

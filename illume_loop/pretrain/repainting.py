@@ -60,9 +60,9 @@ def repaint(
 ) -> Path:
     """Train (or finish) a diffusion detokenizer onto the model `base` in `out`; returns the model directory.
 
-    `base` is a shipped base, a model directory or a hub id. `pixels_at` are other pictures than those of the recipe.
-    Its own detokenizer makes the drafts of the new one. Raises NotFoundError where there is no such model, UsageError where it is none of ILLUME's, and
-    RepaintingChangedError for a folder of another model or recipe.
+    `base` is a shipped base, a model directory or a hub id; its own detokenizer makes the drafts of the new one.
+    `pixels_at` are other pictures than those of the recipe. Raises NotFoundError where there is no such model,
+    UsageError where it is none of ILLUME's, and RepaintingChangedError for a folder of another model or recipe.
     """
     path = base_path(base)
     backend = load_model(path)
@@ -94,7 +94,8 @@ def repaint(
 
 def _normalised(image_processor: Any, pixels: Tensor) -> Tensor:
     """Pixels (B, 3, S, S) in [0, 1] as the encoder has learned to read them."""
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std))
+    mean = pixels.new_tensor(image_processor.image_mean)[:, None, None]
+    std = pixels.new_tensor(image_processor.image_std)[:, None, None]
     return (pixels - mean) / std
 
 

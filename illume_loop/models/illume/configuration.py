@@ -34,9 +34,9 @@ class IllumeConfig(PretrainedConfig):
     `codebook_update` are explained in quantizer.py. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and
     `image_placeholder`, the id that stands where continuous features enter.
 
-    `detokenizer` paints: `conv`, of `detokenizer_width` channels, or `diffusion`, which makes more of what that paints by
-    a UNet with `detokenizer_channels` at its levels (multiples of 8), on patches of `detokenizer_patch` pixels folded into
-    channels. It paints `detokenizer_upscale` (1 or 2) times as large, in `detokenizer_steps` steps, guided by
+    `detokenizer` paints: `conv`, of `detokenizer_width` channels, or `diffusion`, which makes more of what that paints
+    by a UNet of `detokenizer_channels` at its levels (multiples of 8), on patches of `detokenizer_patch` pixels folded
+    into channels. It paints `detokenizer_upscale` (1 or 2) times as large, in `detokenizer_steps` steps, guided by
     `detokenizer_guidance` (1 is not at all). Raises ValueError for one that cannot be built.
     """
 

@@ -13,8 +13,7 @@ channels, and flow matching on the clean image are choices of ours.
 from __future__ import annotations
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
