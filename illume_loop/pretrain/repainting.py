@@ -51,7 +51,7 @@ class Repainting:
 
 REPAINTINGS: Mapping[str, Repainting] = {
     recipe.name: recipe
-    for recipe in (Repainting("shapes-diffusion"), Repainting("shapes-diffusion-2x", patch=16, upscale=2))
+    for recipe in (Repainting("shapes-diffusion"), Repainting("shapes-diffusion-2x", patch=16, upscale=2, batch=32))
 }
 
 

@@ -26,7 +26,10 @@ class Detokenizer(Protocol):
         ...
 
     def loss(self, features_BLH: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """What is minimised, of features and the pixels (B, 3, P, P) in [0, 1] that they came from."""
+        """What is minimised, of features and the pixels (B, 3, P, P) in [0, 1] that they came from.
+
+        What is random is drawn from `generator`, of the CPU, so that it is the same on every device.
+        """
         ...
 
 

@@ -97,10 +97,9 @@ class DiffusionDetokenizer(nn.Module):
         much noise, where a sampler of few steps spends most of them. The draft does not learn.
         """
         clean = F.pixel_unshuffle(pixels * 2 - 1, self.patch_size)
-        draw = {"generator": generator, "device": generator.device}
-        share_B111 = torch.rand(len(clean), 1, 1, 1, **draw).to(clean.device)
-        kept_B111 = (torch.rand(len(clean), 1, 1, 1, **draw) >= FEATURE_DROPOUT).to(clean)
-        noisy = torch.lerp(clean, torch.randn(clean.shape, **draw).to(clean), share_B111)
+        share_B111 = torch.rand(len(clean), 1, 1, 1, generator=generator).to(clean)
+        kept_B111 = (torch.rand(len(clean), 1, 1, 1, generator=generator) >= FEATURE_DROPOUT).to(clean)
+        noisy = torch.lerp(clean, torch.randn(clean.shape, generator=generator).to(clean), share_B111)
         predicted = self.predict(noisy, share_B111.flatten() * NOISE_LEVELS, self.known(features_BLH) * kept_B111)
         return F.mse_loss(predicted, clean)
 
