@@ -46,16 +46,17 @@ def train_detokenizer(
     """
     vision.requires_grad_(False)
     detokenizer = vision.detokenizer.requires_grad_(True)
-    device = vision.quantizer.codebook.device
+    like = next(vision.encoder.parameters())  # which may be of half precision, in which no detokenizer learns
 
     def loss_at(step: int) -> Tensor:
-        pixels = pixels_at(step).to(device)
+        pixels = pixels_at(step).to(like.device)
         generator = torch.Generator().manual_seed(seed << 32 | step)
         with torch.no_grad():
-            ids = vision.encode(normalise(F.interpolate(pixels, size=vision.image_size, mode="area")))
+            seen = normalise(F.interpolate(pixels, size=vision.image_size, mode="area"))
+            ids = vision.encode(seen.to(like.dtype))
             if replaces_ids:
                 ids = with_replaced_ids(ids, len(vision.quantizer.codebook), generator)
-            features = vision.quantizer.decode(ids)
+            features = vision.quantizer.decode(ids).to(pixels.dtype)
         return cast(Detokenizer, detokenizer).loss(features, pixels, generator)
 
     groups = [ParameterGroup(list(detokenizer.parameters()), learning_rate)]
