@@ -125,7 +125,10 @@ class WrongCalibrationError(UsageError):
 
 
 class TooFewLabelsError(UsageError):
-    """Too few labels to calibrate {what}: {reason}; label more samples, or draw more with --prompts."""
+    """Too few labels to calibrate {what}: {reason}; label more samples, or draw more with `illume-loop judge fit
+    --prompts`."""
+
+    repeats = True
 
 
 class ReadingMissingError(UsageError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -17,7 +18,6 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
-from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.prompting import domain_of_run
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
@@ -47,26 +47,27 @@ class Benches:
         self._images = ImageStore(root)
         self._checkpoints = CheckpointStore(root, cache / "checkpoints", always_cache=True)
         self._shelf = ModelShelf(self._checkpoints, toolbox, device, capacity=1, on_load=on_load)
-        self._benches: dict[int, Workbench] = {}
+        self._benches: dict[int, tuple[dict[str, Any], Workbench]] = {}
 
     def of_run(self, run_id: int) -> Workbench:
-        """The workbench of a run."""
-        if run_id not in self._benches:
-            self._benches[run_id] = self._make(run_id)
-        return self._benches[run_id]
+        """The workbench of a run, made anew where a start has changed the run's settings meanwhile."""
+        with transaction(self._engine) as session:
+            run = reads.run_of(session, run_id)
+            stored, run_key = run.settings, run.key
+        if run_id not in self._benches or self._benches[run_id][0] != stored:
+            self._benches[run_id] = stored, self._make(run_id, run_key, stored)
+        return self._benches[run_id][1]
 
     def tidy(self) -> None:
         """Between two units: forget the oldest images that nobody came for."""
-        for bench in self._benches.values():
+        for _, bench in self._benches.values():
             fresh = bench.fresh_images
             for name in list(fresh)[: max(0, len(fresh) - MOST_FRESH_IMAGES)]:
                 del fresh[name]
 
-    def _make(self, run_id: int) -> Workbench:
+    def _make(self, run_id: int, run_key: str, stored: dict[str, Any]) -> Workbench:
+        settings = merged(self._settings, stored)
         with transaction(self._engine) as session:
-            run = reads.run_of(session, run_id)
-            stored, run_key = run.settings, run.key
-            settings = merged(self._settings, stored)
             domain = domain_of_run(session, run_id, settings)
         return Workbench(
             engine=self._engine,
@@ -80,7 +81,6 @@ class Benches:
             models=self._shelf,
             toolbox=self._toolbox,
             scratch=self._scratch,
-            calibration=stored_calibration(self._engine, run_id),
         )
 
 

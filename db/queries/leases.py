@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.clock import db_later, seconds_since
 from db.models import ModelVersion, Round, StageCount, Unit, Worker
-from db.models.unit import in_state
+from db.models.unit import in_state, is_due
 from db.models.version import version_name
 
 SETTLE_S = 2.0
@@ -71,11 +71,17 @@ def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
     return int(done or 0), int(total or 0)
 
 
-def progress_age(session: Session, round_id: int, kinds: Sequence[str]) -> float:
-    """Seconds since anything went on with the units of these kinds: planned, finished, leased or brought forward."""
-    counts = select(func.max(StageCount.progress_at)).where(StageCount.round_id == round_id, StageCount.kind.in_(kinds))
-    held = select(func.max(Unit.progress_at)).where(Unit.round_id == round_id, Unit.kind.in_(kinds), in_state("leased"))
-    ages = [session.scalar(select(seconds_since(latest.scalar_subquery()))) for latest in (counts, held)]
+def progress_age(session: Session, round_id: int) -> float:
+    """Seconds since anything went on with the units of a round: planned, finished, leased or brought forward.
+
+    What ended the stage before counts, as the units of a stage may have been planned long before it begins. What was
+    brought forward and lost with its worker counts too, so whoever takes it next has as long as any other.
+    """
+    counts = select(func.max(StageCount.progress_at)).where(StageCount.round_id == round_id)
+    units = select(func.max(Unit.progress_at)).where(Unit.round_id == round_id)
+    latest = counts, units.where(in_state("leased")), units.where(is_due(), Unit.items_done > 0)
+    # One statement sees one moment: between two of them a unit may go from held to finished, and be seen in neither.
+    ages = session.execute(select(*(seconds_since(one.scalar_subquery()) for one in latest))).one()
     return min((age for age in ages if age is not None), default=0.0)
 
 

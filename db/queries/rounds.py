@@ -20,6 +20,9 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "train": "training",
     "evaluate": "gating",
 }
+"""What work is counted as when a round is over; see `stage_of` for one that is under way."""
+CALIBRATING = "calibrating"
+BEFORE_THE_GATE = ("planned", "sampling", "assessing", "curating", "training")
 MOST_UNITS = 200
 MOST_PROMPTS = 200
 NO_NUMBERS: Mapping[str, Any] = {
@@ -29,6 +32,11 @@ NO_NUMBERS: Mapping[str, Any] = {
     "editing": None,
     "judge_drift": None,
 }
+
+
+def stage_of(kind: str, round_state: str) -> str:
+    """What units of a kind are about in a round of a state: before its gate, an evaluation is of the judge."""
+    return CALIBRATING if kind == "evaluate" and round_state in BEFORE_THE_GATE else STAGE_OF_KIND[kind]
 
 
 def rounds_table(session: Session, run_id: int) -> list[dict[str, Any]]:
@@ -48,7 +56,7 @@ def open_stages(session: Session, run_id: int) -> list[dict[str, Any]]:
     found = []
     for round_ in session.scalars(rounds).all():
         counts = session.scalars(select(StageCount).where(StageCount.round_id == round_.id))
-        stages = {STAGE_OF_KIND[one.kind]: _stage(one) for one in counts}
+        stages = {stage_of(one.kind, round_.state): _stage(one) for one in counts}
         found.append({"index": round_.index, "state": round_.state, "stages": stages})
     return found
 
@@ -66,7 +74,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     round_id = session.scalars(select(Round.id).where(Round.run_id == run_id, Round.index == index)).one()
     stages = list(session.scalars(select(StageCount).where(StageCount.round_id == round_id)))
     return rows[0] | {
-        "stages": {STAGE_OF_KIND[counts.kind]: _stage(counts) for counts in stages},
+        "stages": {stage_of(counts.kind, rows[0]["state"]): _stage(counts) for counts in stages},
         "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MOST_UNITS),
         "held": held_units(session, round_id),
         "num_prompts": _num_prompts(session, round_id),

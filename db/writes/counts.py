@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, func, insert, select, update
+from sqlalchemy import ColumnElement, CursorResult, case, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
@@ -50,8 +50,12 @@ def count_moved(
     num_items: int = 0,
     seconds: float = 0.0,
 ) -> None:
-    """Count units that went from one state to another; `num_items` and `seconds` are of those that are done."""
+    """Count units that went from one state to another; `num_items` and `seconds` are of those that are done.
+
+    No more items are done than were planned: a training has as many as it says when it is under way, and none before.
+    """
     old, new = OF_STATE[before], OF_STATE[after]
+    items_done = StageCount.items_done + num_items
     session.execute(
         update(StageCount)
         .where(StageCount.round_id == round_id, StageCount.kind == kind)
@@ -59,7 +63,9 @@ def count_moved(
             {
                 old: old - num_units,
                 new: new + num_units,
-                StageCount.items_done: StageCount.items_done + num_items,
+                StageCount.items_done: case(
+                    (items_done > StageCount.items_total, StageCount.items_total), else_=items_done
+                ),
                 StageCount.seconds: StageCount.seconds + seconds,
                 StageCount.progress_at: db_now() if after == "done" else StageCount.progress_at,
             }

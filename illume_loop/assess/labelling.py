@@ -23,6 +23,7 @@ from illume_loop.errors import UsageError
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
 BATCH = 256
+"""Images drawn or read together, unless the caller says otherwise."""
 OnItems = Callable[[int, int], None]
 
 
@@ -53,6 +54,7 @@ def draw_set(
     samples_per_prompt: int,
     seed: int,
     guidance_scale: float,
+    batch_size: int = BATCH,
     on_items: OnItems = lambda *_: None,
 ) -> list[Shown]:
     """Images by the model itself for prompts of the train split. Raises UsageError for more prompts than it has."""
@@ -60,8 +62,8 @@ def draw_set(
     seeds = [int(value) for value in np.random.SeedSequence(seed).generate_state(len(prompts), np.uint64) >> 1]
     sampling = Sampling(guidance_scale=guidance_scale)
     shown: list[Shown] = []
-    for start in range(0, len(prompts), BATCH):
-        chunk = slice(start, start + BATCH)
+    for start in range(0, len(prompts), batch_size):
+        chunk = slice(start, start + batch_size)
         images = model.decode(model.sample([p.text for p in prompts[chunk]], seeds[chunk], sampling))
         shown += [Shown(prompt, image) for prompt, image in zip(prompts[chunk], images, strict=True)]
         on_items(len(shown), len(prompts))
@@ -98,12 +100,16 @@ def all_of(answers: Sequence[bool | None]) -> bool | None:
 
 
 def read_set(
-    model: UnifiedModel, domain: Domain, shown: Sequence[Shown], on_items: OnItems = lambda *_: None
+    model: UnifiedModel,
+    domain: Domain,
+    shown: Sequence[Shown],
+    on_items: OnItems = lambda *_: None,
+    batch_size: int = BATCH,
 ) -> list[Read]:
     """Every reading of the judge. A model that was never taught questions gives those of likelihood alone."""
     reads: list[Read] = []
-    for start in range(0, len(shown), BATCH):
-        reads += _read_batch(model, domain, shown[start : start + BATCH])
+    for start in range(0, len(shown), batch_size):
+        reads += _read_batch(model, domain, shown[start : start + batch_size])
         on_items(len(reads), len(shown))
     return reads
 

@@ -70,8 +70,13 @@ class Teacher:
         self._settings, self._spend, self._sleep = settings, spend, sleep
         self._opener: OpenerDirector = build_opener(_NoRedirects)
 
-    def ask(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[list[Answer]]:
-        """The answers to each image's questions.
+    def ask(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[Sequence[str]],
+        on_images: Callable[[int], None] = lambda _: None,
+    ) -> list[list[Answer]]:
+        """The answers to each image's questions; `on_images` hears how many images have all of theirs, one by one.
 
         Raises TeacherError where the endpoint stays silent, TeacherRefusedError, TeacherBudgetError.
         """
@@ -80,11 +85,14 @@ class Teacher:
         with ThreadPoolExecutor(self._settings.parallel) as pool:
             futures = [pool.submit(self._answer, picture, text) for picture, text in flat]
             try:
-                answers = iter([future.result() for future in futures])
+                waiting, answers = iter(futures), list[list[Answer]]()
+                for texts in questions:
+                    answers.append([next(waiting).result() for _ in texts])
+                    on_images(len(answers))
+                return answers
             finally:
                 for future in futures:
                     future.cancel()
-        return [[next(answers) for _ in texts] for texts in questions]
 
     def _answer(self, picture: str, question: str) -> Answer:
         reason: str | None = None

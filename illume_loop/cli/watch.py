@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
     from illume_loop.loop.run_directory import OpenRun
 
-KIND_OF_STAGE = {"sampling": "sample", "assessing": "assess", "training": "train", "gating": "evaluate"}
+KIND_OF_STAGE = {
+    "calibrating": "evaluate",
+    "sampling": "sample",
+    "assessing": "assess",
+    "training": "train",
+    "gating": "evaluate",
+}
 ENDED = ("promoted", "rejected", "failed", "cancelled")
 LINES = 6
 """Lines of the diary on the board."""

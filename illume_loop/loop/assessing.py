@@ -6,7 +6,7 @@ Guarantee: the same image is judged the same, whatever batch or worker it lands 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from PIL import Image
@@ -65,11 +65,12 @@ def model_assessments(
 
 
 def teacher_assessments(
-    bench: Workbench, drawn: Sequence[DrawnRow], images: Sequence[Image.Image]
+    bench: Workbench, drawn: Sequence[DrawnRow], images: Sequence[Image.Image], on_images: Callable[[int], None]
 ) -> list[NewAssessment]:
     """What the teacher answers to the questions of each sample's prompt, within the run's budget of calls.
 
-    The score is the share of yes, and there is none where an answer is missing. Raises TeacherError.
+    The score is the share of yes, and there is none where an answer is missing. `on_images` hears how many images are
+    judged: a batch may take the teacher longer than a lease lasts. Raises TeacherError.
     """
 
     def spend() -> bool:
@@ -78,7 +79,7 @@ def teacher_assessments(
 
     asked = [_teachers_questions(bench, prompt_of(row.prompt).claim) for row in drawn]
     texts = [[question.text for question in questions] for questions in asked]
-    answers = Teacher(bench.settings.teacher, spend).ask(images, texts)
+    answers = Teacher(bench.settings.teacher, spend).ask(images, texts, on_images)
     return [
         _by_teacher(row.sample_id, questions, told) for row, questions, told in zip(drawn, asked, answers, strict=True)
     ]

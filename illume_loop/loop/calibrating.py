@@ -1,13 +1,16 @@
-"""The calibration of a run: fixed before its first round, from a file or fitted with the base, kept in the database.
+"""The calibration of a run: fixed before anything is judged, from a file or fitted with the base, kept in the database.
 
-Guarantee: a run has one calibration from its first unit to its last, on every host, whatever becomes of the file. It is
-of the run's own base and domain, or it is refused before anything is made.
+Guarantee: a run has one calibration from its first assessment to its last, on every host, whatever becomes of the file.
+It is of the run's own base and domain, or it is refused before anything is made. An automatic one is fitted by a unit
+of the first round, which draws nothing before; it follows from the settings and the base, whoever does the unit.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -17,61 +20,80 @@ from db.queries.calibrations import calibration_of_run
 from db.sessions import transaction
 from db.writes.calibrations import add_calibration
 from db.writes.runs import add_event
+from db.writes.units import NewUnit
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.assess.calibration import Calibration, Source, calibration_of, read_calibration
-from illume_loop.assess.labelling import calibrate, checker_labels, draw_set, read_set
+from illume_loop.assess.labelling import OnItems, calibrate, checker_labels, draw_set, read_set
 from illume_loop.config import Settings
-from illume_loop.errors import CorruptArtifactError, SettingsError, WrongCalibrationError
+from illume_loop.errors import CorruptArtifactError, WrongCalibrationError
 from illume_loop.loop.plan import derived_seed
-from illume_loop.loop.workbench import Workbench
+
+if TYPE_CHECKING:
+    from illume_loop.loop.workbench import Workbench
 
 AUTO = "auto"
 AUTO_PROMPTS, AUTO_SAMPLES = 192, 4
 """Draws for which an automatic fit takes some seconds on two cores, and its AUC has an error of about a hundredth."""
 
-log = logging.getLogger(__name__)
-
 
 def check_calibration(settings: Settings, base: Path) -> None:
-    """Refuse a calibration that a new run could not use.
-
-    Raises CalibrationFileError, WrongCalibrationError, and SettingsError for an automatic one where no process has a
-    model at hand when a run begins.
-    """
+    """Refuse a calibration that a new run could not use. Raises CalibrationFileError, WrongCalibrationError."""
     wanted = settings.assess.calibration
-    if wanted == AUTO and settings.run.executor == "celery":
-        raise SettingsError(
-            reason="assess.calibration = 'auto' needs run.executor = 'inline'; fit one with `illume-loop judge fit` "
-            "and name its file"
-        )
     if wanted and wanted != AUTO:
         _check_source(wanted, read_calibration(Path(wanted)), settings, checkpoint_sha256(base))
 
 
-def ensure_calibration(bench: Workbench) -> Calibration | None:
-    """The run's calibration, stored now where it is not yet; None where the settings ask for none.
+def keep_calibration_of_file(bench: Workbench) -> None:
+    """Store the calibration of the file that the settings name, where they name one and it is not stored yet.
 
-    Raises CalibrationFileError, WrongCalibrationError, TooFewLabelsError, CorruptArtifactError.
+    Raises CalibrationFileError, WrongCalibrationError.
     """
-    settings, wanted = bench.settings, bench.settings.assess.calibration
-    found = stored_calibration(bench.engine, bench.run_id)
-    if found is not None or not wanted:
-        return found
+    wanted = bench.settings.assess.calibration
+    if wanted in ("", AUTO) or stored_calibration(bench.engine, bench.run_id) is not None:
+        return
     with transaction(bench.engine) as session:
         base = reads.base_version(session, bench.run_id)
-    if wanted == AUTO:
-        log.info("fitting the calibration of %s", base.name)
-        found = _fitted(bench, base.sha256)
-    else:
-        found = read_calibration(Path(wanted))
-        _check_source(wanted, found, settings, base.sha256)
-    content = found.model_dump(mode="json")
+    found = read_calibration(Path(wanted))
+    _check_source(wanted, found, bench.settings, base.sha256)
     with transaction(bench.engine) as session:
-        add_calibration(session, bench.run_id, sha256=found.sha256, content=content, at=bench.clock())
-        quality = found.overall.reliability
-        told = f"the judge is calibrated ({found.sha256[:12]}): AUC {quality.auc or 0:.3f}, ECE {quality.ece:.3f}"
-        add_event(session, bench.run_id, "calibrated", told, at=bench.clock())
-    return found
+        _add(session, bench.run_id, found, bench.clock())
+
+
+def calibrating_units(settings: Settings, session: Session, run_id: int) -> list[NewUnit]:
+    """The unit that fits a run's calibration, where the settings ask for that and it was not done yet."""
+    if settings.assess.calibration != AUTO or calibration_of_run(session, run_id) is not None:
+        return []
+    # Without items, so that they do not count among those of the gate.
+    return [NewUnit("evaluate", "evaluate/calibration", {"suite": "calibration"})]
+
+
+def fit_calibration_of_run(bench: Workbench, on_items: OnItems) -> Callable[[Session], None]:
+    """Fit a calibration of the base with the checker's labels, on draws of its own; what stores it.
+
+    Raises TooFewLabelsError.
+    """
+    with transaction(bench.engine) as session:
+        base = reads.base_version(session, bench.run_id)
+    model, domain, settings = bench.models.take(base.sha256), bench.domain, bench.settings
+    seed = derived_seed("calibration", settings.run.seed)
+    guidance_scale = settings.sampling.guidance_scale
+    count = AUTO_PROMPTS * AUTO_SAMPLES
+    shown = draw_set(
+        model,
+        domain,
+        num_prompts=AUTO_PROMPTS,
+        samples_per_prompt=AUTO_SAMPLES,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        batch_size=settings.sampling.batch_size,
+        on_items=lambda done, _: on_items(done, 2 * count),
+    )
+    reading = read_set(
+        model, domain, shown, lambda done, _: on_items(count + done, 2 * count), settings.assess.batch_size
+    )
+    source = Source(judge=base.sha256, domain=domain.name, labels="checker", seed=seed, guidance_scale=guidance_scale)
+    found = calibrate(source, domain, shown, reading, checker_labels(domain)(shown))
+    return lambda session: _add(session, bench.run_id, found, bench.clock())
 
 
 def stored_calibration(engine: Engine, run_id: int) -> Calibration | None:
@@ -94,21 +116,11 @@ def calibration_in(session: Session, run_id: int) -> Calibration | None:
     return found
 
 
-def _fitted(bench: Workbench, base_sha256: str) -> Calibration:
-    """A calibration of the base with the checker's labels, on draws of its own."""
-    model, domain = bench.models.take(base_sha256), bench.domain
-    seed = derived_seed("calibration", bench.settings.run.seed)
-    guidance_scale = bench.settings.sampling.guidance_scale
-    shown = draw_set(
-        model,
-        domain,
-        num_prompts=AUTO_PROMPTS,
-        samples_per_prompt=AUTO_SAMPLES,
-        seed=seed,
-        guidance_scale=guidance_scale,
-    )
-    source = Source(judge=base_sha256, domain=domain.name, labels="checker", seed=seed, guidance_scale=guidance_scale)
-    return calibrate(source, domain, shown, read_set(model, domain, shown), checker_labels(domain)(shown))
+def _add(session: Session, run_id: int, calibration: Calibration, at: datetime) -> None:
+    add_calibration(session, run_id, sha256=calibration.sha256, content=calibration.model_dump(mode="json"), at=at)
+    quality = calibration.overall.reliability
+    told = f"the judge is calibrated ({calibration.sha256[:12]}): AUC {quality.auc or 0:.3f}, ECE {quality.ece:.3f}"
+    add_event(session, run_id, "calibrated", told, at=at)
 
 
 def _check_source(path: str, calibration: Calibration, settings: Settings, base_sha256: str) -> None:

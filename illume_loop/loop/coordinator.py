@@ -20,7 +20,7 @@ from db.models import Round
 from db.queries import progress as reads
 from db.queries.progress import UnitRow
 from db.queries.reviews import num_reviewed
-from db.queries.rounds import STAGE_OF_KIND
+from db.queries.rounds import stage_of
 from db.sessions import transaction
 from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError
@@ -145,13 +145,13 @@ class Coordinator:
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
         """A unit went on by `done` of its `total` items, which count beside those of its like that are finished."""
-        if unit.kind != "train":
-            with transaction(self._bench.engine) as session:
-                counts = reads.stage_counts(session, unit.round_id)[unit.kind]
-            done += counts.items_done
-            total = counts.items_total
+        with transaction(self._bench.engine) as session:
+            stage = stage_of(unit.kind, reads.round_of(session, unit.round_id).state)
+            counts = reads.stage_counts(session, unit.round_id)[unit.kind]
+        if counts.items_total:
+            done, total = done + counts.items_done, counts.items_total
         if total:
-            event = StageProgress(unit.round_index, self._num_rounds, STAGE_OF_KIND[unit.kind], done, total)
+            event = StageProgress(unit.round_index, self._num_rounds, stage, done, total)
             self._progress.advanced(event)
 
     def _tell_awaited(self, step: AwaitReviews) -> None:

@@ -18,7 +18,7 @@ from db.models.unit import ROLE_OF_KIND
 from db.queries import leases
 from db.queries import progress as reads
 from db.queries.progress import UnitRow
-from db.queries.rounds import STAGE_OF_KIND
+from db.queries.rounds import stage_of
 from db.queries.workers import live_workers
 from db.writes.runs import add_event
 from db.writes.units import expire_leases, mark_issued
@@ -118,19 +118,18 @@ class Dispatcher:
         """Tell how far the stages are that are under way; whether any of them went on."""
         moved = False
         for issue in issues:
-            round_id = reads.round_at(session, self._bench.run_id, issue.index).id
-            counts = reads.stage_counts(session, round_id)
+            round_ = reads.round_at(session, self._bench.run_id, issue.index)
+            counts = reads.stage_counts(session, round_.id)
             for kind in issue.kinds:
                 if kind not in counts:
                     continue
                 done, total = counts[kind].items_done, counts[kind].items_total
                 if not total:
-                    done, total = leases.items_held(session, round_id, kind)
+                    done, total = leases.items_held(session, round_.id, kind)
                 if total and self._told.get((issue.index, kind)) != (done, total):
                     self._told[issue.index, kind] = (done, total)
-                    self._on_stage(
-                        StageProgress(issue.index, self._num_rounds, STAGE_OF_KIND[kind], min(done, total), total)
-                    )
+                    stage = stage_of(kind, round_.state)
+                    self._on_stage(StageProgress(issue.index, self._num_rounds, stage, min(done, total), total))
                     moved = True
         return moved
 
@@ -139,14 +138,14 @@ class Dispatcher:
         if waited <= self._settings.stage_deadline_s:
             return
         for issue in issues:
-            round_id = reads.round_at(session, self._bench.run_id, issue.index).id
-            age = min(waited, leases.progress_age(session, round_id, issue.kinds))
+            round_ = reads.round_at(session, self._bench.run_id, issue.index)
+            age = min(waited, leases.progress_age(session, round_.id))
             if age > self._settings.stage_deadline_s:
                 raise StageStalledError(
                     index=issue.index,
-                    stage=STAGE_OF_KIND[issue.kinds[-1]],
+                    stage=stage_of(issue.kinds[-1], round_.state),
                     seconds=round(age),
-                    who=self._who(session, round_id, issue),
+                    who=self._who(session, round_.id, issue),
                 )
 
     def _who(self, session: Session, round_id: int, issue: Issue) -> str:

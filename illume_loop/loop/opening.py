@@ -27,7 +27,7 @@ from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.errors import NoCheckerError, RunLockedError, SettingsChangedError, UsageError
-from illume_loop.loop.calibrating import AUTO, check_calibration, ensure_calibration
+from illume_loop.loop.calibrating import AUTO, check_calibration, keep_calibration_of_file
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.plan import round_prompts
 from illume_loop.loop.prompting import domain_of_run, keep_prompts, prompts_in_file
@@ -159,7 +159,7 @@ def open_workbench(
             toolbox=toolbox,
             scratch=directory.scratch,
         )
-        bench.calibration = ensure_calibration(bench)
+        keep_calibration_of_file(bench)
         yield bench
     finally:
         engine.dispose()
@@ -186,6 +186,8 @@ def _open_run(
             if changed:
                 raise SettingsChangedError(path=directory.path, names=", ".join(changed))
             _take_over(session, run, directory.path, settings.run.executor)
+            # Workers go by them: where the teacher is and what it may cost, where Ray is, who is told of trainings.
+            run.settings = settings.resolved()
             return run.id
     base = checkpoints.publish(base_path(settings.run.base))
     mark(directory, settings.resolved())

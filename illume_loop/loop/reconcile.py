@@ -121,7 +121,8 @@ def _step_within(view: RoundView, is_first: bool, plan_next: bool, tolerance: fl
         return GiveUp(view.index, lost)
     match view.state:
         case RoundState.PLANNED:
-            return Move(view.index, RoundState.SAMPLING)
+            # What is evaluated before anything is drawn is the judge, where the run still lacks its calibration.
+            return _when_settled(view, ("evaluate",), "evaluate", Move(view.index, RoundState.SAMPLING))
         case RoundState.SAMPLING:
             # Assessments come first, so that images are judged while they are still at hand.
             return _when_settled(view, ("assess", "sample"), "sample", Move(view.index, RoundState.ASSESSING))

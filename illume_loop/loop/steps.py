@@ -35,6 +35,7 @@ from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
+from illume_loop.loop.calibrating import calibrating_units
 from illume_loop.loop.curate import shuffled
 from illume_loop.loop.dialogues import assessment_rows, contradicted
 from illume_loop.loop.gate import Judgement, Measured, judge
@@ -92,7 +93,8 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
         at=bench.clock(),
         staleness=staleness,
     )
-    add_units(session, round_.id, sampling_units(settings.sampling, settings.assess.batch_size))
+    calibrating = calibrating_units(settings, session, bench.run_id)
+    add_units(session, round_.id, calibrating + sampling_units(settings.sampling, settings.assess.batch_size))
     message = f"round {index} planned, drawing with {parent.name}"
     if plan.num_replayed or plan.num_pairs:
         message += f"; {plan.num_replayed} prompts again, {plan.num_pairs} minimal pairs"

@@ -33,6 +33,7 @@ from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.loop.assessing import model_assessments, referee_of, teacher_assessments
+from illume_loop.loop.calibrating import fit_calibration_of_run
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
@@ -69,7 +70,7 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
     )
 
 
-def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
+def assess(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Judge the rows of a unit: by the checker where there is one, and by whichever models or teacher are set.
 
     Rows that were given up are not there, and not judged.
@@ -86,7 +87,7 @@ def assess(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
     if drawn:
         assessments += model_assessments(bench, round_.index, version, base, drawn, images, foreign)
         if bench.settings.assess.assessor == "teacher":
-            assessments += teacher_assessments(bench, drawn, images)
+            assessments += teacher_assessments(bench, drawn, images, lambda done: on_items(done, len(drawn)))
     return lambda session: add_assessments(session, assessments)
 
 
@@ -134,9 +135,14 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 
 
 def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
-    """Measure one model version by one suite; of the held-out prompts, those that one look adds."""
+    """Measure one model version by one suite; of the held-out prompts, those that one look adds.
+
+    How the base judges is measured too, as the run's calibration, and how far a candidate drifted from that.
+    """
     if lease.payload["suite"] == "drift":
         return _drift(bench, lease, on_items)
+    if lease.payload["suite"] == "calibration":
+        return fit_calibration_of_run(bench, on_items)
     with transaction(bench.engine) as session:
         round_index = reads.round_of(session, lease.round_id).index
         version = reads.version_of(session, lease.payload["version_id"])
@@ -182,9 +188,15 @@ def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     shown = [Shown(prompt_of(row.prompt).claim, bench.images.read(row.image_sha256)) for row in rows]
     log_odds = []
     for version in (base, candidate):
-        reading = read_set(bench.models.take(version.sha256), bench.domain, shown)
+        before = len(log_odds) * count
+        reading = read_set(
+            bench.models.take(version.sha256),
+            bench.domain,
+            shown,
+            lambda done, _, before=before: on_items((before + done) // 2, count),
+            bench.settings.assess.batch_size,
+        )
         log_odds.append([bench.calibration.overall.logistic.log_odds(read.readings) for read in reading])
-        on_items(len(log_odds) * count // 2, count)
     found = drift_between(log_odds[1], log_odds[0])
     return lambda session: add_drift(
         session,

@@ -19,6 +19,7 @@ from illume_loop.artifacts.images import ImageStore
 from illume_loop.assess.calibration import Calibration
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
+from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import GatePlans
 from illume_loop.models.protocol import UnifiedModel
 from illume_loop.models.registry import load_model, train_model
@@ -120,11 +121,18 @@ class Workbench:
     models: ModelShelf
     toolbox: Toolbox
     scratch: Path
-    calibration: Calibration | None = None
-    """The judge's, where the settings ask for one."""
     clock: Callable[[], datetime] = utc_now
     fresh_images: dict[str, Image.Image] = field(default_factory=dict)
     """Drawn and not yet assessed, by sha256; what is missing here is read from the store."""
+    _calibration: Calibration | None = field(default=None, init=False)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The judge's, where the settings ask for one. Raises CorruptArtifactError."""
+        if self._calibration is None and self.settings.assess.calibration:
+            self._calibration = stored_calibration(self.engine, self.run_id)
+            assert self._calibration is not None, "a run has it before anything is judged"
+        return self._calibration
 
     @property
     def trackers(self) -> Path:

@@ -1,6 +1,7 @@
 """The canned backend, holding still while a file is there: a test has a unit in hand for exactly as long as it wants.
 
-The file's path is in the environment variable HOLD_DRAWING or HOLD_TRAINING of the process.
+The file's path is in the environment variable HOLD_DRAWING or HOLD_TRAINING of the process. FEW_LABELS is for how many
+prompts a process draws images to calibrate a judge by.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from illume_loop.config import TrainSettings
+from illume_loop.loop import calibrating
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import ImageIds, Sampling
 from illume_loop.train.rows import TrainingRow
@@ -31,6 +33,7 @@ class HeldBackend:
 
     @staticmethod
     def load(path: Path, device: str) -> HeldModel:
+        calibrating.AUTO_PROMPTS = int(os.environ.get("FEW_LABELS", calibrating.AUTO_PROMPTS))
         return HeldModel(load_canned(path, device).skill)
 
     @staticmethod

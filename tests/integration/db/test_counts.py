@@ -116,3 +116,23 @@ def test_counts_are_those_of_the_units(engine: Engine) -> None:
         assert stage.seconds == num_done
         assert stage.num_units == num_done + num_dead
     assert counts["sample"].num_done > 0
+
+
+def test_a_unit_that_says_its_items_when_it_is_under_way_adds_none_to_what_was_planned(engine: Engine) -> None:
+    """A training has as many steps as it turns out to have, also when another worker begins it anew."""
+    _plan(engine)
+    with transaction(engine) as session:
+        add_units(session, ROUND, [NewUnit("train", "train", {})])
+        (unit,) = ready_units(session, ROUND, "train", 1)
+    for _ in range(2):
+        with transaction(engine) as session:
+            lease = lease_unit(session, unit.id, "me")
+            assert lease is not None
+            assert renew_lease(session, lease, 4, 10, 60.0)
+            assert hand_back(session, lease)
+    with transaction(engine) as session:
+        lease = lease_unit(session, unit.id, "me")
+        assert lease is not None
+        assert finish_unit(session, lease, 1.0)
+        counts = stage_counts(session, ROUND)["train"]
+    assert (counts.num_done, counts.items_done, counts.items_total) == (1, 0, 0)

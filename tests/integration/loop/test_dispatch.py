@@ -19,7 +19,7 @@ from db.queries.progress import UnitRow
 from db.sessions import transaction
 from db.writes.rounds import add_round
 from db.writes.runs import NewPrompt, add_run, ensure_prompts
-from db.writes.units import NewUnit, add_units, lease_unit
+from db.writes.units import NewUnit, add_units, finish_unit, lease_unit, renew_lease
 from db.writes.versions import add_version
 from db.writes.workers import mark_stopped, register_worker
 from illume_loop.config import load_settings
@@ -177,6 +177,35 @@ def test_a_wait_ends_at_its_deadline_and_says_for_whom(service: Service) -> None
         session.execute(update(Unit).where(Unit.id == unit_id).values(progress_at=db_later(-70)))
     with pytest.raises(StageStalledError, match=r"Worker a holds unit sample/0 at 0 of 1 items, .* 70 s"):
         service.issue()
+
+
+def test_a_unit_that_was_lost_after_hours_of_progress_is_waited_for_again(service: Service) -> None:
+    service.add_worker("a", "generator")
+    with transaction(service.engine) as session:
+        session.connection().exec_driver_sql("UPDATE stage_counts SET progress_at = '2020-01-01 00:00:00+00:00'")
+        unit_id = session.scalars(select(Unit.id).where(Unit.key == "sample/0")).one()
+        lease = lease_unit(session, unit_id, "b", token=0, lease_s=999)
+        assert lease is not None
+        assert renew_lease(session, lease, 3, 10, lease_s=-1)
+    service.now = 51
+    assert service.issue() == ["sample/0", "sample/1"]
+    with transaction(service.engine) as session:
+        session.execute(update(Unit).where(Unit.id == unit_id).values(progress_at=db_later(-70)))
+    with pytest.raises(StageStalledError, match="nothing has gone on for 51 s"):
+        service.issue()
+
+
+def test_a_stage_begins_when_the_one_before_has_ended_however_long_that_was(service: Service) -> None:
+    service.add_worker("a", "generator")
+    with transaction(service.engine) as session:
+        add_units(session, 1, [NewUnit("evaluate", "evaluate/calibration", {})])
+        session.connection().exec_driver_sql("UPDATE stage_counts SET progress_at = '2020-01-01 00:00:00+00:00'")
+        unit_id = session.scalars(select(Unit.id).where(Unit.kind == "evaluate")).one()
+        lease = lease_unit(session, unit_id, "a")
+        assert lease is not None
+        assert finish_unit(session, lease, 1.0)
+    service.now = 51
+    assert service.issue() == ["sample/0", "sample/1"]
 
 
 def test_progress_is_told_when_there_is_any(service: Service, tmp_path: Path) -> None:

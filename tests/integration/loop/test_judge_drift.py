@@ -19,12 +19,12 @@ from illume_loop.config import Settings, load_settings
 from illume_loop.errors import (
     CalibrationFileError,
     CorruptArtifactError,
+    RoundFailedError,
     SettingsError,
     WrongCalibrationError,
 )
 from illume_loop.loop import calibrating
 from illume_loop.loop.calibrating import calibration_in
-from illume_loop.loop.opening import check_demands
 from illume_loop.loop.run_directory import open_run
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import Scores
@@ -131,9 +131,9 @@ def test_the_calibration_is_fixed_at_the_start_and_the_manifest_is_that_of_a_run
 
 def test_a_start_that_ended_before_the_calibration_was_stored_is_made_good(tmp_path: Path) -> None:
     def load(path: Path, device: str) -> CannedModel:
-        raise MemoryError
+        raise KeyboardInterrupt
 
-    with pytest.raises(MemoryError):
+    with pytest.raises(KeyboardInterrupt):
         start(_settings(tmp_path), tmp_path / "run", replace(TOOLS, load_model=load))
     assert _calibration(tmp_path / "run") is None
     start(_settings(tmp_path), tmp_path / "run")
@@ -141,6 +141,25 @@ def test_a_start_that_ended_before_the_calibration_was_stored_is_made_good(tmp_p
     assert _calibration(tmp_path / "run") == _calibration(tmp_path / "whole")
     rows = table(tmp_path / "run"), table(tmp_path / "whole")
     assert rows[0][0]["manifest_sha256"] == rows[1][0]["manifest_sha256"]
+
+
+def test_a_base_that_draws_nothing_right_cannot_be_calibrated_and_the_round_says_so(tmp_path: Path) -> None:
+    settings = small_settings(save_canned(tmp_path / "base", 0.0), assess__calibration="auto")
+    with pytest.raises(RoundFailedError, match=r"unit evaluate/calibration failed 1 times .* 0 right and 160 wrong"):
+        start(settings, tmp_path / "run", rounds=1)
+    (row,) = table(tmp_path / "run")
+    assert (row["samples"], row["seconds"]) == (0, {}), "nothing was drawn for nothing"
+
+
+def test_how_far_a_calibration_is_is_told_and_the_gate_begins_anew(tmp_path: Path) -> None:
+    _, heard = start(_settings(tmp_path, sampling__batch_size=64, assess__batch_size=96), tmp_path / "run")
+    stages = list(dict.fromkeys(event.stage for event in heard.stages))
+    assert stages == ["calibrating", "sampling", "assessing", "training", "gating"]
+    told = [(event.done, event.total) for event in heard.stages if event.stage == "calibrating"]
+    assert told == [(64, 320), (128, 320), (160, 320), (256, 320), (320, 320)], "drawn, then read, in batches"
+    gating = [(event.done, event.total) for event in heard.stages if event.stage == "gating"]
+    assert gating[-1] == (gating[0][1],) * 2
+    assert gating[0][0] < gating[0][1] / 2
 
 
 def test_a_worker_judges_by_the_runs_calibration(tmp_path: Path) -> None:
@@ -186,8 +205,6 @@ def test_a_calibration_that_cannot_be_used_is_refused_before_anything_is_made(
         start(_settings(tmp_path, "absent.json"), tmp_path / "run")
     with pytest.raises(SettingsError, match=r"needs assess\.calibration"):
         load_settings(overrides={"gate.drift_margin": 0.5}, environ={})
-    with pytest.raises(SettingsError, match=r"'auto' needs run\.executor = 'inline'"):
-        check_demands(_settings(tmp_path, run__executor="celery"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -14,28 +14,15 @@ from db.models import Assessment, Run
 from db.queries.samples import sample_detail, samples_page
 from illume_loop.cli.assessments import fields_of
 from illume_loop.config import Settings
-from illume_loop.domains.shapes import checker
-from illume_loop.domains.shapes.questions import questions
-from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
 from illume_loop.errors import RoundFailedError, TeacherBudgetError, TeacherError, TeacherRefusedError
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import small_settings, start, table
-from tests.support.stub_teacher import Reply, Status, stub_teacher
-
-RULES = {
-    asked.question.text: asked for category in CATEGORIES for spec in all_specs(category) for asked in questions(spec)
-}
+from tests.support.stub_teacher import Reply, Status, knows, stub_teacher
 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-def _knows(_: int, image: Image.Image, question: str) -> str:
-    """As the checker does, from the pixels that it was sent."""
-    small = image.convert("RGB").resize((48, 48), Image.Resampling.NEAREST)
-    return '{"answer": "yes"}' if RULES[question].holds(checker.look(small)) else '{"answer": "no"}'
 
 
 def _settings(tmp_path: Path, url: str, **values: object) -> Settings:
@@ -62,7 +49,7 @@ def _assessments(run_dir: Path) -> list[Any]:
 
 
 def test_a_teacher_that_knows_judges_as_the_checker_does(tmp_path: Path) -> None:
-    calls = _run(tmp_path, _knows)
+    calls = _run(tmp_path, knows)
     (row,) = table(tmp_path / "run")
     assert row["judge_auc"] == 1.0
     assert _spent(tmp_path / "run") == calls
@@ -82,7 +69,7 @@ def test_a_teacher_that_knows_judges_as_the_checker_does(tmp_path: Path) -> None
 
 def test_the_budget_is_the_runs_and_not_the_commands(tmp_path: Path) -> None:
     """The second start may not spend it again, and a raised budget goes on where the run stopped."""
-    with stub_teacher(_knows) as stub:
+    with stub_teacher(knows) as stub:
         for _ in range(2):
             with pytest.raises(TeacherBudgetError, match="40 calls"):
                 start(_settings(tmp_path, stub.url, teacher__max_calls=40), tmp_path / "run")
@@ -97,13 +84,13 @@ def test_a_teacher_that_is_away_stops_the_run_and_the_same_command_continues(
     tmp_path: Path, status: int, error: type[Exception]
 ) -> None:
     def reply(number: int, image: Image.Image, question: str) -> object:
-        return Status(status) if number > 30 else _knows(number, image, question)
+        return Status(status) if number > 30 else knows(number, image, question)
 
     with pytest.raises(error):
         _run(tmp_path, reply)
     assert table(tmp_path / "run")[0]["state"] in ("sampling", "assessing"), "nothing was counted against the unit"
-    _run(tmp_path, _knows)
-    _run(tmp_path / "whole", _knows)
+    _run(tmp_path, knows)
+    _run(tmp_path / "whole", knows)
     rows = table(tmp_path / "run"), table(tmp_path / "whole" / "run")
     assert rows[0][0]["manifest_sha256"] == rows[1][0]["manifest_sha256"]
 
@@ -113,7 +100,7 @@ def test_babble_on_a_third_of_the_calls_is_contained_and_told(tmp_path: Path) ->
 
     def reply(_: int, image: Image.Image, question: str) -> str:
         calls[question] += 1
-        return "well" if "anything" in question else _knows(0, image, question)
+        return "well" if "anything" in question else knows(0, image, question)
 
     _run(tmp_path, reply, sampling__prompts_per_round=12)
     states = Counter(state for state, *_ in _assessments(tmp_path / "run"))

@@ -59,6 +59,13 @@ def test_a_finished_stage_moves_on(state: str, units: dict[str, str], expected: 
     assert _steps(state, **units) == [expected]
 
 
+@pytest.mark.parametrize("units", ["p", "l"])
+def test_nothing_is_drawn_before_the_judge_is_calibrated(units: str) -> None:
+    assert _steps("planned", evaluate=units, sample="p", assess="p") == [Issue(1, ("evaluate",))]
+    assert _steps("planned", evaluate="d", sample="p", assess="p") == [Move(1, RoundState.SAMPLING)]
+    assert _steps("planned", evaluate="x", sample="p", assess="p") == [GiveUp(1, "evaluate")]
+
+
 @pytest.mark.parametrize("sample", ["p", "l", "dp", "dl", "dpl"])
 def test_assessing_streams_into_sampling(sample: str) -> None:
     """Before more is drawn, what is drawn is assessed."""
