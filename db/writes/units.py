@@ -22,7 +22,7 @@ from db.clock import db_later, db_now
 from db.errors import FencedOutError
 from db.models import Round, Unit
 from db.models.round import TERMINAL_STATES
-from db.models.unit import in_state
+from db.models.unit import in_state, is_due
 from db.writes.counts import count_moved, count_planned, make_ready
 
 MAX_ERROR_LENGTH = 2_000
@@ -95,6 +95,12 @@ def _row(round_id: int, unit: NewUnit) -> dict[str, Any]:
         "stop_row": unit.rows[1] if unit.rows else None,
         "items_total": unit.num_items,
     }
+
+
+def begin_waiting(session: Session, round_id: int) -> None:
+    """Let the round's units that may be done wait from now on: they were planned before their stage could begin."""
+    due = update(Unit).where(Unit.round_id == round_id, is_due())
+    session.execute(due.values(ready_at=db_now()), execution_options=SILENT)
 
 
 def mark_issued(session: Session, unit_ids: Sequence[int]) -> None:

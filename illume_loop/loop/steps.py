@@ -30,7 +30,7 @@ from db.queries.reviews import HumanVerdict, verdicts_of_people
 from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
-from db.writes.units import NewUnit, add_units
+from db.writes.units import NewUnit, add_units, begin_waiting
 from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
@@ -111,6 +111,9 @@ def move(bench: Workbench, session: Session, round_: Round, target: RoundState, 
     step = transition(RoundState(round_.state), target, bench.clock())
     if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
         raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
+    if target == RoundState.SAMPLING:
+        # Workers that are sent what has waited for long, and do not get it, take themselves for deaf.
+        begin_waiting(session, round_.id)
     _note(bench, session, round_, "moved", f"round {round_.index} is {target.value}")
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from db.models import ModelVersion
 from db.queries import progress as reads
 from db.queries.curation import examples_of
 from db.queries.judging import next_prompts
@@ -177,7 +178,6 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 
 def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Let a candidate and the run's base judge the same samples of the round, evenly chosen from all of them."""
-    assert bench.calibration is not None, "settings that measure drift have one"
     with transaction(bench.engine) as session:
         candidate = reads.version_of(session, lease.payload["version_id"])
         base = reads.base_version(session, bench.run_id)
@@ -186,18 +186,9 @@ def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     count = min(lease.num_items, len(drawn))
     rows = [drawn[place * len(drawn) // count] for place in range(count)]
     shown = [Shown(prompt_of(row.prompt).claim, bench.images.read(row.image_sha256)) for row in rows]
-    log_odds = []
-    for version in (base, candidate):
-        before = len(log_odds) * count
-        reading = read_set(
-            bench.models.take(version.sha256),
-            bench.domain,
-            shown,
-            lambda done, _, before=before: on_items((before + done) // 2, count),
-            bench.settings.assess.batch_size,
-        )
-        log_odds.append([bench.calibration.overall.logistic.log_odds(read.readings) for read in reading])
-    found = drift_between(log_odds[1], log_odds[0])
+    frozen = _log_odds(bench, base, shown, lambda done, _: on_items(done // 2, count))
+    judged = _log_odds(bench, candidate, shown, lambda done, _: on_items((count + done) // 2, count))
+    found = drift_between(judged, frozen)
     return lambda session: add_drift(
         session,
         lease.round_id,
@@ -207,6 +198,14 @@ def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
         num_failed=found.num_failed,
         at=bench.clock(),
     )
+
+
+def _log_odds(bench: Workbench, version: ModelVersion, shown: Sequence[Shown], on_read: OnItems) -> list[float]:
+    """Calibrated log-odds by which a version takes each image for right."""
+    assert bench.calibration is not None, "settings that measure drift have one"
+    model = bench.models.take(version.sha256)
+    reading = read_set(model, bench.domain, shown, on_read, bench.settings.assess.batch_size)
+    return [bench.calibration.overall.logistic.log_odds(read.readings) for read in reading]
 
 
 def real_seed(run_seed: int, round_index: int) -> int:

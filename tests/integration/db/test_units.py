@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from db.clock import db_later
 from db.errors import FencedOutError
 from db.models import Event, Unit
+from db.queries.leases import is_left_waiting
 from db.queries.progress import StageCounts, first_dead, num_in_flight, ready_units, stage_counts
 from db.sessions import transaction
 from db.writes.rounds import add_round, move_round
@@ -22,6 +23,7 @@ from db.writes.units import (
     Lease,
     NewUnit,
     add_units,
+    begin_waiting,
     expire_leases,
     fail_attempt,
     finish_unit,
@@ -354,3 +356,14 @@ class TestReadiness:
         with transaction(engine) as session:
             assert len(ready_units(session, ROUND, "assess", 1000)) == num
         assert _counts(engine, "sample") == (0, 0, 2 * num, 0, 2 * num)
+
+
+def test_units_that_were_planned_long_before_their_stage_wait_from_its_beginning(planned: Engine) -> None:
+    """Else an idle worker that is sent one would take itself for deaf."""
+    ago = {"ready_at": db_later(-700), "issued_at": db_later(-3)}
+    with transaction(planned) as session:
+        session.execute(update(Unit).values(**ago))
+        assert is_left_waiting(session, ["train"], 600, 60)
+        begin_waiting(session, ROUND)
+        assert not is_left_waiting(session, ["train"], 600, 60)
+        assert session.get_one(Unit, UNIT).state == "pending"
