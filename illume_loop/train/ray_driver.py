@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -40,16 +41,19 @@ def train_on_ray(
     Raises MissingExtraError without the extra `cluster`, RayUnusableError for a cluster that cannot hold the workers,
     TrainingWorkersError where they failed too often, and what a training itself raises.
     """
-    for variable, value in _ENVIRONMENT.items():
+    for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:
-        import deepspeed  # noqa: F401 - the workers need it, and a cluster's hosts are installed alike
         import ray
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
+
+        if find_spec("deepspeed") is None:  # the workers need it, and a cluster's hosts are installed alike
+            raise ModuleNotFoundError("deepspeed")
     except ImportError as error:
         raise MissingExtraError(feature="train.backend = 'ray'", extra="cluster") from error
-    from illume_loop.train.ray_worker import Job, Ledger, Registrar, work
+    from illume_loop.train.ray_ledger import Ledger
+    from illume_loop.train.ray_worker import Job, Registrar, work
 
     keeping = KEEPING.get()
     out = out.absolute()
@@ -81,7 +85,7 @@ def train_on_ray(
                 shutil.rmtree(storage, ignore_errors=True)
 
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -92,6 +96,7 @@ _ENVIRONMENT = {
     # Workers without GPUs keep what they see, and Ray its notice of it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+"""For a Ray that starts here, and for what joins another; each is left alone where it is set."""
 
 
 @contextmanager

@@ -37,35 +37,6 @@ class Job:
     every_seconds: float | None
 
 
-Event = tuple[str, Any]
-"""("step", (done, total)), ("saved", (step, folder)), ("done", a report as a dict) or ("failed", IllumeLoopError)."""
-
-
-class Ledger:
-    """An actor between the driver, which alone knows the database, and the workers, which come and go."""
-
-    def __init__(self, kept: Sequence[KeptCheckpoint]) -> None:
-        self.kept = list(kept)
-        self.events: list[Event] = []
-
-    def tell(self, *event: Any) -> None:
-        """Something for the driver to hear."""
-        self.events.append((event[0], event[1]))
-
-    def take(self) -> list[Event]:
-        """What was told since the last time."""
-        events, self.events = self.events, []
-        return events
-
-    def registered(self, checkpoint: KeptCheckpoint) -> None:
-        """The database has one more."""
-        self.kept.insert(0, checkpoint)
-
-    def kept_checkpoints(self) -> list[KeptCheckpoint]:
-        """The registered ones, the newest first."""
-        return self.kept
-
-
 class Registrar(UserCallback):  # type: ignore[misc]
     """Tells the driver of each checkpoint that Ray's storage has from all workers; runs in Ray's controller."""
 
@@ -84,8 +55,8 @@ def work(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     ledger = config["ledger"]
     prepare(RuntimeSettings())
-    # TRL and transformers read the environment when they are imported, and the ledger and Ray's controller, which have
-    # this module too, need neither.
+    # TRL and transformers read the environment when they are imported, and Ray's controller, which has this module too,
+    # needs neither.
     from illume_loop.train.objectives import train_here
 
     if not (job.base / "config.json").is_file():

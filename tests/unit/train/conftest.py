@@ -9,7 +9,9 @@ import pytest
 
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.train.objectives import train_here
 from illume_loop.train.rows import DrawRow, PairRow, ReadRow, TrainingRow
+from tests.support.shared_training import ALONE, Alone
 
 
 def _ids(rng: np.random.Generator) -> np.ndarray:
@@ -43,3 +45,30 @@ def base(sharp_backend: IllumeBackend, tmp_path_factory: pytest.TempPathFactory)
     path: Path = tmp_path_factory.mktemp("base")
     sharp_backend.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def rows(likely_rows: list[DrawRow | ReadRow]) -> list[DrawRow | ReadRow]:
+    """Twenty rows, five steps in each pass. Some halves of a batch read no image."""
+    return [*likely_rows, *likely_rows[:4]]
+
+
+@pytest.fixture(scope="session")
+def alone(base: Path, rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Ten steps in this process."""
+    out = Path(tmp_path_factory.mktemp("alone")) / "out"
+    return train_here(base, rows, out, ALONE, 5, lambda *_: None), out
+
+
+@pytest.fixture(scope="session")
+def reading_rows(likely_rows: list[DrawRow | ReadRow]) -> list[DrawRow | ReadRow]:
+    """Twenty rows of which fourteen read: with DeepSpeed a step without an image moves the adapter by its momentum."""
+    draw, read = likely_rows[:6], likely_rows[10:]
+    return [*draw, *read, *read, *read[:2]]
+
+
+@pytest.fixture(scope="session")
+def reading_alone(base: Path, reading_rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Ten steps of those in this process."""
+    out = Path(tmp_path_factory.mktemp("reading")) / "out"
+    return train_here(base, reading_rows, out, ALONE, 5, lambda *_: None), out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -13,38 +12,10 @@ from safetensors.torch import load_file
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import CorruptArtifactError
-from illume_loop.train.fitting import OnStep, TrainReport
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.keeping import intact_first
 from illume_loop.train.objectives import train_candidate
 from illume_loop.train.rows import TrainingRow
-
-
-class Register:
-    """What the database is elsewhere: a file that outlives the process."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def keep(self, step: int, folder: Path) -> None:
-        checkpoint = listed_checkpoint(step, folder)
-        with self.path.open("a") as file:
-            file.write(json.dumps([step, str(folder), dict(checkpoint.files)]) + "\n")
-
-    def kept(self) -> list[KeptCheckpoint]:
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
-        return [KeptCheckpoint(step, Path(folder), files) for step, folder, files in reversed(lines)]
-
-
-def _train(
-    base: Path, rows: list[TrainingRow], tmp_path: Path, settings: TrainSettings, on_step: OnStep, attempt: str
-) -> TrainReport:
-    register = Register(tmp_path / "register")
-    kept = intact_first(register.kept(), lambda *_: None)
-    token = KEEPING.set(Keeping(tmp_path / attempt, kept, register.keep, every_seconds=0.0))
-    try:
-        return train_candidate(base, rows, tmp_path / "out", settings, 5, on_step)
-    finally:
-        KEEPING.reset(token)
+from tests.support.shared_training import Register, train_kept
 
 
 def _killed_at(
@@ -54,7 +25,7 @@ def _killed_at(
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
-        _train(
+        train_kept(
             base, rows, tmp_path, settings, lambda done, _: done < step or os.kill(os.getpid(), signal.SIGKILL), attempt
         )
         os._exit(0)
@@ -82,7 +53,7 @@ def test_five_steps_and_a_kill_and_five_more_are_ten(
     assert [checkpoint.step for checkpoint in kept] == [5, 4, 3, 2, 1], "the sixth step was not kept"
 
     heard: list[int] = []
-    rest = _train(base, rows, tmp_path, settings, lambda done, _: heard.append(done), "second")
+    rest = train_kept(base, rows, tmp_path, settings, lambda done, _: heard.append(done), "second")
     assert heard == list(range(6, whole.steps + 1)), "five steps are not taken again"
     assert rest.losses == whole.losses, "bit for bit: one process, one machine"
     assert rest.mean_loss == whole.mean_loss

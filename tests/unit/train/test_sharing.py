@@ -16,48 +16,17 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
 from torch import distributed
 
 from illume_loop.config import TrainSettings
-from illume_loop.train.fitting import TrainReport
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, listed_checkpoint
+from illume_loop.train.keeping import KEEPING, Keeping
 from illume_loop.train.objectives import train_here
 from illume_loop.train.rows import TrainingRow
 from illume_loop.train.sharing import deepspeed_config
+from tests.support.shared_training import ALONE, Alone, Register, assert_same_losses, assert_same_weights
 
-ALONE = TrainSettings(batch_size=4, epochs=2, learning_rate=1e-3)
 NEAR = 1e-4
 """Relative, for losses of a few nats; the order of sums differs."""
-
-
-@pytest.fixture(scope="module")
-def rows(likely_rows: list[TrainingRow]) -> list[TrainingRow]:
-    """Twenty rows, five steps in each pass. Some halves of a batch read no image."""
-    return [*likely_rows, *likely_rows[:4]]
-
-
-@pytest.fixture(scope="module")
-def alone(base: Path, rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainReport, Path]:
-    """Ten steps in this process."""
-    out = Path(tmp_path_factory.mktemp("alone")) / "out"
-    return train_here(base, rows, out, ALONE, 5, lambda *_: None), out
-
-
-@pytest.fixture(scope="module")
-def reading_rows(likely_rows: list[TrainingRow]) -> list[TrainingRow]:
-    """Twenty rows of which fourteen read: with DeepSpeed a step without an image moves the adapter by its momentum."""
-    draw, read = likely_rows[:6], likely_rows[10:]
-    return [*draw, *read, *read, *read[:2]]
-
-
-@pytest.fixture(scope="module")
-def reading_alone(
-    base: Path, reading_rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[TrainReport, Path]:
-    """Ten steps of those in this process."""
-    out = Path(tmp_path_factory.mktemp("reading")) / "out"
-    return train_here(base, reading_rows, out, ALONE, 5, lambda *_: None), out
 
 
 def _together(work: Callable[[int], None]) -> list[int]:
@@ -72,7 +41,9 @@ def _together(work: Callable[[int], None]) -> list[int]:
             code = 1
             try:
                 ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-                os.environ.update({name: str(value) for name, value in ranks.items()} | {"MASTER_ADDR": "127.0.0.1"})
+                # accelerate warns where the number of threads is left to it.
+                more = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+                os.environ.update({name: str(value) for name, value in ranks.items()} | more)
                 torch.set_num_threads(1)
                 AcceleratorState._reset_state(reset_partial_state=True)
                 distributed.init_process_group("gloo")
@@ -91,22 +62,20 @@ def _share(
     base: Path, rows: list[TrainingRow], tmp_path: Path, settings: TrainSettings, attempt: str, killed_at: int = 0
 ) -> list[int]:
     """Train in two processes, each step kept; both are killed after step `killed_at`."""
-    register = tmp_path / "register"
+    register = Register(tmp_path / "register")
 
     def work(rank: int) -> None:
         def keep(step: int, folder: Path) -> None:
             distributed.barrier()  # the part of the other process is there too
             if rank == 0:
-                line = json.dumps([step, str(folder), dict(listed_checkpoint(step, folder).files)])
-                register.write_text(line + "\n" + (register.read_text() if register.exists() else ""))
+                register.keep(step, folder)
             distributed.barrier()
 
         def on_step(done: int, _total: int) -> None:
             if done == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        lines = register.read_text().splitlines() if register.exists() else []
-        kept = [KeptCheckpoint(step, Path(folder), files) for step, folder, files in map(json.loads, lines)]
+        kept = register.kept()
         for checkpoint in kept[:1]:
             checkpoint.check()
         KEEPING.set(Keeping(tmp_path / attempt, kept, keep, every_seconds=0.0))
@@ -116,15 +85,11 @@ def _share(
     return _together(work)
 
 
-def _check(tmp_path: Path, alone: tuple[TrainReport, Path], near: float = NEAR) -> None:
+def _check(tmp_path: Path, alone: Alone, near: float = NEAR) -> None:
     for rank in range(2):
         losses, mean_loss = json.loads((tmp_path / f"losses-{rank}").read_text())
-        assert losses == pytest.approx(alone[0].losses, rel=near)
-        assert mean_loss == pytest.approx(alone[0].mean_loss, rel=near)
-    one, two = (load_file(folder / "model.safetensors") for folder in (alone[1], tmp_path / "out"))
-    assert one.keys() == two.keys()
-    for name, weights in one.items():
-        torch.testing.assert_close(two[name], weights, rtol=0, atol=5e-4, msg=lambda text, name=name: f"{name}: {text}")
+        assert_same_losses(tuple(losses), mean_loss, alone, near)
+    assert_same_weights(tmp_path / "out", alone)
 
 
 def _shared(**values: object) -> TrainSettings:
@@ -132,11 +97,11 @@ def _shared(**values: object) -> TrainSettings:
 
 
 def test_two_processes_are_killed_go_on_and_lose_what_one_loses(
-    base: Path, rows: list[TrainingRow], alone: tuple[TrainReport, Path], tmp_path: Path
+    base: Path, rows: list[TrainingRow], alone: Alone, tmp_path: Path
 ) -> None:
     ended = _share(base, rows, tmp_path, _shared(), "first", killed_at=6)
     assert [os.WTERMSIG(status) for status in ended] == [signal.SIGKILL] * 2
-    assert json.loads((tmp_path / "register").read_text().splitlines()[0])[0] == 5
+    assert Register(tmp_path / "register").kept()[0].step == 5
     assert _share(base, rows, tmp_path, _shared(), "second") == [0, 0]
     _check(tmp_path, alone)
 
@@ -148,7 +113,7 @@ def test_two_processes_are_killed_go_on_and_lose_what_one_loses(
 def test_deepspeed_is_killed_goes_on_and_loses_what_one_process_loses(
     base: Path,
     reading_rows: list[TrainingRow],
-    reading_alone: tuple[TrainReport, Path],
+    reading_alone: Alone,
     tmp_path: Path,
     strategy: str,
 ) -> None:
