@@ -131,6 +131,8 @@ def _start_here(**options: Any) -> None:
     """Start Ray on this machine. It gives itself half a minute, which a busy one may need twice."""
     import ray
 
+    # It would say how it keeps strangers out, and it lives no longer than the training.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         ray.init(address="local", **options)
     except Exception:
