@@ -233,6 +233,11 @@ class FolderInUseError(ConflictError):
     """{path} is there and not empty; name another directory with -o."""
 
 
+class TokenizerChangedError(ConflictError):
+    """{path} holds a tokenizer that was trained otherwise ({names}); name another directory with -o, or ask as before
+    to go on with it."""
+
+
 class OtherEvaluationError(ConflictError):
     """{path} is not the folder of this evaluation ({names}); name another one with -o, or repeat what made that one."""
 

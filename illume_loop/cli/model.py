@@ -14,7 +14,7 @@ from illume_loop.cli.output import hint, print_fields, print_json
 if TYPE_CHECKING:
     from illume_loop.models.illume.sizes import Choices, Size
 
-app = typer.Typer(help="Models made of parts: build one.", no_args_is_help=True)
+app = typer.Typer(help="Models made of parts: build one, train its tokenizer.", no_args_is_help=True)
 
 
 class Distance(StrEnum):
@@ -37,12 +37,6 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
-
-
-@app.callback()
-def _noun() -> None:
-    # With one command alone, Typer would leave its name out.
-    pass
 
 
 @app.command("init")
@@ -115,7 +109,54 @@ def init(
         print_json(about)
     else:
         print_fields(about)
-    hint(f'next: train it; until then it draws noise: illume-loop sample "a red circle" --model {out}')
+    hint(f"next: illume-loop model tokenizer {out} PICTURES -o tokenizer   (until it is trained, it draws noise)")
+
+
+@app.command("tokenizer")
+def tokenizer(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder with an ILLUME model, or an id of the hub.")],
+    pictures: Annotated[Path, typer.Argument(metavar="PICTURES", help="Folder of JPEG, PNG or WebP files.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the checkpoints and the model.")],
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the quantiser.")] = 20_000,
+    detokenizer_steps: Annotated[
+        int, typer.Option("--detokenizer-steps", metavar="N", min=1, help="Steps of the detokenizer.")
+    ] = 20_000,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Pictures of a step.")] = 64,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", metavar="RATE", min=0.0, max=1.0, help="Peak, of both.")
+    ] = 1e-4,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the pictures.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model's image tokenizer and detokenizer on pictures, or continue where it was stopped."""
+    from dataclasses import asdict
+
+    from illume_loop.cli.ending import INTERRUPTED
+    from illume_loop.cli.progress import open_view
+    from illume_loop.config import RuntimeSettings
+    from illume_loop.runtime import prepare
+
+    prepare(RuntimeSettings())
+    from illume_loop.pretrain.picture_tokenizer import Numbers, train_picture_tokenizer
+
+    numbers = Numbers(steps, detokenizer_steps, batch, learning_rate, seed)
+    try:
+        with open_view() as view:
+            outcome = train_picture_tokenizer(
+                model,
+                pictures,
+                out,
+                numbers,
+                lambda name, done, total, loss: view.update(name, done, total, f"loss {loss:.3f}"),
+            )
+    except KeyboardInterrupt:
+        hint("\nillume-loop: stopped; the same command continues from the last checkpoint")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print_json(asdict(outcome))
+    else:
+        print_fields(asdict(outcome))
+    hint(f"next: illume-loop data tokenize FILE... --model {outcome.model} -o tokens")
 
 
 def _parts(size: str | None, llm: str | None, vision: str | None, *, random: bool) -> tuple[Size | None, str, str]:

@@ -54,7 +54,7 @@ def test_the_command_builds_tells_and_never_overwrites(
     loaded = load_model(out)
     assert sum(told["parameters"].values()) == sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
     assert loaded.sample(["a ring"], [1], Sampling()).shape == (1, 16)
-    assert f'illume-loop sample "a red circle" --model {out}' in printed.err
+    assert f"illume-loop model tokenizer {out} PICTURES" in printed.err
     assert [path.name for path in out.parent.iterdir()] == ["base"]
     with pytest.raises(FolderInUseError, match=r"is there and not empty; name another directory with -o") as refused:
         command.init(out, str(llama), str(siglip))

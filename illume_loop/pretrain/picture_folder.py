@@ -1,0 +1,49 @@
+"""A folder of pictures as batches of pixels, each a function of its step alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+from torch import Tensor
+
+from illume_loop.data.pixels import CENTRE, FORMATS, open_image
+from illume_loop.data.rows import BadRow
+from illume_loop.errors import DataSourceError
+from illume_loop.pretrain.scenes import to_pixels
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+GIVEN_UP_AFTER = 20
+"""Pictures in a row that cannot be read."""
+
+
+class PictureFolder:
+    """The pictures of a folder and its folders, in batches of `size` squares of `side` pixels."""
+
+    def __init__(self, folder: Path, size: int, side: int, seed: int) -> None:
+        """Raises DataSourceError where there are none."""
+        self.files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+        if not self.files:
+            raise DataSourceError(path=folder, reason=f"it holds no pictures ({', '.join(FORMATS)})")
+        self.folder, self.size, self.side, self.seed = folder, size, side, seed
+
+    def at(self, step: int, purpose: str = "") -> Tensor:
+        """Pixels (size, 3, side, side) in [0, 1]: pictures at random, the largest square of each.
+
+        One that cannot be read is left out for another one. Raises DataSourceError where it is one after the other.
+        """
+        rng = Random(f"{purpose}/{self.seed}/{step}")
+        squares: list[Image.Image] = []
+        bad = 0
+        while len(squares) < self.size:
+            file = rng.choice(self.files)
+            try:
+                squares.append(CENTRE.square(open_image(file.read_bytes()), self.side))
+                bad = 0
+            except (BadRow, OSError) as error:
+                bad += 1
+                if bad == GIVEN_UP_AFTER:
+                    reason = f"{bad} pictures one after the other cannot be read, such as {file.name} ({error})"
+                    raise DataSourceError(path=self.folder, reason=reason) from error
+        return to_pixels(squares)

@@ -1,0 +1,164 @@
+"""The tokenizer of a model that is there learns on pictures: its quantiser on the encoder's features, then its painter.
+
+Guarantee: encoder, language model and adapter stay bit by bit what they were; batches follow from the step alone, so a
+training that was killed goes on to the same weights. A folder belongs to one model and one set of numbers.
+
+Weights are trained in float32, whatever precision the model is stored in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from illume_loop.artifacts.checkpoints import checkpoint_sha256
+from illume_loop.artifacts.files import write_atomically
+from illume_loop.errors import TokenizerChangedError, UsageError
+from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.registry import load_model
+from illume_loop.models.shipped import base_path
+from illume_loop.pretrain.picture_folder import PictureFolder
+from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
+
+START_BATCHES = 4
+MEASURED_BATCHES = 8
+"""Of pictures that the codebook starts from, and of those that the outcome is measured on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """How the tokenizer is trained: steps of quantiser and detokenizer, pictures of a step, peak rates."""
+
+    steps: int = 20_000
+    detokenizer_steps: int = 20_000
+    batch: int = 64
+    learning_rate: float = 1e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The model directory, and what its tokenizer makes of pictures.
+
+    `similarity` is the mean cosine between features and those that come back from ids, `codes_used` how many of
+    `codes` were seen in `ids`, and `perplexity` how many equally probable codes would be as surprising.
+    """
+
+    model: str
+    similarity: float
+    codes_used: int
+    codes: int
+    perplexity: float
+    ids: int
+
+
+def train_picture_tokenizer(
+    base: str, pictures: Path, out: Path, numbers: Numbers, on_progress: Progress, device: str = "auto"
+) -> Outcome:
+    """Train (or finish) it in `out`; the new model lies in `<out>/model`.
+
+    Raises NotFoundError where there is no such model, UsageError where it is none of ILLUME's, DataSourceError for a
+    folder without pictures, and TokenizerChangedError where `out` belongs to another training.
+    """
+    path = base_path(base)
+    backend = load_model(path, device=device)
+    if not isinstance(backend, IllumeBackend):
+        raise UsageError(f"{base} is a {backend.name} model, whose tokenizer stays as it is; name an ILLUME model")
+    config, vision = backend.model.config, backend.model.model.vision
+    source = PictureFolder(pictures, numbers.batch, config.image_size, numbers.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out / "training.json", {**asdict(numbers), "model": checkpoint_sha256(path), "pictures": len(source.files)})
+    stored = backend.model.dtype
+    vision.float().requires_grad_(False)
+
+    def features(purpose: str, step: int) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = vision.to_quantise(_seen(backend, source.at(step, purpose)))
+        return found
+
+    torch.manual_seed(numbers.seed)
+    quantizer = vision.quantizer.requires_grad_(True)
+    quantizer.start_from(torch.cat([features("codebook", step) for step in range(START_BATCHES)]))
+    groups = [ParameterGroup(list(quantizer.parameters()), numbers.learning_rate)]
+    train_stage(
+        "tokenizer",
+        quantizer,
+        groups,
+        lambda step: quantizer(features("tokenizer", step)).loss,
+        numbers.steps,
+        out / "tokenizer.safetensors",
+        on_progress,
+    )
+    vision.requires_grad_(False)
+    outcome = _measured(backend, [features("measured", step) for step in range(MEASURED_BATCHES)], out / "model")
+    _train_detokenizer(backend, source, numbers, out, on_progress)
+    for tensor in vision.state_dict(keep_vars=True).values():
+        tensor.data = tensor.data.to(stored)
+    backend.save(out / "model")
+    return outcome
+
+
+def _train_detokenizer(
+    backend: IllumeBackend, source: PictureFolder, numbers: Numbers, out: Path, on_progress: Progress
+) -> None:
+    vision = backend.model.model.vision
+    detokenizer = vision.detokenizer.requires_grad_(True)
+
+    def loss_at(step: int) -> Tensor:
+        pixels = source.at(step, "detokenizer").to(backend.device)
+        with torch.no_grad():
+            quantised = vision.quantizer.decode(vision.encode(_seen(backend, pixels)))
+        painted = detokenizer(quantised)
+        shown = F.interpolate(pixels, size=painted.shape[-1], mode="area")
+        return F.l1_loss(painted, shown) + 2 * F.mse_loss(painted, shown)
+
+    groups = [ParameterGroup(list(detokenizer.parameters()), numbers.learning_rate)]
+    checkpoint = out / "detokenizer.safetensors"
+    train_stage("detokenizer", detokenizer, groups, loss_at, numbers.detokenizer_steps, checkpoint, on_progress)
+    vision.requires_grad_(False)
+
+
+def _seen(backend: IllumeBackend, pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] as the encoder has learned to read them, on its device."""
+    shown = backend.processor.image_processor
+    mean, std = (
+        torch.tensor(values, device=backend.device)[:, None, None] for values in (shown.image_mean, shown.image_std)
+    )
+    return (pixels.to(backend.device) - mean) / std
+
+
+@torch.no_grad()
+def _measured(backend: IllumeBackend, batches: list[Tensor], model: Path) -> Outcome:
+    """What the quantiser makes of features of pictures that it may have seen, at other moments."""
+    quantizer = backend.model.model.vision.quantizer
+    found = [quantizer(features) for features in batches]
+    similar = [
+        F.cosine_similarity(of.features_BLH, quantizer.normalise(features), dim=-1).mean()
+        for of, features in zip(found, batches, strict=True)
+    ]
+    ids = torch.cat([of.ids_BL.flatten() for of in found])
+    shares = torch.bincount(ids, minlength=len(quantizer.codebook)).double() / len(ids)
+    return Outcome(
+        str(model),
+        float(torch.stack(similar).mean()),
+        int((shares > 0).sum()),
+        len(shares),
+        float(torch.special.entr(shares).sum().exp()),
+        len(ids),
+    )
+
+
+def _claim(path: Path, content: dict[str, object]) -> None:
+    """Say what this folder holds, once. Raises TokenizerChangedError where it is something else."""
+    if not path.exists():
+        write_atomically(path, json.dumps(content, indent=2).encode())
+        return
+    found = json.loads(path.read_text())
+    names = [name for name, value in content.items() if found.get(name) != value]
+    if names:
+        raise TokenizerChangedError(path=path.parent, names=", ".join(names))
