@@ -87,7 +87,9 @@ class Step:
         lengths = self.batch["attention_mask"].sum(1).double()
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         # Two products of queries with half of the keys on average, each of two operations; backwards twice as much.
-        attended = 6 * config.num_hidden_layers * config.num_attention_heads * head_dim * float(lengths.square().sum())
+        attended: float = (
+            6 * config.num_hidden_layers * config.num_attention_heads * head_dim * float(lengths.square().sum())
+        )
         labels = self.batch["labels"][:, 1:]
         first = self.model.config.num_text_ids
         of_text = int(((labels >= 0) & (labels < first)).sum()) * first

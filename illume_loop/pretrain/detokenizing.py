@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -62,6 +62,13 @@ def train_detokenizer(
     groups = [ParameterGroup(list(detokenizer.parameters()), learning_rate)]
     train_stage("detokenizer", detokenizer, groups, loss_at, steps, checkpoint, on_progress)
     detokenizer.requires_grad_(False)
+
+
+def normalised(image_processor: Any, pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, S, S) in [0, 1] as the encoder of a processor has learned to read them."""
+    mean = pixels.new_tensor(image_processor.image_mean)[:, None, None]
+    std = pixels.new_tensor(image_processor.image_std)[:, None, None]
+    return (pixels - mean) / std
 
 
 def with_replaced_ids(ids_BL: Tensor, codebook_size: int, generator: torch.Generator) -> Tensor:

@@ -8,8 +8,9 @@ Weights are trained in float32, whatever precision the model is stored in.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,13 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.errors import TokenizerChangedError, UsageError
 from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.models.illume.quantizer import Quantised, SemanticQuantizer
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import base_path
+from illume_loop.pretrain.detokenizing import normalised, train_detokenizer
 from illume_loop.pretrain.picture_folder import PictureFolder
-from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
+from illume_loop.pretrain.stepper import ParameterGroup, Progress, claim, train_stage
 
 START_BATCHES = 4
 MEASURED_BATCHES = 8
@@ -72,64 +74,57 @@ def train_picture_tokenizer(
     config, vision = backend.model.config, backend.model.model.vision
     source = PictureFolder(pictures, numbers.batch, config.image_size, numbers.seed)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out / "training.json", {**asdict(numbers), "model": checkpoint_sha256(path), "pictures": len(source.files)})
+    about = {**asdict(numbers), "model": checkpoint_sha256(path), "pictures": len(source.files)}
+    names = claim(out / "training.json", about)
+    if names:
+        raise TokenizerChangedError(path=out, names=", ".join(names))
+    normalise = partial(normalised, backend.processor.image_processor)
     stored = backend.model.dtype
     vision.float().requires_grad_(False)
 
     def features(purpose: str, step: int) -> Tensor:
         with torch.no_grad():
-            found: Tensor = vision.to_quantise(_seen(backend, source.at(step, purpose)))
+            pixels = source.at(step, purpose).to(backend.device)
+            found: Tensor = vision.to_quantise(normalise(pixels))
         return found
 
-    torch.manual_seed(numbers.seed)
-    quantizer = vision.quantizer.requires_grad_(True)
-    quantizer.start_from(torch.cat([features("codebook", step) for step in range(START_BATCHES)]))
-    groups = [ParameterGroup(list(quantizer.parameters()), numbers.learning_rate)]
-    train_stage(
-        "tokenizer",
-        quantizer,
-        groups,
-        lambda step: quantizer(features("tokenizer", step)).loss,
-        numbers.steps,
-        out / "tokenizer.safetensors",
-        on_progress,
-    )
-    vision.requires_grad_(False)
+    _train_quantizer(vision.quantizer, features, numbers, out / "tokenizer.safetensors", on_progress)
     outcome = _measured(backend, [features("measured", step) for step in range(MEASURED_BATCHES)], out / "model")
-    _train_detokenizer(backend, source, numbers, out, on_progress)
+    painted = PictureFolder(pictures, numbers.batch, config.painted_size, numbers.seed)
+    train_detokenizer(
+        vision,
+        lambda step: painted.at(step, "detokenizer"),
+        steps=numbers.detokenizer_steps,
+        learning_rate=numbers.learning_rate,
+        checkpoint=out / "detokenizer.safetensors",
+        on_progress=on_progress,
+        seed=numbers.seed,
+        normalise=normalise,
+    )
     for tensor in vision.state_dict(keep_vars=True).values():
         tensor.data = tensor.data.to(stored)
     backend.save(out / "model")
     return outcome
 
 
-def _train_detokenizer(
-    backend: IllumeBackend, source: PictureFolder, numbers: Numbers, out: Path, on_progress: Progress
+def _train_quantizer(
+    quantizer: SemanticQuantizer,
+    features: Callable[[str, int], Tensor],
+    numbers: Numbers,
+    checkpoint: Path,
+    on_progress: Progress,
 ) -> None:
-    vision = backend.model.model.vision
-    detokenizer = vision.detokenizer.requires_grad_(True)
+    torch.manual_seed(numbers.seed)
+    quantizer.requires_grad_(True)
+    quantizer.start_from(torch.cat([features("codebook", step) for step in range(START_BATCHES)]))
 
     def loss_at(step: int) -> Tensor:
-        pixels = source.at(step, "detokenizer").to(backend.device)
-        with torch.no_grad():
-            quantised = vision.quantizer.decode(vision.encode(_seen(backend, pixels)))
-        painted = detokenizer(quantised)
-        shown = F.interpolate(pixels, size=painted.shape[-1], mode="area")
-        return F.l1_loss(painted, shown) + 2 * F.mse_loss(painted, shown)
+        quantised: Quantised = quantizer(features("tokenizer", step))
+        return quantised.loss
 
-    groups = [ParameterGroup(list(detokenizer.parameters()), numbers.learning_rate)]
-    checkpoint = out / "detokenizer.safetensors"
-    train_stage("detokenizer", detokenizer, groups, loss_at, numbers.detokenizer_steps, checkpoint, on_progress)
-    vision.requires_grad_(False)
-
-
-def _seen(backend: IllumeBackend, pixels: Tensor) -> Tensor:
-    """Pixels in [0, 1] as the encoder has learned to read them, on its device."""
-    shown = backend.processor.image_processor
-    mean, std = (
-        torch.tensor(values, device=backend.device)[:, None, None] for values in (shown.image_mean, shown.image_std)
-    )
-    return (pixels.to(backend.device) - mean) / std
+    groups = [ParameterGroup(list(quantizer.parameters()), numbers.learning_rate)]
+    train_stage("tokenizer", quantizer, groups, loss_at, numbers.steps, checkpoint, on_progress)
+    quantizer.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -151,14 +146,3 @@ def _measured(backend: IllumeBackend, batches: list[Tensor], model: Path) -> Out
         float(torch.special.entr(shares).sum().exp()),
         len(ids),
     )
-
-
-def _claim(path: Path, content: dict[str, object]) -> None:
-    """Say what this folder holds, once. Raises TokenizerChangedError where it is something else."""
-    if not path.exists():
-        write_atomically(path, json.dumps(content, indent=2).encode())
-        return
-    found = json.loads(path.read_text())
-    names = [name for name, value in content.items() if found.get(name) != value]
-    if names:
-        raise TokenizerChangedError(path=path.parent, names=", ".join(names))

@@ -11,22 +11,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.errors import RepaintingChangedError, UsageError
 from illume_loop.models.illume import IllumeConfig
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.detokenizer import ConvDetokenizer, build_detokenizer
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import base_path
-from illume_loop.pretrain.detokenizing import PixelBatches, train_detokenizer
+from illume_loop.pretrain.detokenizing import PixelBatches, normalised, train_detokenizer
 from illume_loop.pretrain.scenes import pixel_batch
-from illume_loop.pretrain.stepper import Progress
+from illume_loop.pretrain.stepper import Progress, claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,9 @@ def repaint(
     if not isinstance(backend, IllumeBackend):
         raise UsageError(f"{base} is a {backend.name} model, which paints in its own way; name an ILLUME model")
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out / "base.json", {"recipe": asdict(recipe), "base": checkpoint_sha256(path)})
+    names = claim(out / "base.json", {"recipe": asdict(recipe), "base": checkpoint_sha256(path)})
+    if names:
+        raise RepaintingChangedError(path=str(out), names=" and ".join(names))
     torch.manual_seed(recipe.seed)
     vision = backend.model.model.vision
     backend.model.config = backend.model.model.config = _repainted(backend.model.config, recipe)
@@ -85,18 +86,11 @@ def repaint(
         on_progress=on_progress,
         seed=recipe.seed,
         replaces_ids=True,
-        normalise=partial(_normalised, backend.processor.image_processor),
+        normalise=partial(normalised, backend.processor.image_processor),
     )
     backend.save(out / "model")
     (out / "model" / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     return out / "model"
-
-
-def _normalised(image_processor: Any, pixels: Tensor) -> Tensor:
-    """Pixels (B, 3, S, S) in [0, 1] as the encoder has learned to read them."""
-    mean = pixels.new_tensor(image_processor.image_mean)[:, None, None]
-    std = pixels.new_tensor(image_processor.image_std)[:, None, None]
-    return (pixels - mean) / std
 
 
 def _repainted(config: IllumeConfig, recipe: Repainting) -> IllumeConfig:
@@ -109,15 +103,3 @@ def _repainted(config: IllumeConfig, recipe: Repainting) -> IllumeConfig:
         "detokenizer_guidance": recipe.guidance,
     }
     return IllumeConfig.from_dict({**config.to_dict(), **changes})
-
-
-def _claim(path: Path, content: Mapping[str, object]) -> None:
-    """Say whose folder this is, once. Raises RepaintingChangedError where it is another's."""
-    wanted = json.loads(json.dumps(content))
-    if not path.exists():
-        write_atomically(path, json.dumps(wanted, indent=2).encode())
-        return
-    found = json.loads(path.read_text())
-    names = [key for key in wanted if found.get(key) != wanted[key]]
-    if names:
-        raise RepaintingChangedError(path=str(path.parent), names=" and ".join(names))

@@ -7,7 +7,8 @@ temporary name and renamed, so that a half-written one is never picked up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from illume_loop.artifacts.files import write_atomically
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (stage, steps done, steps in all, last loss)."""
@@ -69,6 +72,16 @@ def train_stage(
         if done % CHECKPOINT_EVERY == 0 or done == steps:
             _save(checkpoint, module, optimizer, done)
     module.eval()
+
+
+def claim(path: Path, content: Mapping[str, object]) -> list[str]:
+    """Say in a file what its folder is for, once; the names of what differs where it says so already."""
+    wanted = json.loads(json.dumps(content))
+    if not path.exists():
+        write_atomically(path, json.dumps(wanted, indent=2).encode())
+        return []
+    found = json.loads(path.read_text())
+    return [name for name in wanted if found.get(name) != wanted[name]]
 
 
 def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
