@@ -23,7 +23,7 @@ from illume_loop.ablate.progress import Silent, StudyProgress
 from illume_loop.ablate.results import Results, results_of
 from illume_loop.ablate.study import Cell, Study, cells
 from illume_loop.ablate.table import markdown
-from illume_loop.artifacts.files import storage_full_told, write_atomically
+from illume_loop.artifacts.files import output_folder, storage_full_told, write_atomically
 from illume_loop.domains import get_domain
 from illume_loop.errors import NoCheckerError, UsageError
 from illume_loop.loop.opening import check_demands
@@ -54,7 +54,7 @@ def run_study(
             instead = "study another domain, or compare runs by `rounds ls`"
             raise NoCheckerError(domain=domain, what="a study", instead=instead)
     with storage_full_told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        output_folder(folder)
         with exclusive(folder):
             found = {cell.key: finished for cell in grid if (finished := finished_cell(cell, folder))}
             missing = [cell for cell in grid if cell.key not in found]

@@ -19,7 +19,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from illume_loop.errors import CorruptArtifactError, MissingExtraError, SettingsError, StorageFullError
+from illume_loop.errors import CorruptArtifactError, MissingExtraError, SettingsError, StorageFullError, UsageError
 
 BLOCK_BYTES = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -74,6 +74,21 @@ def stays_below(relative: str) -> bool:
         if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or not name.isprintable():
             return False
     return True
+
+
+def output_folder(folder: Path) -> Path:
+    """Make the folder that somebody named for what a command writes, before the work is begun.
+
+    Raises UsageError where there can be none, StorageFullError.
+    """
+    with storage_full_told(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            raise UsageError(f"cannot write to {folder}: {error.strerror}; name another directory") from None
+    return folder
 
 
 def write_atomically(target: Path, data: bytes) -> None:

@@ -25,15 +25,16 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw PROMPT, write one PNG for each image, and say what the checker finds where the domain has one."""
+    from illume_loop.artifacts.files import output_folder
     from illume_loop.cli.loading import guidance_for, load, open_domain
     from illume_loop.models.protocol import Sampling
 
     domain = open_domain(run_dir)
     wanted = domain.parse(prompt)
+    output_folder(out)
     version, drawer = load(model, run_dir)
     scale = guidance_for(guidance, run_dir)
     seeds = list(range(seed, seed + count))
-    out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for start in range(0, count, BATCH):
         chunk = seeds[start : start + BATCH]

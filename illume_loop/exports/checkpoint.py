@@ -17,7 +17,7 @@ from uuid import uuid4
 from db.queries.models import model_detail
 from db.queries.runs import run_row
 from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
-from illume_loop.artifacts.files import storage_full_told
+from illume_loop.artifacts.files import output_folder, storage_full_told
 from illume_loop.errors import NotFoundError, UsageError
 from illume_loop.loop.run_directory import OpenRun
 
@@ -37,7 +37,7 @@ def export_model(run: OpenRun, name: str, folder: Path) -> Path:
     _, source = run.checkpoint(name)
     new = folder.with_name(f".{folder.name}.{uuid4().hex}")
     with storage_full_told(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        output_folder(folder.parent)
         try:
             shutil.copytree(source, new, ignore=shutil.ignore_patterns(MANIFEST))
             if not (new / CARD).exists():

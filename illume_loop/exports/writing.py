@@ -21,7 +21,7 @@ from typing import Any
 from db.queries.exports import last_ids, manifest_rounds
 from db.queries.rounds import rounds_table
 from db.queries.runs import run_row
-from illume_loop.artifacts.files import sha256_of, storage_full_told, write_atomically
+from illume_loop.artifacts.files import output_folder, sha256_of, storage_full_told, write_atomically
 from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
 from illume_loop.exports.card import Origin, card
 from illume_loop.exports.formats import FORMATS, IMAGES, Format, shard
@@ -54,11 +54,11 @@ def export(run: OpenRun, wanted: Wanted, folder: Path, on_rows: OnRows | None = 
     """
     for name in wanted.tables:
         if name not in TABLES:
-            raise NotFoundError(kind="table", name=f"{name} (of {', '.join(TABLES)})")
+            raise NotFoundError(f"there is no table '{name}'; there are {', '.join(TABLES)}")
     _check_folder(folder)
     scope = _scope(run, wanted)
     with storage_full_told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        output_folder(folder)
         with exclusive(folder):
             state = _State.opened(folder, run_row(run.session, run.run_id)["key"], wanted, scope)
             scope = replace(scope, until=state.until, manifest=state.manifest)

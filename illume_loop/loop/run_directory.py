@@ -33,7 +33,7 @@ from db.queries.models import checkpoint_digest
 from db.sessions import open_engine
 from db.writes.runs import find_run
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.artifacts.files import Root, storage_full_told, write_atomically
+from illume_loop.artifacts.files import Root, output_folder, storage_full_told, write_atomically
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import (
     DatabaseOutdatedError,
@@ -107,7 +107,7 @@ def locked(path: Path) -> Iterator[RunDirectory]:
     Raises RunLockedError while another process holds it.
     """
     with storage_full_told(path):
-        path.mkdir(parents=True, exist_ok=True)
+        output_folder(path)
         with exclusive(path):
             scratch = path / SCRATCH
             shutil.rmtree(scratch, ignore_errors=True)

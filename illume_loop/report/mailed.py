@@ -18,7 +18,7 @@ from pathlib import Path
 from illume_loop.ablate.results import stored_results
 from illume_loop.ablate.running import PLOT, RESULTS
 from illume_loop.ablate.table import table_of
-from illume_loop.artifacts.files import storage_full_told, write_atomically
+from illume_loop.artifacts.files import output_folder, storage_full_told, write_atomically
 from illume_loop.errors import UsageError
 from illume_loop.loop.run_directory import OpenRun
 from illume_loop.report.curve import HEIGHT, MEASURES, WIDTH, marks, strokes
@@ -35,11 +35,12 @@ def write_report(run: OpenRun, folder: Path, studies: Sequence[Path] = ()) -> li
     """Write the report of a run to a folder; the files, the page first. `studies` are folders of `illume-loop ablate`.
 
     A run that is a cell of a study has that study's table without being asked. Raises UsageError for a folder that
-    holds no study's results, StorageFullError.
+    holds no study's results, and for one that cannot be written to, StorageFullError.
     """
     folders = [*studies, *(cell for cell in _study_of(run.path) if cell not in studies)]
-    page = page_of(run.session, run.run_id, run.images)
-    page = replace(page, studies=[_study(study) for study in folders], versions=versions())
+    tables = [_study(study) for study in folders]
+    output_folder(folder)
+    page = replace(page_of(run.session, run.run_id, run.images), studies=tables, versions=versions())
     with storage_full_told(folder):
         written = {NAME: render(page).encode(), **_plots(page)}
         written[SETTINGS] = changed_toml(page.settings).encode()

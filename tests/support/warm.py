@@ -112,6 +112,8 @@ def _become(asked: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.argv = ["illume-loop", *asked["args"]]
+    # As of a script: help would name the way in which this module was started.
+    sys.modules["__main__"].__package__ = ""
     added = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.path[1:1] = added
     for number, path, flags in (

@@ -64,6 +64,13 @@ def test_its_settings_are_those_of_the_run(run_dir: Path, tmp_path: Path) -> Non
 def test_what_is_no_study_is_refused(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no results of a study"):
         report.report(run_dir, tmp_path / "out", [tmp_path])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("not yours")
+    with pytest.raises(UsageError, match=r"cannot write to .*letter: File exists"):
+        report.report(run_dir, tmp_path / "letter")
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

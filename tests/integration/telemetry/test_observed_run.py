@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
@@ -98,12 +104,44 @@ def test_a_database_that_is_away_costs_one_look(tmp_path: Path) -> None:
     assert generate_latest(registry) == b""
 
 
-def test_a_start_logs_json_and_serves_its_metrics(tmp_path: Path) -> None:
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[Span]]]:
+    """What an OpenTelemetry collector is over HTTP: its URL, and the spans that it was sent."""
+    spans: list[Span] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
+            sent = ExportTraceServiceRequest.FromString(body)
+            spans.extend(span for of in sent.resource_spans for scope in of.scope_spans for span in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", spans
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_start_logs_json_serves_its_metrics_and_sends_its_traces(
+    tmp_path: Path, collector: tuple[str, list[Span]]
+) -> None:
+    url, spans = collector
     base = save_canned(tmp_path / "base", 0.4)
     environ = plugged(
         ILLUME_RUN__BASE=str(base),
         ILLUME_RUNTIME__LOG_FORMAT="json",
         ILLUME_RUNTIME__METRICS_ADDRESS="127.0.0.1:29464",
+        ILLUME_RUNTIME__TRACES_URL=url,
     )
     ended = run("start", "--config", tiny_config(tmp_path), "--run-dir", "r", cwd=tmp_path, **environ)
     assert ended.code == 0, ended.err
@@ -115,3 +153,8 @@ def test_a_start_logs_json_and_serves_its_metrics(tmp_path: Path) -> None:
     done = [line for line in lines if "unit" in line]
     assert {line["run"] for line in done} == {key}
     assert {line["round"] for line in done} == {1, 2}
+    roots = [span for span in spans if not span.parent_span_id]
+    assert [span.name for span in roots] == ["round", "round"]
+    assert {span.trace_id for span in spans} == {span.trace_id for span in roots}
+    assert {span.parent_span_id for span in spans} == {b""} | {span.span_id for span in roots}
+    assert {"unit sample", "unit assess", "unit train", "unit evaluate", "decide"} <= {span.name for span in spans}
