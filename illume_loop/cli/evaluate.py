@@ -92,12 +92,16 @@ def evaluate(
     row = {"suite": suite.value, "model": version, **_estimate(passed), "by_category": {}, "seed": seed}
     if judged_by is not None:
         row["judge"] = judged_by
-    for category in dict.fromkeys(categories):
-        row["by_category"][category] = _estimate([p for p, c in zip(passed, categories, strict=True) if c == category])
-    if as_json:
-        print_json(row)
-        return
-    print_estimates(row)
+    row["by_category"] = _by_category(passed, categories)
+    (print_json if as_json else print_estimates)(row)
+
+
+def _by_category(passed: list[bool], categories: list[str]) -> dict[str, Any]:
+    """The estimate of each category, in the order in which they come."""
+    return {
+        name: _estimate([right for right, category in zip(passed, categories, strict=True) if category == name])
+        for name in dict.fromkeys(categories)
+    }
 
 
 def print_estimates(row: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ from db.writes.runs import add_event, ensure_prompts
 from db.writes.units import NewUnit, add_units, begin_waiting
 from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
+from illume_loop.config import Settings
 from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.calibrating import calibrating_units
@@ -158,22 +159,7 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
         final = overruled(scores, reviewed, settings)
         assessments, of_assessments = _assessments(bench, session, round_, samples, selection.accepted, final, people)
         counts = counts | of_assessments
-    lacking = None
-    if not union:
-        lacking = (
-            "no sample was accepted in this or an earlier round; lower curate.margin or curate.min_score, or raise "
-            "samples_per_prompt"
-        )
-    elif settings.train.learns_from_pairs and not preferences:
-        lacking = (
-            f"no clean pair in this or an earlier round ({counts['ambiguous']} ambiguous, {counts['ties']} ties); "
-            "lower curate.pair_margin or raise samples_per_prompt"
-        )
-    elif settings.train.learns_assessments and not assessments:
-        lacking = (
-            f"no assessment of this or an earlier round can be learned ({counts['not_critiqued']} samples without a "
-            f"critique, {counts['contradicted']} whose critique contradicts the score); see `samples show`"
-        )
+    lacking = _lacking(settings, counts, union=union, preferences=preferences, assessments=assessments)
     if lacking is not None:
         move(bench, session, round_, RoundState.FAILED, error=lacking, **values)
         return False
@@ -188,6 +174,33 @@ def curate(bench: Workbench, session: Session, round_: Round) -> bool:
     add_units(session, round_.id, [NewUnit("train", "train", {})])
     move(bench, session, round_, RoundState.TRAINING, **values)
     return True
+
+
+def _lacking(
+    settings: Settings,
+    counts: Mapping[str, int],
+    *,
+    union: Sequence[object],
+    preferences: Sequence[object],
+    assessments: Sequence[object],
+) -> str | None:
+    """What a round lacks of what its objective learns from, and what would bring it; None where nothing is lacking."""
+    if not union:
+        return (
+            "no sample was accepted in this or an earlier round; lower curate.margin or curate.min_score, or raise "
+            "samples_per_prompt"
+        )
+    if settings.train.learns_from_pairs and not preferences:
+        return (
+            f"no clean pair in this or an earlier round ({counts['ambiguous']} ambiguous, {counts['ties']} ties); "
+            "lower curate.pair_margin or raise samples_per_prompt"
+        )
+    if settings.train.learns_assessments and not assessments:
+        return (
+            f"no assessment of this or an earlier round can be learned ({counts['not_critiqued']} samples without a "
+            f"critique, {counts['contradicted']} whose critique contradicts the score); see `samples show`"
+        )
+    return None
 
 
 def plan_gate(bench: Workbench, session: Session, round_: Round) -> None:
