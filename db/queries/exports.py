@@ -1,4 +1,4 @@
-"""What exports read: samples, assessments, reviews and manifest rows of a run, a batch at a time, by keys that never change."""
+"""What exports read: samples, assessments, reviews and manifest rows of a run, a batch at a time, by keys that stay."""
 
 from __future__ import annotations
 
