@@ -201,6 +201,11 @@ class NoIntactCheckpointError(UnhealthyError):
     from a copy, or train from the beginning with `illume-loop start --fresh-training`."""
 
 
+class StageDamagedError(UnhealthyError):
+    """{stage} cannot go on: each of its checkpoints is damaged ({files}). Restore one of them from a copy, or delete
+    {folder} to train it from its beginning."""
+
+
 class RayUnusableError(UnhealthyError):
     """Ray at {address} cannot train: {reason}; see train.ray_address, train.workers and train.worker_resources, then
     run the same command again."""
@@ -289,6 +294,11 @@ class OtherTokenizerError(ConflictError):
 
 class RepaintingChangedError(ConflictError):
     """{path} holds a detokenizer of another {names}; name another folder with -o, or ask as before to go on with it."""
+
+
+class RecipeChangedError(ConflictError):
+    """{folder} holds {stage} as it was begun otherwise ({names}); ask as before to go on with it, or name another
+    folder with -o."""
 
 
 class LostLeaseError(ConflictError):

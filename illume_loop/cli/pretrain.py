@@ -1,46 +1,72 @@
-"""`illume-loop pretrain`: make a base model from nothing, or another detokenizer for one."""
+"""`illume-loop pretrain`: make a base model from nothing, train one on your data, or another detokenizer onto one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from illume_loop.cli.output import hint
 
+if TYPE_CHECKING:
+    from illume_loop.cli.progress import View
+
 
 def pretrain(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the checkpoints and the model.")],
-    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="Recipe to follow.")] = "shapes",
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", metavar="NAME", help="Recipe to follow: a shipped one, or a TOML file of stages."),
+    ] = "shapes",
     stage: Annotated[
         list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage; may be repeated.")
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--from", metavar="MODEL", help="Model that gets another detokenizer, by a recipe of one."),
+        typer.Option(
+            "--from",
+            "--model",
+            metavar="MODEL",
+            help="Model that is trained on tokenised data by stages, or that gets another detokenizer.",
+        ),
     ] = None,
 ) -> None:
-    """Train a base model, or another detokenizer onto one; or continue where it was stopped."""
+    """Train a base model, one on your data, or another detokenizer onto one; or continue where it was stopped."""
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.config import RuntimeSettings
     from illume_loop.runtime import prepare
 
     prepare(RuntimeSettings())
-    from illume_loop.pretrain.recipe import run_recipe
+    from illume_loop.pretrain.staged_recipe import is_staged
 
+    follow = _by_stages if is_staged(recipe) else _on_shapes
     try:
         with open_view() as view:
-            model = run_recipe(
-                recipe,
-                out,
-                stage,
-                lambda name, done, total, loss: view.update(name, done, total, f"loss {loss:.3f}"),
-                base,
-            )
+            model = follow(recipe, base, out, stage or [], view)
     except KeyboardInterrupt:
         hint("\nillume-loop: stopped; the same command continues from the last checkpoint")
         raise typer.Exit(INTERRUPTED) from None
     print(model)
     hint(f'next: illume-loop eval {model} --suite heldout   or   illume-loop sample "a red circle" --model {model}')
+
+
+def _on_shapes(recipe: str, base: str | None, out: Path, stages: list[str], view: View) -> Path:
+    from illume_loop.pretrain.recipe import run_recipe
+
+    def on_progress(name: str, done: int, total: int, loss: float) -> None:
+        view.update(name, done, total, f"loss {loss:.3f}")
+
+    return run_recipe(recipe, out, stages or None, on_progress, base)
+
+
+def _by_stages(recipe: str, base: str | None, out: Path, stages: list[str], view: View) -> Path:
+    from illume_loop.errors import UsageError
+    from illume_loop.models.shipped import base_path
+    from illume_loop.pretrain.staged import run_stages
+    from illume_loop.pretrain.staged_recipe import load_recipe
+
+    if base is None:
+        raise UsageError(f"the recipe {recipe} trains a model that is there; name one with --model")
+    return run_stages(load_recipe(recipe), base_path(base), out, stages, view.update)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from illume_loop.models.illume import IllumeForConditionalGeneration
 
@@ -28,8 +30,20 @@ class VisionRowsOnly:
             table.requires_grad_(True)
         self.frozen = [table.detach()[:num_kept].clone() for table in self.tables]
 
+    def mask_gradients(self) -> None:
+        """Let the text rows have gradients of zeros, so that they neither count in the norm by which all are clipped
+        nor move, from their first step on, where no optimizer of ours steps (under ZeRO, which keeps copies)."""
+        for table, rows in zip(self.tables, self.frozen, strict=True):
+            table.register_hook(partial(_masked, len(rows)))
+
     @torch.no_grad()
     def restore(self) -> None:
         """Put the text rows back."""
         for table, rows in zip(self.tables, self.frozen, strict=True):
             table[: len(rows)] = rows
+
+
+def _masked(num_rows: int, gradient: Tensor) -> Tensor:
+    masked = gradient.clone()
+    masked[:num_rows] = 0
+    return masked

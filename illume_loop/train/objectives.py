@@ -10,6 +10,7 @@ from illume_loop.train.fitting import OnStep, TrainReport
 from illume_loop.train.preference import train_dpo, train_kto
 from illume_loop.train.rows import TrainingRow
 from illume_loop.train.sft import train_sft
+from illume_loop.train.trainings import CandidateTraining
 
 Train = Callable[[Path, Sequence[TrainingRow], Path, TrainSettings, int, OnStep], TrainReport]
 
@@ -26,7 +27,7 @@ def train_candidate(
     if settings.backend == "ray":
         from illume_loop.train.ray_driver import train_on_ray
 
-        return train_on_ray(base, rows, out, settings, seed, on_step)
+        return train_on_ray(CandidateTraining(base.absolute(), list(rows), out.absolute(), settings, seed), on_step)
     return train_here(base, rows, out, settings, seed, on_step)
 
 

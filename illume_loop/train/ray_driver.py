@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from illume_loop.config import TrainSettings
 from illume_loop.errors import MissingExtraError, RayUnusableError, TrainingWorkersError
 from illume_loop.train.fitting import OnStep, TrainReport
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint
-from illume_loop.train.rows import TrainingRow
+from illume_loop.train.trainings import Training
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -33,10 +33,8 @@ LOOK_EVERY_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-def train_on_ray(
-    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
-) -> TrainReport:
-    """Train a copy of `base` by the objective of the settings on `settings.workers` workers; see `train_candidate`.
+def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
+    """Run a training on as many workers as its settings say.
 
     Raises MissingExtraError without the extra `cluster`, RayUnusableError for a cluster that cannot hold the workers,
     TrainingWorkersError where they failed too often, and what a training itself raises.
@@ -56,9 +54,9 @@ def train_on_ray(
     from illume_loop.train.ray_worker import Job, Registrar, work
 
     keeping = KEEPING.get()
-    out = out.absolute()
+    settings, out = training.settings, training.out
     storage = keeping.folder if keeping else out.with_name(f"{out.name}-ray")
-    job = Job(base.absolute(), list(rows), out, settings, seed, keeping.every_seconds if keeping else None)
+    job = Job(training, keeping.every_seconds if keeping else None)
     with _ray(settings):
         ledger = ray.remote(num_cpus=0)(Ledger).remote(list(keeping.kept) if keeping else [])
         on_gpus = settings.resources.get("GPU", 0) > 0

@@ -18,22 +18,18 @@ import ray
 import ray.train
 from ray.train import Checkpoint, UserCallback
 
-from illume_loop.config import RuntimeSettings, TrainSettings
+from illume_loop.config import RuntimeSettings
 from illume_loop.errors import IllumeLoopError, RayUnusableError
 from illume_loop.runtime import prepare
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first
-from illume_loop.train.rows import TrainingRow
+from illume_loop.train.trainings import Training
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training; `base` and `out` are on a file system that all hosts share. `every_seconds` None keeps nothing."""
+    """A training, whose folders are on a file system that all hosts share. `every_seconds` None keeps nothing."""
 
-    base: Path
-    rows: Sequence[TrainingRow]
-    out: Path
-    settings: TrainSettings
-    seed: int
+    training: Training
     every_seconds: float | None
 
 
@@ -55,14 +51,11 @@ def work(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     ledger = config["ledger"]
     prepare(RuntimeSettings())
-    # TRL and transformers read the environment when they are imported, and Ray's controller, which has this module too,
-    # needs neither.
-    from illume_loop.train.objectives import train_here
-
-    if not (job.base / "config.json").is_file():
+    base, settings = job.training.base, job.training.settings
+    if not (base / "config.json").is_file():
         raise RayUnusableError(
-            address=job.settings.ray_address or "this machine",
-            reason=f"host {socket.gethostname()} does not see {job.base}; keep the run's artifacts in a shared folder",
+            address=settings.ray_address or "this machine",
+            reason=f"host {socket.gethostname()} does not see {base}; keep the run's artifacts in a shared folder",
         )
     is_first = ray.train.get_context().get_world_rank() == 0
     last_told = 0
@@ -77,7 +70,7 @@ def work(config: dict[str, Any]) -> None:
         if job.every_seconds is not None:
             KEEPING.set(Keeping(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds))
         try:
-            report = train_here(job.base, job.rows, job.out, job.settings, job.seed, on_step)
+            report = job.training.run(on_step)
         except IllumeLoopError as error:
             if not error.repeats:
                 raise

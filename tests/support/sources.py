@@ -78,6 +78,8 @@ def _llava(path: Path, pairs: list[tuple[Image.Image, str]]) -> Path:
     rows: list[dict[str, Any]] = []
     for number, (image, caption) in enumerate(pairs):
         name = f"images/{number}.png"
+        # The first one is large enough to be read in slices.
+        image = image.resize((96, 48)) if number == 0 else image
         image.save(path.parent / name)
         asked = [{"from": "human", "value": "<image>\nis it a circle ?"}, {"from": "gpt", "value": caption}]
         again = [{"from": "human", "value": "is it red ?"}, {"from": "gpt", "value": "yes"}]

@@ -20,6 +20,7 @@ from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
+from illume_loop.models.illume.slices import blocks_of
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 from illume_loop.models.sequences import spellings
 
@@ -70,7 +71,7 @@ class IllumeBackend(EngineBackend):
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Images to continuous features (B, L, H), as the language model reads them."""
-        features: Tensor = self.model.model.vision.features(self._pixels(images))
+        features: Tensor = self.model.model.read(self._pixels(images))
         return features
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
@@ -102,8 +103,16 @@ class IllumeBackend(EngineBackend):
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be read."""
-        prefixes = [self.sequences.read_prefix()] * len(images)
-        return self._embedded(prefixes, self.features(images))
+        blocks = self._blocks(images)
+        return self._embedded([self.sequences.read_prefix(len(of_image)) for of_image in blocks], self._read(blocks))
+
+    def _blocks(self, images: Sequence[Image.Image]) -> list[list[Image.Image]]:
+        """Each image in the blocks in which it is read."""
+        config = self.model.config
+        return [blocks_of(image, config.image_size, config.max_slices) for image in images]
+
+    def _read(self, blocks: Sequence[Sequence[Image.Image]]) -> Tensor:
+        return self.features([block for of_image in blocks for block in of_image])
 
     def instruct(
         self,
@@ -121,9 +130,14 @@ class IllumeBackend(EngineBackend):
             words(text, follow_text=bool(instruction))
             for text, instruction in zip(forced or [""] * len(instructions), instructions, strict=True)
         ]
-        about = [self.sequences.bos] if images is None else self.sequences.read_prefix()
-        prefixes = [about + words(text) + start for text, start in zip(instructions, begun, strict=True)]
-        embedded = prefixes if images is None else self._embedded(prefixes, self.features(images))
+        blocks = None if images is None else self._blocks(images)
+        about = (
+            [[self.sequences.bos]] * len(instructions)
+            if blocks is None
+            else [self.sequences.read_prefix(len(of_image)) for of_image in blocks]
+        )
+        prefixes = [seen + words(text) + start for seen, text, start in zip(about, instructions, begun, strict=True)]
+        embedded = prefixes if blocks is None else self._embedded(prefixes, self._read(blocks))
         written = write_text(
             self.language, embedded, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
         )

@@ -38,6 +38,9 @@ class IllumeConfig(PretrainedConfig):
     by a UNet of `detokenizer_channels` at its levels (multiples of 8), on patches of `detokenizer_patch` pixels folded
     into channels. It paints `detokenizer_upscale` (1 or 2) times as large, in `detokenizer_steps` steps, guided by
     `detokenizer_guidance` (1 is not at all). Raises ValueError for one that cannot be built.
+
+    `max_slices` is in how many slices an image may be read beside its overview (slices.py), and `own_reader` says that
+    images are read by an encoder of their own, which may be trained: ids must not move, so the tokenizer's may not.
     """
 
     model_type = "illume"
@@ -65,6 +68,8 @@ class IllumeConfig(PretrainedConfig):
         detokenizer_steps: int = 4,
         detokenizer_guidance: float = 1.0,
         quantised: Quantised = "features",
+        max_slices: int = 1,
+        own_reader: bool = False,
         begin_image_token_id: int = 3,
         end_image_token_id: int = 4,
         image_placeholder_token_id: int = 5,
@@ -94,6 +99,8 @@ class IllumeConfig(PretrainedConfig):
         self.detokenizer_steps = detokenizer_steps
         self.detokenizer_guidance = detokenizer_guidance
         self.quantised = quantised
+        self.max_slices = max_slices
+        self.own_reader = own_reader
         self.begin_image_token_id = begin_image_token_id
         self.end_image_token_id = end_image_token_id
         self.image_placeholder_token_id = image_placeholder_token_id

@@ -9,8 +9,11 @@ leave as ids of the codebook, appended to the text vocabulary (arXiv 2412.06673,
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
@@ -48,6 +51,7 @@ class IllumeModel(IllumePreTrainedModel):
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__(config)
         self.vision = VisionTokenizer(config)
+        self.reader = AutoModel.from_config(config.vision_config) if config.own_reader else None
         self.adapter = adapter_of(config)
         self.language_model = AutoModel.from_config(config.text_config)
         # The language model's own are added to these, whatever its kind; the encoder is no direct child.
@@ -70,20 +74,40 @@ class IllumeModel(IllumePreTrainedModel):
         attention_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states over the unified vocabulary's sequence.
 
         `image_features` (N, L, H) are the encoder's features of the N images whose placeholders stand in `input_ids`,
-        in reading order. Raises ValueError when placeholders and features do not match in number.
+        in reading order, or `pixel_values` (N, 3, S, S) those images themselves. Raises ValueError when placeholders
+        and features do not match in number.
         """
         if inputs_embeds is None:
             assert input_ids is not None
+            if pixel_values is not None:
+                image_features = self.read(pixel_values)
             inputs_embeds = self.embed(input_ids, image_features)
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs
         )
         return output
+
+    def read(self, pixel_values: Tensor) -> Tensor:
+        """Pixels (N, 3, S, S) to features (N, L, H) as the adapter takes them; see `VisionTokenizer.features`.
+
+        Without a gradient where the encoder is not trained.
+        """
+        reader = self.vision.encoder if self.reader is None else self.reader
+        is_trained = any(weights.requires_grad for weights in reader.parameters())
+        with nullcontext() if is_trained else torch.no_grad():
+            return self.vision.features(pixel_values, reader)
+
+    def give_reader(self) -> None:
+        """Let images be read by a copy of the tokenizer's encoder from now on, unless they are."""
+        if self.reader is None:
+            self.reader = copy.deepcopy(self.vision.encoder)
+            self.config.own_reader = True
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
         """Ids (B, T) and features to input embeddings (B, T, H)."""
@@ -147,6 +171,8 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
     def freeze_vision(self) -> None:
         """Leave only the language model, the adapter and the head to be trained."""
         self.model.vision.requires_grad_(False)
+        if self.model.reader is not None:
+            self.model.reader.requires_grad_(False)
 
     def train(self, mode: bool = True) -> IllumeForConditionalGeneration:
         """As usual, but a frozen vision tokenizer stays in evaluation mode: its codebook must not move."""

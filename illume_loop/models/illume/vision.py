@@ -45,9 +45,13 @@ class VisionTokenizer(nn.Module):
         )
         self.detokenizer = build_detokenizer(config)
 
-    def features(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S), normalised as the encoder learned it, to layer-normalised features (B, L, H)."""
-        tokens = encoded(self.encoder, to_slices(pixel_values, self.slices_per_side))
+    def features(self, pixel_values: Tensor, reader: nn.Module | None = None) -> Tensor:
+        """Pixels (B, 3, S, S), normalised as the encoder learned it, to layer-normalised features (B, L, H).
+
+        `reader` is another encoder of the same kind, which is asked in the place of the tokenizer's.
+        """
+        encoder = self.encoder if reader is None else reader
+        tokens = encoded(encoder, to_slices(pixel_values, self.slices_per_side))
         hidden = from_slices(tokens[:, -self.patches_per_slice :], self.slices_per_side)
         return F.layer_norm(pooled(hidden, self.grid), hidden.shape[-1:])
 

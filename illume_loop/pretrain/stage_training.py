@@ -1,0 +1,45 @@
+"""A stage as a training that any process can be handed; importing this imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from illume_loop.config import TrainSettings
+from illume_loop.pretrain.staged_recipe import Stage
+
+if TYPE_CHECKING:
+    from illume_loop.train.fitting import TrainReport
+
+
+@dataclass(frozen=True, slots=True)
+class StageTraining:
+    """A stage of a recipe, from the checkpoint `base` to the checkpoint `out`; all paths are absolute."""
+
+    base: Path
+    out: Path
+    stage: Stage
+    sources: Mapping[str, Path]
+    settings: TrainSettings
+    seed: int
+    rows_at_once: int
+    loaders: int
+
+    def run(self, on_step: Callable[[int, int], None]) -> TrainReport:
+        """See `illume_loop.train.trainings.Training.run`."""
+        from illume_loop.pretrain.stage_trainer import train_stage
+
+        return train_stage(self, on_step)
+
+    @property
+    def passes(self) -> int:
+        """Passes that each process accumulates in a step. Raises ValueError where rows do not go into passes evenly."""
+        at_once = self.rows_at_once * self.settings.num_processes
+        if self.stage.batch % at_once:
+            raise ValueError(
+                f"a step of {self.stage.name} has {self.stage.batch} rows, which are no multiple of "
+                f"{self.rows_at_once} rows at once in {self.settings.num_processes} processes"
+            )
+        return self.stage.batch // at_once

@@ -1,0 +1,116 @@
+"""Running the stages of a recipe one after another, each from the model that the one before left.
+
+    OUT/stage1              a finished stage: a complete checkpoint, recipe.json (how it was made) and losses.json
+    OUT/stage1.training     a stage under way: its checkpoints, and the register that makes them count
+
+Guarantee: a stage that is finished is not trained again; one that was killed goes on from its last whole checkpoint;
+neither goes on with what was made by another recipe, model or data.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from illume_loop.artifacts.checkpoints import checkpoint_sha256
+from illume_loop.artifacts.files import sha256_of, storage_full_told, write_atomically
+from illume_loop.config import TrainSettings
+from illume_loop.data.store import MANIFEST, Manifest, Tokenised
+from illume_loop.data.tokenizer import open_tokenizer, tokenizer_digest
+from illume_loop.errors import MixError, OtherTokenizerError
+from illume_loop.pretrain.register import Register, check_asked
+from illume_loop.pretrain.stage_training import StageTraining
+from illume_loop.pretrain.staged_recipe import Stage, StagedRecipe
+from illume_loop.train.fitting import TrainReport
+
+MADE_BY, LOSSES = "recipe.json", "losses.json"
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all)."""
+
+
+def run_stages(
+    recipe: StagedRecipe, model: Path, out: Path, names: Sequence[str] = (), on_progress: Progress = lambda *_: None
+) -> Path:
+    """Run, or finish, stages of a recipe, all of them where none is named; the last one's model directory.
+
+    The first starts from `model`, and so does each whose forerunner is not in `out`. Raises NotFoundError, MixError,
+    OtherTokenizerError, RecipeChangedError, StageDamagedError, SettingsError, and what trainings raise.
+    """
+    settings = recipe.settings()
+    stages = recipe.of_names(names)
+    _check_sources(recipe, stages, model)
+    out.mkdir(parents=True, exist_ok=True)
+    base = model
+    with storage_full_told(out):
+        for stage in recipe.stages:
+            if stage in stages:
+                _run(recipe, stage, base, out, settings, on_progress)
+            base = out / stage.name if (out / stage.name).exists() else base
+    return out / stages[-1].name
+
+
+def _run(
+    recipe: StagedRecipe, stage: Stage, base: Path, out: Path, settings: TrainSettings, on_progress: Progress
+) -> None:
+    finished = out / stage.name
+    sources = {part.source: recipe.sources[part.source].absolute() for part in stage.mix}
+    asked = _asked(recipe, stage, base, sources, settings)
+    if finished.exists():
+        check_asked(json.loads((finished / MADE_BY).read_bytes()), asked, stage.name, finished)
+        return
+    register = Register(out / f"{stage.name}.training", stage.name, asked)
+    new = out / f".{stage.name}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    training = StageTraining(
+        base.absolute(), new.absolute(), stage, sources, settings, recipe.seed, recipe.rows_at_once, recipe.loaders
+    )
+    with register.keeping(recipe.keep_every_seconds):
+        report = _train(training, lambda done, total: on_progress(stage.name, done, total))
+    # Without the time that it took: what a killed training leaves is what another one leaves.
+    told = {"steps": report.steps, "rows": report.num_rows, "mean_loss": report.mean_loss, "losses": report.losses}
+    write_atomically(new / LOSSES, json.dumps(told, indent=1).encode())
+    write_atomically(new / MADE_BY, json.dumps(asked, indent=1).encode())
+    new.rename(finished)
+    register.forget()
+
+
+def _train(training: StageTraining, on_step: Callable[[int, int], None]) -> TrainReport:
+    if training.settings.backend == "ray":
+        from illume_loop.train.ray_driver import train_on_ray
+
+        return train_on_ray(training, on_step)
+    return training.run(on_step)
+
+
+def _asked(
+    recipe: StagedRecipe, stage: Stage, base: Path, sources: Mapping[str, Path], settings: TrainSettings
+) -> dict[str, Any]:
+    """All that the weights follow from, up to the order of sums; not on how many processes or what is saved."""
+    return {
+        "stage": stage.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "base": checkpoint_sha256(base),
+        "sources": {name: sha256_of(path / MANIFEST) for name, path in sorted(sources.items())},
+        "block_logits": "block-logits" in settings.saves,
+    }
+
+
+def _check_sources(recipe: StagedRecipe, stages: Sequence[Stage], model: Path) -> None:
+    """Before hours are spent: sources are whole and have ids of the model's tokenizer, and steps come out even."""
+    digest = tokenizer_digest(open_tokenizer(model, "cpu"))
+    for name in sorted({part.source for stage in stages for part in stage.mix}):
+        folder = recipe.sources[name]
+        manifest = Manifest.read(folder)
+        if manifest.tokenizer != digest:
+            raise OtherTokenizerError(path=folder, found=manifest.tokenizer[:12], model=model, expected=digest[:12])
+        Tokenised(folder)
+    for stage in stages:
+        try:
+            training = StageTraining(model, model, stage, {}, recipe.settings(), 0, recipe.rows_at_once, 0)
+            assert training.passes
+        except ValueError as error:
+            raise MixError(name=recipe.name, reason=str(error)) from None
