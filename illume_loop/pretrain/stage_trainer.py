@@ -58,7 +58,7 @@ def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
     Raises UsageError for a base of another backend, MixError for a mix that cannot be followed, TrainingDivergedError.
     """
     stage, settings = training.stage, training.settings
-    backend = load_trainable(training.base, training.seed, every_weight=True)
+    backend: object = load_trainable(training.base, training.seed, every_weight=True)
     if not isinstance(backend, IllumeBackend):
         raise UsageError(f"{training.base} is no model of the backend illume, which the stages of a recipe train")
     backend.model.config.max_slices = max(stage.max_slices, int(backend.model.config.max_slices))
@@ -96,7 +96,7 @@ def trained_parts(model: IllumeForConditionalGeneration, rates: Rates) -> tuple[
         (rates.language, [*model.model.language_model.parameters(), *model.lm_head.parameters()]),
         (rates.encoder, list(model.model.reader.parameters()) if model.model.reader is not None else []),
     ]
-    groups = [{"params": parameters, "lr": rate} for rate, parameters in parts if rate and parameters]
+    groups: list[Group] = [{"params": parameters, "lr": rate} for rate, parameters in parts if rate and parameters]
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
