@@ -128,6 +128,8 @@ def _fields_of_sample(sample: Mapping[str, Any]) -> Fields:
             fields[field or "text"] = _decoded(data)
         elif kind == "json":
             told = _parsed(data)
+            if not field and not isinstance(told, Mapping):
+                raise BadRow("unknown layout", "its JSON is no object")
             fields |= {field: told} if field else {key: value for key, value in told.items() if key not in fields}
     return fields
 
@@ -201,7 +203,7 @@ def _with_images(fields: Fields, folder: Path) -> Fields:
                 found[name] = _read(folder, value["path"])
         elif isinstance(value, str) and value and Path(value).suffix.lower().lstrip(".") in _PICTURES:
             found[name] = _read(folder, value) if "image" in name or name in ("source", "target") else value
-        elif name == "images" and isinstance(value, list):
+        elif name in ("image", "images") and isinstance(value, list):
             found[name] = [_read(folder, one) if isinstance(one, str) else one for one in value]
     return found
 

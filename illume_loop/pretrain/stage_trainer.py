@@ -7,8 +7,7 @@ training that was killed and goes on are those of one that was not.
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -58,8 +57,9 @@ def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
     Raises UsageError for a base of another backend, MixError for a mix that cannot be followed, TrainingDivergedError.
     """
     stage, settings = training.stage, training.settings
-    backend: object = load_trainable(training.base, training.seed, every_weight=True)
-    if not isinstance(backend, IllumeBackend):
+    loaded = load_trainable(training.base, training.seed, every_weight=True)
+    backend = cast(IllumeBackend, loaded)
+    if backend.name != IllumeBackend.name:
         raise UsageError(f"{training.base} is no model of the backend illume, which the stages of a recipe train")
     backend.model.config.max_slices = max(stage.max_slices, int(backend.model.config.max_slices))
     groups, rows_only = trained_parts(backend.model, stage.rates)
@@ -78,7 +78,7 @@ def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
                 trainer.add_callback(_Restoring(rows_only))
         if settings.saves & {"labelled-logits", "block-logits"}:
             use_logits(backend.model, by_block="block-logits" in settings.saves)
-        return fit(trainer, backend, Path(training.out), stage.steps * stage.batch, on_step)
+        return fit(trainer, loaded, training.out, stage.steps * stage.batch, on_step)
 
 
 def trained_parts(model: IllumeForConditionalGeneration, rates: Rates) -> tuple[list[Group], VisionRowsOnly | None]:

@@ -59,10 +59,12 @@ def _run(
     finished = out / stage.name
     sources = {part.source: recipe.sources[part.source].absolute() for part in stage.mix}
     asked = _asked(recipe, stage, base, sources, settings)
+    under_way = out / f"{stage.name}.training"
     if finished.exists():
         check_asked(json.loads((finished / MADE_BY).read_bytes()), asked, stage.name, finished)
+        shutil.rmtree(under_way, ignore_errors=True)  # of a process that was killed at the very end
         return
-    register = Register(out / f"{stage.name}.training", stage.name, asked)
+    register = Register(under_way, stage.name, asked)
     new = out / f".{stage.name}.new"
     shutil.rmtree(new, ignore_errors=True)
     training = StageTraining(

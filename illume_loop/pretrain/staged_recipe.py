@@ -106,6 +106,11 @@ def shipped_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def is_staged(name: str) -> bool:
+    """Whether a recipe of this name is one of stages: a TOML file, or a shipped one."""
+    return Path(name).suffix == ".toml" or name in shipped_recipes()
+
+
 def load_recipe(name: str) -> StagedRecipe:
     """A shipped recipe by its name, or the one in a TOML file; its sources are relative to where the command runs.
 

@@ -98,6 +98,12 @@ def test_a_tar_names_its_images_and_a_damaged_one_tells_where_it_ends(tmp_path: 
     found = list(rows_of(Piece(str(path), 0, None)))
     assert [place.key for place, _ in found] == ["a/0", "a/1", "a/2"]
     assert all(not isinstance(fields, BadRow) and _row(dict(fields)).kind == "edit" for _, fields in found)
+    with TarWriter(str(tmp_path / "json.tar"), encoder=False) as tar:
+        tar.write({"__key__": "list", "json": b"[1]"})
+        tar.write({"__key__": "broken", "json": b"{"})
+        tar.write({"__key__": "text", "txt": "\xe9".encode("latin-1")})
+    problems = [problem for _, problem in rows_of(Piece(str(tmp_path / "json.tar"), 0, None))]
+    assert [p.reason for p in problems if isinstance(p, BadRow)] == ["unknown layout", "not JSON", "not UTF-8"]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     *_, (place, problem) = list(rows_of(Piece(str(path), 0, None)))
     assert isinstance(problem, BadRow)

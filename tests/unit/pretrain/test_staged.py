@@ -271,5 +271,5 @@ def test_a_model_is_asked_for_where_a_recipe_needs_one(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="name one with --model"):
         pretrain(tmp_path, "illume", None, None)
-    with pytest.raises(UsageError, match="starts from nothing"):
-        pretrain(tmp_path, "shapes", "shapes-base", None)
+    with pytest.raises(UsageError, match="from nothing"):
+        pretrain(tmp_path, "shapes", None, "shapes-base")
