@@ -168,6 +168,24 @@ def test_how_a_step_is_cut_and_what_is_saved_changes_no_loss(
     assert _losses(tmp_path / "stage1") == pytest.approx(_losses(whole / "stage1"), rel=1e-3)
 
 
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_two_workers_on_ray_lose_what_one_process_loses_and_keep_the_text_rows(
+    base: Path, tokens: Path, whole: Path, tmp_path: Path, strategy: str
+) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    train = {"backend": "ray", "workers": 2, "strategy": strategy}
+    run_stages(_recipe(tokens, rows_at_once=2, train=train), base, tmp_path, ("stage1",))
+    assert _losses(tmp_path / "stage1") == pytest.approx(_losses(whole / "stage1"), rel=1e-3)
+    before, after = _weights(base), _weights(tmp_path / "stage1")
+    num_text_ids = load_model(base).model.config.num_text_ids  # type: ignore[attr-defined]
+    for name in before:
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            assert torch.equal(after[name][:num_text_ids], before[name][:num_text_ids])
+
+
 def _changed(tokens: Path, number: int, **fields: Any) -> StagedRecipe:
     stages = [stage.model_dump() for stage in _recipe(tokens).stages]
     stages[number] |= fields
