@@ -1,6 +1,6 @@
 """The dashboard in a real browser: a run is started, watched, looked at, reviewed by keyboard, promoted, rolled back.
 
-Screenshots of every page at two widths are written to the folder that ILLUME_SCREENSHOTS names, or to a temporary one.
+Screenshots of every page at two widths are written to the folder that SCREENSHOTS names, or to a temporary one.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def url(reviewed_run: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    named = os.environ.get("ILLUME_SCREENSHOTS")
+    named = os.environ.get("SCREENSHOTS")
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
