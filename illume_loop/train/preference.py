@@ -37,6 +37,8 @@ from illume_loop.train.trainable import Trainable, load_trainable
 
 ANCHOR = "anchor"
 """The key of a batch under which the rows of the anchor stand, as a batch of their own."""
+ANCHOR_LABELS = "anchor_labels"
+"""The key of the number of ids that these rows teach."""
 
 Item = dict[str, Any]
 
@@ -97,7 +99,7 @@ def dpo_trainer(
             loss_weights=[1.0, settings.sft_weight * (1.0 - share)],
         ),
         train_dataset=Dataset.from_list(anchor.dealt_to(items)),
-        data_collator=_AnchoredCollator(DataCollatorForPreference(backend.sequences.pad), anchor),
+        data_collator=_AnchoredCollator(DataCollatorForPreference(backend.sequences.pad), anchor, settings),
         processing_class=backend.tokenizer,
         peft_config=lora_config(settings),
     )
@@ -125,7 +127,8 @@ def kto_trainer(
     ]
     Random(seed).shuffle(items)
     anchor = _Anchor.of([*chosen, *others], backend, settings, seed)
-    size = max(2, _items_in_a_step(settings.batch_size, len(items), 1, len(chosen) + len(others)))
+    size = _items_in_a_step(settings.batch_size, len(items), 1, len(chosen) + len(others))
+    size = max(2 * settings.num_processes, size)  # a process with one image alone has no images of other prompts
     for start in range(0, len(items), size):
         batch = items[start : start + size]
         _put(batch, "KL_completion_ids", [item["completion_ids"] for item in [batch[-1], *batch[:-1]]])
@@ -141,7 +144,7 @@ def kto_trainer(
             beta=settings.beta,
         ),
         train_dataset=Dataset.from_list(anchor.dealt_to(items)),
-        data_collator=_AnchoredCollator(DataCollatorForUnpairedPreference(backend.sequences.pad), anchor),
+        data_collator=_AnchoredCollator(DataCollatorForUnpairedPreference(backend.sequences.pad), anchor, settings),
         processing_class=backend.tokenizer,
         peft_config=lora_config(settings),
     )
@@ -190,17 +193,24 @@ class _Anchor:
 
 
 class _AnchoredCollator:
-    """TRL's own collator for the preferences; the anchor's rows of the batch beside it, under `anchor`."""
+    """TRL's own collator for the preferences; the anchor's rows of the batch beside it, under `anchor`.
 
-    def __init__(self, preferences: Any, anchor: _Anchor) -> None:
+    With several processes each batch has a row of the anchor, be it one that counts for nothing: a process with a
+    forward pass less than the others would leave them waiting for its buffers.
+    """
+
+    def __init__(self, preferences: Any, anchor: _Anchor, settings: TrainSettings) -> None:
         self.preferences = preferences
         self.anchor = anchor
+        self.num_fillers = 1 if settings.num_processes > 1 else 0
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """One batch."""
         batch: dict[str, Any] = self.preferences(items)
         rows = [self.anchor.rows[number] for item in items for number in item[ANCHOR]]
-        return batch | {ANCHOR: self.anchor.collator(rows)} if rows else batch
+        num_labels = sum(label != IGNORED_LABEL for row in rows for label in row["labels"])
+        rows += self.anchor.rows[: 0 if rows else self.num_fillers]
+        return batch | {ANCHOR: self.anchor.collator(rows), ANCHOR_LABELS: num_labels} if rows else batch
 
 
 class _Anchored:
@@ -220,11 +230,24 @@ class _Anchored:
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """TRL's loss, and the cross-entropy of the anchor's rows in the batch."""
-        anchor = inputs.pop(ANCHOR, None)
+        anchor, num_labels = inputs.pop(ANCHOR, None), inputs.pop(ANCHOR_LABELS, 0)
         loss: Tensor = super().compute_loss(model, inputs, *rest, **named)  # type: ignore[misc]
         if anchor is None:
             return loss
-        return loss + self.anchor_weight * model(**anchor, fused_lm_head=True).loss
+        weight = self.anchor_weight * self._share_of(num_labels)
+        return loss + weight * model(**anchor, fused_lm_head=True).loss
+
+    def _share_of(self, num_labels: int) -> float:
+        """The labels of this process's anchor over the mean of all processes, whose losses count alike.
+
+        Without it a label would weigh more where a process has few: a caption is shorter than an image.
+        """
+        accelerator = self.accelerator  # type: ignore[attr-defined]
+        if accelerator.num_processes == 1:
+            return 1.0
+        own = torch.tensor(float(num_labels), device=accelerator.device)
+        mean = float(accelerator.reduce(own, "mean"))
+        return num_labels / mean if mean else 0.0
 
 
 class _DpoTrainer(_Anchored, DPOTrainer):

@@ -39,7 +39,7 @@ def test_a_driver_that_is_not_installed_is_told(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['psycopg'] = None")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environ = {"ILLUME_STORE__DATABASE_URL": "postgresql://me@127.0.0.1/illume", "PYTHONPATH": path}
-    ended = run("db", "check", cwd=tmp_path, **environ)
+    ended = run("db", "check", cwd=tmp_path, cold=True, **environ)
     assert ended.code == 2
     (sentence,) = ended.sentences
     assert "a Postgres database needs packages that are not installed" in sentence

@@ -173,7 +173,7 @@ def test_the_key_follows_no_redirect() -> None:
 @pytest.mark.parametrize("reply", [lambda *_: YES, lambda *_: Status(503), lambda *_: "babble"])
 def test_no_call_is_made_beyond_the_budget(reply: Callable[..., object]) -> None:
     with stub_teacher(reply) as stub, pytest.raises(TeacherBudgetError, match="5 calls"):
-        _teacher(stub, max_calls=5, parallel=3).ask([RED] * 10, [["?"]] * 10)
+        _teacher(stub, max_calls=5, parallel=3, retries=5).ask([RED] * 10, [["?"]] * 10)
     assert len(stub.requests) == 5
 
 
