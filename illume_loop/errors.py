@@ -107,6 +107,14 @@ class NotFoundError(UsageError):
     """There is no {kind} '{name}'; check the name, or list what there is with `ls` of its noun."""
 
 
+class NoSuchChoiceError(NotFoundError):
+    """There is no {kind} '{name}'; choose one of {choices}."""
+
+
+class NoTokenisedDataError(NotFoundError):
+    """There is no tokenised data in {path}; make it with `illume-loop data tokenize SOURCE --model MODEL -o {path}`."""
+
+
 class PartError(UsageError):
     """Cannot build a model from {name}: {reason}."""
 

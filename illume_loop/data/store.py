@@ -30,7 +30,7 @@ from illume_loop.data.pixels import Fit
 from illume_loop.data.readers import Piece
 from illume_loop.data.rows import KINDS, Kind, Turn
 from illume_loop.data.tally import Tally
-from illume_loop.errors import CorruptArtifactError, NotFoundError
+from illume_loop.errors import CorruptArtifactError, NotFoundError, NoTokenisedDataError
 
 MANIFEST, LEFT_OUT = "manifest.json", "left-out.jsonl"
 GROUP_ROWS = 32
@@ -86,10 +86,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """That of a folder. Raises NotFoundError, CorruptArtifactError."""
+        """That of a folder. Raises NoTokenisedDataError, CorruptArtifactError."""
         path = folder / MANIFEST
         if not path.is_file():
-            raise NotFoundError(kind="folder of tokenised data", name=str(folder))
+            raise NoTokenisedDataError(path=folder)
         try:
             content = json.loads(path.read_bytes())
             parts = {"fit": Fit(**content["fit"]), "pieces": [Piece(**piece) for piece in content["pieces"]]}

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, SiglipVisionConfig
 
 from illume_loop.domains.shapes.domain import CAPTION_NOISE
 from illume_loop.domains.shapes.render import CANVAS, CELL
-from illume_loop.errors import NotFoundError, UsageError
+from illume_loop.errors import NoSuchChoiceError, UsageError
 from illume_loop.models.illume import IllumeConfig, IllumeForConditionalGeneration
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.processing import SPECIAL_TOKENS, build_processor
@@ -39,6 +39,7 @@ from illume_loop.pretrain.corpus import Corpus, build_corpus
 from illume_loop.pretrain.detokenizing import train_detokenizer
 from illume_loop.pretrain.repainting import REPAINTINGS, repaint
 from illume_loop.pretrain.scenes import pixel_batch
+from illume_loop.pretrain.staged_recipe import shipped_recipes
 from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
 from illume_loop.pretrain.vision_rows import VisionRowsOnly
 from illume_loop.pretrain.vocabulary import base_words
@@ -136,15 +137,17 @@ def run_recipe(
     """Run (or finish) the stages of a recipe in `out`, None being all of them; returns the model directory.
 
     `base` names the model onto which a recipe of a detokenizer trains it; see `illume_loop.pretrain.repainting`. Raises
-    NotFoundError for an unknown recipe or stage, UsageError for a base where none belongs or none where one does, and
-    what `repaint` raises.
+    NoSuchChoiceError for an unknown recipe or stage, UsageError for a base where none belongs or none where one does,
+    and what `repaint` raises.
     """
     if name not in {*RECIPES, *REPAINTINGS}:
-        raise NotFoundError(kind="recipe", name=name)
+        raise NoSuchChoiceError(
+            kind="recipe", name=name, choices=", ".join([*RECIPES, *REPAINTINGS, *shipped_recipes(), "FILE.toml"])
+        )
     known = STAGES if name in RECIPES else ("detokenizer",)
     for stage in stages or ():
         if stage not in known:
-            raise NotFoundError(kind="stage", name=stage)
+            raise NoSuchChoiceError(kind="stage", name=stage, choices=", ".join(known))
     if name in RECIPES:
         if base is not None:
             raise UsageError(f"the recipe {name} makes its own model from nothing; leave out --from")

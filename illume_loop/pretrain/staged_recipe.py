@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from illume_loop.config import Section, TrainSettings, load_settings
-from illume_loop.errors import MixError, NotFoundError
+from illume_loop.errors import MixError, NoSuchChoiceError
 
 NAME = r"^[\w.-]{1,48}$"
 
@@ -93,10 +93,10 @@ class StagedRecipe(Section):
         return load_settings(stored={"train": self.train}).train
 
     def of_names(self, names: Sequence[str]) -> list[Stage]:
-        """The stages of these names in the recipe's order, all where none is named. Raises NotFoundError."""
+        """The stages of these names in the recipe's order, all where none is named. Raises NoSuchChoiceError."""
         for name in names:
             if name not in {stage.name for stage in self.stages}:
-                raise NotFoundError(kind="stage", name=name)
+                raise NoSuchChoiceError(kind="stage", name=name, choices=", ".join(stage.name for stage in self.stages))
         return [stage for stage in self.stages if not names or stage.name in names]
 
 
@@ -114,7 +114,7 @@ def is_staged(name: str) -> bool:
 def load_recipe(name: str) -> StagedRecipe:
     """A shipped recipe by its name, or the one in a TOML file; its sources are relative to where the command runs.
 
-    Raises NotFoundError, MixError.
+    Raises NoSuchChoiceError, MixError.
     """
     if Path(name).suffix == ".toml":
         try:
@@ -122,7 +122,7 @@ def load_recipe(name: str) -> StagedRecipe:
         except OSError as error:
             raise MixError(name=name, reason=error.strerror or str(error)) from None
     if name not in shipped_recipes():
-        raise NotFoundError(kind="recipe", name=name)
+        raise NoSuchChoiceError(kind="recipe", name=name, choices=", ".join([*shipped_recipes(), "FILE.toml"]))
     return _parse(name, (files(__package__) / "recipes" / f"{name}.toml").read_bytes())
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from illume_loop.errors import NotFoundError
+from illume_loop.errors import NoSuchChoiceError
 from illume_loop.models.illume.configuration import Distance, Update
 
 SIZES = ("illume-7b", "illume-0.5b")
@@ -46,9 +46,9 @@ class Size:
 
 
 def named_size(name: str) -> Size:
-    """A shipped size. Raises NotFoundError."""
+    """A shipped size. Raises NoSuchChoiceError."""
     if name not in SIZES:
-        raise NotFoundError(kind="size", name=name)
+        raise NoSuchChoiceError(kind="size", name=name, choices=", ".join(SIZES))
     text = (files("illume_loop.models.illume") / "shipped_sizes" / f"{name}.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
     return Size(**{**table, "choices": Choices(**table["choices"])})

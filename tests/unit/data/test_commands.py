@@ -38,7 +38,7 @@ def test_shards_and_rows_are_shown(tokenised: tuple[Path, Outcome]) -> None:
 def test_what_is_not_there_is_told(tokenised: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder, _ = tokenised
     for words, sentence in (
-        (["show", str(tmp_path)], f"There is no folder of tokenised data '{tmp_path}'"),
+        (["show", str(tmp_path)], f"There is no tokenised data in {tmp_path}; make it with `illume-loop data tokenize"),
         (["show", str(folder), "999"], "There is no row '999 (of 43)'"),
         (["tokenize", "x.tar", "--model", "m", "-o", "o", "--field", "colour=red"], "--field takes FIELD=NAME"),
     ):

@@ -205,7 +205,7 @@ def test_what_cannot_be_followed_is_refused_before_anything_is_trained(
 ) -> None:
     with pytest.raises(MixError, match="a step of stage1 has 8 rows, which are no multiple of 3"):
         run_stages(_recipe(tokens, rows_at_once=3), base, tmp_path)
-    with pytest.raises(NotFoundError, match="no folder of tokenised data"):
+    with pytest.raises(NotFoundError, match="no tokenised data in"):
         run_stages(_recipe(tmp_path / "none"), base, tmp_path)
     with pytest.raises(NotFoundError, match="no stage 'stage9'"):
         run_stages(_recipe(tokens), base, tmp_path, ("stage9",))
