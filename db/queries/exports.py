@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Review, Round, Sample
 from db.models.version import version_name
@@ -73,12 +73,10 @@ def assessments_after(
         .join(Sample, Sample.id == Assessment.sample_id)
         .join(Round, Round.id == Sample.round_id)
         .outerjoin(ModelVersion, ModelVersion.id == Assessment.model_version_id)
-        .where(Round.run_id == run_id, Assessment.id > after, Assessment.id <= until)
+        .where(*_wanted(run_id, Assessment.id, after, until, round_index))
         .order_by(Assessment.id)
         .limit(limit)
     )
-    if round_index is not None:
-        query = query.where(Round.index == round_index)
     return [
         {
             "id": row.id,
@@ -106,12 +104,10 @@ def reviews_after(
         select(Review, Round.index)
         .join(Sample, Sample.id == Review.sample_id)
         .join(Round, Round.id == Sample.round_id)
-        .where(Round.run_id == run_id, Review.id > after, Review.id <= until)
+        .where(*_wanted(run_id, Review.id, after, until, round_index))
         .order_by(Review.id)
         .limit(limit)
     )
-    if round_index is not None:
-        query = query.where(Round.index == round_index)
     return [
         {
             "id": row.id,
@@ -179,6 +175,14 @@ def examples_after(
         }
         for row, index, sha256, better, worse, prompt in session.execute(query)
     ]
+
+
+def _wanted(
+    run_id: int, key: InstrumentedAttribute[int], after: int, until: int, round_index: int | None
+) -> list[ColumnElement[bool]]:
+    """The conditions of a batch: after < key <= until, of the run's rounds or of one of them."""
+    of_round = [] if round_index is None else [Round.index == round_index]
+    return [Round.run_id == run_id, key > after, key <= until, *of_round]
 
 
 def _examples_of_run(run_id: int, after: tuple[int, int]) -> Select[Example, int, str, Sample, Sample, Prompt]:
