@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, LlamaModel, Qwen2Model
 
+from illume_loop.engine.cache import as_argument
 from illume_loop.engine.matrices import PackedLinear
 from illume_loop.engine.prefixes import PrefixBatch
 
@@ -95,8 +96,8 @@ class LlamaSteps:
             inputs_embeds=batch.embeds,
             attention_mask=batch.mask,
             position_ids=batch.positions,
-            past_key_values=cache,
             use_cache=True,
+            **as_argument(self._body, cache),
         ).last_hidden_state
         width = batch.mask.shape[1]
         layers: list[Any] = cache.layers

@@ -27,8 +27,8 @@ class EngineModel(Protocol):
     def body(self) -> nn.Module:
         """A decoder of transformers without its head.
 
-        It takes `inputs_embeds`, `attention_mask`, `position_ids`, `past_key_values` and `use_cache`, and returns
-        `last_hidden_state`.
+        It takes `inputs_embeds`, `attention_mask`, `position_ids`, `use_cache` and a cache (`cache`, or
+        `past_key_values`), and returns `last_hidden_state`.
         """
         ...
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from illume_loop.engine.batches import in_batches
+from illume_loop.engine.cache import as_argument
 from illume_loop.engine.prefixes import PrefixBatch, batch_prefixes
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.models.protocol import Scores
@@ -95,8 +96,8 @@ def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[
         inputs_embeds=batch.embeds,
         attention_mask=batch.mask,
         position_ids=batch.positions,
-        past_key_values=cache,
         use_cache=True,
+        **as_argument(model.body, cache),
     ).last_hidden_state
     after_prefix = hidden[batch.row_of, -1:]
     packed = [[i for branch in of_row for i in branch.inputs] for of_row in branches]
@@ -119,8 +120,8 @@ def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[
         inputs_embeds=model.embed_text(ids),
         attention_mask=mask[:, None],
         position_ids=trunk_mask.sum(1, keepdim=True) + offset,
-        past_key_values=cache,
         use_cache=True,
+        **as_argument(model.body, cache),
     ).last_hidden_state
     return torch.cat([after_prefix, after_branches], dim=1)
 

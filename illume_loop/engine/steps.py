@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from illume_loop.engine.cache import as_argument
 from illume_loop.engine.graphs import STRETCH
 from illume_loop.engine.llama import LlamaSteps, can_step
 from illume_loop.engine.prefixes import PrefixBatch
@@ -66,7 +67,7 @@ class TransformersSteps:
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
+            **as_argument(self._body, self._cache),
         ).last_hidden_state
         return hidden

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from illume_loop.engine.cache import OUTPUT_FIELD
 from illume_loop.models.illume.configuration import IllumeConfig
 from illume_loop.models.illume.vision import VisionTokenizer
 from illume_loop.models.sequences import IGNORED_LABEL
@@ -166,7 +167,7 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
             loss = F.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
             )
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{OUTPUT_FIELD: getattr(output, OUTPUT_FIELD)})
 
     def freeze_vision(self) -> None:
         """Leave only the language model, the adapter and the head to be trained."""

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusModel, JanusPreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from illume_loop.engine.cache import OUTPUT_FIELD
 from illume_loop.models.sequences import IGNORED_LABEL
 
 FLAGS = 8
@@ -142,7 +143,7 @@ class UnifiedJanus(JanusForConditionalGeneration):
             loss = F.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
             )
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{OUTPUT_FIELD: getattr(output, OUTPUT_FIELD)})
 
     def freeze_vision(self) -> None:
         """Leave the language model, both heads and what embeds features and codebook ids to be trained."""
