@@ -9,12 +9,12 @@ ENV PATH=/opt/illume/bin:$PATH
 # or the second install would replace it with one from PyPI.
 RUN pip install --index-url "${TORCH_INDEX}" "torch>=2.6,<=2.13.0"
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md constraints.txt ./
 COPY illume_loop illume_loop
 COPY workers workers
 COPY db db
 COPY migrations migrations
-RUN pip install ".[${EXTRAS}]"
+RUN pip install -c constraints.txt ".[${EXTRAS}]"
 
 FROM python:3.11.14-slim-bookworm
 COPY --from=build /opt/illume /opt/illume

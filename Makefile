@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 
 setup: $(BIN)/illume-loop
 
-$(BIN)/illume-loop: pyproject.toml
+$(BIN)/illume-loop: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3.11 -m venv $(VENV)
-	$(BIN)/pip install -e '.[test]'
+	$(BIN)/pip install -c constraints.txt -e '.[test]'
 	touch $@
 
 check: setup
