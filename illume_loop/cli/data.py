@@ -171,7 +171,7 @@ def show(
 
 
 def _names(fields: list[str]) -> dict[str, str]:
-    from illume_loop.data.rows import ALSO_CALLED
+    from illume_loop.data.fields import ALSO_CALLED
     from illume_loop.errors import UsageError
 
     names = dict(field.partition("=")[::2] for field in fields)

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 def read_image(path: Path) -> Image:
-    """The file as an RGB image, fully decoded. Raises UnreadableImageError."""
-    from PIL import Image, UnidentifiedImageError
-
+    """Return the image of a file as `data` reads it: RGB, upright, on white. Raises UnreadableImageError."""
+    from illume_loop.data.fields import BadRow
+    from illume_loop.data.pixels import open_image
     from illume_loop.errors import UnreadableImageError
 
     try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
+        return open_image(path.read_bytes(), formats=None)
+    except BadRow as problem:
+        reason = problem.detail if problem.reason == "unreadable image" else f"{problem.reason}, {problem.detail}"
+        raise UnreadableImageError(path=path, reason=reason) from None
     except FileNotFoundError:
         raise UnreadableImageError(path=path, reason="it does not exist") from None
-    except UnidentifiedImageError:
-        raise UnreadableImageError(path=path, reason="its format is not known") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, ValueError) as error:
         raise UnreadableImageError(path=path, reason=getattr(error, "strerror", None) or str(error)) from None

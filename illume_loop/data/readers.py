@@ -1,7 +1,9 @@
 """Rows as files hold them: WebDataset tar, parquet as `datasets` writes it, JSON lines and JSON lists.
 
-Guarantee: a file is read in one fixed order, a piece at a time, without being held in memory (a JSON list excepted);
-what cannot be read is a row with a problem and never the end of the file, unless the file itself is damaged.
+Invariants:
+- A file is read in one fixed order, a piece at a time, without being held in memory (a JSON list excepted).
+- What cannot be read is a row with a problem and never the end of the file, unless the file itself is damaged.
+- JSON is told apart by what it holds: one list, an object with one list, or a row a line. Blank lines are no rows.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from illume_loop.artifacts.files import stays_below
-from illume_loop.data.rows import BadRow, Fields, Place
+from illume_loop.data.fields import PICTURES, BadRow, Fields
+from illume_loop.data.image_folder import files_below
+from illume_loop.data.rows import Place
 from illume_loop.errors import DataSourceError
+from illume_loop.text_files import decoded, encoding_of, storable
 
 ENDINGS = (".tar", ".parquet", ".jsonl", ".json")
 _IN_FOLDERS = ENDINGS[:3]
 _BATCH = 64
-_PICTURES = ("jpg", "jpeg", "png", "webp")
+_BLANK = b" \t\r\n\v\f\xef\xbb\xbf"
+"""What a blank line may hold: white space, and a byte order mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +46,30 @@ Found = tuple[Place, Fields | BadRow]
 
 
 def files_of(source: Path) -> list[Path]:
-    """The files that a source means, in the order of their names: itself, or those of a folder and its folders.
+    """Return the files that a source means, in the order of their names: itself, or those of a folder and its folders.
 
     Raises DataSourceError.
     """
     if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.suffix in _IN_FOLDERS and path.is_file())
+        files = [path for path in files_below(source) if _kind(path) in _IN_FOLDERS]
         if not files:
             raise DataSourceError(path=source, reason=f"the folder has no file ending in {', '.join(_IN_FOLDERS)}")
         return files
     if not source.is_file():
         raise DataSourceError(path=source, reason="there is no such file or folder")
-    if source.suffix not in ENDINGS:
+    if _kind(source) not in ENDINGS:
         raise DataSourceError(path=source, reason=f"its name ends in none of {', '.join(ENDINGS)}")
     return [source]
 
 
 def pieces_of(file: Path, num_rows: int) -> list[Piece]:
-    """A file in pieces of at least `num_rows` rows, but the last; parquet is cut between its row groups.
+    """Return a file in pieces of at least `num_rows` rows, but the last; parquet is cut between its row groups.
 
     Raises DataSourceError.
     """
-    if file.suffix == ".tar":
+    if _kind(file) == ".tar":
         return [Piece(str(file), 0, None)]
-    if file.suffix == ".parquet":
+    if _kind(file) == ".parquet":
         metadata = _parquet_file(file).metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     else:
@@ -78,23 +83,18 @@ def pieces_of(file: Path, num_rows: int) -> list[Piece]:
     return [*pieces, Piece(str(file), first, stop)] if stop > first else pieces
 
 
-def rows_of(piece: Piece, images: Path | None = None) -> Iterator[Found]:
-    """The rows of a piece as fields by name. `images` is the folder of images that are named by path; the file's own by
-    default. Raises DataSourceError where a file that was whole is no longer."""
+def rows_of(piece: Piece) -> Iterator[Found]:
+    """Yield the rows of a piece as fields by name. Raises DataSourceError where a file that was whole is no longer."""
     file = Path(piece.file)
-    if file.suffix == ".tar":
-        yield from _tar(file)
-        return
-    folder = images or file.parent
-    found = _parquet(file, piece) if file.suffix == ".parquet" else _json(file, piece)
-    for place, fields in found:
-        try:
-            yield place, fields if isinstance(fields, BadRow) else _with_images(fields, folder)
-        except BadRow as problem:
-            yield place, problem
+    read = {".tar": _tar, ".parquet": _parquet}.get(_kind(file), _json)
+    yield from read(file, piece)
 
 
-def _tar(file: Path) -> Iterator[Found]:
+def _kind(file: Path) -> str:
+    return file.suffix.lower()
+
+
+def _tar(file: Path, _: Piece) -> Iterator[Found]:
     """Samples are files that share their name up to the first dot; a JSON file of a sample gives its keys."""
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
@@ -122,7 +122,7 @@ def _fields_of_sample(sample: Mapping[str, Any]) -> Fields:
         # "source.jpg" is the image called source, "jpg" the sample's only one.
         *called, kind = name.split(".")
         field = ".".join(called)
-        if kind in _PICTURES:
+        if kind in PICTURES:
             fields[field or "image"] = data
         elif kind == "txt":
             fields[field or "text"] = _decoded(data)
@@ -143,12 +143,33 @@ def _parquet(file: Path, piece: Piece) -> Iterator[Found]:
             index = start
             try:
                 for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group]):
-                    for fields in batch.to_pylist():
+                    for fields in _plain_rows(batch):
                         yield Place(str(file), index), fields
                         index += 1
             except (pa.ArrowException, OSError) as error:
-                yield Place(str(file), index), BadRow("damaged file", f"{error}; the rest of its row group is left out")
+                # Each of them is counted: a damaged row group is as many lost rows as it held.
+                problem = BadRow("damaged file", f"{error}; the rest of its row group is left out")
+                yield from ((Place(str(file), lost), problem) for lost in range(index, stop))
         start = stop
+
+
+def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows as plain values. A value that cannot be one is a BadRow, which matters where it is needed only."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        pass  # a text that is not UTF-8, a time outside of Python's; to_pylist says nothing of where
+    for index in range(batch.num_rows):
+        yield {name: _plain(batch.column(name)[index]) for name in batch.schema.names}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "unreadable value"
+        return BadRow(reason, str(error))
 
 
 def _parquet_file(file: Path) -> parquet.ParquetFile:
@@ -159,27 +180,56 @@ def _parquet_file(file: Path) -> parquet.ParquetFile:
 
 
 def _json(file: Path, piece: Piece) -> Iterator[Found]:
-    if file.suffix == ".json":
-        content: Iterable[Any] = islice(_json_list(file), piece.first, piece.stop)
-    else:
-        content = islice(_lines(file), piece.first, piece.stop)
-    for index, item in enumerate(content, piece.first):
+    rows: Iterable[Any] = islice(_lines(file) if _has_lines(file) else _json_list(file), piece.first, piece.stop)
+    for index, item in enumerate(rows, piece.first):
+        if isinstance(item, bytes) and not item.strip(_BLANK):
+            continue
         try:
             fields = _parsed(item) if isinstance(item, bytes) else item
             if not isinstance(fields, Mapping):
                 raise BadRow("unknown layout", "it is no JSON object")
-            yield Place(str(file), index, str(fields.get("id", ""))), fields
+            yield Place(str(file), index, storable(str(fields.get("id", "")))), fields
         except BadRow as problem:
             yield Place(str(file), index), problem
 
 
 def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file in UTF-8, which it need not be in itself."""
     with file.open("rb") as lines:
-        yield from lines
+        encoding = encoding_of(lines.read(4))
+        lines.seek(0)
+        if encoding.startswith("utf-8"):
+            yield from lines
+            return
+    with file.open(encoding=encoding, errors="replace", newline="\n") as texts:
+        yield from (text.encode("utf-8", "replace") for text in texts)
 
 
 def _num_rows_in_json(file: Path) -> int:
-    return len(_json_list(file)) if file.suffix == ".json" else sum(1 for _ in _lines(file))
+    """Rows, with the blank lines before the last of them."""
+    try:
+        if not _has_lines(file):
+            return len(_json_list(file))
+        return max((number for number, line in enumerate(_lines(file), 1) if line.strip(_BLANK)), default=0)
+    except OSError as error:
+        raise DataSourceError(path=file, reason=error.strerror or str(error)) from None
+
+
+@lru_cache(maxsize=64)
+def _has_lines(file: Path) -> bool:
+    """Whether a file has a row a line, whatever its name ends in: its first line is a whole object, and not the last.
+
+    A list, or an object over several lines, is one JSON document. So is an object alone in a `.json`.
+    """
+    filled = (line.strip(_BLANK) for line in _lines(file))
+    beginning = list(islice((line for line in filled if line), 2))
+    if not beginning or beginning[0].startswith(b"["):
+        return not beginning
+    try:
+        json.loads(beginning[0])
+    except (ValueError, RecursionError):
+        return _kind(file) != ".json" and beginning[0] != b"{"
+    return len(beginning) > 1 or _kind(file) != ".json"
 
 
 @lru_cache(maxsize=1)
@@ -187,46 +237,28 @@ def _json_list(file: Path) -> list[Any]:
     """LLaVA publishes its dialogues so. Read whole, once for all pieces of a file that follow each other."""
     try:
         content = json.loads(file.read_bytes())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataSourceError(path=file, reason=f"it is not JSON ({error})") from None
+    if isinstance(content, Mapping):
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        if len(lists) > 1:
+            reason = f"it holds several lists ({', '.join(lists)}); keep the one with the rows"
+            raise DataSourceError(path=file, reason=reason)
+        content = next(iter(lists.values()), None)
     if not isinstance(content, list):
         raise DataSourceError(path=file, reason="it holds no JSON list")
     return content
 
 
-def _with_images(fields: Fields, folder: Path) -> Fields:
-    """The fields with the bytes of images that are named by path: `image`, `images`, and those beside empty bytes."""
-    found = dict(fields)
-    for name, value in fields.items():
-        if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
-            if value["bytes"] is None and value["path"]:
-                found[name] = _read(folder, value["path"])
-        elif isinstance(value, str) and value and Path(value).suffix.lower().lstrip(".") in _PICTURES:
-            found[name] = _read(folder, value) if "image" in name or name in ("source", "target") else value
-        elif name in ("image", "images") and isinstance(value, list):
-            found[name] = [_read(folder, one) if isinstance(one, str) else one for one in value]
-    return found
-
-
-def _read(folder: Path, name: str) -> bytes:
-    # Names come from files that anyone may have written, so they must not lead out of the folder.
-    if not stays_below(name):
-        raise BadRow("image outside of the folder", name)
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise BadRow("image not found", f"{folder / name}: {error.strerror}") from None
-
-
 def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRow("not JSON", str(error)) from None
 
 
 def _decoded(data: bytes) -> str:
     try:
-        return data.decode()
+        return decoded(data)
     except UnicodeDecodeError as error:
         raise BadRow("not UTF-8", str(error)) from None

@@ -5,39 +5,22 @@ Guarantee: a row either has all that its kind needs or is refused with a reason 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from illume_loop.data.fields import BadRow, Fields, Meanings, ReadImage, no_files, text_of
+
 Kind = Literal["pair", "edit", "dialogue", "text"]
 KINDS: tuple[Kind, ...] = ("pair", "edit", "dialogue", "text")
-Fields = Mapping[str, Any]
 
 IMAGE_MARK = "<image>"
 """Where an image stands in the text of a turn, as in LLaVA's layout."""
-ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
-    "image": ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes"),
-    "caption": ("caption", "text", "txt", "prompt", "alt_text", "re_caption"),
-    "source": ("source", "source_image", "source_img", "input_image", "original_image"),
-    "target": ("target", "target_image", "target_img", "output_image", "edited_image"),
-    "instruction": ("instruction", "edit_instruction", "edit_prompt", "edit"),
-    "answer": ("answer", "output", "response"),
-    "turns": ("conversations", "messages", "conversation"),
-    "images": ("images",),
-}
-"""The names under which sources are known to hold each field, the first one found counts."""
 _ASKS, _ANSWERS, _FRAMES = ("human", "user"), ("gpt", "assistant", "model"), "system"
 _IDS_AS_TEXT = re.compile(r"<image_\d+>")
 """As `samples export` writes image ids: nothing says which tokenizer they are of."""
-
-
-class BadRow(Exception):  # noqa: N818 - it is told of, and ends nothing
-    """A row that cannot be used. `reason` is counted, `detail` says more of this one."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +56,57 @@ class Row:
     drawn: tuple[bytes, ...] = ()
 
 
-def understood(place: Place, fields: Fields, names: Mapping[str, str]) -> Row:
-    """The row that some fields are; `names` say which fields of the source are meant, before ALSO_CALLED is asked.
+def understood(place: Place, fields: Fields, names: Mapping[str, str], read: ReadImage = no_files) -> Row:
+    """Return the row that some fields are.
 
-    Raises BadRow.
+    `names` say which fields of the source are meant, before ALSO_CALLED is asked; `read` gives the images that are
+    named by path. Raises BadRow.
     """
-    turns = _value(fields, names, "turns")
-    if turns is None and isinstance(fields.get("prompt"), list) and isinstance(fields.get("completion"), list):
+    meant = Meanings(fields, names, read)
+    turns = meant.value("turns")
+    if _is_list(fields.get("prompt")) and _is_list(fields.get("completion")) and not turns:
         turns = [*fields["prompt"], *fields["completion"]]  # TRL's layout
-    if turns is not None:
-        return _dialogue(place, turns, _images(fields, names))
-    source, target = _value(fields, names, "source"), _value(fields, names, "target")
-    instruction = _value(fields, names, "instruction")
-    # Some collections of edits call the source just "image".
-    source = _value(fields, names, "image") if source is None and target is not None else source
+    if turns:
+        return _dialogue(place, _listed_turns(turns), meant.images())
+    target = meant.picture("target")
     if target is not None:
-        told = _text(instruction, "no instruction")
-        return Row("edit", place, told, read=(_image(source),), drawn=(_image(target),))
-    images = _images(fields, names)
+        return _edit(place, meant, target)
+    images = meant.images()
     if len(images) > 1:
         raise BadRow("unknown layout", f"{len(images)} images without turns that say where they stand")
-    if images or _present(fields, names, "image"):
-        image = images[0] if images else _image(None)
-        return Row("pair", place, _text(_value(fields, names, "caption"), "no caption"), read=(image,), drawn=(image,))
-    if (answer := _value(fields, names, "answer")) is not None:
-        asked = " ".join(part for part in (instruction, fields.get("input")) if isinstance(part, str) and part.strip())
-        said = (Turn("user", _text(asked, "no instruction")), Turn("model", _text(answer, "empty answer")))
+    if images or meant.has("image"):
+        told, image = meant.text("caption", "no caption"), images[0] if images else meant.image(None)
+        return Row("pair", place, told, read=(image,), drawn=(image,))
+    if meant.value("answer") is not None:
+        asked = " ".join(
+            part for part in (meant.value("instruction"), fields.get("input")) if isinstance(part, str) and part.strip()
+        )
+        said = (Turn("user", text_of(asked, "no instruction")), Turn("model", meant.text("answer", "empty answer")))
         return Row("dialogue", place, turns=said)
-    if (text := _value(fields, names, "caption")) is not None:
-        return Row("text", place, _text(text, "empty text"))
-    raise BadRow("unknown layout", f"it has the fields {', '.join(sorted(fields)) or '(none)'}")
+    if meant.has("caption") and meant.value("caption") is not None:
+        return Row("text", place, meant.text("caption", "empty text"))
+    raise BadRow("unknown layout", f"it has the fields {', '.join(sorted(map(str, fields))) or '(none)'}")
+
+
+def _edit(place: Place, meant: Meanings, target: bytes) -> Row:
+    told = meant.text("instruction", "no instruction")
+    # Some collections of edits call the source just "image".
+    source = meant.picture("source") or meant.image(meant.value("image"))
+    return Row("edit", place, told, read=(source,), drawn=(target,))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _listed_turns(turns: object) -> object:
+    """The turns of a dialogue, which some collections keep as JSON in a text."""
+    if not isinstance(turns, str):
+        return turns
+    try:
+        return json.loads(turns)
+    except ValueError:
+        raise BadRow("unknown layout", "its turns are no list") from None
 
 
 def _dialogue(place: Place, said: object, images: Sequence[bytes]) -> Row:
@@ -124,19 +128,21 @@ def _dialogue(place: Place, said: object, images: Sequence[bytes]) -> Row:
 def _turn(item: object) -> Turn:
     if not isinstance(item, Mapping):
         raise BadRow("unknown layout", "a turn is no object")
-    by, text = _side(item), item.get("value", item.get("content"))
+    by = _side(item)
+    # Parquet gives every turn the keys of all turns, and null where one has none.
+    text = next((item[key] for key in ("value", "content") if item.get(key) is not None), None)
     if by not in (*_ASKS, *_ANSWERS):
         raise BadRow("unknown layout", f"a turn is by {by!r}")
     if isinstance(text, list):
         text = " ".join(_content(part) for part in text)
-    told = _text(text, "empty turn")
+    told = text_of(text, "empty turn")
     if _IDS_AS_TEXT.search(told):
         raise BadRow("image ids as text", "give the image itself")
     return Turn("user" if by in _ASKS else "model", told)
 
 
 def _side(item: Mapping[str, Any]) -> object:
-    return item.get("from", item.get("role"))
+    return next((item[key] for key in ("from", "role") if item.get(key) is not None), None)
 
 
 def _content(part: object) -> str:
@@ -144,41 +150,3 @@ def _content(part: object) -> str:
     if not isinstance(part, Mapping) or part.get("type") not in ("image", "text"):
         raise BadRow("unknown layout", "a part of a turn is neither text nor an image")
     return IMAGE_MARK if part["type"] == "image" else str(part.get("text") or "")
-
-
-def _images(fields: Fields, names: Mapping[str, str]) -> list[bytes]:
-    found = _value(fields, names, "images")
-    if found is None:
-        found = _value(fields, names, "image")
-    listed = found if isinstance(found, list) else [] if found is None else [found]
-    return [_image(one) for one in listed]
-
-
-def _image(value: object) -> bytes:
-    """The bytes of an image: plain, or as `datasets` keeps them, beside a path."""
-    found = value.get("bytes") if isinstance(value, Mapping) else value
-    if not isinstance(found, bytes) or not found:
-        raise BadRow("no image")
-    return found
-
-
-def _text(value: object, reason: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadRow(reason)
-    return value.strip()
-
-
-def _value(fields: Fields, names: Mapping[str, str], wanted: str) -> Any:
-    """A field's value, None where it is missing or empty."""
-    for name in _called(names, wanted):
-        if fields.get(name) is not None:
-            return fields[name]
-    return None
-
-
-def _present(fields: Fields, names: Mapping[str, str], wanted: str) -> bool:
-    return any(name in fields for name in _called(names, wanted))
-
-
-def _called(names: Mapping[str, str], wanted: str) -> tuple[str, ...]:
-    return (names[wanted],) if wanted in names else ALSO_CALLED[wanted]

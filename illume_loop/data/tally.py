@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from illume_loop.artifacts.files import write_atomically
-from illume_loop.data.rows import BadRow, Place
+from illume_loop.data.fields import BadRow
+from illume_loop.data.rows import Place
+from illume_loop.text_files import storable
 
 CROPPED = "cropped too much"
 """The one reason that is a choice and no fault of the row: it does not count as bad."""
@@ -74,7 +76,8 @@ class LeftOut:
     def line(self) -> str:
         """One line of JSON."""
         told = {"file": self.place.file, "index": self.place.index, "key": self.place.key}
-        return json.dumps(told | {"reason": self.problem.reason, "detail": self.problem.detail}, ensure_ascii=False)
+        told |= {"reason": self.problem.reason, "detail": self.problem.detail}
+        return storable(json.dumps(told, ensure_ascii=False))
 
 
 def write_list(path: Path, rows: Iterable[LeftOut]) -> None:

@@ -19,10 +19,12 @@ from pyarrow import parquet
 
 from illume_loop.artifacts.files import storage_full_told, write_atomically
 from illume_loop.artifacts.locks import alone_in, claimed
+from illume_loop.data.fields import BadRow, Fields
+from illume_loop.data.image_folder import ImageFolder
 from illume_loop.data.layout import longest
 from illume_loop.data.pixels import CENTRE, Fit, open_image
 from illume_loop.data.readers import Found, files_of, pieces_of, rows_of
-from illume_loop.data.rows import BadRow, Row, understood
+from illume_loop.data.rows import Place, Row, understood
 from illume_loop.data.store import (
     GROUP_ROWS,
     LEFT_OUT,
@@ -36,7 +38,13 @@ from illume_loop.data.store import (
 )
 from illume_loop.data.tally import CROPPED, LeftOut, Tally, write_list
 from illume_loop.data.tokenizer import ids_of, tokenizer_digest
-from illume_loop.errors import OtherTokenizerError, TokensChangedError, TooManyBadRowsError, UsageError
+from illume_loop.errors import (
+    DataSourceError,
+    OtherTokenizerError,
+    TokensChangedError,
+    TooManyBadRowsError,
+    UsageError,
+)
 from illume_loop.models.illume.backend import IllumeBackend
 
 ENOUGH_TO_JUDGE = 1_000
@@ -89,6 +97,9 @@ def tokenize(
 def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) -> Manifest:
     """That of the folder where it is the one that is asked for, or a new one, which the first process writes."""
     files = [file for source in wanted.sources for file in files_of(source.absolute())]
+    pieces = [piece for file in files for piece in pieces_of(file, wanted.shard_rows)]
+    if not pieces:
+        raise DataSourceError(path=", ".join(map(str, wanted.sources)), reason="it holds no rows")
     config = backend.model.config
     asked = Manifest(
         tokenizer=tokenizer_digest(backend),
@@ -98,7 +109,7 @@ def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) 
         names=dict(wanted.names),
         images=str(wanted.images.absolute()) if wanted.images else "",
         files={str(file): file.stat().st_size for file in files},
-        pieces=[piece for file in files for piece in pieces_of(file, wanted.shard_rows)],
+        pieces=pieces,
     )
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder / "claims" / "manifest"):
@@ -148,11 +159,11 @@ class _Work:
     def _write(self, number: int) -> None:
         piece = self.manifest.pieces[number]
         tally, left_out = Tally(), list[LeftOut]()
-        images = Path(self.manifest.images) if self.manifest.images else None
+        folder = ImageFolder(Path(self.manifest.images or Path(piece.file).parent))
         with shard_writer(self._shard(number), tally) as writer:
-            rows = rows_of(piece, images)
+            rows = rows_of(piece)
             while found := list(islice(rows, GROUP_ROWS)):
-                self._write_group(writer, found, tally, left_out)
+                self._write_group(writer, found, folder, tally, left_out)
                 seen = self._tally(tally)
                 self.on_rows(len(self.done), len(self.manifest.pieces), seen)
                 if seen.num_read >= ENOUGH_TO_JUDGE and seen.bad_share > self.wanted.max_bad:
@@ -162,18 +173,22 @@ class _Work:
             write_list(list_path(self.folder, number), left_out)
 
     def _write_group(
-        self, writer: parquet.ParquetWriter, found: Sequence[Found], tally: Tally, left_out: list[LeftOut]
+        self,
+        writer: parquet.ParquetWriter,
+        found: Sequence[Found],
+        folder: ImageFolder,
+        tally: Tally,
+        left_out: list[LeftOut],
     ) -> None:
         kept: list[tuple[Row, list[Image.Image]]] = []
         for place, fields in found:
             tally.num_read += 1
-            try:
-                if isinstance(fields, BadRow):
-                    raise fields
-                kept.append(self._checked(understood(place, fields, self.manifest.names)))
-            except BadRow as problem:
-                tally.left_out[problem.reason] += 1
-                left_out.append(LeftOut(place, problem))
+            row = self._row(place, fields, folder)
+            if isinstance(row, BadRow):
+                tally.left_out[row.reason] += 1
+                left_out.append(LeftOut(place, row))
+            else:
+                kept.append(row)
         ids = iter(ids_of(self.backend, [image for _, images in kept for image in images], self.wanted.batch_size))
         rows = []
         for row, images in kept:
@@ -182,6 +197,22 @@ class _Work:
             rows.append(_columns(row, [next(ids) for _ in images]))
         if rows:
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=GROUP_ROWS)
+
+    def _row(
+        self, place: Place, fields: Fields | BadRow, folder: ImageFolder
+    ) -> tuple[Row, list[Image.Image]] | BadRow:
+        """Return a row with its squares, or what is wrong with it.
+
+        Any error is this row's: the bound on bad rows ends the work where all rows have it.
+        """
+        if isinstance(fields, BadRow):
+            return fields
+        try:
+            return self._checked(understood(place, fields, self.manifest.names, folder.read))
+        except BadRow as problem:
+            return problem
+        except Exception as error:
+            return BadRow("unexpected error", f"{type(error).__name__}: {error}")
 
     def _checked(self, row: Row) -> tuple[Row, list[Image.Image]]:
         """The row, and its images to draw as squares; none for a pair that can only be read. Raises BadRow."""

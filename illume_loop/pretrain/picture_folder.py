@@ -8,8 +8,9 @@ from random import Random
 from PIL import Image
 from torch import Tensor
 
+from illume_loop.data.fields import BadRow
+from illume_loop.data.image_folder import files_below
 from illume_loop.data.pixels import CENTRE, FORMATS, open_image
-from illume_loop.data.rows import BadRow
 from illume_loop.errors import DataSourceError
 from illume_loop.pretrain.scenes import to_pixels
 
@@ -23,7 +24,7 @@ class PictureFolder:
 
     def __init__(self, folder: Path, size: int, side: int, seed: int) -> None:
         """Raises DataSourceError where there are none."""
-        self.files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+        self.files = [path for path in files_below(folder) if path.suffix.lower() in ENDINGS]
         if not self.files:
             raise DataSourceError(path=folder, reason=f"it holds no pictures ({', '.join(FORMATS)})")
         self.folder, self.size, self.side, self.seed = folder, size, side, seed

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from webdataset.writer import TarWriter
 
+from illume_loop.data.fields import BadRow
 from illume_loop.data.readers import Piece, files_of, pieces_of, rows_of
-from illume_loop.data.rows import BadRow, Place, Row, Turn, understood
+from illume_loop.data.rows import Place, Row, Turn, understood
 
 AT = Place("file", 0)
 ASKED = {"from": "human", "value": "<image>\nwhat is it ?"}
