@@ -19,6 +19,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
+from illume_loop.cli.output import say
 from illume_loop.errors import DatabaseUnusableError, IllumeLoopError, MissingExtraError, StorageFullError
 from illume_loop.redaction import redact
 
@@ -127,4 +128,4 @@ def _see_help(error: TyperException) -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"illume-loop: {redact(sentence)}", file=sys.stderr)
+    say(f"illume-loop: {redact(sentence)}", stderr=True)

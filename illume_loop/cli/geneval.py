@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from illume_loop.cli.output import hint, print_json
+from illume_loop.cli.output import hint, print_json, say
 
 if TYPE_CHECKING:
     from illume_loop.cli.progress import View
@@ -122,7 +122,7 @@ def _print_agreement(row: Mapping[str, Any]) -> None:
     from illume_loop.report.numbers import number, percent
 
     found = row["agreement"]
-    print(
+    say(
         f"{row['judge']} and the detector say the same of {percent(found['share'])} % of {found['n']} images; "
         f"AUC of its score {number(found['auc']) or '-'}"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Model, RunDir, Seed
-from illume_loop.cli.output import hint, print_json, print_table
+from illume_loop.cli.output import hint, print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ def _show(calibration: Calibration, title: str, plot: Path | None, as_json: bool
     columns = ("what", "labels", "right, %", "AUC", "Brier", "ECE", "log-odds =")
     print_table(f"{title}, {calibration.sha256[:12]}", columns, (_cells(name, fit) for name, fit in fits.items()))
     for name, reason in calibration.unfitted.items():
-        print(f"{name}: {reason}")
+        say(f"{name}: {reason}")
 
 
 def _cells(name: str, fit: Fit) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
-from illume_loop.cli.output import hint, print_fields, print_json, print_table
+from illume_loop.cli.output import hint, print_fields, print_json, print_table, say
 
 app = typer.Typer(help="Model versions: list, show, promote or export one, or roll back.", no_args_is_help=True)
 
@@ -67,7 +67,7 @@ def promote(
     with open_run(run_dir, writing=True) as run:
         was = promote(run.session, run.run_id, name, by=reviewer_name(None))
         run.session.commit()
-    print(f"{name} is active, {was} was")
+    say(f"{name} is active, {was} was")
     hint(f"next: illume-loop models ls --run-dir {run_dir}")
 
 
@@ -82,7 +82,7 @@ def rollback(run_dir: RunDir = DEFAULT_RUN_DIR, yes: Yes = False) -> None:
     with open_run(run_dir, writing=True) as run:
         was, now = rollback(run.session, run.run_id, by=reviewer_name(None))
         run.session.commit()
-    print(f"{now} is active, {was} was")
+    say(f"{now} is active, {was} was")
     hint(f"next: illume-loop models ls --run-dir {run_dir}")
 
 
@@ -110,7 +110,7 @@ def export(
     from illume_loop.exports.checkpoint import export_model
 
     with open_run(run_dir) as run:
-        print(export_model(run, name, out))
+        say(export_model(run, name, out))
     hint(f"next: read {out / 'README.md'}, which says how it is loaded")
 
 

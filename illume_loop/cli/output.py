@@ -1,8 +1,13 @@
-"""What commands print: results on stdout (a table, or JSON), hints for the next command on stderr."""
+"""What commands print: results on stdout (a table, or JSON), hints for the next command on stderr.
+
+Invariant: names, prompts and paths are shown as they are. Nothing in them is taken for rich's markup or emoji codes,
+and a control character is shown as its escape, so that no text moves the cursor or colours the terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,16 +19,36 @@ PIPED_WIDTH = 200
 """Columns where stdout is no terminal: wide enough that no cell of our tables is cut."""
 
 
-def console() -> Console:
-    """A rich console on stdout that never cuts a table short in a pipe."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that turn the direction of the text after them."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console that shows texts as they are, and never cuts a table short in a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    width = None if stderr or sys.stdout.isatty() else PIPED_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def visible(text: str) -> str:
+    """Return a text with each control character as its escape, such as `\\x1b`; tabs and line feeds stay."""
+    return text if text.isprintable() else _CONTROLS.sub(_escaped, text)
+
+
+def say(text: object, *, stderr: bool = False, flush: bool = False) -> None:
+    """Print a line that may hold names and paths of users."""
+    print(visible(str(text)), file=sys.stderr if stderr else sys.stdout, flush=flush or stderr)
 
 
 def print_json(data: object) -> None:
     """`data` as indented JSON on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    print(visible_json(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)))
+
+
+def visible_json(text: str) -> str:
+    """Return JSON whose strings hold no control character; it reads back as the same."""
+    return text if text.isascii() else _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType | None]]) -> None:
@@ -35,9 +60,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Renderable
     """A table as all commands show it; a cell of None shows as a dash."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(
-        title=title,
+        title=Text(visible(title)),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -45,24 +71,29 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Renderable
         collapse_padding=True,
     )
     for column in columns:
-        made.add_column(column)
+        made.add_column(visible(column))
     for row in rows:
-        made.add_row(*("-" if cell is None else cell for cell in row))
+        made.add_row(
+            *(Text("-" if cell is None else visible(cell)) if isinstance(cell, str | None) else cell for cell in row)
+        )
     return made
 
 
 def print_fields(data: Mapping[str, Any]) -> None:
     """One line per field, nested mappings indented, on stdout."""
-    from rich.markup import escape
-
     out = console()
     for line in _lines(data, 0):
-        out.print(escape(line), soft_wrap=True)
+        out.print(visible(line), soft_wrap=True)
 
 
 def hint(text: str) -> None:
     """A next command to run, on stderr."""
-    print(text, file=sys.stderr)
+    say(text, stderr=True)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def _lines(data: Mapping[str, Any], depth: int) -> Iterable[str]:

@@ -26,7 +26,7 @@ def print_picture(console: Console, image: Image, path: str) -> None:
     """Show an image, or print its path where the terminal cannot."""
     renderable = _renderable()
     if renderable is None:
-        console.print(path, soft_wrap=True, markup=False, highlight=False)
+        console.print(path, soft_wrap=True, markup=False, emoji=False, highlight=False)
         return
     from PIL.Image import Resampling
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from illume_loop.cli.output import hint
+from illume_loop.cli.output import hint, say
 
 if TYPE_CHECKING:
     from illume_loop.cli.progress import View
@@ -48,7 +48,7 @@ def pretrain(
     except KeyboardInterrupt:
         hint("\nillume-loop: stopped; the same command continues from the last checkpoint")
         raise typer.Exit(INTERRUPTED) from None
-    print(model)
+    say(model)
     hint(f'next: illume-loop eval {model} --suite heldout   or   illume-loop sample "a red circle" --model {model}')
 
 

@@ -6,18 +6,19 @@ each other, so several things can be under way at once.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from illume_loop.cli.output import console, say, visible
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from illume_loop.loop.progress import StageProgress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -38,23 +39,23 @@ class View(Protocol):
 @contextmanager
 def open_view() -> Iterator[View]:
     """The view that fits stderr."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield Lines(lambda line: print(line, file=sys.stderr, flush=True))
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
+        yield Lines(lambda line: say(line, stderr=True))
         return
-    with bars(console) as progress:
+    with bars(terminal) as progress:
         yield Bars(progress)
 
 
 def bars(console: Console) -> Progress:
     """The bars as they look everywhere: what, how far, the rate, and the time left at that rate."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     return Progress(*columns, console=console)
 
@@ -84,8 +85,8 @@ class Bars:
     def update(self, label: str, done: int, total: int | None, note: str = "") -> None:
         """Move the bar of `label`."""
         if label not in self._tasks:
-            self._tasks[label] = self._progress.add_task(escape(label), total=total, note="")
-        self._progress.update(self._tasks[label], completed=done, total=total, note=escape(note))
+            self._tasks[label] = self._progress.add_task(visible(label), total=total, note="")
+        self._progress.update(self._tasks[label], completed=done, total=total, note=visible(note))
 
     def forget(self) -> None:
         """Take the bars away."""
@@ -96,7 +97,7 @@ class Bars:
     def clear(self, line: str) -> None:
         """Put `line` in the place of the bars."""
         self.forget()
-        self._progress.console.print(line, markup=False, highlight=False)
+        self._progress.console.print(visible(line), markup=False, emoji=False, highlight=False)
 
 
 class Lines:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from illume_loop.cli.output import hint
+from illume_loop.cli.output import hint, say
 
 
 def report(
@@ -24,5 +24,5 @@ def report(
 
     with open_run(run_dir) as run:
         for path in write_report(run, out, study or []):
-            print(path)
+            say(path)
     hint(f"next: mail {out / 'report.html'}; it needs no other file")

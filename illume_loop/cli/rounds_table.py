@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from illume_loop.cli.output import print_table
+from illume_loop.cli.output import print_table, say
 
 COLUMNS = (
     "round",
@@ -30,7 +30,7 @@ def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
     print_table(title, columns, (cells for row in rows for cells in cells_of(row, more)))
     for row in rows:
         if row["reasons"]:
-            print(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")
+            say(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")
 
 
 def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Sequence[str | None]]:

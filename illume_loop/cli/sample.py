@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Guidance, Model, RunDir, Seed
-from illume_loop.cli.output import hint, print_json
+from illume_loop.cli.output import hint, print_json, say
 
 BATCH = 64
 
@@ -49,7 +49,7 @@ def sample(
         print_json({"prompt": prompt, "model": version, "guidance_scale": scale, "images": rows})
         return
     for row in rows:
-        print(f"{row['path']}  {_said(row)}".rstrip())
+        say(f"{row['path']}  {_said(row)}".rstrip())
     hint(f'next: illume-loop assess {rows[0]["path"]} "{prompt}"')
 
 

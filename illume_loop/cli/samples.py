@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
-from illume_loop.cli.output import hint, print_fields, print_json, print_table
+from illume_loop.cli.output import hint, print_fields, print_json, print_table, say
 
 if TYPE_CHECKING:
     from illume_loop.artifacts.images import ImageStore
@@ -133,7 +133,7 @@ def _show_picture(images: ImageStore, sha256: str) -> None:
     from illume_loop.errors import CorruptArtifactError
 
     if not can_show():
-        print(images.location(sha256))
+        say(images.location(sha256))
         return
     try:
         print_picture(console(), images.read(sha256), images.location(sha256))

@@ -11,7 +11,7 @@ import typer
 
 from illume_loop.cli.ending import ENDING, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
-from illume_loop.cli.output import hint
+from illume_loop.cli.output import hint, say
 from illume_loop.telemetry.logs import formatter
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _summary(run_dir: Path, page: Path | None) -> None:
     with open_run(run_dir) as run:
         print_rounds(rounds_table(run.session, run.run_id))
     if page is not None:
-        print(f"page: {page}")
+        say(f"page: {page}")
     hint(f"next: illume-loop rounds show 1 --run-dir {run_dir}   or   illume-loop samples ls --run-dir {run_dir}")
 
 

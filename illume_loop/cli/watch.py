@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
-from illume_loop.cli.output import hint
+from illume_loop.cli.output import hint, say, visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -145,7 +145,7 @@ class JsonLines:
             told = {"round": row["index"], "state": row["state"], "stages": look.stages}
             line = json.dumps(told | {"decision": row["decision"], "reasons": row["reasons"]}, ensure_ascii=False)
             if line != self._last:
-                print(line, flush=True)
+                print(visible_json(line), flush=True)
                 self._last = line
 
 
@@ -155,7 +155,7 @@ class PlainLines:
     def __init__(self) -> None:
         from illume_loop.cli.progress import Lines
 
-        self._lines = Lines(lambda line: print(line, flush=True))
+        self._lines = Lines(lambda line: say(line, flush=True))
         self._ended: set[int] = set()
 
     def show(self, look: Look) -> None:
@@ -225,7 +225,7 @@ class Board:
         if look.workers:
             rows = ([row["name"], row["model_version"], row["unit"], f"{row['items_done']}"] for row in look.workers)
             parts.append(table("workers", ("worker", "model", "unit", "items"), rows))
-        parts += [Text(f"{event['at'][11:19]} {event['message']}", style="dim") for event in look.events]
+        parts += [Text(visible(f"{event['at'][11:19]} {event['message']}"), style="dim") for event in look.events]
         return Group(*parts)
 
     def _show_pictures(self, row: Mapping[str, Any]) -> None:
@@ -240,6 +240,6 @@ class Board:
         sides = [[images.read(draw[side]["image_sha256"]) for draw in draws] for side in ("parent", "candidate")]
         # An image must not be painted while the board is: both move the cursor.
         self._live.stop()
-        self._console.print(f"round {row['index']}: {row['parent']} above, {row['candidate']} below", markup=False)
+        self._console.print(f"round {row['index']}: {row['parent']} above, {row['candidate']} below")
         print_picture(self._console, strip(sides), str(Path(self._run.path) / "index.html"))
         self._live.start()
