@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
-from illume_loop.cli.output import hint, print_json, print_table
+from illume_loop.cli.output import hint, print_json, print_table, say
 
 if TYPE_CHECKING:
     from illume_loop.domains.protocol import Prompt, Split
@@ -29,6 +29,11 @@ class Format(StrEnum):
     PARTIPROMPTS = "partiprompts"
     TEXT = "text"
     JSONL = "jsonl"
+    CSV = "csv"
+    TSV = "tsv"
+    JSON = "json"
+    YAML = "yaml"
+    PARQUET = "parquet"
 
 
 class SplitName(StrEnum):
@@ -52,6 +57,14 @@ def import_prompts(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="SET", help="Prompt set (JSON lines) that they go into.")
     ] = Path("prompts.jsonl"),
+    column: Annotated[
+        str | None,
+        typer.Option("--column", metavar="NAME", help="Column or key of the prompts. Default: prompt, text, caption."),
+    ] = None,
+    category_column: Annotated[
+        str | None,
+        typer.Option("--category-column", metavar="NAME", help="Column or key of the categories. Default: category."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add the prompts of FILE... to a prompt set, which a run takes by the setting run.prompts.
@@ -60,11 +73,13 @@ def import_prompts(
     """
     from dataclasses import asdict
 
-    from illume_loop.domains.text.formats import Source, detected, read_prompts
+    from illume_loop.domains.text.detecting import detected
+    from illume_loop.domains.text.formats import Source, read_prompts
     from illume_loop.domains.text.prompt_set import PromptSet, merged, read_prompt_set, write_prompt_set
 
     prompts = read_prompt_set(out) if out.exists() else PromptSet()
-    sources = [Source(path, detected(path) if format_ is Format.AUTO else format_.value, category) for path in files]
+    kinds = [detected(path) if format_ is Format.AUTO else format_.value for path in files]
+    sources = [Source(path, kind, category, column, category_column) for path, kind in zip(files, kinds, strict=True)]
     found = [(source, read_prompts(source)) for source in sources]
     num_added = num_known = 0
     kept_out: list[KeptOut] = []
@@ -81,10 +96,10 @@ def import_prompts(
         print_json({"set": str(out), "files": files_read, **counts})
         return
     for source, read in found:
-        print(f"{source.path}: {source.format}, {len(read)} prompts")
+        say(f"{source.path}: {source.format}, {len(read)} prompts")
     for one in kept_out:
-        print(f"kept out of {one.split}: '{one.text}', as {one.other_split} has '{one.other_text}'")
-    print(f"{out}: {num_added} added, {num_known} were there, {len(kept_out)} kept out")
+        say(f"kept out of {one.split}: '{one.text}', as {one.other_split} has '{one.other_text}'")
+    say(f"{out}: {num_added} added, {num_known} were there, {len(kept_out)} kept out")
     _print_counts(str(out), prompts)
     hint(f"next: ILLUME_RUN__DOMAIN=text ILLUME_RUN__PROMPTS={out} illume-loop start --run-dir NEW")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +65,7 @@ class Fit:
 CENTRE = Fit()
 
 
-def open_image(data: bytes, formats: Sequence[str] | None = FORMATS) -> Image.Image:
+def open_image(data: bytes, formats: tuple[str, ...] | None = FORMATS) -> Image.Image:
     """Return an image as people see it: RGB, upright, its first frame, on white where it is transparent.
 
     This is the one reader of images that people bring. `formats` are the formats that are decoded, None for all that
@@ -95,7 +94,7 @@ def open_image(data: bytes, formats: Sequence[str] | None = FORMATS) -> Image.Im
         raise BadRow("unreadable image", str(error) or type(error).__name__) from None
 
 
-def _unknown_format(data: bytes, formats: Sequence[str] | None) -> str:
+def _unknown_format(data: bytes, formats: tuple[str, ...] | None) -> str:
     if not data:
         return "it is empty"
     return "its format is not known" if formats is None else f"it is none of {', '.join(formats)}"

@@ -5,9 +5,12 @@
     dpg             DPG-Bench's folder: one prompt a file; what a file's name begins with is the category
     partiprompts    a TSV with the columns Prompt and Category
     text            one prompt a line; the file's name is the category
-    jsonl           JSON lines with `prompt`, and as one likes `category`, `split` and `spec` (spec.py)
+    jsonl           JSON lines with `prompt`, and as one likes `category`, `split` and `spec` (spec.py), or other keys
+    csv, tsv        a table with a header; json, yaml, parquet: records (records.py)
 
-Guarantee: a file is read whole or refused, and a refusal names the first bad line and says how many there are.
+Invariants:
+- A file is read whole or refused, and a refusal names the first bad line and says how many there are.
+- A file is read line by line only where it looks like plain text; one that looks like another format is refused.
 """
 
 from __future__ import annotations
@@ -15,22 +18,36 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
 from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.domains.text.keys import key_of
+from illume_loop.domains.text.records import (
+    CATEGORY_NAMES,
+    PROMPT_NAMES,
+    Record,
+    column_of,
+    json_records,
+    parquet_records,
+    table_records,
+    text_in,
+    yaml_records,
+)
 from illume_loop.domains.text.spec import spec_of
 from illume_loop.errors import PromptFileError
 
-FORMATS = ("geneval", "t2i-compbench", "dpg", "partiprompts", "text", "jsonl")
+FORMATS = ("geneval", "t2i-compbench", "dpg", "partiprompts", "text", "jsonl", "csv", "tsv", "json", "yaml", "parquet")
 LONGEST_PROMPT = 10_000
+MOST_LINES = 20
+"""Lines of a file that is one prompt."""
 LONGEST_CATEGORY = 64
 """Characters, as the database has room for."""
 
-_COMPBENCH = re.compile(r"^(color|shape|texture|(?:3d_)?spatial|non_spatial|numeracy|complex)_(?:train|val)\w*$")
+COMPBENCH = re.compile(r"^(color|shape|texture|(?:3d_)?spatial|non_spatial|numeracy|complex)_(?:train|val)\w*$")
 _GENEVAL_KEYS = ("tag", "include", "exclude")
 _KEYS = ("prompt", "category", "split", "spec")
 
@@ -43,31 +60,23 @@ Place = tuple[str, Callable[[], Fields]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file or a folder with its format; `category` takes the place of what the format says."""
+    """A file or a folder with its format; `category` takes the place of what the format says.
+
+    `column` and `category_column` name the columns or keys of prompts and categories.
+    """
 
     path: Path
     format: str
     category: str | None = None
-
-
-def detected(path: Path) -> str:
-    """The format of a file or folder, by its name and how it begins. Raises PromptFileError."""
-    if path.is_dir():
-        return "dpg"
-    text = _text_of(path)
-    head = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    if head.startswith("{"):
-        return "geneval" if '"include"' in head and '"tag"' in head and '"spec"' not in head else "jsonl"
-    if {"Prompt", "Category"} <= set(head.split("\t")):
-        return "partiprompts"
-    return "t2i-compbench" if _COMPBENCH.match(path.stem) else "text"
+    column: str | None = None
+    category_column: str | None = None
 
 
 def read_prompts(source: Source, *, needs_split: bool = False) -> list[Found]:
     """The prompts of a source in order, with their split where the line says one. Raises PromptFileError."""
     found: list[Found] = []
     problems: list[tuple[str, str]] = []
-    for place, fields in _PLACES[source.format](source.path):
+    for place, fields in _PLACES[source.format](source):
         try:
             text, category, spec, split = fields()
             if needs_split and split is None:
@@ -99,45 +108,45 @@ def _prompt(text: str, category: str, spec: dict[str, object]) -> Prompt:
     return Prompt(plain, name, key_of(plain), spec)
 
 
-def _text_of(path: Path) -> str:
-    """A file's text. A bad byte is named by its line. Raises PromptFileError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PromptFileError(place=path, reason=error.strerror or str(error)) from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise PromptFileError(place=f"{path}, line {line}", reason="it is not UTF-8 text") from None
-
-
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """(place, line) of the lines that are not blank. Only \\n and \\r\\n end a line."""
-    for number, line in enumerate(_text_of(path).split("\n"), start=1):
+    for number, line in enumerate(text_in(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}, line {number}", line
 
 
-def _text_lines(path: Path) -> Iterator[Place]:
-    match = _COMPBENCH.match(path.stem)
-    category = match[1] if match else path.stem
-    for place, line in _lines(path):
+def _text_lines(source: Source) -> Iterator[Place]:
+    match = COMPBENCH.match(source.path.stem)
+    category = match[1] if match else source.path.stem
+    for place, line in _lines(source.path):
         yield place, lambda line=line: (line, category, {}, None)  # type: ignore[misc]
 
 
-def _json_lines(path: Path) -> Iterator[Place]:
-    for place, line in _lines(path):
-        yield place, lambda line=line: _of_object(_object(line), path.stem)  # type: ignore[misc]
+def _json_lines(source: Source) -> Iterator[Place]:
+    for place, line in _lines(source.path):
+        yield place, lambda line=line: _of_record(_text_or_object(line), source, source.path.stem)  # type: ignore[misc]
 
 
-def _geneval_lines(path: Path) -> Iterator[Place]:
-    for place, line in _lines(path):
+def _records(source: Source) -> Iterator[Place]:
+    read: dict[str, Callable[[], Iterator[Record]]] = {
+        "csv": lambda: table_records(source.path, source.column, "csv"),
+        "tsv": lambda: table_records(source.path, source.column, "tsv"),
+        "json": lambda: json_records(source.path, source.column),
+        "yaml": lambda: yaml_records(source.path, source.column),
+        "parquet": lambda: parquet_records(source.path, source.column),
+    }
+    for place, record, category in read[source.format]():
+        yield place, lambda record=record, category=category: _of_record(record, source, category or source.path.stem)  # type: ignore[misc]
+
+
+def _geneval_lines(source: Source) -> Iterator[Place]:
+    for place, line in _lines(source.path):
         yield place, lambda line=line: _of_metadata(_object(line))  # type: ignore[misc]
 
 
-def _tsv_lines(path: Path) -> Iterator[Place]:
-    rows = csv.reader(_text_of(path).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
+def _tsv_lines(source: Source) -> Iterator[Place]:
+    path = source.path
+    rows = csv.reader(text_in(path).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
     header = [name.strip() for name in next(rows, [])]
     for name in ("Prompt", "Category"):
         if name not in header:
@@ -148,34 +157,49 @@ def _tsv_lines(path: Path) -> Iterator[Place]:
             yield f"{path}, line {rows.line_num}", lambda row=fields: _of_row(header, row)  # type: ignore[misc]
 
 
-def _folder(path: Path) -> Iterator[Place]:
+def _folder(source: Source) -> Iterator[Place]:
     """DPG-Bench's folder, or the one that holds it."""
+    path = source.path
     folder = path / "prompts" if (path / "prompts").is_dir() else path
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else [path]
     if not files:
-        raise PromptFileError(place=path, reason="there is no .txt file in it")
+        raise PromptFileError(place=path, reason="there is no .txt file in it; name its files themselves")
     for file in files:
-        text, prefix = _text_of(file), re.match(r"[A-Za-z]+", file.stem)
+        text, prefix = text_in(file), re.match(r"[A-Za-z]+", file.stem)
+        if COMPBENCH.match(file.stem) or sum(1 for line in text.splitlines() if line.strip()) > MOST_LINES:
+            raise PromptFileError(
+                place=file, reason="it holds a prompt a line, not one prompt; name the files themselves"
+            )
         category = prefix[0] if prefix else "dpg"
         yield str(file), lambda text=text, category=category: (text, category, {}, None)  # type: ignore[misc]
 
 
-_PLACES: dict[str, Callable[[Path], Iterator[Place]]] = {
+_PLACES: dict[str, Callable[[Source], Iterator[Place]]] = {
     "geneval": _geneval_lines,
     "t2i-compbench": _text_lines,
     "dpg": _folder,
     "partiprompts": _tsv_lines,
     "text": _text_lines,
     "jsonl": _json_lines,
+    **dict.fromkeys(("csv", "tsv", "json", "yaml", "parquet"), _records),
 }
 
 
 def _object(line: str) -> dict[str, object]:
+    data = _text_or_object(line)
+    if isinstance(data, str):
+        raise ValueError("it is no JSON object")
+    return data
+
+
+def _text_or_object(line: str) -> str | dict[str, object]:
     try:
         data = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg})") from None
-    if not isinstance(data, dict):
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(data, str | dict):
         raise ValueError("it is no JSON object")
     return data
 
@@ -201,6 +225,44 @@ def _of_object(data: dict[str, object], default_category: str) -> Fields:
     if split is not None and split not in get_args(Split):
         raise ValueError(f"'split' must be one of {', '.join(get_args(Split))}")
     return _string(data, "prompt"), _string(data, "category", default_category), spec, split  # type: ignore[return-value]
+
+
+def _of_record(record: str | Mapping[str, object] | ValueError, source: Source, category: str) -> Fields:
+    """Return the fields of a record of any layout. Raises ValueError, which says what is wrong with it."""
+    if isinstance(record, ValueError):
+        raise record
+    if isinstance(record, str):
+        return record, category, {}, None
+    data = dict(record)
+    if source.column is None and isinstance(data.get("prompt"), str):
+        if "include" in data and "tag" in data:
+            return _of_metadata(data)
+        if data.keys() <= {*_KEYS} or "spec" in data:
+            return _of_object(data, category)
+    name = column_of(list(data), source.column, PROMPT_NAMES)
+    if name is None:
+        known = "none of its keys is known to hold a prompt" if source.column is None else f"no key '{source.column}'"
+        raise ValueError(
+            f"{known} (it has {', '.join(map(str, data)) or 'none'}); name the one that does with --column"
+        )
+    named = column_of(list(data), source.category_column, CATEGORY_NAMES)
+    if source.category_column is not None and named is None:
+        raise ValueError(f"no key '{source.category_column}' (it has {', '.join(map(str, data))})")
+    _not_misspelt(data, {name, named})
+    told, split = data.get(named or ""), data.get("split")
+    return (
+        _string(data, name),
+        told if isinstance(told, str) and told.strip() else category,
+        {},
+        split if split in get_args(Split) else None,  # type: ignore[return-value]
+    )
+
+
+def _not_misspelt(data: Mapping[str, object], used: set[str | None]) -> None:
+    """Raises ValueError for a key that nearly is one of ours: left out, its meaning would be lost without a word."""
+    for key in data.keys() - used - {*_KEYS, *PROMPT_NAMES, *CATEGORY_NAMES}:
+        if meant := get_close_matches(key, _KEYS, n=1, cutoff=0.85):
+            raise ValueError(f"unknown key '{key}'; did you mean '{meant[0]}'?")
 
 
 def _of_metadata(data: dict[str, object]) -> Fields:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from illume_loop.artifacts.files import write_atomically
 from illume_loop.domains.protocol import Prompt, Split
+from illume_loop.domains.text.detecting import detected
 from illume_loop.domains.text.formats import Source, read_prompts
 from illume_loop.errors import PromptFileError
 
@@ -85,11 +86,14 @@ def merged(before: PromptSet, split: Split, new: Iterable[Prompt]) -> Import:
 
 
 def read_prompt_set(path: Path) -> PromptSet:
-    """The set in a file. Raises PromptFileError."""
+    """Return the set in a file. Raises PromptFileError."""
     if not path.exists():
         raise PromptFileError(
             place=path, reason="it is not there; make it with `illume-loop prompts import FILE -o SET`"
         )
+    if (kind := detected(path)) not in ("jsonl", "text"):
+        command = f"illume-loop prompts import {path} --split train -o prompts.jsonl"
+        raise PromptFileError(place=path, reason=f"it is no prompt set but {kind}; make a set of it with `{command}`")
     found: dict[Split, list[Prompt]] = {}
     for split, prompt in read_prompts(Source(path, "jsonl"), needs_split=True):
         assert split is not None, "a set's lines have one"
