@@ -7,12 +7,15 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from illume_loop.artifacts.files import sha256_of
 from illume_loop.data.pixels import Fit, open_image
@@ -189,3 +192,83 @@ def test_sources_that_are_none_are_refused(sharp_backend: IllumeBackend, tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataSourceError, match="the folder has no file ending in"):
         tokenize(Wanted([tmp_path / "empty"]), sharp_backend, "tiny", tmp_path / "out")
+
+
+def test_an_error_of_one_row_is_that_rows(
+    sharp_backend: IllumeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = encoded(Image.new("RGB", (24, 24), "red"))
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(b"" if number == 7 else image[:-40] if number == 8 else image)
+    rows: list[dict[str, object]] = [{"image": f"./{n}.png", "caption": "a red square", "id": n} for n in range(40)]
+    rows[9]["caption"], rows[10]["id"], rows[11]["caption"] = 9, "\ud800", "a red \udfff square"
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    monkeypatch.setattr("illume_loop.data.tokenizing.longest", _fails_at(12))
+    outcome = tokenize(Wanted([tmp_path / "rows.json"], max_bad=0.2), sharp_backend, "tiny", tmp_path / "out")
+    assert outcome.tally.kept == {"pair": 36}
+    listed = [json.loads(line) for line in (tmp_path / "out" / LEFT_OUT).read_text().splitlines()]
+    assert [(row["index"], row["reason"]) for row in listed] == [
+        (7, "unreadable image"),
+        (8, "unreadable image"),
+        (9, "no caption"),
+        (15, "unexpected error"),
+    ]
+    assert listed[-1]["detail"] == "ZeroDivisionError: nobody thought of it"
+
+
+def _fails_at(number: int) -> Callable[..., int]:
+    """A function that fails at its how-manieth call, from 0, with an error that nobody thought of."""
+    calls = iter(range(1_000))
+
+    def measured(*_: object) -> int:
+        if next(calls) == number:
+            raise ZeroDivisionError("nobody thought of it")
+        return 1
+
+    return measured
+
+
+def test_values_of_parquet_that_are_none_matter_where_they_are_needed_only(
+    sharp_backend: IllumeBackend, tmp_path: Path
+) -> None:
+    texts = pa.array([b"a red square", b"\xff", b"a red square"]).view(pa.string())
+    image = encoded(Image.new("RGB", (24, 24), "red"))
+    columns = {"image": pa.array([image] * 3, pa.large_binary()), "image_name": ["0.jpg"] * 3}
+    parquet.write_table(pa.table({**columns, "caption": texts}), tmp_path / "0.PARQUET")
+    times = pa.array([2**62, 0, 0], pa.timestamp("s"))
+    captions = pa.array(["a red square"] * 3).dictionary_encode()
+    table = pa.table({**columns, "caption": captions, "at": times})
+    parquet.write_table(table, tmp_path / "1.parquet", row_group_size=2)
+    outcome = tokenize(Wanted([tmp_path], max_bad=0.5), sharp_backend, "tiny", tmp_path / "out")
+    assert outcome.tally.kept == {"pair": 5}
+    assert outcome.tally.left_out == {"not UTF-8": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\r\n", "\n \t\n\n"])
+def test_blank_lines_are_no_rows(sharp_backend: IllumeBackend, tmp_path: Path, encoding: str, end: str) -> None:
+    lines = ['{"text": "a red circle"}'] * 3 + ["", "  ", "\t"] + ['{"text": "a blue circle"}'] * 2
+    for name in ("rows.jsonl", "rows.json"):
+        (tmp_path / name).write_bytes(("\n".join(lines) + end).encode(encoding))
+        outcome = tokenize(Wanted([tmp_path / name], shard_rows=3), sharp_backend, "tiny", tmp_path / f"of-{name}")
+        assert (outcome.tally.kept, outcome.tally.num_read) == ({"text": 5}, 5)
+
+
+def test_json_is_read_by_what_it_holds(sharp_backend: IllumeBackend, tmp_path: Path) -> None:
+    rows = [{"text": "a red circle"}, {"text": "a blue circle"}]
+    for name, text in (
+        ("list.jsonl", json.dumps(rows)),
+        ("indented.jsonl", json.dumps(rows, indent=1)),
+        ("object.json", json.dumps({"version": 1, "data": rows}, indent=1)),
+        ("line.json", json.dumps({"version": 1, "data": rows})),
+    ):
+        (tmp_path / name).write_text(text)
+        assert tokenize(Wanted([tmp_path / name]), sharp_backend, "tiny", tmp_path / f"of-{name}").tally.num_kept == 2
+
+
+def test_a_source_without_rows_is_refused(sharp_backend: IllumeBackend, tmp_path: Path) -> None:
+    for name, text in (("none.jsonl", " \n\n"), ("none.json", "[]")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataSourceError, match="it holds no rows"):
+            tokenize(Wanted([tmp_path / name]), sharp_backend, "tiny", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
