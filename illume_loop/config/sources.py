@@ -21,6 +21,7 @@ from illume_loop.config.settings import SECRETS, URLS, Settings, field_names
 from illume_loop.environment import environment_values, variable_of
 from illume_loop.errors import SettingsError, SettingsFileError
 from illume_loop.redaction import HIDDEN, learn, learn_secret
+from illume_loop.text_files import decoded
 
 
 def load_settings(
@@ -86,7 +87,7 @@ def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple
 
 def _file_values(path: Path) -> Iterator[tuple[str, object]]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(decoded(path.read_bytes()).replace("\r\n", "\n"))
     except FileNotFoundError:
         raise SettingsFileError(path=path, reason="it does not exist") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 from illume_loop.errors import DetectorResultsError
 from illume_loop.evals.geneval import Folder, Key
 from illume_loop.evals.statistics import auc
+from illume_loop.text_files import decoded
 
 _NAME = re.compile(r"(?:^|/)(\d+)/samples/(\d+)\.png$")
 
@@ -22,7 +23,7 @@ _NAME = re.compile(r"(?:^|/)(\d+)/samples/(\d+)\.png$")
 def read_results(path: Path, folder: Folder) -> dict[Key, bool]:
     """Whether the detector takes each image for right. Raises DetectorResultsError."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = decoded(path.read_bytes()).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DetectorResultsError(place=path, reason=reason) from None

@@ -205,3 +205,10 @@ def test_what_needs_a_calibration_says_so(setting: tuple[str, object]) -> None:
     with pytest.raises(SettingsError, match=rf"{setting[0]}.* needs assess\.calibration"):
         load_settings(None, dict([setting]), environ={})
     load_settings(None, dict([setting, ("assess.calibration", "auto")]), environ={})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_settings_file_may_be_saved_by_any_editor(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes("[run]\r\nseed = 7\r\n".encode(encoding))
+    assert load_settings(path, environ={}).run.seed == 7
