@@ -82,9 +82,11 @@ def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], model_type: str) -
     yield from ("", "```python")
     if model_type in OURS:
         yield f"import illume_loop.models.{model_type}  # registers its classes (pip install illume-loop)"
-        yield "from transformers import AutoModelForCausalLM, AutoProcessor"
+        yield "from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoProcessor"
         yield from ("", 'model = AutoModelForCausalLM.from_pretrained("PATH")')
     else:
-        yield "from transformers import AutoModelForImageTextToText, AutoProcessor"
+        yield "from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor"
         yield from ("", 'model = AutoModelForImageTextToText.from_pretrained("PATH")')
-    yield from ('processor = AutoProcessor.from_pretrained("PATH")', "```")
+    yield 'processor = AutoProcessor.from_pretrained("PATH")'
+    yield "# The model was trained on Pillow's pixels; torchvision, where it is installed, would resize otherwise."
+    yield from ('processor.image_processor = AutoImageProcessor.from_pretrained("PATH", backend="pil")', "```")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers import AutoModelForCausalLM
 
 from illume_loop.engine.batches import assembled, draw_batches
 from illume_loop.engine.protocol import Prefix
@@ -21,6 +21,7 @@ from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.illume.slices import blocks_of
+from illume_loop.models.processors import load_processor
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 from illume_loop.models.sequences import spellings
 
@@ -40,7 +41,7 @@ class IllumeBackend(EngineBackend):
         # Without being told, transformers would unpickle a pytorch_model.bin that somebody put in their place.
         model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
         assert isinstance(model, IllumeForConditionalGeneration)
-        return cls(model, AutoProcessor.from_pretrained(path, local_files_only=True), device)
+        return cls(model, load_processor(IllumeProcessor, path), device)
 
     @property
     def tokens_per_image(self) -> int:

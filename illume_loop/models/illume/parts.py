@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,10 +25,11 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
-from illume_loop.errors import PartError
+from illume_loop.errors import PartError, UsageError
 from illume_loop.models.hub import model_folder
 from illume_loop.models.illume.configuration import side_of
 from illume_loop.models.illume.vision import encoded
+from illume_loop.models.processors import pillow_processor
 
 _HERE_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -172,8 +172,8 @@ def _tokenizer_of(folder: Path, name: str) -> PreTrainedTokenizerBase:
 
 def _pixels_of(folder: Path, name: str) -> dict[str, Any]:
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **_HERE_ONLY)
-    except (OSError, ValueError, ImportError) as error:
+        processor = pillow_processor(folder)
+    except (OSError, ValueError, ImportError, UsageError) as error:
         reason = "it has no preprocessor_config.json that transformers reads, which says how pixels are normalised"
         raise PartError(name=name, reason=reason) from error
     return {key: getattr(processor, key) for key in _PIXELS if getattr(processor, key, None) is not None}

@@ -26,6 +26,7 @@ from illume_loop.models.backend import EngineBackend
 from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
 from illume_loop.models.janus.sequences import NO_EDITS, JanusSequences
+from illume_loop.models.processors import load_processor
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 from illume_loop.models.sequences import spellings
 
@@ -53,7 +54,7 @@ class JanusBackend(EngineBackend):
         """Load a checkpoint directory in the published layout; weights are safetensors, in the precision stored."""
         # Classes are named rather than looked up, so no code that a checkpoint brings along is ever run.
         model = UnifiedJanus.from_pretrained(path, local_files_only=True, use_safetensors=True)
-        return cls(model, JanusProcessor.from_pretrained(path, local_files_only=True), device)
+        return cls(model, load_processor(JanusProcessor, path), device)
 
     @staticmethod
     def train(
