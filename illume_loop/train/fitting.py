@@ -57,6 +57,11 @@ def lora_config(settings: TrainSettings) -> LoraConfig | None:
     return LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules=LORA_TARGETS)
 
 
+def in_bfloat16(settings: TrainSettings) -> bool:
+    """Return whether a training computes in bfloat16, which is done on GPUs alone."""
+    return "bf16" in settings.saves and torch.cuda.is_available()
+
+
 def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[str, Any]:
     """Arguments for the configuration of any TRL trainer; `scratch` is a folder that may be thrown away."""
     tracker = tracker_of(settings.report_to)
@@ -70,7 +75,7 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
         "warmup_steps": settings.warmup_ratio,
         "max_length": None,  # the default of 1,024 would cut image ids off without a word
         "remove_unused_columns": False,
-        "bf16": "bf16" in settings.saves and torch.cuda.is_available(),
+        "bf16": in_bfloat16(settings),
         "activation_checkpointing": "checkpointing" in settings.saves,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "use_cpu": not torch.cuda.is_available(),

@@ -1,8 +1,9 @@
 """Objectives `dpo` and `kto`: TRL's DPOTrainer and KTOTrainer over the unified vocabulary, anchored by cross-entropy.
 
 TRL's trainers want text that they tokenise themselves, so ours are subclasses that take rows as they are. Rows carry
-the log-probabilities of the reference, which is the model that training starts from: it is never held twice, and DPO's
-first loss is ln 2 only if TRL computes the same log-probabilities as we do.
+the log-probabilities of the reference, which is the model that training starts from, so it is never held twice. They
+are computed as the policy's are, by the same forward in the same precision: a reference in float32 beside a policy
+under bfloat16 would begin with margins of rounding that no image earned.
 
 A preference says nothing of reading, and can widen a margin by making both images unlikely. So cross-entropy on the
 chosen images and on all other rows of the manifest anchors it. Those rows travel in the same batches, dealt out evenly
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -28,7 +29,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTraine
 
 from illume_loop.config import TrainSettings
 from illume_loop.models.protocol import ImageIds
-from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, log_probs_of
+from illume_loop.models.sequences import IGNORED_LABEL
 from illume_loop.train.dataset import FeatureCollator, build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
 from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
@@ -80,9 +81,6 @@ def dpo_trainer(
         }
         for pair in pairs
     ]
-    for side in ("chosen", "rejected"):
-        rows_of_side = [(item["prompt_ids"], item[f"{side}_ids"]) for item in items]
-        _put(items, f"ref_{side}_logps", completion_log_probs(backend, rows_of_side, settings.batch_size))
     anchor = _Anchor.of(others, backend, settings, seed)
     share = anchor.num_labels / (anchor.num_labels + sum(len(item["chosen_ids"]) for item in items))
     arguments = common_arguments(settings, seed, scratch)
@@ -132,9 +130,6 @@ def kto_trainer(
     for start in range(0, len(items), size):
         batch = items[start : start + size]
         _put(batch, "KL_completion_ids", [item["completion_ids"] for item in [batch[-1], *batch[:-1]]])
-    for name, completion in (("ref_logps", "completion_ids"), ("ref_KL_logps", "KL_completion_ids")):
-        rows_of_item = [(item["prompt_ids"], item[completion]) for item in items]
-        _put(items, name, completion_log_probs(backend, rows_of_item, settings.batch_size))
     return _KtoTrainer(
         anchor_weight=settings.sft_weight,
         model=backend.model,
@@ -148,26 +143,6 @@ def kto_trainer(
         processing_class=backend.tokenizer,
         peft_config=lora_config(settings),
     )
-
-
-@torch.inference_mode()
-def completion_log_probs(
-    backend: Trainable, rows: Sequence[tuple[list[int], list[int]]], batch_size: int
-) -> list[float]:
-    """log p(completion | prompt) in nats of each (prompt ids, completion ids), over the whole unified vocabulary."""
-    found: list[float] = []
-    for start in range(0, len(rows), batch_size):
-        sequences = [
-            Sequence1D.learned_after(prompt, completion) for prompt, completion in rows[start : start + batch_size]
-        ]
-        collated = collate(sequences, backend.sequences.pad)
-        batch = {name: tensor.to(backend.device) for name, tensor in collated.items()}
-        labels = batch.pop("labels")[:, 1:]
-        scored = labels != IGNORED_LABEL
-        hidden = backend.model.base_model(**batch).last_hidden_state[:, :-1]
-        log_probs = log_probs_of(backend.model.get_output_embeddings()(hidden[scored]), labels[scored])
-        found += torch.zeros(labels.shape, device=backend.device).masked_scatter(scored, log_probs).sum(dim=1).tolist()
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +191,9 @@ class _AnchoredCollator:
 class _Anchored:
     """What our subclasses of both trainers change: rows stay as they are, and the anchor's loss is added."""
 
+    reference_columns: ClassVar[tuple[str, ...]]
+    """The columns of the dataset that hold the reference's log-probabilities, as TRL names them."""
+
     def __init__(self, anchor_weight: float, **arguments: Any) -> None:
         self.anchor_weight = anchor_weight
         super().__init__(**arguments)
@@ -225,7 +203,24 @@ class _Anchored:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
-        """The rows carry them; TRL would write them to a cache that outlives the training."""
+        """Add the reference's log-probabilities by TRL's own forward, which also computes the policy's.
+
+        TRL's method of this name would write them to a cache that outlives the training.
+        """
+        trainer: Any = self
+        size = trainer.args.per_device_train_batch_size
+        found: dict[str, list[float]] = {name: [] for name in self.reference_columns}
+        for start in range(0, len(dataset), size):
+            items = [dataset[row] for row in range(start, min(start + size, len(dataset)))]
+            batch = {
+                name: tensor.to(trainer.accelerator.device)
+                for name, tensor in trainer.data_collator.preferences(items).items()
+            }
+            log_probs = trainer.compute_ref_log_probs(trainer.model, batch)
+            for name, of_batch in zip(self.reference_columns, log_probs, strict=True):
+                found[name] += of_batch.tolist()
+        for name, values in found.items():
+            dataset = dataset.add_column(name, values)
         return dataset
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
@@ -251,11 +246,11 @@ class _Anchored:
 
 
 class _DpoTrainer(_Anchored, DPOTrainer):
-    pass
+    reference_columns = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 class _KtoTrainer(_Anchored, KTOTrainer):
-    pass
+    reference_columns = ("ref_logps", "ref_KL_logps")
 
 
 def _parts(rows: Sequence[TrainingRow]) -> tuple[list[PairRow], list[LikelyRow]]:

@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.train import fitting
 from illume_loop.train.objectives import train_candidate
 from illume_loop.train.preference import dpo_trainer, kto_trainer
 from illume_loop.train.rows import DrawRow, PairRow, ReadRow, TrainingRow
+from illume_loop.train.trainable import load_trainable
 
 NEAR = 2e-3
 """Nats, of sums over 37 ids that are in the hundreds; a wrong head or a wrong shift is off by tens."""
@@ -89,7 +91,6 @@ def test_dpo_computes_the_true_log_probabilities_and_loss(
 def test_dpo_begins_at_ln_2_because_the_reference_is_the_start(
     base: Path, pair_rows: list[PairRow], tmp_path: Path
 ) -> None:
-    """The reference's log-probabilities are ours and the policy's are TRL's, so this holds only if they agree."""
     backend = IllumeBackend.load(base, "cpu")
     settings = TrainSettings(objective="dpo", sft_weight=0.0, beta=1.0)
     trainer = dpo_trainer(backend, pair_rows, settings, 0, str(tmp_path))
@@ -238,3 +239,31 @@ def test_a_loss_that_is_no_number_ends_the_training(
     with pytest.raises(TrainingDivergedError):
         train_candidate(tmp_path / "damaged", rows, tmp_path / "out", settings, 0, lambda *_: None)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_policy_and_reference_are_equal_before_the_first_step_in_bfloat16(
+    base: Path,
+    pair_rows: list[PairRow],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: torch.dtype,
+    lora_rank: int,
+) -> None:
+    """A reference in float32 beside this policy begins with a margin of several nats."""
+    monkeypatch.setattr(fitting, "in_bfloat16", lambda settings: "bf16" in settings.saves)  # on the CPU too
+    backend = IllumeBackend.load(base, "cpu")
+    backend.model.to(stored)
+    backend.model.config.dtype = stored
+    backend.save(tmp_path / "stored")
+    settings = {"beta": 1.0, "sft_weight": 0.0, "savings": "bf16", "batch_size": 1000, "lora_rank": lora_rank}
+    for make, objective, metric in ((dpo_trainer, "dpo", "rewards/margins"), (kto_trainer, "kto", "kl")):
+        policy = load_trainable(tmp_path / "stored", 0, every_weight=lora_rank == 0)
+        trainer = make(policy, pair_rows, TrainSettings(objective=objective, **settings), 0, str(tmp_path))
+        assert trainer.args.bf16
+        trainer.train()
+        first = trainer.state.log_history[0]
+        assert first[metric] == pytest.approx(0.0, abs=NEAR)
+        if objective == "dpo":
+            assert first["loss"] == pytest.approx(math.log(2), abs=NEAR)
