@@ -13,26 +13,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CONVERTED_ROWS = 8192
+"""Rows of a text head that are held in float32 at a time."""
+
 
 class PackedLinear:
     """One linear map (out, in), merged from the weights and biases of one or several."""
 
     def __init__(
-        self, weights: Callable[[], Sequence[Tensor]], biases: Callable[[], Sequence[Tensor]] = lambda: ()
+        self,
+        weights: Callable[[], Sequence[Tensor]],
+        biases: Callable[[], Sequence[Tensor]] = lambda: (),
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """Both are asked for again at each `refresh`, as modules may get other ones; biases are as many or none."""
-        self._weights, self._biases = weights, biases
+        """Both are asked for again at each `refresh`, as modules may get other ones; biases are as many or none.
+
+        `dtype` is the precision in which the copy is kept and multiplied; None takes that of the weights.
+        """
+        self._weights, self._biases, self._dtype = weights, biases, dtype
         self._stamp: object = None
         self._packed: Tensor | None = None
         self._bias: Tensor | None = None
         self._is_reordered = False
 
     @classmethod
-    def of(cls, *linears: nn.Linear) -> PackedLinear:
+    def of(cls, *linears: nn.Linear, dtype: torch.dtype | None = None) -> PackedLinear:
         """Layers of one input, which all have a bias, or none of them."""
         return cls(
             lambda: [linear.weight for linear in linears],
             lambda: [linear.bias for linear in linears if linear.bias is not None],
+            dtype,
         )
 
     def refresh(self) -> PackedLinear:
@@ -40,10 +50,10 @@ class PackedLinear:
         weights, biases = self._weights(), self._biases()
         stamp = [(tensor.data_ptr(), _version(tensor), tensor.shape) for tensor in (*weights, *biases)]
         if stamp != self._stamp:
-            merged = torch.cat([weight.detach() for weight in weights])
+            merged = torch.cat([weight.detach().to(self._dtype or weight.dtype) for weight in weights])
             self._is_reordered = _can_reorder(merged)
             self._packed = torch.ops.mkldnn._reorder_linear_weight(merged) if self._is_reordered else merged
-            self._bias = torch.cat([bias.detach() for bias in biases]) if biases else None
+            self._bias = torch.cat([bias.detach().to(merged.dtype) for bias in biases]) if biases else None
             self._stamp = stamp
         return self
 
@@ -51,11 +61,28 @@ class PackedLinear:
         """Inputs (N, in) to outputs (N, out), added to what stands there where something does."""
         assert self._packed is not None, "refresh comes first"
         outputs: Tensor
+        if self._dtype is not None:
+            inputs_NI = inputs_NI.to(self._dtype)
         if self._is_reordered:
             outputs = torch.ops.mkldnn._linear_pointwise(inputs_NI, self._packed, self._bias, "none", [], "")
         else:
             outputs = F.linear(inputs_NI, self._packed, self._bias)
         return outputs if residual_NO is None else outputs.add_(residual_NO)
+
+
+def float32_logits(hidden_NH: Tensor, head_VH: Tensor) -> Tensor:
+    """Return the logits (N, V) of hidden states in float32, also where both are kept in less.
+
+    Logits are tens, so bfloat16 would round each by up to an eighth. A head in less is converted some rows at a time,
+    which takes no second copy of it.
+    """
+    if head_VH.dtype == torch.float32:
+        return F.linear(hidden_NH, head_VH)
+    logits = hidden_NH.new_empty((len(hidden_NH), len(head_VH)), dtype=torch.float32)
+    hidden = hidden_NH.float()
+    for columns, rows in zip(logits.split(CONVERTED_ROWS, dim=1), head_VH.split(CONVERTED_ROWS), strict=True):
+        columns.copy_(F.linear(hidden, rows.float()))
+    return logits
 
 
 def _version(weight: Tensor) -> int:

@@ -41,9 +41,12 @@ class EngineModel(Protocol):
         ...
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
-        """Hidden states to logits (N, K) over the codebook alone, so that nothing else can be drawn."""
+        """Hidden states to logits (N, K) over the codebook alone, so that nothing else can be drawn.
+
+        In float32, also where the weights are kept in less: guidance multiplies what a logit is rounded by.
+        """
         ...
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
-        """Hidden states to logits (N, V) over the text ids alone, or (N, len(ids)) over those of them."""
+        """Hidden states to logits (N, V) over the text ids alone, or (N, len(ids)) over those of them, in float32."""
         ...

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from illume_loop.engine.matrices import PackedLinear
+from illume_loop.engine.matrices import PackedLinear, float32_logits
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 
 
@@ -16,7 +16,9 @@ class IllumeLanguage:
 
     def __init__(self, model: IllumeForConditionalGeneration) -> None:
         self._model = model
-        self._image_head = PackedLinear(lambda: [model.lm_head.weight[model.config.num_text_ids :]])
+        self._image_head = PackedLinear(
+            lambda: [model.lm_head.weight[model.config.num_text_ids :]], dtype=torch.float32
+        )
 
     @property
     def body(self) -> nn.Module:
@@ -34,10 +36,10 @@ class IllumeLanguage:
         return self.embed_text(ids + self._model.config.num_text_ids)
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
-        """Logits (N, K) over the codebook."""
+        """Logits (N, K) over the codebook, in float32."""
         return self._image_head.refresh()(hidden_NH)
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
-        """Logits (N, V) over the text ids, or over some of them."""
+        """Logits (N, V) over the text ids, or over some of them, in float32."""
         rows: Tensor = self._model.lm_head.weight[: self._model.config.num_text_ids]
-        return F.linear(hidden_NH, rows if ids is None else rows[list(ids)])
+        return float32_logits(hidden_NH, rows if ids is None else rows[list(ids)])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
-from illume_loop.engine.matrices import PackedLinear
+from illume_loop.engine.matrices import PackedLinear, float32_logits
 
 
 class JanusLanguage:
@@ -18,7 +18,9 @@ class JanusLanguage:
         self._model = model
         head = model.model.generation_head
         self._activation: nn.Module = head.activation_fn
-        self._image_head = PackedLinear.of(head.proj_out), PackedLinear.of(head.vision_head)
+        self._image_head = [
+            PackedLinear.of(linear, dtype=torch.float32) for linear in (head.proj_out, head.vision_head)
+        ]
 
     @property
     def body(self) -> nn.Module:
@@ -37,11 +39,11 @@ class JanusLanguage:
         return embeds
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
-        """Logits (N, K) over the codebook."""
+        """Logits (N, K) over the codebook, in float32 through both layers."""
         first, second = (linear.refresh() for linear in self._image_head)
         return second(self._activation(first(hidden_NH)))
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
-        """Logits (N, V) over the text ids, or over some of them."""
+        """Logits (N, V) over the text ids, or over some of them, in float32."""
         weight: Tensor = self._model.lm_head.weight
-        return F.linear(hidden_NH, weight if ids is None else weight[list(ids)])
+        return float32_logits(hidden_NH, weight if ids is None else weight[list(ids)])
