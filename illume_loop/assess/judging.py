@@ -24,7 +24,7 @@ from illume_loop.assess.readings import OF_QUESTIONS, YES_NO, Read, read_batch
 from illume_loop.config import AssessSettings
 from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.errors import UsageError
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.models.protocol import UnifiedModel, encoded_once
 
 COMBINED = "combined"
 """The reading that is the calibrated log-odds of all readings together."""
@@ -79,7 +79,20 @@ class Judge:
         prompts: Sequence[Prompt],
         keys: Sequence[object],
     ) -> list[Opinion]:
-        """What `model` says of each image. `keys` tell the images apart wherever something is drawn at random."""
+        """What `model` says of each image, which it encodes once.
+
+        `keys` tell the images apart wherever something is drawn at random.
+        """
+        with encoded_once(model):
+            return self._judged(model, images, prompts, keys)
+
+    def _judged(
+        self,
+        model: UnifiedModel,
+        images: Sequence[Image.Image],
+        prompts: Sequence[Prompt],
+        keys: Sequence[object],
+    ) -> list[Opinion]:
         asked = self._asked(model, prompts) if self.asks else {}
         of_each = [asked.get(prompt.text, Asked(())) for prompt in prompts]
         texts = [[question.text for question in one.questions] for one in of_each]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Verdict
-from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel
+from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel, encoded_once
 
 OnItems = Callable[[int, int], None]
 """Called with (items done, items in all)."""
@@ -73,8 +73,9 @@ def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, ba
     for start in range(0, count, batch_size):
         chunk = probes[start : start + batch_size]
         images = [probe.image for probe in chunk]
-        true = model.log_likelihood(images, [probe.true_caption for probe in chunk])
-        false = model.log_likelihood(images, [probe.false_caption for probe in chunk])
+        with encoded_once(model):
+            true = model.log_likelihood(images, [probe.true_caption for probe in chunk])
+            false = model.log_likelihood(images, [probe.false_caption for probe in chunk])
         right.extend(bool(better) for better in true > false)
     return right
 
@@ -93,10 +94,11 @@ def matching(
     right: list[bool] = []
     for start in range(0, len(images), batch_size):
         chunk = slice(start, start + batch_size)
-        own, other = (
-            model.log_likelihood(images[chunk], texts) - model.log_prior(texts)
-            for texts in (prompts[chunk], others[chunk])
-        )
+        with encoded_once(model):
+            own, other = (
+                model.log_likelihood(images[chunk], texts) - model.log_prior(texts)
+                for texts in (prompts[chunk], others[chunk])
+            )
         right.extend(bool(better) for better in own > other)
     return right
 

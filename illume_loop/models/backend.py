@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from illume_loop.engine.batches import assembled
+from illume_loop.engine.batches import assembled, in_batches
 from illume_loop.engine.pixels import pixels_of
-from illume_loop.engine.protocol import EngineModel
+from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.scorer import Branch, score_branches
+from illume_loop.engine.writer import write_text
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class EngineBackend(ABC):
         self.language = language
         self.processor = processor
         self.device = torch.device(device)
+        self._kept: dict[int, tuple[Image.Image, Tensor]] | None = None
 
     @staticmethod
     def train(
@@ -81,6 +84,18 @@ class EngineBackend(ABC):
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Images to the vision encoder's features (B, L, H)."""
 
+    @contextmanager
+    def encoded_once(self) -> Iterator[None]:
+        """Keep the features of each image object in main memory until the end; see `EncodesOnce`."""
+        if self._kept is not None:
+            yield
+            return
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
+
     def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
         """log p(yes) - log p(no); see `UnifiedModel.yes_no_log_odds`.
 
@@ -95,6 +110,49 @@ class EngineBackend(ABC):
     @abstractmethod
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be asked about."""
+
+    def _blocks(self, image: Image.Image) -> list[Image.Image]:
+        """The pieces in which an image is read."""
+        return [image]
+
+    def _looked_at(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """The features (blocks, L, H) of each image, those that are kept from before or new ones."""
+        kept = self._kept
+        if kept is None:
+            return self._encoded(images)
+        new = {id(image): image for image in images if id(image) not in kept}
+        if new:
+            for image, features in zip(new.values(), self._encoded([*new.values()]), strict=True):
+                kept[id(image)] = image, features.cpu()  # the image too: another one may not get its id
+        return [kept[id(image)][1].to(self.device) for image in images]
+
+    def _encoded(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        blocks = [self._blocks(image) for image in images]
+        features = self.features([block for of_image in blocks for block in of_image])
+        return [*features.split([len(of_image) for of_image in blocks])]
+
+    def _write(
+        self,
+        images: Sequence[Image.Image] | None,
+        prefixes: Sequence[Sequence[int]],
+        eos: int,
+        max_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+    ) -> list[list[int]]:
+        """Text ids after each prefix, which holds the row's image where there are images, in batches that fit."""
+
+        def write(rows: list[int]) -> list[list[int]]:
+            of_rows: Sequence[Prefix] = [prefixes[row] for row in rows]
+            if images is not None:
+                features = torch.cat(self._looked_at([images[row] for row in rows]))
+                of_rows = self._embedded([prefixes[row] for row in rows], features)
+            some = [seeds[row] for row in rows] if seeds else ()
+            return write_text(self.language, of_rows, eos, max_tokens, temperature=temperature, seeds=some)
+
+        num_slots = max(map(len, prefixes), default=0) + max_tokens
+        batches = in_batches(self.language.body, range(len(prefixes)), num_slots, write)
+        return [text for _, texts in batches for text in texts]
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
         return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)

@@ -7,8 +7,9 @@ neither the loop nor the store needs torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,3 +110,17 @@ class UnifiedModel(Protocol):
     ) -> ImageIds:
         """What the instructions make of the images, as ids (B, L); guidance is towards the instruction."""
         ...
+
+
+@runtime_checkable
+class EncodesOnce(Protocol):
+    """A `UnifiedModel` that can keep what its encoder makes of images."""
+
+    def encoded_once(self) -> AbstractContextManager[None]:
+        """Return a context in which each image object goes through the encoder once, however often it is shown."""
+        ...
+
+
+def encoded_once(model: UnifiedModel) -> AbstractContextManager[None]:
+    """Return the context of a model that keeps its encoder's features, and for others one that does nothing."""
+    return model.encoded_once() if isinstance(model, EncodesOnce) else nullcontext()

@@ -11,16 +11,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from illume_loop.engine.batches import assembled, draw_batches
+from illume_loop.engine.batches import assembled, draw_batches, in_batches
 from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
-from illume_loop.engine.writer import write_text
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 from illume_loop.models.illume.processing import IllumeProcessor
 from illume_loop.models.illume.sequences import SequenceBuilder
-from illume_loop.models.illume.slices import blocks_of
+from illume_loop.models.illume.slices import blocks_of, num_blocks
 from illume_loop.models.processors import load_processor
 from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 from illume_loop.models.sequences import spellings
@@ -36,10 +35,13 @@ class IllumeBackend(EngineBackend):
         self.sequences = SequenceBuilder(processor.tokenizer, model.config)
 
     @classmethod
-    def load(cls, path: Path, device: str) -> IllumeBackend:
-        """Load a checkpoint directory written by `save_pretrained`; its weights are safetensors, or it is refused."""
+    def load(cls, path: Path, device: str, dtype: str = "auto") -> IllumeBackend:
+        """Load a checkpoint directory written by `save_pretrained`, in the precision stored or in another.
+
+        Its weights are safetensors, or it is refused.
+        """
         # Without being told, transformers would unpickle a pytorch_model.bin that somebody put in their place.
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=dtype)
         assert isinstance(model, IllumeForConditionalGeneration)
         return cls(model, load_processor(IllumeProcessor, path), device)
 
@@ -72,8 +74,16 @@ class IllumeBackend(EngineBackend):
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Images to continuous features (B, L, H), as the language model reads them."""
-        features: Tensor = self.model.model.read(self._pixels(images))
-        return features
+        body = self.model.model
+        encoder = body.vision.encoder if body.reader is None else body.reader
+        num_patches = self.model.config.patches_per_side**2
+        parts = in_batches(
+            encoder,
+            range(len(images)),
+            num_patches,
+            lambda rows: body.read(self._pixels([images[row] for row in rows])),
+        )
+        return torch.cat([features for _, features in parts])
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
@@ -104,16 +114,17 @@ class IllumeBackend(EngineBackend):
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be read."""
-        blocks = self._blocks(images)
-        return self._embedded([self.sequences.read_prefix(len(of_image)) for of_image in blocks], self._read(blocks))
+        features = self._looked_at(images)
+        prefixes = [self.sequences.read_prefix(len(of_image)) for of_image in features]
+        return self._embedded(prefixes, torch.cat(features))
 
-    def _blocks(self, images: Sequence[Image.Image]) -> list[list[Image.Image]]:
-        """Each image in the blocks in which it is read."""
+    def _blocks(self, image: Image.Image) -> list[Image.Image]:
         config = self.model.config
-        return [blocks_of(image, config.image_size, config.max_slices) for image in images]
+        return blocks_of(image, config.image_size, config.max_slices)
 
-    def _read(self, blocks: Sequence[Sequence[Image.Image]]) -> Tensor:
-        return self.features([block for of_image in blocks for block in of_image])
+    def _num_blocks(self, image: Image.Image) -> int:
+        config = self.model.config
+        return num_blocks(image.width, image.height, config.image_size, config.max_slices)
 
     def instruct(
         self,
@@ -131,17 +142,13 @@ class IllumeBackend(EngineBackend):
             words(text, follow_text=bool(instruction))
             for text, instruction in zip(forced or [""] * len(instructions), instructions, strict=True)
         ]
-        blocks = None if images is None else self._blocks(images)
         about = (
             [[self.sequences.bos]] * len(instructions)
-            if blocks is None
-            else [self.sequences.read_prefix(len(of_image)) for of_image in blocks]
+            if images is None
+            else [self.sequences.read_prefix(self._num_blocks(image)) for image in images]
         )
         prefixes = [seen + words(text) + start for seen, text, start in zip(about, instructions, begun, strict=True)]
-        embedded = prefixes if blocks is None else self._embedded(prefixes, self._read(blocks))
-        written = write_text(
-            self.language, embedded, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
-        )
+        written = self._write(images, prefixes, self.sequences.eos, max_tokens, temperature, seeds)
         return [
             str(self.tokenizer.decode(start + row, skip_special_tokens=True)).removeprefix(self.sequences.gap)
             for start, row in zip(begun, written, strict=True)

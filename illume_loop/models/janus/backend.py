@@ -18,9 +18,7 @@ from torch import Tensor
 from transformers import JanusProcessor
 
 from illume_loop.engine.batches import draw_batches
-from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
-from illume_loop.engine.writer import write_text
 from illume_loop.errors import UsageError
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.janus.language import JanusLanguage
@@ -50,10 +48,13 @@ class JanusBackend(EngineBackend):
         self.sequences = JanusSequences(processor, model.config)
 
     @classmethod
-    def load(cls, path: Path, device: str) -> JanusBackend:
-        """Load a checkpoint directory in the published layout; weights are safetensors, in the precision stored."""
+    def load(cls, path: Path, device: str, dtype: str = "auto") -> JanusBackend:
+        """Load a checkpoint directory in the published layout, in the precision stored or in another.
+
+        Its weights are safetensors, or it is refused.
+        """
         # Classes are named rather than looked up, so no code that a checkpoint brings along is ever run.
-        model = UnifiedJanus.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        model = UnifiedJanus.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=dtype)
         return cls(model, load_processor(JanusProcessor, path), device)
 
     @staticmethod
@@ -153,10 +154,7 @@ class JanusBackend(EngineBackend):
         begun = [self.sequences.answer(text) if text else [] for text in forced or [""] * len(instructions)]
         asked = [self._questioned(text, about_an_image=images is not None) for text in instructions]
         ids = [prefix + start for prefix, start in zip(asked, begun, strict=True)]
-        prefixes: Sequence[Prefix] = ids if images is None else self._embedded(ids, self.features(images))
-        written = write_text(
-            self.language, prefixes, self.sequences.eos, max_tokens, temperature=temperature, seeds=seeds
-        )
+        written = self._write(images, ids, self.sequences.eos, max_tokens, temperature, seeds)
         # The space before an answer belongs to the template.
         return [
             str(self.tokenizer.decode(start + row, skip_special_tokens=True)).removeprefix(" ")
@@ -188,4 +186,4 @@ class JanusBackend(EngineBackend):
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be asked about."""
-        return self._embedded([self.sequences.read_prefix()[0]] * len(images), self.features(images))
+        return self._embedded([self.sequences.read_prefix()[0]] * len(images), torch.cat(self._looked_at(images)))
