@@ -95,7 +95,7 @@ def locate(name: str | None, run_dir: Path) -> tuple[str, str, Callable[[], Unif
         from illume_loop.runtime import prepare
 
         prepare(settings.runtime)
-        return load_model(path, device=settings.runtime.device)
+        return load_model(path, device=settings.runtime.device, weights=settings.runtime.weights)
 
     return shown, checkpoint_sha256(path), take
 

@@ -47,7 +47,7 @@ def worker(
     logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
     logging.captureWarnings(True)
     prepare(settings.runtime)
-    run_worker(settings, role or [], default_toolbox(), name)
+    run_worker(settings, role or [], default_toolbox(settings.runtime.weights), name)
 
 
 @app.command("ls")

@@ -68,7 +68,9 @@ def start_run(
     demands = check_demands(settings, run_dir)
     with (
         locked(run_dir) as directory,
-        open_workbench(settings, demands, directory, toolbox or default_toolbox(), fresh_training) as bench,
+        open_workbench(
+            settings, demands, directory, toolbox or default_toolbox(settings.runtime.weights), fresh_training
+        ) as bench,
         observed(settings.runtime, bench),
         at_hand(run=bench.run_key),
     ):

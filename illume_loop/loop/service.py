@@ -99,7 +99,9 @@ def _open(
 ) -> tuple[RunDirectory, Workbench]:
     with _locked_soon(run_dir) as directory:
         # No model is loaded here: a toolbox is made, and never used.
-        bench = stack.enter_context(open_workbench(settings, demands, directory, default_toolbox(), fresh_training))
+        bench = stack.enter_context(
+            open_workbench(settings, demands, directory, default_toolbox(settings.runtime.weights), fresh_training)
+        )
         return directory, bench
 
 

@@ -22,7 +22,7 @@ from illume_loop.domains.protocol import Domain
 from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import GatePlans
 from illume_loop.models.protocol import UnifiedModel
-from illume_loop.models.registry import load_model, train_model
+from illume_loop.models.registry import STORED, load_model, train_model
 from illume_loop.train.rows import TrainingRow
 
 LOADED_MODELS = 2
@@ -53,9 +53,12 @@ class Toolbox:
     train: TrainFunction
 
 
-def default_toolbox() -> Toolbox:
-    """Those of the backend that a checkpoint's type names; torch is imported by a backend that uses it, not before."""
-    return Toolbox(lambda path, device: load_model(path, device=device), train_model)
+def default_toolbox(weights: str = STORED) -> Toolbox:
+    """Return the functions of the backend that a checkpoint's type names; `weights` is the setting of that name.
+
+    torch is imported by a backend that uses it, not before.
+    """
+    return Toolbox(lambda path, device: load_model(path, device=device, weights=weights), train_model)
 
 
 class ModelShelf:

@@ -1,17 +1,18 @@
 """Finds the backend of a checkpoint directory by the `model_type` in its config.json.
 
 Backends are entry points of the group `illume_loop.backends`: the name is the model type, the object has
-`load(path, device) -> UnifiedModel` and `train(base, rows, out, settings, seed, on_step)`. Importing this module
-imports no backend: a process that loads no model needs no torch.
+`load(path, device[, dtype]) -> UnifiedModel` and `train(base, rows, out, settings, seed, on_step)`. Importing this
+module imports no backend: a process that loads no model needs no torch.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from illume_loop.errors import CorruptArtifactError, NotFoundError, UsageError
 from illume_loop.models.protocol import UnifiedModel
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
     from illume_loop.train.rows import TrainingRow
 
 ENTRY_POINT_GROUP = "illume_loop.backends"
+STORED = "stored"
+"""The value of `runtime.weights` that changes nothing."""
 
 
 class Backend(Protocol):
     """What an entry point of the group provides."""
 
     def load(self, path: Path, device: str) -> UnifiedModel:
-        """Load a checkpoint directory."""
+        """Load a checkpoint directory in the precision stored.
+
+        A backend may take `dtype` as a third argument, the name of the precision in which to load instead.
+        """
         ...
 
     def train(
@@ -47,14 +53,20 @@ class Backend(Protocol):
         ...
 
 
-def load_model(path: Path, *, device: str = "cpu") -> UnifiedModel:
-    """Load the checkpoint directory `path`.
+def load_model(path: Path, *, device: str = "cpu", weights: str = STORED) -> UnifiedModel:
+    """Load the checkpoint directory `path`, in the precision stored or that of the setting `runtime.weights`.
 
-    Raises NotFoundError when there is none or no backend knows its type, UsageError for a layout that none reads,
-    CorruptArtifactError when it cannot be read.
+    Raises NotFoundError when there is none or no backend knows its type, UsageError for a layout that none reads and
+    for a precision that its backend does not load, CorruptArtifactError when it cannot be read.
     """
     try:
-        return _backend(_model_type(path)).load(path, _device(device))
+        model_type = _model_type(path)
+        backend = _backend(model_type)
+        if weights == STORED:
+            return backend.load(path, _device(device))
+        if "dtype" not in inspect.signature(backend.load).parameters:
+            raise UsageError(f"the backend '{model_type}' loads weights as stored only; set runtime.weights = 'stored'")
+        return cast(UnifiedModel, cast(Any, backend).load(path, _device(device), dtype=weights))
     except (UsageError, CorruptArtifactError):
         raise
     except Exception as error:  # safetensors, json and transformers each have their own error for a damaged file

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
@@ -79,7 +79,6 @@ def train_picture_tokenizer(
     if names:
         raise TokenizerChangedError(path=out, names=", ".join(names))
     normalise = partial(normalised, backend.processor.image_processor)
-    stored = backend.model.dtype
     vision.float().requires_grad_(False)
 
     def features(purpose: str, step: int) -> Tensor:
@@ -101,8 +100,8 @@ def train_picture_tokenizer(
         seed=numbers.seed,
         normalise=normalise,
     )
-    for tensor in vision.state_dict(keep_vars=True).values():
-        tensor.data = tensor.data.to(stored)
+    # All of the model in one precision, and in that in which this was learned.
+    nn.Module.to(backend.model, "cpu", torch.float32)
     backend.save(out / "model")
     return outcome
 

@@ -92,7 +92,7 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
 
 
 def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
-    """Run a trainer on the backend's model and write the candidate to `out`, LoRA merged, in the base's precision.
+    """Run a trainer on the backend's model and write the candidate to `out` in float32, LoRA merged.
 
     Of several processes the first writes. Where `KEEPING` says so, checkpoints are kept, and the training goes on from
     the newest of those that there are. Raises TrainingDivergedError when the loss, or a weight after the last step, is
@@ -124,16 +124,19 @@ def _kept_by(trainer: Trainer) -> str | None:
 
 
 def _publish(trainer: Trainer, backend: Trainable, out: Path) -> None:
+    """Write the candidate in float32, whatever the base is stored in.
+
+    A round changes most weights by less than half a step of bfloat16: merged into or stored in it, 38 % of the update
+    of a typical LoRA round are left, and the next round starts from there.
+    """
+    torch.nn.Module.to(backend.model, device="cpu", dtype=torch.float32)
     if isinstance(trainer.model, PeftModel):
         # In two steps: in one, peft declares tied embeddings untied where it finds that the head is wider than they.
         trainer.model.merge_adapter()
         trainer.model.unload()
     if not all(bool(torch.isfinite(weights).all()) for weights in backend.model.parameters()):
         raise TrainingDivergedError(what="weights", value=math.nan)
-    dtype = backend.model.config.dtype
-    # Saving a checkpoint has put the name of the type in its place.
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    torch.nn.Module.to(backend.model, device="cpu", dtype=dtype)
+    backend.model.config.dtype = torch.float32
     backend.save(out)
 
 

@@ -22,7 +22,7 @@ from illume_loop.train.preference import dpo_trainer, kto_trainer
 from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.sft import sft_arguments
 from illume_loop.train.trainable import Trainable, load_trainable
-from tests.support.tiny_janus import CODES, TOKENS, save_tiny_janus
+from tests.support.tiny_janus import CODES, TOKENS
 from tests.unit.models.janus.reference import Reference
 
 NEAR = 1e-4
@@ -196,22 +196,6 @@ def test_weights_in_pieces_are_refused(folder: Path, likely_rows: list[LikelyRow
     settings = TrainSettings(backend="ray", strategy="zero3")
     with pytest.raises(UsageError, match="zero2"):
         train_model(folder, likely_rows, tmp_path, settings, 0, lambda *_: None)
-
-
-@pytest.mark.parametrize("lora_rank", [0, 4])
-def test_half_precision_stays_half_precision(likely_rows: list[LikelyRow], tmp_path: Path, lora_rank: int) -> None:
-    """Steps of 1e-4 of a weight are lost in bfloat16: all weights train in float32, and only the result is rounded."""
-    base = save_tiny_janus(tmp_path / "base", tied=False, dtype=torch.bfloat16)
-    settings = TrainSettings(lora_rank=lora_rank, batch_size=8, epochs=3, learning_rate=3e-3)
-    assert load_trainable(base, 0, every_weight=lora_rank == 0).model.dtype == (
-        torch.bfloat16 if lora_rank else torch.float32
-    )
-    train_candidate(base, likely_rows, tmp_path / "out", settings, 5, lambda *_: None)
-    before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "out"))
-    assert before.keys() == after.keys()
-    assert "lm_head.weight" in after
-    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
-    assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("q_proj.weight"))
 
 
 def test_placeholders_without_features_are_refused(backend: Trainable, likely_rows: list[LikelyRow]) -> None:
