@@ -31,6 +31,8 @@ NO_NUMBERS: Mapping[str, Any] = {
     "understanding": {"parent": None, "candidate": None},
     "editing": None,
     "judge_drift": None,
+    "guards": None,
+    "compared_by": None,
 }
 
 

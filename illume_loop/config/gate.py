@@ -17,10 +17,15 @@ class GateSettings(Section):
     min_gain: float = Field(
         0.0, ge=-1.0, le=1.0, description="The lower end of the gain's interval must lie above this share."
     )
-    understanding_margin: float = Field(0.02, ge=0.0, le=1.0, description="Largest loss of understanding allowed.")
+    understanding_margin: float = Field(
+        0.04,
+        ge=0.0,
+        le=1.0,
+        description="Loss of understanding that has to be excluded; fewer probe_items exclude larger losses only.",
+    )
     diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Least diversity, as a share of the base's.")
     probe_items: int = Field(
-        256, ge=1, le=1_000_000, description="Forced choices that measure understanding, and held-out edits."
+        1024, ge=1, le=1_000_000, description="Forced choices that measure understanding, and held-out edits."
     )
     drift_margin: float = Field(
         0.0, ge=0.0, le=100.0, description="Largest shift of the judge's calibrated log-odds; 0 does not measure it."

@@ -1,13 +1,17 @@
 """Whether a candidate replaces its parent. Pure.
 
-Promotion needs the lower end of the paired interval of the held-out gain above `min_gain`, and understanding and
-diversity (and editing, where rounds have edits) not worse than the stated margins, and no alarm that the candidate has
-drifted as a judge (the next rounds would be judged by it). All guards compare with the run's base: with the parent as
-the measure, every round could lose a margin again.
+Promotion needs the lower end of the paired interval of the held-out gain above `min_gain`; understanding (and editing,
+where rounds have edits) shown not to have lost the stated margin; diversity above its share of the base's; and no alarm
+that the candidate has drifted as a judge (the next rounds would be judged by it). All guards compare with the run's
+base: with the parent as the measure, every round could lose a margin again.
 
 The held-out gain is looked at while it is being drawn. Guarantee: over all looks together, a candidate that gains no
 more than `min_gain` is promoted with a probability of at most (1 - confidence) / 2. Where a guard objects, or where
 promotion has become improbable, no more is drawn; that only ever rejects, so it costs nothing of the guarantee.
+
+Understanding and editing are compared item by item with the base's outcomes on the same items. Guarantee: a candidate
+that has lost the margin passes with a probability of at most (1 - confidence) / 2. Of too few items for that, even if
+no outcome changed, the shares themselves are compared, and the numbers say that nothing was tested.
 """
 
 from __future__ import annotations
@@ -20,13 +24,14 @@ from illume_loop.assess.drift import JudgeDrift
 from illume_loop.config import GateSettings
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
+from illume_loop.loop.guards import guarded, share
 
 MOST_LOOKS = 3
 LEAST_LOOK = 64
 """Draws below which the mean is not yet nearly normal, and which are too few to look at before the end."""
-EDITING_MARGIN = 0.05
-"""Largest loss of held-out edits that are right; over 256 of them, paired, a difference has an error of about three
-points."""
+EDITING_MARGIN = 0.08
+"""The loss of held-out edits that are right which has to be excluded; whether an edit succeeds changes by chance more
+often than what a model reads."""
 HOPELESS = 0.05
 """Chance of promotion below which no more is drawn."""
 
@@ -35,12 +40,12 @@ HOPELESS = 0.05
 class Measured:
     """What was measured of one version; held-out outcomes in the order of the prompts, none for the base.
 
-    `drift` is the candidate's as a judge, where it is measured; `editing` the outcomes of held-out edits, where a run
-    has edits.
+    `understanding` has the outcomes of the forced choices, which are the same for all versions of a run. `drift` is the
+    candidate's as a judge, where it is measured; `editing` the outcomes of held-out edits, where a run has edits.
     """
 
     heldout: Sequence[bool]
-    understanding: float
+    understanding: Sequence[bool]
     diversity: float
     drift: JudgeDrift | None = None
     editing: Sequence[bool] = ()
@@ -73,8 +78,12 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     mean = (sum(candidate.heldout) - sum(parent.heldout)) / sizes[look]
     error = _error(parent.heldout, candidate.heldout, settings, seed)
     gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
-    guards = [*_understanding_objection(base, candidate, settings), *_diversity_objection(base, candidate, settings)]
-    guards += _editing_objection(base, candidate)
+    margin = settings.understanding_margin
+    losses = [guarded("understanding", base.understanding, candidate.understanding, margin, settings)]
+    if base.editing:
+        losses.append(guarded("editing", base.editing, candidate.editing, EDITING_MARGIN, settings))
+    guards = [objection for loss in losses for objection in loss.objections()]
+    guards += _diversity_objection(base, candidate, settings)
     guards += _drift_objections(candidate.drift, settings) if candidate.drift else []
     objections = _gain_objection(gain, settings)
     if objections and not guards and look + 1 < len(sizes):
@@ -84,7 +93,9 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
         objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
     objections += guards
     sentence = _gain_sentence(gain, sizes[-1])
-    return Judgement(not objections, [sentence, *objections], _numbers(parent, candidate, gain, settings, seed))
+    numbers = _numbers(parent, candidate, gain, settings, seed)
+    numbers["guards"] = {loss.name: loss.numbers() for loss in losses}
+    return Judgement(not objections, [sentence, *objections], numbers)
 
 
 def _error(parent: Sequence[bool], candidate: Sequence[bool], settings: GateSettings, seed: int) -> float:
@@ -108,32 +119,12 @@ def _gain_objection(gain: Interval, settings: GateSettings) -> list[str]:
     return [f"the lower end of the gain is not above {100 * settings.min_gain:.1f}"]
 
 
-def _understanding_objection(base: Measured, candidate: Measured, settings: GateSettings) -> list[str]:
-    if candidate.understanding >= base.understanding - settings.understanding_margin:
-        return []
-    return [
-        f"understanding fell from the base's {100 * base.understanding:.1f} to {100 * candidate.understanding:.1f}, "
-        f"more than {100 * settings.understanding_margin:.1f}"
-    ]
-
-
 def _diversity_objection(base: Measured, candidate: Measured, settings: GateSettings) -> list[str]:
     if candidate.diversity >= settings.diversity_ratio * base.diversity:
         return []
     return [
         f"diversity fell from the base's {base.diversity:.2f} to {candidate.diversity:.2f}, "
         f"below {settings.diversity_ratio:.2f} of it"
-    ]
-
-
-def _editing_objection(base: Measured, candidate: Measured) -> list[str]:
-    if not base.editing:
-        return []
-    before, after = (sum(one.editing) / len(one.editing) for one in (base, candidate))
-    if after >= before - EDITING_MARGIN:
-        return []
-    return [
-        f"editing fell from the base's {100 * before:.1f} to {100 * after:.1f}, more than {100 * EDITING_MARGIN:.1f}"
     ]
 
 
@@ -163,7 +154,7 @@ def _numbers(
             "delta": {"mean": gain.mean, "low": gain.low, "high": gain.high},
         },
         "diversity": {"parent": parent.diversity, "candidate": candidate.diversity},
-        "understanding": {"parent": parent.understanding, "candidate": candidate.understanding},
+        "understanding": {"parent": share(parent.understanding), "candidate": share(candidate.understanding)},
         "editing": _editing_numbers(parent, candidate, settings, seed) if candidate.editing else None,
         "judge_drift": asdict(candidate.drift) if candidate.drift else None,
     }

@@ -16,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from random import Random
+from typing import Any
 
 from PIL import Image
 
@@ -100,6 +101,11 @@ class GatePlans:
     def of(self, suite: str, round_index: int, look: int) -> MeasurePlan:
         """The plan of a guard, or of the held-out draws that a look of a round adds."""
         return self.looks(round_index)[look] if suite == "heldout" else self.guards[suite]
+
+    def compared_by(self, round_index: int) -> dict[str, Any]:
+        """Return who judges a round's held-out draws, and how they are drawn."""
+        plan = self.looks(round_index)[0]
+        return {"judge": plan.judge or "checker", **asdict(plan.sampling)}
 
 
 def gate_plans(domain: Domain, settings: Settings) -> GatePlans:

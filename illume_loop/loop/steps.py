@@ -254,9 +254,8 @@ def decide(bench: Workbench, session: Session, round_: Round) -> None:
     elif not judgement.passed:
         reject_version(session, round_.candidate_version_id)
     target = RoundState.PROMOTED if promoted else RoundState.REJECTED
-    add_decision(
-        session, round_.id, decision=target.value, reasons=reasons, numbers=judgement.numbers, at=bench.clock()
-    )
+    numbers = judgement.numbers | {"compared_by": bench.plans.compared_by(round_.index)}
+    add_decision(session, round_.id, decision=target.value, reasons=reasons, numbers=numbers, at=bench.clock())
     move(bench, session, round_, target)
 
 
@@ -385,7 +384,7 @@ def _measured(bench: Workbench, session: Session, version_id: int, heldout: Sequ
         assert evaluation is not None, "the evaluate units are done"
         found[suite] = evaluation
     edited = found[EDITING].passed if EDITING in found else []
-    return Measured(heldout, found["understanding"].value, found["diversity"].value, editing=edited)
+    return Measured(heldout, found["understanding"].passed, found["diversity"].value, editing=edited)
 
 
 def _note(bench: Workbench, session: Session, round_: Round, kind: str, message: str) -> None:

@@ -12,14 +12,22 @@ from illume_loop.config import GateSettings
 from illume_loop.loop.gate import Judgement, Measured, judge, look_sizes
 
 SETTINGS = GateSettings(
-    heldout_prompts=200, confidence=0.95, resamples=2000, min_gain=0.0, understanding_margin=0.02, diversity_ratio=0.8
+    heldout_prompts=200, confidence=0.95, resamples=2000, min_gain=0.0, understanding_margin=0.04, diversity_ratio=0.8
 )
 WEAK = [True] * 100 + [False] * 100
 STRONG = [True] * 130 + [False] * 70
 
 
 def _measured(heldout: list[bool], understanding: float = 0.9, diversity: float = 0.6) -> Measured:
-    return Measured(heldout, understanding, diversity)
+    """The first of 1,000 probes are right, so whoever has fewer right has lost some and gained none."""
+    return Measured(heldout, [index < 1000 * understanding for index in range(1000)], diversity)
+
+
+def _changed(lost: int, gained: int, count: int = 1000) -> tuple[list[bool], list[bool]]:
+    """Outcomes of the base, 90 % right, and of a candidate that lost and gained so many of them."""
+    num_right = round(0.9 * count)
+    before = [index < num_right for index in range(count)]
+    return before, [lost <= index < num_right + gained for index in range(count)]
 
 
 def _judged(base: Measured, parent: Measured, candidate: Measured, settings: GateSettings = SETTINGS) -> Judgement:
@@ -68,7 +76,11 @@ def test_the_least_gain_is_a_setting() -> None:
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        (_measured(STRONG, understanding=0.87), "understanding fell from the base's 90.0 to 87.0, more than 2.0"),
+        (
+            _measured(STRONG, understanding=0.85),
+            "understanding may have lost 4.0 points or more: it changed by -5.0 points from the base's 90.0 over "
+            "1000 items, and the test excludes losses beyond 6.5 only",
+        ),
         (_measured(STRONG, diversity=0.4), "diversity fell from the base's 0.60 to 0.40, below 0.80 of it"),
     ],
 )
@@ -119,8 +131,8 @@ def test_without_a_measure_of_drift_there_is_no_alarm() -> None:
 
 
 def test_guards_look_at_the_base_not_at_a_parent_that_lost_already() -> None:
-    parent = _measured(WEAK, understanding=0.885, diversity=0.5)
-    candidate = _measured(STRONG, understanding=0.87, diversity=0.45)
+    parent = _measured(WEAK, understanding=0.87, diversity=0.5)
+    candidate = _measured(STRONG, understanding=0.85, diversity=0.45)
     judgement = _judged(_measured([]), parent, candidate)
     assert len(judgement.reasons) == 3
 
@@ -173,13 +185,13 @@ class TestLooks:
         collapsed = _measured(after, understanding=0.5)
         judgement = _judged(_measured([]), _measured(before), collapsed, self.SETTINGS)
         assert not judgement.passed
-        assert judgement.reasons[-1] == "understanding fell from the base's 90.0 to 50.0, more than 2.0"
+        assert judgement.reasons[-1].startswith("understanding may have lost 4.0 points or more: it changed by -40.0")
 
     def test_a_measure_that_is_no_number_is_refused(self) -> None:
-        candidate = _measured(STRONG, understanding=float("nan"), diversity=float("nan"))
+        candidate = _measured(STRONG, diversity=float("nan"))
         judgement = _judged(_measured([]), _measured(WEAK), candidate, SETTINGS)
         assert not judgement.passed
-        assert len(judgement.reasons) == 3
+        assert len(judgement.reasons) == 2
 
 
 @pytest.mark.parametrize(("changed", "promoted"), [(4, False), (5, False), (6, True)])
@@ -206,7 +218,62 @@ def test_an_equal_candidate_is_promoted_as_seldom_as_stated(correlated: float) -
     assert promoted <= 35
 
 
-@pytest.mark.parametrize(("num_right", "passes"), [(90, True), (71, True), (69, False)])
+@pytest.mark.parametrize(
+    ("lost", "gained", "passes"),
+    [
+        (0, 0, True),
+        (30, 30, True),  # equals whose outcomes differ by chance
+        (45, 30, True),
+        (45, 15, False),  # a share within the margin, and yet a loss of 4 points is not excluded
+        (70, 30, False),
+    ],
+)
+def test_understanding_passes_where_a_loss_of_the_margin_is_excluded(lost: int, gained: int, passes: bool) -> None:
+    before, after = _changed(lost, gained)
+    base, candidate = (
+        replace(_measured(heldout), understanding=one) for heldout, one in ((WEAK, before), (STRONG, after))
+    )
+    judgement = _judged(base, _measured(WEAK), candidate)
+    assert judgement.passed is passes
+    found = judgement.numbers["guards"]["understanding"]
+    assert found["mean"] == pytest.approx((gained - lost) / 1000)
+    assert (found["lost"], found["gained"], found["n"], found["margin"]) == (lost, gained, 1000, 0.04)
+    assert found["low"] < found["mean"] or lost == gained == 0
+    assert found["passed"] is passes is (found["low"] > -0.04)
+    assert found["tested"]
+
+
+def test_an_undecided_guard_says_how_many_items_would_tell() -> None:
+    before, after = _changed(25, 20, count=256)
+    base, candidate = (
+        replace(_measured(heldout), understanding=one) for heldout, one in ((WEAK, before), (STRONG, after))
+    )
+    judgement = _judged(base, _measured(WEAK), candidate)
+    assert judgement.reasons[1].endswith("; gate.probe_items = 1428 would tell")
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(0, True), (1, False)])
+def test_of_too_few_items_the_shares_are_compared_and_the_numbers_say_so(lost: int, passes: bool) -> None:
+    """A run of 12 probes cannot exclude a loss of 4 points, whatever they say."""
+    before, after = _changed(lost, 0, count=12)
+    base, candidate = (
+        replace(_measured(heldout), understanding=one) for heldout, one in ((WEAK, before), (STRONG, after))
+    )
+    judgement = _judged(base, _measured(WEAK), candidate)
+    assert judgement.passed is passes
+    assert judgement.numbers["guards"]["understanding"]["tested"] is False
+    assert judgement.reasons[1:] == (
+        [] if passes else ["understanding changed by -8.3 points from the base's 91.7, a loss of more than 4.0"]
+    )
+
+
+def test_outcomes_of_other_items_cannot_be_compared() -> None:
+    candidate = replace(_measured(STRONG), understanding=[True] * 3)
+    with pytest.raises(ValueError, match="1000 outcomes cannot be paired with 3"):
+        judge(_measured([]), _measured(WEAK), candidate, SETTINGS, 0)
+
+
+@pytest.mark.parametrize(("num_right", "passes"), [(80, True), (76, True), (68, False)])
 def test_a_gain_is_no_promotion_where_editing_was_forgotten(num_right: int, passes: bool) -> None:
     base, parent, candidate = (
         replace(one, editing=[index < right for index in range(200)])
@@ -214,11 +281,14 @@ def test_a_gain_is_no_promotion_where_editing_was_forgotten(num_right: int, pass
     )
     judgement = _judged(base, parent, candidate)
     assert judgement.passed is passes
-    assert judgement.reasons[1:] == ([] if passes else ["editing fell from the base's 40.0 to 34.5, more than 5.0"])
+    assert [reason.split(" by")[0] for reason in judgement.reasons[1:]] == (
+        [] if passes else ["editing may have lost 8.0 points or more: it changed"]
+    )
     editing = judgement.numbers["editing"]
     assert editing["parent"]["mean"] == 0.3
     assert editing["delta"]["mean"] == pytest.approx(num_right / 200 - 0.3)
     assert editing["delta"]["low"] <= editing["delta"]["mean"] <= editing["delta"]["high"]
+    assert judgement.numbers["guards"]["editing"]["mean"] == pytest.approx((num_right - 80) / 200)
 
 
 def test_without_edits_nothing_is_said_of_editing() -> None:

@@ -1,0 +1,80 @@
+"""Whether a version that is measured on the same items as another one may have lost more than a margin.
+
+Guarantee: one that has truly lost the margin or more passes with at most the error that was asked for, up to what the
+score test misses of it (docs/experiments/gate measures how much).
+
+The test is Tango's score test of paired shares (Tango 1998), which keeps its error where few outcomes differ; its
+interval is what it does not reject.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from scipy.optimize import brentq
+
+NORMAL = NormalDist()
+WELL_ABOVE = 0.05
+"""The chance of failing an unchanged version that `items_for` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedLoss:
+    """How a share changed on the same items: its mean, and the bound that it lies above but for the error.
+
+    `lost` and `gained` items changed, of `n`.
+    """
+
+    mean: float
+    low: float
+    n: int
+    lost: int
+    gained: int
+
+
+def paired_loss(before: Sequence[bool], after: Sequence[bool], error: float) -> PairedLoss:
+    """Compare outcomes of the same items with a one-sided `error`. Raises ValueError for what cannot be paired."""
+    if len(before) != len(after) or len(before) == 0:
+        raise ValueError(f"{len(before)} outcomes cannot be paired with {len(after)}")
+    pairs = list(zip(before, after, strict=True))
+    lost, gained = pairs.count((True, False)), pairs.count((False, True))
+    n = len(pairs)
+    return PairedLoss((gained - lost) / n, score_bound(lost, gained, n, error), n, lost, gained)
+
+
+def can_show(margin: float, num_items: int, error: float) -> bool:
+    """Return whether so many items exclude a loss of `margin` at least where no outcome changes."""
+    return score_bound(0, 0, num_items, error) > -margin
+
+
+def items_for(margin: float, share_changed: float, error: float) -> int:
+    """Return how many items an unchanged version needs to fail in WELL_ABOVE of trials only.
+
+    `share_changed` is the share of items whose outcome differs, by chance, between the two.
+    """
+    distances = NORMAL.inv_cdf(1 - error) + NORMAL.inv_cdf(1 - WELL_ABOVE)
+    return math.ceil(share_changed * (distances / margin) ** 2) if margin else 0
+
+
+def score_bound(lost: int, gained: int, n: int, error: float) -> float:
+    """Return the smallest change of a share that the score test does not reject, of `n` items that went both ways."""
+    mean = (gained - lost) / n
+    z = NORMAL.inv_cdf(1 - error)
+    lowest = -1 + 1e-12
+    if mean <= lowest:
+        return -1.0
+    return float(brentq(lambda change: _score(lost, gained, n, change) - z, lowest, mean))
+
+
+def _score(lost: int, gained: int, n: int, change: float) -> float:
+    """By how many standard errors the observed change lies above a supposed one; falls as that rises."""
+    distance = gained - lost - n * change
+    # The most probable share of losses where gains minus losses are `change`: the root of a quadratic.
+    b = -(lost + gained) + (2 * n - gained + lost) * change
+    c = -lost * change * (1 - change)
+    share_lost = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+    variance = n * (2 * share_lost + change * (1 - change))
+    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
