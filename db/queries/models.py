@@ -1,19 +1,20 @@
-"""Model versions, for the command line."""
+"""Model versions, each with what it was measured by, for commands and pages."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import Evaluation, ModelVersion, Round
+from db.models import Evaluation, GateDecision, ModelVersion, Round, Run
 from db.models.version import version_name
 
 
 def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
     """One object per version, v0001 first: name, state, parent, round (index or None), sha256, num_bytes, origin,
-    created_at."""
+    created_at, and as `heldout` its headline, the largest of its `comparisons`; None before the first gate."""
     query = (
         select(ModelVersion, Round.index)
         .outerjoin(Round, Round.candidate_version_id == ModelVersion.id)
@@ -22,6 +23,7 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
     )
     rows = session.execute(query).all()
     names = {version.id: version.name for version, _ in rows}
+    compared_as = comparisons(session, run_id)
     return [
         {
             "name": version.name,
@@ -32,29 +34,93 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
             "num_bytes": version.num_bytes,
             "origin": version.origin,
             "created_at": version.created_at.isoformat(),
+            "heldout": headline(compared_as.get(version.name, [])),
         }
         for version, round_index in rows
     ]
 
 
 def model_detail(session: Session, run_id: int, name: str) -> dict[str, Any] | None:
-    """A row of `models_table` with the version's evaluations; None where there is no such version."""
+    """A row of `models_table` with the version's comparisons and evaluations; None where there is no such version.
+
+    An evaluation is one plan carried out: held-out draws have one for each look of each round, and count together in
+    `comparisons`.
+    """
     row = next((row for row in models_table(session, run_id) if row["name"] == name), None)
     if row is None:
         return None
     query = (
-        select(Evaluation.suite, Evaluation.value, Evaluation.num_items)
+        select(Evaluation.suite, Evaluation.value, Evaluation.num_items, Evaluation.plan_sha256)
         .join(ModelVersion, ModelVersion.id == Evaluation.model_version_id)
         .where(ModelVersion.run_id == run_id, ModelVersion.number == int(name[1:]))
         .order_by(Evaluation.id)
     )
-    evaluations = [{"suite": suite, "value": value, "n": n} for suite, value, n in session.execute(query)]
-    return row | {"evaluations": evaluations}
+    evaluations = [
+        {"suite": suite, "value": value, "n": n, "plan_sha256": plan}
+        for suite, value, n, plan in session.execute(query)
+    ]
+    return row | {"comparisons": comparisons(session, run_id).get(name, []), "evaluations": evaluations}
+
+
+def comparisons(session: Session, run_id: int) -> dict[str, list[dict[str, Any]]]:
+    """The gate's held-out comparisons of each version by name, in the order of rounds.
+
+    Each has the version's share (mean, low, high, n), round, role (parent or candidate), the other version as
+    `against`, the candidate's `gain` over its parent, the decision, and judge and decode as far as they are known.
+    """
+    parent, candidate = aliased(ModelVersion), aliased(ModelVersion)
+    query = (
+        select(Round.index, parent.number, candidate.number, GateDecision, Run.settings)
+        .join(GateDecision, GateDecision.round_id == Round.id)
+        .join(parent, parent.id == Round.parent_version_id)
+        .join(candidate, candidate.id == Round.candidate_version_id)
+        .join(Run, Run.id == Round.run_id)
+        .where(Round.run_id == run_id)
+        .order_by(Round.index)
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for index, of_parent, of_candidate, decision, settings in session.execute(query):
+        heldout = decision.numbers.get("heldout") or {}
+        names = {"parent": version_name(of_parent), "candidate": version_name(of_candidate)}
+        for role, other in (("parent", "candidate"), ("candidate", "parent")):
+            if heldout.get(role):
+                found.setdefault(names[role], []).append(
+                    {
+                        **heldout[role],
+                        **(decision.numbers.get("compared_by") or _settings_of(settings)),
+                        "round": index,
+                        "role": role,
+                        "against": names[other],
+                        "gain": heldout.get("delta"),
+                        "decision": decision.decision,
+                    }
+                )
+    return found
+
+
+def headline(compared_as: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The one comparison by which a version is known: the largest; of equals its own gate, then the latest."""
+    if not compared_as:
+        return None
+    return dict(max(compared_as, key=lambda one: (one["n"], one["role"] == "candidate", one["round"])))
+
+
+def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge and decode of a decision that an older release made, which did not note them."""
+    gate, sampling = settings.get("gate", {}), settings.get("sampling", {})
+    return {
+        "judge": None,
+        "guidance_scale": gate.get("guidance_scale"),
+        **{name: sampling.get(name) for name in ("temperature", "top_k", "top_p")},
+    }
 
 
 def compared(session: Session, run_id: int, first: str, second: str) -> list[dict[str, Any]]:
     """What both versions were measured by under equal plans: suite, n (items in all), a and b (shares of those items,
-    or the mean diversity), in the order in which it was measured."""
+    or the mean diversity), in the order in which it was measured.
+
+    Held-out draws are among them only where the two met at a gate; see `comparisons` for each one's own.
+    """
     one, other = aliased(Evaluation), aliased(Evaluation)
     of_first, of_second = aliased(ModelVersion), aliased(ModelVersion)
     query = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +25,17 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ("name", "state", "parent", "round", "sha256")
-    cells = ([row["name"], row["state"], row["parent"], _index(row["round"]), row["sha256"][:12]] for row in rows)
-    print_table("model versions", columns, cells)
+    from illume_loop.report.headline import judged_by, share_of
+
+    columns = ("name", "state", "parent", "round", "held-out, %", "judge and decode", "sha256")
+    cells = (
+        [
+            *(row["name"], row["state"], row["parent"], _index(row["round"])),
+            *(share_of(row["heldout"]), judged_by(row["heldout"] or {}) or None, row["sha256"][:12]),
+        ]
+        for row in rows
+    )
+    print_table("model versions (held-out: the largest comparison of each, with its interval)", columns, cells)
     hint(f"next: illume-loop models show NAME --run-dir {run_dir}")
 
 
@@ -45,8 +54,18 @@ def show(
     if as_json:
         print_json(row)
     else:
-        print_fields(row)
+        print_fields(_in_words(row))
         hint(f"next: illume-loop sample PROMPT --model {name} --run-dir {run_dir}")
+
+
+def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The version's fields, its measurements as lines: the headline, then each comparison and each guard."""
+    from illume_loop.report.headline import comparison, guard, headline
+
+    shown = {key: value for key, value in row.items() if key not in ("heldout", "comparisons", "evaluations")}
+    guards = {one["suite"]: guard(one) for one in row["evaluations"] if one["suite"] != "heldout"}
+    compared = {f"comparison {number}": comparison(one) for number, one in enumerate(row["comparisons"], start=1)}
+    return shown | {"heldout": headline(row["heldout"])} | compared | guards
 
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 
 from illume_loop.dashboard.access import Role
 from illume_loop.dashboard.figures import log_odds_bar, spans
-from illume_loop.report import numbers
+from illume_loop.report import headline, numbers
 
 if TYPE_CHECKING:
     from illume_loop.dashboard.asking import RunHere
@@ -28,7 +28,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number, moment, seconds, count, log_odds_bar):
+    of_numbers = numbers.interval, numbers.gain, numbers.percent, numbers.number, headline.share_of, headline.judged_by
+    for rule in (*of_numbers, moment, seconds, count, log_odds_bar):
         made.filters[rule.__name__] = rule
     made.globals.update(spans=spans, Role=Role)
     return made

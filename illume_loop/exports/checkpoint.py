@@ -20,6 +20,7 @@ from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
 from illume_loop.artifacts.files import output_folder, storage_full_told
 from illume_loop.errors import NotFoundError, UsageError
 from illume_loop.loop.run_directory import OpenRun
+from illume_loop.report.headline import guard, headline
 
 CARD = "README.md"
 OURS = ("illume",)
@@ -41,7 +42,7 @@ def export_model(run: OpenRun, name: str, folder: Path) -> Path:
         try:
             shutil.copytree(source, new, ignore=shutil.ignore_patterns(MANIFEST))
             if not (new / CARD).exists():
-                (new / CARD).write_text(_card(run, row, _model_type(new)), encoding="utf-8")
+                (new / CARD).write_text(_card(run, row, _config(new)), encoding="utf-8")
             if folder.exists():
                 return _same(folder, new)
             new.rename(folder)
@@ -60,25 +61,31 @@ def _same(folder: Path, new: Path) -> Path:
     return folder
 
 
-def _model_type(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_bytes()).get("model_type", ""))
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    return config
 
 
-def _card(run: OpenRun, row: Mapping[str, Any], model_type: str) -> str:
+def _card(run: OpenRun, row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     of_run = run_row(run.session, run.run_id)
-    return "\n".join(_lines(of_run, row, model_type)) + "\n"
+    return "\n".join(_lines(of_run, row, config)) + "\n"
 
 
-def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], model_type: str) -> Iterator[str]:
+def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    model_type = str(config.get("model_type", ""))
     yield from ("---", "library_name: transformers", "tags: [illume-loop, any-to-any]", "---", "")
     yield from (f"# {of_run['name']} {row['name']}", "")
     yield f"A model version that illume-loop made: {row['origin']}; its state in the run was `{row['state']}`."
     yield from ("", f"- run `{of_run['key']}`, seed {of_run['seed']}, base `{of_run['settings']['run']['base']}`")
     yield f"- parent {row['parent'] or 'none'}, round {row['round'] if row['round'] is not None else 'none'}"
     yield f"- checkpoint sha256 `{row['sha256']}`"
-    if row["evaluations"]:
-        yield from ("", "| suite | value | items |", "| --- | --- | --- |")
-        yield from (f"| {found['suite']} | {found['value']:.4f} | {found['n']} |" for found in row["evaluations"])
+    if "dtype" in config:
+        yield f"- weights in {config['dtype']}, as trained or imported; `from_pretrained(dtype=...)` casts them"
+    yield from ("", f"Held-out: {headline(row['heldout'])}.")
+    guards = [found for found in row["evaluations"] if found["suite"] != "heldout"]
+    if guards:
+        yield from ("", "| suite | value, with its interval where it is a share in percent |", "| --- | --- |")
+        yield from (f"| {found['suite']} | {guard(found)} |" for found in guards)
     yield from ("", "```python")
     if model_type in OURS:
         yield f"import illume_loop.models.{model_type}  # registers its classes (pip install illume-loop)"

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from db.queries.models import compared, models_table
+from db.queries.models import compared, comparisons, models_table
 from db.queries.rounds import rounds_table
 from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError, PromotionError
 from illume_loop.loop import promotion
+from illume_loop.report import headline
 
 router = APIRouter(prefix="/runs/{run_id}/models")
 Choice = Annotated[str, Query(max_length=16, description="Name of a model version.")]
@@ -28,6 +29,7 @@ def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice
         for name in (a, b) if asked else ():
             _found(next((row for row in rows if row["name"] == name), None), name)
         found = compared(session, run.id, a, b) if asked else []
+        of_each = comparisons(session, run.id) if asked else {}
         rounds = rounds_table(session, run.id) if asked else []
     decided = next((row for row in rounds if (row["parent"], row["candidate"]) in ((a, b), (b, a))), None)
     return page(
@@ -41,7 +43,8 @@ def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice
         a=a,
         b=b,
         asked=asked,
-        compared=found,
+        compared=[row for row in found if row["suite"] != "heldout"],
+        main=headline.compared(of_each.get(a, []), of_each.get(b, []), b) if asked else None,
         decided=decided,
     )
 

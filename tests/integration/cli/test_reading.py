@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from db import migrate
 from illume_loop.cli import database, models, rounds, samples
 from illume_loop.cli.runs import settings_for
 from illume_loop.errors import DatabaseOutdatedError, NotARunDirectoryError, NotFoundError
+from illume_loop.report.headline import headline, share_of
 from tests.support.canned_run import small_settings, start
 
 Captured = pytest.CaptureFixture[str]
@@ -54,8 +57,23 @@ def test_models(run_dir: Path, capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert "v0001" in out
     assert "active" in out
+    rows = {row["name"]: row for row in _json(capsys, lambda: models.ls(run_dir, as_json=True))}
+    for name, row in rows.items():
+        assert share_of(row["heldout"]) in next(line for line in out.splitlines() if line.split()[:1] == [name])
     models.show("v0002", run_dir)
-    assert "v0001" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    detail = _json(capsys, lambda: models.show("v0002", run_dir, as_json=True))
+    assert headline(detail["heldout"]) in shown
+    assert shown.count("heldout") == 1, "one headline, and not each look by itself"
+    assert detail["heldout"] in detail["comparisons"]
+    assert detail["heldout"]["n"] == max(one["n"] for one in detail["comparisons"])
+    assert "checker, guidance 1, temperature 1" in shown
+    assert {"suite", "value", "n", "plan_sha256"} == set(detail["evaluations"][0])
+
+
+def _json(capsys: Captured, command: Callable[[], None]) -> Any:
+    command()
+    return json.loads(capsys.readouterr().out)
 
 
 def test_what_is_not_there_is_named(run_dir: Path) -> None:

@@ -219,14 +219,27 @@ def test_versions_are_compared_on_the_same_prompts_and_seeds_only(client: TestCl
     assert "The gate compared them in" in page
     gain = re.search(r"heldout gain ([+-][0-9.]+)", first_round)
     shown = re.search(
-        r'>heldout</td>.*?data-label="items">(\d+)<.*?data-label="difference">([+-][0-9.]+)<', page, re.DOTALL
+        r'>heldout, %</b></td>.*?data-label="items">(\d+)<.*?data-label="difference"><b>([+-][0-9.]+) \[',
+        page,
+        re.DOTALL,
     )
     assert gain
     assert shown
     assert int(shown[1]) == 24
-    assert float(shown[2]) * 100 == pytest.approx(float(gain[1]), abs=0.1)
+    assert float(shown[2]) == pytest.approx(float(gain[1]), abs=0.1)
+    assert "judged by checker, guidance 1, temperature 1" in page
+    assert "in round 1" in page
     assert client.get(f"{RUN}/models?a=v0001&b=v9999").status_code == 404
     assert "Nothing was measured of both" not in page
+
+
+def test_versions_that_never_met_are_compared_by_their_headlines(client: TestClient) -> None:
+    page = client.get(f"{RUN}/models?a=v0001&b=v0003").text
+    shown = re.search(r'>heldout, %</b></td>.*?data-label="difference"><b>([+-][0-9.]+) \[', page, re.DOTALL)
+    assert shown
+    assert "They never met at a gate" in page
+    assert "the difference is not paired" in page
+    assert page.count("held-out ") >= 3, "each version has its headline in the tree"
 
 
 def test_the_calibration_of_a_run_is_drawn_and_its_plot_may_do_nothing_but_look(

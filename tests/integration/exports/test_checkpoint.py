@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, JanusConfig, Janus
 
 import illume_loop.models.illume
 from db import migrate
+from db.queries.models import model_detail
 from db.sessions import open_engine, transaction
 from db.writes.runs import add_run
 from db.writes.versions import add_version
@@ -22,6 +23,7 @@ from illume_loop.errors import NotFoundError, UsageError
 from illume_loop.loop.run_directory import DATABASE, locked, mark, open_run, open_stores
 from illume_loop.loop.workbench import utc_now
 from illume_loop.models.shipped import shipped_base
+from illume_loop.report.headline import headline
 from tests.support.canned_run import small_settings, start
 
 
@@ -59,6 +61,13 @@ def test_the_files_are_the_checkpoint_and_a_card(run_dir: Path, tmp_path: Path) 
     card = (tmp_path / "out" / "README.md").read_text()
     assert source.name in card
     assert "| understanding |" in card
+    with open_run(run_dir) as run:
+        row = model_detail(run.session, run.run_id, "v0002")
+    assert row is not None
+    assert f"Held-out: {headline(row['heldout'])}." in card
+    assert "(checker, guidance 1, temperature 1; round 1, gain " in card
+    assert "| heldout |" not in card, "one headline, not each look by itself"
+    assert 'backend="pil"' in card
     digest = checkpoint_sha256(tmp_path / "out")
     models.export("v0002", tmp_path / "out", run_dir)
     assert checkpoint_sha256(tmp_path / "out") == digest

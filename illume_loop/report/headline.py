@@ -1,0 +1,94 @@
+"""The headline of a model version in words: its share of right held-out draws, who judged them, how they were drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from db.queries.models import headline as largest
+from illume_loop.evals.statistics import wilson_interval
+from illume_loop.report.numbers import gain, interval, number
+
+NOT_COMPARED = "not compared at a gate yet"
+
+
+def decode(found: Mapping[str, Any]) -> str:
+    """Return how the images were drawn: "guidance 1.25, temperature 1, top-k 0"."""
+    words = {"guidance_scale": "guidance", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
+    neutral = {"top_k": 0, "top_p": 1.0}
+    return ", ".join(
+        f"{word} {found[key]:g}"
+        for key, word in words.items()
+        if found.get(key) is not None and found[key] != neutral.get(key)
+    )
+
+
+def judged_by(found: Mapping[str, Any]) -> str:
+    """Return judge and decode: "checker, guidance 1.25, temperature 1"."""
+    return ", ".join(part for part in (found.get("judge"), decode(found)) if part)
+
+
+def share_of(found: Mapping[str, Any] | None) -> str | None:
+    """Return the share in percent with interval and number of draws; None for a version without a comparison."""
+    return f"{interval(found)} of {found['n']}" if found else None
+
+
+def headline(found: Mapping[str, Any] | None) -> str:
+    """Return the whole headline as one line, without a full stop."""
+    if not found:
+        return NOT_COMPARED
+    line = f"{share_of(found)} held-out draws right, in percent ({judged_by(found)}; round {found['round']}"
+    change = f"gain {gain(found['gain'])} over {found['against']}"
+    return line + (f", {change})" if found["role"] == "candidate" else f", as the parent of {found['against']})")
+
+
+def comparison(found: Mapping[str, Any]) -> str:
+    """Return one of a version's comparisons as one line."""
+    change = gain(found["gain"])
+    role = (
+        f"candidate, gain {change} over {found['against']}"
+        if found["role"] == "candidate"
+        else f"parent of {found['against']}, whose gain was {change}"
+    )
+    return f"round {found['round']}: {share_of(found)} ({role}; {found['decision']}; {judged_by(found)})"
+
+
+def guard(found: Mapping[str, Any]) -> str:
+    """Return what a guard measured: a share with its interval, or the diversity, and of how many items."""
+    if found["suite"] == "diversity":
+        return f"{number(found['value'])} of {found['n']} prompts"
+    num_right = round(found["value"] * found["n"])
+    measured = wilson_interval([True] * num_right + [False] * (found["n"] - num_right))
+    return f"{interval({'mean': measured.mean, 'low': measured.low, 'high': measured.high})} of {measured.n}"
+
+
+def compared(
+    of_first: Sequence[Mapping[str, Any]], of_second: Sequence[Mapping[str, Any]], second: str
+) -> dict[str, Any] | None:
+    """Return the main metric of two versions, from their comparisons: shares of both, and by how much they differ.
+
+    The largest comparison in which they met, whose difference is paired. Where they never met, the headline of each,
+    whose draws had other noise, so that the interval of the difference is wider (`paired` is False). None where one of
+    them was never compared.
+    """
+    met = [one for one in of_first if one["against"] == second]
+    if met:
+        first = max(met, key=lambda one: (one["n"], one["round"]))
+        other = next(one for one in of_second if one["round"] == first["round"])
+        sign = 1 if first["role"] == "parent" else -1
+        ends = sorted(sign * first["gain"][end] for end in ("low", "high"))
+        difference = {"mean": sign * first["gain"]["mean"], "low": ends[0], "high": ends[1]}
+        return {"first": first, "second": other, "difference": difference, "paired": True}
+    first, other = largest(of_first), largest(of_second)
+    if first is None or other is None:
+        return None
+    return {"first": first, "second": other, "difference": _difference(first, other), "paired": False}
+
+
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
+    """The difference of two independent shares with an interval recovered from theirs (Newcombe 1998, method 10)."""
+    mean = second["mean"] - first["mean"]
+    below = math.hypot(second["mean"] - second["low"], first["high"] - first["mean"])
+    above = math.hypot(second["high"] - second["mean"], first["mean"] - first["low"])
+    return {"mean": mean, "low": mean - below, "high": mean + above}
