@@ -31,7 +31,12 @@ class Guarded:
 
     @property
     def passed(self) -> bool:
-        """Whether a loss of the margin is excluded; of too few items, whether the share lies within the margin."""
+        """Whether a loss of the margin is excluded; of too few items, whether the share lies within the margin.
+
+        A margin of 1 allows every loss.
+        """
+        if self.margin >= 1.0:
+            return True
         return self.loss.low > -self.margin if self.tested else self.loss.mean >= -self.margin
 
     def objections(self) -> Iterator[str]:

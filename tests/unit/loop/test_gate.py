@@ -267,6 +267,13 @@ def test_of_too_few_items_the_shares_are_compared_and_the_numbers_say_so(lost: i
     )
 
 
+def test_a_margin_of_one_allows_every_loss() -> None:
+    settings = SETTINGS.model_copy(update={"understanding_margin": 1.0})
+    candidate = replace(_measured(STRONG), understanding=[False] * 1000)
+    base = replace(_measured([]), understanding=[True] * 1000)
+    assert _judged(base, _measured(WEAK), candidate, settings).passed
+
+
 def test_outcomes_of_other_items_cannot_be_compared() -> None:
     candidate = replace(_measured(STRONG), understanding=[True] * 3)
     with pytest.raises(ValueError, match="1000 outcomes cannot be paired with 3"):
