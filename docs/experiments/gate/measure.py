@@ -67,8 +67,8 @@ def sequential(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
     """The gate as it is."""
     before, after = pair
     for size in look_sizes(settings):
-        parent, candidate = (Measured(outcomes[:size].tolist(), 1.0, 1.0) for outcomes in (before, after))
-        judgement = judge(Measured([], 1.0, 1.0), parent, candidate, settings, seed)
+        parent, candidate = (Measured(outcomes[:size].tolist(), [True], 1.0) for outcomes in (before, after))
+        judgement = judge(Measured([], [True], 1.0), parent, candidate, settings, seed)
         if judgement is not None:
             return Verdict(judgement.passed, size)
     raise AssertionError("the last look decides")
