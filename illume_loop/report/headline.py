@@ -80,10 +80,10 @@ def compared(
         ends = sorted(sign * first["gain"][end] for end in ("low", "high"))
         difference = {"mean": sign * first["gain"]["mean"], "low": ends[0], "high": ends[1]}
         return {"first": first, "second": other, "difference": difference, "paired": True}
-    first, other = largest(of_first), largest(of_second)
-    if first is None or other is None:
+    one, two = largest(of_first), largest(of_second)
+    if one is None or two is None:
         return None
-    return {"first": first, "second": other, "difference": _difference(first, other), "paired": False}
+    return {"first": one, "second": two, "difference": _difference(one, two), "paired": False}
 
 
 def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
