@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "alembic_version"
-HEAD = "0009"
+HEAD = "0010"
 """The last revision. It stands here too because asking Alembic takes a command that only reads half its time."""
 
 
@@ -80,8 +80,8 @@ def _config(connection: Connection | None = None) -> Config:
     from alembic.config import Config
 
     spec = find_spec("migrations")
-    assert spec is not None, "the package `migrations` is installed with this one"
-    assert spec.origin is not None, "it is a package with a file of its own"
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the package `migrations`, which is installed with illume-loop, is missing")
     config = Config()
     config.set_main_option("script_location", str(Path(spec.origin).parent))
     config.attributes["connection"] = connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.types import Base, BigId, State, one_of
@@ -32,6 +32,9 @@ class Round(Base):
     which is that version too until the round's samples are assessed and then the one that is active. They differ where
     the round was planned while earlier ones were undecided: `staleness` is how many those were. Triggers (see the
     migrations) refuse every change of a terminal state, and a round without a drawing version.
+
+    A person may ask for a failed or cancelled round to be run again: `retry_requested_at` is when that was, and the
+    round that does it, which draws the same prompts, names it as `retry_of`.
     """
 
     __tablename__ = "rounds"
@@ -40,6 +43,7 @@ class Round(Base):
         CheckConstraint(one_of("state", ROUND_STATES), name="state_known"),
         CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
         CheckConstraint('"index" >= 1', name="index_from_one"),
+        Index("uq_rounds_retry_of_id", "retry_of_id", unique=True),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -57,6 +61,8 @@ class Round(Base):
     judge_auc: Mapped[float | None]
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    retry_requested_at: Mapped[datetime | None]
+    retry_of_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
 
 
 class GateDecision(Base):

@@ -36,6 +36,12 @@ def find_unit(session: Session, unit_id: int) -> UnitAddress | None:
     return None if row is None else UnitAddress(*row)
 
 
+def is_held(session: Session, unit_id: int, token: int) -> bool:
+    """Whether a unit is leased under this token."""
+    query = select(Unit.id).where(Unit.id == unit_id, in_state("leased"), Unit.fencing_token == token)
+    return session.scalar(query) is not None
+
+
 def version_name_of(session: Session, run_id: int, sha256: str) -> str | None:
     """The name of the first version of a run that is this checkpoint."""
     number = session.scalar(

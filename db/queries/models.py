@@ -9,20 +9,22 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Evaluation, GateDecision, ModelVersion, Round, Run
+from db.models.round import TERMINAL_STATES
 from db.models.version import version_name
 
 
 def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
-    """One object per version, v0001 first: name, state, parent, round (index or None), sha256, num_bytes, origin,
-    created_at, and as `heldout` its headline, the largest of its `comparisons`; None before the first gate."""
+    """Return one object per version, v0001 first: name, state, parent, round (index or None), under_trial (whether the
+    gate of that round is still to decide), sha256, num_bytes, origin, created_at, and as `heldout` its headline, the
+    largest of its `comparisons`; None before the first gate."""
     query = (
-        select(ModelVersion, Round.index)
+        select(ModelVersion, Round.index, Round.state)
         .outerjoin(Round, Round.candidate_version_id == ModelVersion.id)
         .where(ModelVersion.run_id == run_id)
         .order_by(ModelVersion.number)
     )
     rows = session.execute(query).all()
-    names = {version.id: version.name for version, _ in rows}
+    names = {version.id: version.name for version, _, _ in rows}
     compared_as = comparisons(session, run_id)
     return [
         {
@@ -30,13 +32,14 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
             "state": version.state,
             "parent": names[version.parent_id] if version.parent_id is not None else None,
             "round": round_index,
+            "under_trial": round_state is not None and round_state not in TERMINAL_STATES,
             "sha256": version.sha256,
             "num_bytes": version.num_bytes,
             "origin": version.origin,
             "created_at": version.created_at.isoformat(),
             "heldout": headline(compared_as.get(version.name, [])),
         }
-        for version, round_index in rows
+        for version, round_index, round_state in rows
     ]
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db.clock import db_later
 from db.models import (
@@ -172,6 +172,43 @@ def round_of(session: Session, round_id: int) -> Round:
 def round_at(session: Session, run_id: int, index: int) -> Round:
     """A round of a run by its number."""
     return session.scalars(select(Round).where(Round.run_id == run_id, Round.index == index)).one()
+
+
+def find_round(session: Session, run_id: int, index: int) -> Round | None:
+    """The round of a number that somebody asks for; None where there is none."""
+    return session.scalar(select(Round).where(Round.run_id == run_id, Round.index == index))
+
+
+def round_of_candidate(session: Session, version_id: int) -> Round | None:
+    """The round that trained a version; None for a base."""
+    return session.scalar(select(Round).where(Round.candidate_version_id == version_id))
+
+
+def waiting_retries(session: Session, run_id: int) -> list[Round]:
+    """The ended rounds that are to be run again and were not planned again yet, the first request first."""
+    again = aliased(Round)
+    planned = select(again.id).where(again.retry_of_id == Round.id)
+    query = select(Round).where(Round.run_id == run_id, Round.retry_requested_at.is_not(None), ~planned.exists())
+    return list(session.scalars(query.order_by(Round.retry_requested_at, Round.index)))
+
+
+def retry_of(session: Session, round_id: int) -> Round | None:
+    """The round that runs this one again; None where there is none yet."""
+    return session.scalar(select(Round).where(Round.retry_of_id == round_id))
+
+
+def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
+    """How many rounds a run of `num_rounds` comes to: a round that runs another one again does not count."""
+    requested = select(func.count()).where(Round.run_id == run_id, Round.retry_requested_at.is_not(None))
+    last_index = session.scalar(select(func.max(Round.index)).where(Round.run_id == run_id)) or 0
+    waiting = len(waiting_retries(session, run_id))
+    return max(num_rounds + (session.scalar(requested) or 0), last_index + waiting if waiting else 0)
+
+
+def prompt_ids_of(session: Session, round_id: int) -> list[int]:
+    """The ids of a round's prompts, in order."""
+    query = select(RoundPrompt.prompt_id).where(RoundPrompt.round_id == round_id).order_by(RoundPrompt.position)
+    return list(session.scalars(query))
 
 
 def run_of(session: Session, run_id: int) -> Run:

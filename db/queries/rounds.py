@@ -84,10 +84,11 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     }
 
 
-_Found = Select[Round, int, int, int, str, int, dict[str, Any], GateDecision]
+_Found = Select[Round, int, int, int, str, int, dict[str, Any], GateDecision, int]
 _Parent = aliased(ModelVersion)
 _Candidate = aliased(ModelVersion)
 _Drawing = aliased(ModelVersion)
+_Retried = aliased(Round)
 
 
 def _round_query() -> _Found:
@@ -101,12 +102,14 @@ def _round_query() -> _Found:
             Manifest.num_rows,
             Manifest.counts,
             GateDecision,
+            _Retried.index,
         )
         .join(_Parent, _Parent.id == Round.parent_version_id)
         .join(_Drawing, _Drawing.id == Round.drawing_version_id)
         .outerjoin(_Candidate, _Candidate.id == Round.candidate_version_id)
         .outerjoin(Manifest, Manifest.round_id == Round.id)
         .outerjoin(GateDecision, GateDecision.round_id == Round.id)
+        .outerjoin(_Retried, _Retried.id == Round.retry_of_id)
     )
 
 
@@ -125,6 +128,7 @@ def _row(
     num_rows: int | None,
     counts: dict[str, int] | None,
     decision: GateDecision | None,
+    retry_of: int | None,
     work: dict[str, Any],
 ) -> dict[str, Any]:
     return {
@@ -134,6 +138,7 @@ def _row(
         "drawn_by": version_name(drawing),
         "staleness": round_.staleness,
         "candidate": version_name(candidate) if candidate is not None else None,
+        "retry_of": retry_of,
         **NO_NUMBERS,
         **(decision.numbers if decision else {}),
         "judge_auc": round_.judge_auc,

@@ -13,17 +13,17 @@ from db.models.version import version_name
 
 
 def run_row(session: Session, run_id: int) -> dict[str, Any]:
-    """The run: name, key, seed, settings (resolved), created_at."""
-    row = find_run_row(session, run_id)
-    assert row is not None, "the caller has it from the database"
-    return row
+    """Return the run: name, key, seed, settings (resolved), created_at."""
+    return _run_row(session.get_one(Run, run_id))
 
 
 def find_run_row(session: Session, run_id: int) -> dict[str, Any] | None:
-    """The same of a run that somebody asks for; None where there is none."""
+    """Return the same of a run that somebody asks for; None where there is none."""
     run = session.get(Run, run_id)
-    if run is None:
-        return None
+    return None if run is None else _run_row(run)
+
+
+def _run_row(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "key": run.key,
@@ -92,6 +92,12 @@ def runs_table(session: Session, limit: int = 200) -> list[dict[str, Any]]:
         }
         for run, num_rounds, num_samples, state, number in session.execute(query)
     ]
+
+
+def last_event_of_kind(session: Session, run_id: int, kind: str) -> str | None:
+    """Return the message of the last line of a kind in the diary; None where there is none."""
+    query = select(Event.message).where(Event.run_id == run_id, Event.kind == kind)
+    return session.scalar(query.order_by(Event.id.desc()).limit(1))
 
 
 def last_events(session: Session, run_id: int, limit: int = 12) -> list[dict[str, Any]]:

@@ -21,8 +21,12 @@ def add_round(
     prompt_ids: Sequence[int],
     at: datetime,
     staleness: int = 0,
+    retry_of_id: int | None = None,
 ) -> Round:
-    """Add a planned round with the prompts that it will draw, in order, with the version that is its parent so far."""
+    """Add a planned round with the prompts that it will draw, in order, with the version that is its parent so far.
+
+    `retry_of_id` is the ended round that it runs again.
+    """
     round_ = Round(
         run_id=run_id,
         index=index,
@@ -30,6 +34,7 @@ def add_round(
         parent_version_id=parent_version_id,
         drawing_version_id=parent_version_id,
         staleness=staleness,
+        retry_of_id=retry_of_id,
         created_at=at,
     )
     session.add(round_)
@@ -46,6 +51,12 @@ def move_round(session: Session, round_id: int, current: str, target: str, **val
     """Move a round if it is still in `current`; False where someone else has moved it. `values` are set with it."""
     change = update(Round).where(Round.id == round_id, Round.state == current).values(state=target, **values)
     return cast("CursorResult[Any]", session.execute(change)).rowcount == 1
+
+
+def request_retry(session: Session, round_id: int, at: datetime) -> bool:
+    """Ask for an ended round to be run again; False where that was asked for before."""
+    change = update(Round).where(Round.id == round_id, Round.retry_requested_at.is_(None))
+    return cast("CursorResult[Any]", session.execute(change.values(retry_requested_at=at))).rowcount == 1
 
 
 def count_samples(session: Session, round_id: int, more: int) -> None:

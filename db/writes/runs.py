@@ -44,6 +44,15 @@ def add_run(session: Session, *, key: str, name: str, seed: int, settings: dict[
     return run
 
 
+def hold_run(session: Session, run_id: int) -> None:
+    """Keep the run's row locked until the commit, so that what is decided about the run is decided one at a time.
+
+    The coordinator and people decide from what they have read, and none of them may overlook the other. On SQLite
+    every transaction that writes is alone already.
+    """
+    session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
+
+
 def add_event(
     session: Session, run_id: int, kind: str, message: str, *, at: datetime, round_id: int | None = None
 ) -> None:

@@ -32,6 +32,12 @@ def mark_checkpoints(session: Session, ids: Sequence[int], state: str) -> None:
     session.execute(update(TrainingCheckpoint).where(TrainingCheckpoint.id.in_(ids)).values(state=state))
 
 
+def drop_checkpoints_of_round(session: Session, round_id: int) -> None:
+    """Let no training of the round go on from what it kept."""
+    of_round = (TrainingCheckpoint.round_id == round_id, TrainingCheckpoint.state != "dropped")
+    session.execute(update(TrainingCheckpoint).where(*of_round).values(state="dropped"))
+
+
 def drop_checkpoints_of_run(session: Session, run_id: int) -> int:
     """Let the run's trainings begin anew: none of their checkpoints counts any more. How many there were."""
     rounds = select(Round.id).where(Round.run_id == run_id)

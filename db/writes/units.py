@@ -255,6 +255,23 @@ def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False)
     return sum(moved.values())
 
 
+def drop_units(session: Session, round_id: int) -> int:
+    """Take back all units of a round that are not over, so that nobody finishes or begins one; how many were held.
+
+    Their tokens rise: what a worker still sends is refused, and so are messages on their way. No attempt is counted.
+    """
+    is_open = (Unit.round_id == round_id, Unit.state.in_(("pending", "leased")))
+    query = select(Unit.kind, Unit.state).where(*is_open).order_by(Unit.id).with_for_update()
+    found = session.execute(query).all()
+    dropped = _given_up(update(Unit).where(*is_open), "pending")
+    dropped = dropped.values(fencing_token=Unit.fencing_token + 1, ready_at=None)
+    session.execute(dropped, execution_options=SILENT)
+    held = Counter(kind for kind, state in found if state == "leased")
+    for kind, num_units in sorted(held.items()):
+        count_moved(session, round_id, kind, "leased", "pending", num_units=num_units)
+    return held.total()
+
+
 def _expire(session: Session, unit: Unit, round_index: int, max_attempts: int) -> tuple[Unit, ExpiredLease]:
     state = "dead" if unit.attempts + 1 >= max_attempts else "pending"
     worker = unit.lease_owner or "(unknown)"

@@ -1,4 +1,7 @@
-"""Adding model versions and changing which one is active."""
+"""Adding model versions and moving them from state to state.
+
+Which moves are allowed is said by `illume_loop.loop.states`; triggers refuse all others.
+"""
 
 from __future__ import annotations
 
@@ -39,23 +42,15 @@ def add_version(
     return version
 
 
+def move_version(session: Session, version_id: int, current: str, target: str) -> bool:
+    """Move a version if it is still in `current`; False where someone else has moved it."""
+    change = update(ModelVersion).where(ModelVersion.id == version_id, ModelVersion.state == current)
+    return cast("CursorResult[Any]", session.execute(change.values(state=target))).rowcount == 1
+
+
 def promote_version(session: Session, run_id: int, version_id: int) -> None:
-    """Retire the active version and make `version_id` active; the two never are at once."""
+    """Retire the active version, where there is one, and make `version_id` active; the two never are at once."""
     active = update(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.state == "active")
     session.execute(active.values(state="retired"))
-    session.execute(update(ModelVersion).where(ModelVersion.id == version_id).values(state="active"))
-
-
-def activate_version(session: Session, run_id: int, active_id: int, version_id: int) -> bool:
-    """Retire `active_id` and make `version_id` active; False, and nothing is changed, where another one is active."""
-    of_active = update(ModelVersion).where(ModelVersion.id == active_id, ModelVersion.state == "active")
-    if cast("CursorResult[Any]", session.execute(of_active.values(state="retired"))).rowcount != 1:
-        return False
     chosen = update(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.id == version_id)
     session.execute(chosen.values(state="active"))
-    return True
-
-
-def reject_version(session: Session, version_id: int) -> None:
-    """Mark a candidate as rejected; its files are kept."""
-    session.execute(update(ModelVersion).where(ModelVersion.id == version_id).values(state="rejected"))

@@ -1,10 +1,15 @@
-"""The states of a round and the ways between them. Pure: no clock of its own, no database.
+"""The states of rounds and of model versions, and the moves between them. Pure: no clock of its own, no database.
 
-    planned -> sampling -> assessing -> curating -> training -> gating -> promoted | rejected
-    any of these -> failed | cancelled
+    round:    planned -> sampling -> assessing -> curating -> training -> gating -> promoted | rejected
+              any of these -> failed | cancelled
+    version:  candidate -> active | rejected     active -> retired     rejected | retired -> active
 
-Guarantee: nothing leaves a terminal state. Forbidden above all: promoted -> anything, because later rounds have drawn
-with that model. The database refuses it too, in a trigger.
+Invariants (triggers in the database keep them too):
+
+- Nothing leaves a terminal state of a round. Forbidden above all: promoted -> anything, because later rounds have drawn
+  with that model.
+- Only the gate moves a version that is under trial.
+- An active version only ever retires, and only together with the version that takes its place.
 """
 
 from __future__ import annotations
@@ -64,7 +69,54 @@ class Transition:
 
 
 def transition(current: RoundState, target: RoundState, now: datetime) -> Transition:
-    """The move from `current` to `target` at `now`. Raises IllegalTransitionError."""
+    """Return the move of a round from `current` to `target` at `now`. Raises IllegalTransitionError."""
     if target not in NEXT[current]:
         raise IllegalTransitionError(kind="round", current=current.value, target=target.value)
     return Transition(current, target, now if target.is_terminal else None)
+
+
+class VersionState(StrEnum):
+    """Where a model version is.
+
+    A candidate is under trial while the round that trained it is open. Once that round has ended, a candidate is one
+    that the gate accepted and nobody has made active yet.
+    """
+
+    CANDIDATE = "candidate"
+    ACTIVE = "active"
+    REJECTED = "rejected"
+    RETIRED = "retired"
+
+
+class Decider(StrEnum):
+    """Who moves a model version: the gate of the round that trained it, or a person."""
+
+    GATE = "gate"
+    PERSON = "person"
+
+
+V = VersionState
+
+VERSION_NEXT: Mapping[VersionState, frozenset[VersionState]] = {
+    V.CANDIDATE: frozenset({V.ACTIVE, V.REJECTED}),
+    V.ACTIVE: frozenset({V.RETIRED}),
+    V.REJECTED: frozenset({V.ACTIVE}),
+    V.RETIRED: frozenset({V.ACTIVE}),
+}
+
+
+def version_transition(
+    current: VersionState, target: VersionState, *, under_trial: bool, decider: Decider
+) -> VersionState:
+    """Return `target` where `decider` may move a version there. Raises IllegalTransitionError.
+
+    A version under trial is the gate's alone, and the gate decides about no other version: beside its candidate it only
+    retires the active version that the candidate replaces.
+    """
+    if target not in VERSION_NEXT[current]:
+        raise IllegalTransitionError(kind="model version", current=current.value, target=target.value)
+    retires = (current, target) == (V.ACTIVE, V.RETIRED)
+    if not retires and under_trial != (decider is Decider.GATE):
+        kind = "model version under trial" if under_trial else "model version that is not under trial"
+        raise IllegalTransitionError(kind=kind, current=current.value, target=target.value)
+    return target

@@ -92,7 +92,8 @@ def _change_check(table: str, name: str, before: str, after: str, *, kinds: str 
 def _make_anew(table: str, before: str, after: str, kinds: str | None) -> None:
     connection = op.get_bind()
     made: str = connection.scalar(_schema("sql", "type = 'table' AND name = :table"), {"table": table})
-    assert before in made, f"{table} is as the revisions before made it"
+    if before not in made:
+        raise RuntimeError(f"the table {table} was changed by hand, so it cannot be brought to this revision")
     belonging = _schema("sql", "type IN ('index', 'trigger') AND tbl_name = :table AND sql IS NOT NULL")
     statements = list(connection.scalars(belonging, {"table": table}))
     columns = [column["name"] for column in sa.inspect(connection).get_columns(table)]
