@@ -173,6 +173,20 @@ class DatabaseUnusableError(UnhealthyError):
     """The database of the run in {path} cannot be used ({reason}); see that it is there, whole and reachable."""
 
 
+class NoActiveVersionError(UnhealthyError):
+    """No model version of this run is active; run `illume-loop doctor --repair`, or choose a version with
+    `illume-loop models promote NAME`."""
+
+
+class InconsistentRunError(UnhealthyError):
+    """The database contradicts itself: {what}; see `illume-loop doctor`, and restore a copy of the database where that
+    finds nothing to mend."""
+
+
+class RunUnwellError(UnhealthyError):
+    """{count} of {total} checks failed ({names}); do what is said beside each of them."""
+
+
 class BrokerUnusableError(UnhealthyError):
     """Redis at {url} could not be reached for {seconds} s; see that it runs and that cluster.redis_url is right."""
 
@@ -263,6 +277,19 @@ class PromotionError(ConflictError):
     """{name} cannot become active: {reason}; `illume-loop models ls` shows the versions and their states."""
 
 
+class UnderTrialError(PromotionError):
+    """{name} cannot be changed by hand: it is under trial in round {index}. Wait for the gate's decision, or end the
+    trial with `illume-loop rounds cancel {index}`."""
+
+
+class RoundOverError(ConflictError):
+    """Round {index} is over ({state}); only a round that is under way can be cancelled. See `illume-loop rounds ls`."""
+
+
+class NotRetriableError(ConflictError):
+    """Round {index} cannot be run again: {reason}."""
+
+
 class RunLockedError(ConflictError):
     """Another process (pid {pid}) is working in {path}; wait for it or stop it, then run this again."""
 
@@ -313,6 +340,10 @@ class LostLeaseError(ConflictError):
     """The lease on unit {unit} went to another worker, so this result is dropped; the other one will deliver it."""
 
 
+class UnitCancelledError(LostLeaseError):
+    """Round {index} was cancelled, so the unit {unit} is dropped."""
+
+
 class IllegalTransitionError(ConflictError):
     """A {kind} cannot go from {current} to {target}."""
 
@@ -321,7 +352,8 @@ class IllegalTransitionError(ConflictError):
 
 
 class RoundFailedError(IllumeLoopError):
-    """Round {index} failed: {reason} The same command again goes on with the next round."""
+    """Round {index} failed: {reason} The same command again goes on with the next round; `illume-loop rounds retry
+    {index}` has this one run again."""
 
 
 class UnitDeadError(IllumeLoopError):

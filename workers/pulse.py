@@ -18,7 +18,7 @@ from threading import Event, Lock, Thread
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from db.queries.leases import is_left_waiting
+from db.queries.leases import is_held, is_left_waiting
 from db.sessions import transaction
 from db.writes.units import Lease, hand_back, renew_lease
 from db.writes.workers import beat, mark_stopped
@@ -91,7 +91,8 @@ class Pulse:
         """`done` of the unit's items are finished. Raises LostLeaseError where the lease is known to be lost."""
         with self._lock:
             hold = self._hold
-            assert hold is not None, "only a unit in hand gets on"
+            if hold is None:
+                return
             if done > hold.done:
                 hold.progress_at = self._clock()
             hold.done, hold.total = done, total
@@ -163,7 +164,12 @@ class Pulse:
                 model_version=model,
                 progressed=progressed,
             )
-        if hold is not None and done > hold.renewed_done:
+            lost = hold is not None and not is_held(session, hold.lease.unit_id, hold.lease.token)
+        if hold is not None and lost:
+            # Its round was cancelled, or another worker has the unit: the next report of progress ends the work on it.
+            with self._lock:
+                hold.lost = True
+        if hold is not None and not lost and done > hold.renewed_done:
             self._renew(hold, done, total)
         with self._lock:
             self._progressed = False

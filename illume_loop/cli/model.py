@@ -98,8 +98,7 @@ def init(
     }
     choices = _choices(sized, asked)
     precision = dtype and dtype.value
-    if random:
-        assert sized is not None
+    if random and sized is not None:
         made = compose_random(sized, choices, seed=seed, dtype=precision)
     else:
         made = compose(llm, vision, choices, seed=seed, dtype=precision)

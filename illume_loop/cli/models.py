@@ -30,7 +30,7 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     columns = ("name", "state", "parent", "round", "held-out, %", "judge and decode", "sha256")
     cells = (
         [
-            *(row["name"], row["state"], row["parent"], _index(row["round"])),
+            *(row["name"], _state(row), row["parent"], _index(row["round"])),
             *(share_of(row["heldout"]), judged_by(row["heldout"] or {}) or None, row["sha256"][:12]),
         ]
         for row in rows
@@ -131,6 +131,10 @@ def export(
     with open_run(run_dir) as run:
         say(export_model(run, name, out))
     hint(f"next: read {out / 'README.md'}, which says how it is loaded")
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    return f"{row['state']}, under trial" if row["under_trial"] else str(row["state"])
 
 
 def _index(round_index: int | None) -> str | None:

@@ -21,6 +21,7 @@ from illume_loop.assess.critiques import ANALYSIS
 from illume_loop.assess.instructions import json_answer
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import CRITERIA
+from illume_loop.errors import InconsistentRunError
 from illume_loop.models.protocol import NO
 
 Critiques = Mapping[int, Mapping[str, Any]]
@@ -131,7 +132,8 @@ def _of_other_images(
     found = []
     for row in rows:
         assessed = row.rejected or row.sample
-        assert assessed is not None, "an assessment is of a sample"
+        if assessed is None:
+            raise InconsistentRunError(what=f"an assessment to be learned, of '{row.text}', is of no sample")
         others = [id_ for id_ in of_prompt[assessed.prompt_id] if id_ != assessed.sample_id]
         if others:
             found.append(replace(row, answer=written(critiques[rng.choice(others)])))

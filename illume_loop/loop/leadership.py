@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from db.errors import FencedOutError
 from db.sessions import transaction
 from db.writes import leadership
 
@@ -36,7 +37,8 @@ class Leadership:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """A transaction of the leader. Raises FencedOutError where another one took over."""
-        assert self._token is not None, "only the leader acts"
+        if self._token is None:
+            raise FencedOutError(f"of run {self._run_id}")
         with transaction(self._engine) as session:
             leadership.renew(session, self._run_id, self._token, self._lease_s)
             yield session

@@ -20,7 +20,7 @@ from db.writes.manifests import NewExample
 from illume_loop.assess import instructions
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair, Split
-from illume_loop.errors import HeldOutError
+from illume_loop.errors import HeldOutError, InconsistentRunError
 from illume_loop.models.protocol import ImageIds
 from illume_loop.train.rows import CorrectRow, DrawRow, EditRow, PairRow, ReadRow, TrainingRow
 
@@ -134,11 +134,13 @@ def _training_row(
         if row.kind == "draw":
             return DrawRow(row.text, row.sample.image_ids)
         if row.kind == "edit":
-            assert row.sample.source_sha256 is not None, "the database has a check for it"
+            if row.sample.source_sha256 is None:
+                raise InconsistentRunError(what=f"sample {row.sample.sample_id} is an edit and has no source image")
             source = read_image(row.sample.source_sha256)
             return EditRow(source, row.sample.instruction or "", row.sample.image_ids)
         return ReadRow(read_image(row.sample.image_sha256), row.sample.claim)
-    assert row.real_index is not None, "the database has a check for it"
+    if row.real_index is None:
+        raise InconsistentRunError(what=f"a row of a manifest, '{row.text}', is of no sample and of no real pair")
     if row.kind == "draw":
         return DrawRow(row.text, ids_of_pair[row.real_index])
     return ReadRow(pairs[row.real_index].image, row.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from illume_loop.errors import NoCheckerError, RunLockedError, SettingsChangedEr
 from illume_loop.loop.calibrating import AUTO, check_calibration, keep_calibration_of_file
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.plan import round_prompts
+from illume_loop.loop.promotion import repair
 from illume_loop.loop.prompting import domain_of_run, keep_prompts, prompts_in_file
 from illume_loop.loop.run_directory import (
     RunDirectory,
@@ -64,6 +66,8 @@ MAY_CHANGE = (
 )
 """Settings that change nothing that is computed: of the teacher's, all but which model it is; of Ray's, where it is. A
 round that waits for reviews may be let go on."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,9 @@ def _take_over(session: Session, run: Run, path: Path, executor: str) -> None:
         raise RunLockedError(path=path, pid=f"{leader}, which coordinates workers")
     num_units = take_back_leases(session, run.id, of_workers=executor == "inline")
     add_event(session, run.id, "resumed", f"run resumed, {num_units} units taken back", at=utc_now())
+    repaired = repair(session, run.id)
+    if repaired is not None:
+        log.warning("%s", repaired)
 
 
 def _forget_trainings(engine: Engine, run_id: int) -> None:

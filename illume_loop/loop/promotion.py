@@ -1,39 +1,64 @@
-"""What a person decides about model versions: another one becomes active, or the one before it does again.
+"""Which model version is active: what a person decides, what the gate decides, and the repair of a run without one.
 
-Guarantee: one version is active at any time. Rounds that are under way keep the version that they draw with and the
-parent that their candidate has to beat once that is fixed; the next ones begin with the new one. Each decision is a
-line of the run's diary, with the name of whoever took it.
+Invariants:
+
+- Exactly one version is active after each of these functions (a unique index keeps it from being two).
+- Every move is one that `loop/states.py` allows; whoever decides holds the run's row, so decisions come one at a time.
+- The gate never replaces a version that a person made active while its round was under way. It says so instead.
+
+Rounds under way keep the version that they draw with, and once it is fixed the parent that their candidate has to beat.
+Each decision of a person is a line of the run's diary, with the person's name.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import ModelVersion
-from db.queries.progress import active_version
-from db.writes.runs import add_event
-from db.writes.versions import activate_version
-from illume_loop.errors import NotFoundError, PromotionError
+from db.models import ModelVersion, Round
+from db.models.version import version_name
+from db.queries import progress as reads
+from db.queries.runs import last_event_of_kind
+from db.writes.runs import add_event, hold_run
+from db.writes.versions import move_version
+from illume_loop.errors import (
+    IllegalTransitionError,
+    InconsistentRunError,
+    NoActiveVersionError,
+    NotFoundError,
+    PromotionError,
+    UnderTrialError,
+)
+from illume_loop.loop.states import Decider, RoundState, VersionState, version_transition
+
+NONE_ACTIVE = "(none)"
+"""The name of the version that was active before, in a run that had none."""
+BY_HAND = "promoted"
+"""The kind of the diary's lines about what people decided."""
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
 
 
 def promote(session: Session, run_id: int, name: str, *, by: str) -> str:
-    """Make a version active; the name of the one that was. A person may overrule the gate.
+    """Make a version active and return the name of the one that was. A person may overrule the gate's decision.
 
-    Raises NotFoundError, and PromotionError where it is active already.
+    Raises NotFoundError, UnderTrialError while the gate has not decided yet, PromotionError where it is active already.
     """
+    hold_run(session, run_id)
     target = _version(session, run_id, name)
     return _activate(session, run_id, target, f"{by} promoted {target.name}")
 
 
 def rollback(session: Session, run_id: int, *, by: str, expected: str | None = None) -> tuple[str, str]:
-    """Make the parent of the active version active again; (the one that was active, the one that is).
+    """Make the parent of the active version active again; return (the one that was active, the one that is).
 
-    Raises PromotionError where the active version is the base, or is not `expected`.
+    Raises NoActiveVersionError, and PromotionError where the active version is the base, or is not `expected`.
     """
-    active = _active(session, run_id)
+    hold_run(session, run_id)
+    active = active_of(session, run_id)
     if expected is not None and active.name != expected:
         raise PromotionError(name=f"the parent of {expected}", reason=f"{active.name} is active by now")
     if active.parent_id is None:
@@ -43,20 +68,32 @@ def rollback(session: Session, run_id: int, *, by: str, expected: str | None = N
     return was, target.name
 
 
-def _activate(session: Session, run_id: int, target: ModelVersion, message: str) -> str:
-    active = _active(session, run_id)
-    if target.id == active.id:
-        raise PromotionError(name=target.name, reason="it is active already")
-    if not activate_version(session, run_id, active.id, target.id):
-        raise PromotionError(name=target.name, reason="another version became active meanwhile; look again")
-    add_event(session, run_id, "promoted", message, at=datetime.now(UTC))
-    return active.name
-
-
-def _active(session: Session, run_id: int) -> ModelVersion:
-    active = active_version(session, run_id)
-    assert active is not None, "the base was imported with the run, and one version is always active"
+def active_of(session: Session, run_id: int) -> ModelVersion:
+    """Return the active version. Raises NoActiveVersionError."""
+    active = reads.active_version(session, run_id)
+    if active is None:
+        raise NoActiveVersionError
     return active
+
+
+def open_trial(session: Session, version: ModelVersion) -> Round | None:
+    """Return the round under way in which a version is under trial; None where it is not."""
+    round_ = reads.round_of_candidate(session, version.id)
+    return round_ if round_ is not None and not RoundState(round_.state).is_terminal else None
+
+
+def _activate(session: Session, run_id: int, target: ModelVersion, message: str) -> str:
+    active = reads.active_version(session, run_id)
+    if active is not None and target.id == active.id:
+        raise PromotionError(name=target.name, reason="it is active already")
+    trial = open_trial(session, target)
+    if trial is not None:
+        raise UnderTrialError(name=target.name, index=trial.index)
+    if active is not None:
+        _move(session, active, VersionState.RETIRED, Decider.PERSON)
+    _move(session, target, VersionState.ACTIVE, Decider.PERSON)
+    add_event(session, run_id, BY_HAND, message, at=datetime.now(UTC))
+    return NONE_ACTIVE if active is None else active.name
 
 
 def _version(session: Session, run_id: int, name: str) -> ModelVersion:
@@ -64,3 +101,102 @@ def _version(session: Session, run_id: int, name: str) -> ModelVersion:
         if version.name == name:
             return version
     raise NotFoundError(kind="model version", name=name)
+
+
+# --- by the gate -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """How a trial ends: the round's last state, what to say beside the gate's own reasons, and what is replaced."""
+
+    target: RoundState
+    reasons: list[str] = field(default_factory=list)
+    replaces: ModelVersion | None = None
+    """The version that the candidate replaces; None where the active version stays."""
+
+
+def conclude(session: Session, run_id: int, round_: Round, *, passed: bool, auto_promote: bool) -> Conclusion:
+    """Return how a round's trial ends, now that the gate has judged its candidate. Changes nothing.
+
+    A candidate that passes replaces the parent that it has beaten. Where a person made another version active while the
+    round was under way, that version stays, and the candidate waits for a person.
+    """
+    candidate = candidate_of(session, round_)
+    active = active_of(session, run_id)
+    if candidate.state != VersionState.CANDIDATE:
+        # An older release let a person promote a version under trial.
+        decided = f"{candidate.name} was decided on by hand during its trial and stays {candidate.state}"
+        return Conclusion(
+            RoundState.PROMOTED if passed and active.id == candidate.id else RoundState.REJECTED, [decided]
+        )
+    if not passed:
+        return Conclusion(RoundState.REJECTED)
+    if active.id != round_.parent_version_id:
+        return Conclusion(RoundState.REJECTED, [_decided_meanwhile(session, run_id, candidate, active)])
+    if not auto_promote:
+        return Conclusion(RoundState.REJECTED, ["the gate would promote it, but gate.auto_promote is off"])
+    return Conclusion(RoundState.PROMOTED, replaces=active)
+
+
+def settle(session: Session, candidate: ModelVersion, conclusion: Conclusion, *, passed: bool) -> None:
+    """Move the versions of a trial that has ended. The round must have been moved before, in the same transaction."""
+    if conclusion.replaces is not None:
+        _move(session, conclusion.replaces, VersionState.RETIRED, Decider.GATE)
+        _move(session, candidate, VersionState.ACTIVE, Decider.GATE, under_trial=True)
+    elif not passed:
+        end_trial(session, candidate)
+
+
+def end_trial(session: Session, candidate: ModelVersion) -> None:
+    """Mark a candidate as rejected whose round has ended without promoting it."""
+    if candidate.state == VersionState.CANDIDATE:
+        _move(session, candidate, VersionState.REJECTED, Decider.GATE, under_trial=True)
+
+
+def candidate_of(session: Session, round_: Round) -> ModelVersion:
+    """Return the candidate of a round that has trained. Raises InconsistentRunError."""
+    if round_.candidate_version_id is None:
+        raise InconsistentRunError(what=f"round {round_.index} is {round_.state} and has no candidate")
+    return reads.version_of(session, round_.candidate_version_id)
+
+
+def _decided_meanwhile(session: Session, run_id: int, candidate: ModelVersion, active: ModelVersion) -> str:
+    decided = last_event_of_kind(session, run_id, BY_HAND) or f"{active.name} was made active by hand"
+    return (
+        f"the gate accepts {candidate.name}, but {decided} while the round was under way, so {active.name} stays "
+        f"active; `illume-loop models promote {candidate.name}` makes {candidate.name} active"
+    )
+
+
+# --- repair ----------------------------------------------------------------------------------------------------------
+
+
+def repair(session: Session, run_id: int) -> str | None:
+    """Make a version active in a run that has none and return what was done; None where one is active.
+
+    It is the parent of the latest round, which is what the gate last compared with, or the base.
+    """
+    hold_run(session, run_id)
+    if reads.active_version(session, run_id) is not None:
+        return None
+    latest = reads.latest_round(session, run_id)
+    base = reads.base_version(session, run_id)
+    target = base if latest is None else reads.version_of(session, latest.parent_version_id)
+    if open_trial(session, target) is not None:
+        target = base
+    origin = "the base of the run" if latest is None or target.id == base.id else f"the parent of round {latest.index}"
+    _move(session, target, VersionState.ACTIVE, Decider.PERSON)
+    message = f"repaired: no version was active, {version_name(target.number)} ({origin}) is active again"
+    add_event(session, run_id, "repaired", message, at=datetime.now(UTC))
+    return message
+
+
+def _move(
+    session: Session, version: ModelVersion, target: VersionState, decider: Decider, *, under_trial: bool = False
+) -> None:
+    current = VersionState(version.state)
+    version_transition(current, target, under_trial=under_trial, decider=decider)
+    if not move_version(session, version.id, current.value, target.value):
+        raise IllegalTransitionError(kind="model version", current=current.value, target=target.value)
+    session.refresh(version)

@@ -37,6 +37,7 @@ from illume_loop.artifacts.files import Root, output_folder, storage_full_told, 
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import (
     DatabaseOutdatedError,
+    NoActiveVersionError,
     NotARunDirectoryError,
     NotFoundError,
     RunExistsError,
@@ -76,11 +77,11 @@ class OpenRun:
     def checkpoint(self, name: str | None = None) -> tuple[str, Path]:
         """(name, verified local folder) of a model version; of the active one where no name is given.
 
-        Raises NotFoundError, CorruptArtifactError.
+        Raises NotFoundError, NoActiveVersionError, CorruptArtifactError.
         """
         found = checkpoint_digest(self.session, self.run_id, name)
         if found is None:
-            raise NotFoundError(kind="model version", name=name or "(active)")
+            raise NoActiveVersionError if name is None else NotFoundError(kind="model version", name=name)
         number, sha256 = found
         return version_name(number), self.checkpoints.local_path(sha256)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db.models import ModelVersion, Round
+from db.models import Round
 from db.queries import progress as reads
 from db.queries.calibrations import drift_of_round
 from db.queries.curation import (
@@ -31,10 +31,9 @@ from db.writes.manifests import add_manifest
 from db.writes.rounds import add_decision, add_round, move_round
 from db.writes.runs import add_event, ensure_prompts
 from db.writes.units import NewUnit, add_units, begin_waiting
-from db.writes.versions import promote_version, reject_version
 from illume_loop.assess.drift import JudgeDrift
 from illume_loop.config import Settings
-from illume_loop.errors import HeldOutError, IllegalTransitionError, UnitDeadError
+from illume_loop.errors import HeldOutError, IllegalTransitionError, InconsistentRunError, UnitDeadError
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.calibrating import calibrating_units
 from illume_loop.loop.curate import shuffled
@@ -43,6 +42,7 @@ from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.measures import DRIFT_SAMPLES, EDITING
 from illume_loop.loop.plan import derived_seed, round_plan, sampling_units
+from illume_loop.loop.promotion import active_of, candidate_of, conclude, end_trial, settle
 from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
 from illume_loop.loop.selection import overruled, select
@@ -77,14 +77,19 @@ def carry_out(bench: Workbench, session: Session, step: Change) -> None:
 
 
 def plan_round(bench: Workbench, session: Session, index: int) -> None:
-    """Begin a round: the version that is active now draws, its prompts and units are fixed from here on."""
+    """Begin a round: the version that is active now draws, its prompts and units are fixed from here on.
+
+    A round that a person wants to be run again comes first; the new round draws its prompts.
+    """
     settings = bench.settings
-    parent = _active_version(bench, session)
+    parent = active_of(session, bench.run_id)
     staleness = len(reads.open_rounds(session, bench.run_id))
-    unsolved = unsolved_prompts(session, bench.run_id) if settings.sampling.replay_share else []
-    plan = round_plan(bench.domain, settings, index, [prompt_of(prompt) for prompt in unsolved])
-    prompts = new_prompts("train", plan.prompts, bench.domain, bench.images)
-    prompt_ids = ensure_prompts(session, bench.run_id, prompts)
+    again = next(iter(reads.waiting_retries(session, bench.run_id)), None)
+    if again is not None:
+        prompt_ids = reads.prompt_ids_of(session, again.id)
+        about = f" the prompts of round {again.index} again, which was {again.state}"
+    else:
+        prompt_ids, about = _new_prompt_ids(bench, session, index)
     round_ = add_round(
         session,
         bench.run_id,
@@ -93,13 +98,23 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
         prompt_ids=prompt_ids,
         at=bench.clock(),
         staleness=staleness,
+        retry_of_id=None if again is None else again.id,
     )
     calibrating = calibrating_units(settings, session, bench.run_id)
     add_units(session, round_.id, calibrating + sampling_units(settings.sampling, settings.assess.batch_size))
-    message = f"round {index} planned, drawing with {parent.name}"
+    _note(bench, session, round_, "planned", f"round {index} planned, drawing with {parent.name}{about}")
+
+
+def _new_prompt_ids(bench: Workbench, session: Session, index: int) -> tuple[list[int], str]:
+    """Return the ids of the prompts that come next in the run, and what is to be said of them."""
+    settings = bench.settings
+    unsolved = unsolved_prompts(session, bench.run_id) if settings.sampling.replay_share else []
+    plan = round_plan(bench.domain, settings, index, [prompt_of(prompt) for prompt in unsolved])
+    prompts = new_prompts("train", plan.prompts, bench.domain, bench.images)
+    about = ""
     if plan.num_replayed or plan.num_pairs:
-        message += f"; {plan.num_replayed} prompts again, {plan.num_pairs} minimal pairs"
-    _note(bench, session, round_, "planned", message)
+        about = f"; {plan.num_replayed} prompts again, {plan.num_pairs} minimal pairs"
+    return ensure_prompts(session, bench.run_id, prompts), about
 
 
 def move(bench: Workbench, session: Session, round_: Round, target: RoundState, **values: Any) -> None:
@@ -108,20 +123,23 @@ def move(bench: Workbench, session: Session, round_: Round, target: RoundState, 
     When all of its samples are assessed, the version that is active then is what its candidate has to beat.
     """
     if target == RoundState.CURATING:
-        values["parent_version_id"] = _active_version(bench, session).id
+        values["parent_version_id"] = active_of(session, bench.run_id).id
     step = transition(RoundState(round_.state), target, bench.clock())
     if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
         raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
     if target == RoundState.SAMPLING:
         # Workers that are sent what has waited for long, and do not get it, take themselves for deaf.
         begin_waiting(session, round_.id)
+    if target == RoundState.FAILED and round_.candidate_version_id is not None:
+        end_trial(session, candidate_of(session, round_))
     _note(bench, session, round_, "moved", f"round {round_.index} is {target.value}")
 
 
 def give_up(bench: Workbench, session: Session, round_: Round, kind: str) -> None:
     """Fail a round because of its dead units of a kind."""
     unit = reads.first_dead(session, round_.id, kind)
-    assert unit is not None, "the reconciler counted it"
+    if unit is None:
+        raise InconsistentRunError(what=f"round {round_.index} counts dead units of the kind {kind} and has none")
     error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=(unit.error or "").removesuffix("."))
     move(bench, session, round_, RoundState.FAILED, error=str(error))
 
@@ -214,8 +232,8 @@ def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> N
 
     The base is measured by the guards only, unless it is the parent. The candidate's drift as a judge is a guard too.
     """
-    assert round_.candidate_version_id is not None, "the train unit is done"
-    compared = {round_.parent_version_id, round_.candidate_version_id}
+    candidate = candidate_of(session, round_)
+    compared = {round_.parent_version_id, candidate.id}
     units = []
     # Version by version, so that a worker with room for one model loads each of them once.
     for version_id in sorted(compared | {reads.base_version(session, bench.run_id).id}):
@@ -227,17 +245,15 @@ def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> N
                 payload = {"suite": suite, "version_id": version_id, "look": look}
                 units.append(NewUnit("evaluate", f"evaluate/{part}/{name}", payload, num_items=plan.count))
     if bench.settings.gate.drift_margin and look == 0 and drift_of_round(session, round_.id) is None:
-        name = reads.version_of(session, round_.candidate_version_id).name
-        payload = {"suite": "drift", "version_id": round_.candidate_version_id, "look": look}
+        payload = {"suite": "drift", "version_id": candidate.id, "look": look}
         num_items = min(DRIFT_SAMPLES, round_.num_samples)
-        units.append(NewUnit("evaluate", f"evaluate/drift/{name}", payload, num_items=num_items))
+        units.append(NewUnit("evaluate", f"evaluate/drift/{candidate.name}", payload, num_items=num_items))
     add_units(session, round_.id, units)
 
 
 def decide(bench: Workbench, session: Session, round_: Round) -> None:
     """Promote or reject the candidate, with reasons; where it is not clear yet, plan the next look instead."""
-    assert round_.candidate_version_id is not None, "the train unit is done"
-    settings = bench.settings
+    candidate = candidate_of(session, round_)
     looks = _looks(bench, session, round_)
     # A round that an older release brought to the gate has no look yet.
     judgement = _judgement(bench, session, round_, looks) if looks else None
@@ -245,24 +261,18 @@ def decide(bench: Workbench, session: Session, round_: Round) -> None:
         plan_look(bench, session, round_, len(looks))
         _note(bench, session, round_, "looked", f"round {round_.index}: not clear after {len(looks)} looks at the gate")
         return
-    reasons = judgement.reasons
-    promoted = judgement.passed and settings.gate.auto_promote
-    if judgement.passed and not promoted:
-        reasons = [*reasons, "the gate would promote it, but gate.auto_promote is off"]
-    if promoted:
-        promote_version(session, bench.run_id, round_.candidate_version_id)
-    elif not judgement.passed:
-        reject_version(session, round_.candidate_version_id)
-    target = RoundState.PROMOTED if promoted else RoundState.REJECTED
+    conclusion = conclude(
+        session, bench.run_id, round_, passed=judgement.passed, auto_promote=bench.settings.gate.auto_promote
+    )
+    reasons = [*judgement.reasons, *conclusion.reasons]
     numbers = judgement.numbers | {"compared_by": bench.plans.compared_by(round_.index)}
-    add_decision(session, round_.id, decision=target.value, reasons=reasons, numbers=numbers, at=bench.clock())
-    move(bench, session, round_, target)
-
-
-def _active_version(bench: Workbench, session: Session) -> ModelVersion:
-    active = reads.active_version(session, bench.run_id)
-    assert active is not None, "the base was imported before the first round, and one version is always active"
-    return active
+    add_decision(
+        session, round_.id, decision=conclusion.target.value, reasons=reasons, numbers=numbers, at=bench.clock()
+    )
+    move(bench, session, round_, conclusion.target)
+    settle(session, candidate, conclusion, passed=judgement.passed)
+    for reason in conclusion.reasons:
+        _note(bench, session, round_, "decided", f"round {round_.index}: {reason}")
 
 
 def _scores(
@@ -348,11 +358,11 @@ def _objection_to_judge(bench: Workbench, session: Session, round_: Round, how: 
 
 def _looks(bench: Workbench, session: Session, round_: Round) -> list[tuple[StoredEvaluation, StoredEvaluation]]:
     """The held-out draws of parent and candidate, look by look, as far as both are stored."""
-    assert round_.candidate_version_id is not None, "the train unit is done"
+    candidate_id = candidate_of(session, round_).id
     found = []
     for plan in bench.plans.looks(round_.index):
         parent = find_evaluation(session, round_.parent_version_id, "heldout", plan.sha256)
-        candidate = find_evaluation(session, round_.candidate_version_id, "heldout", plan.sha256)
+        candidate = find_evaluation(session, candidate_id, "heldout", plan.sha256)
         if parent is None or candidate is None:
             break
         found.append((parent, candidate))
@@ -362,12 +372,11 @@ def _looks(bench: Workbench, session: Session, round_: Round) -> list[tuple[Stor
 def _judgement(
     bench: Workbench, session: Session, round_: Round, looks: Sequence[tuple[StoredEvaluation, StoredEvaluation]]
 ) -> Judgement | None:
-    assert round_.candidate_version_id is not None, "the train unit is done"
     before = [passed for parent, _ in looks for passed in parent.passed]
     after = [passed for _, candidate in looks for passed in candidate.passed]
     found = drift_of_round(session, round_.id)
     drift = JudgeDrift(found.num_samples, found.shift, found.auc, found.num_failed) if found else None
-    candidate = _measured(bench, session, round_.candidate_version_id, after)
+    candidate = _measured(bench, session, candidate_of(session, round_).id, after)
     return judge(
         _measured(bench, session, reads.base_version(session, bench.run_id).id, []),
         _measured(bench, session, round_.parent_version_id, before),
@@ -381,7 +390,9 @@ def _measured(bench: Workbench, session: Session, version_id: int, heldout: Sequ
     found = {}
     for suite, plan in bench.plans.guards.items():
         evaluation = find_evaluation(session, version_id, suite, plan.sha256)
-        assert evaluation is not None, "the evaluate units are done"
+        if evaluation is None:
+            name = reads.version_of(session, version_id).name
+            raise InconsistentRunError(what=f"the units that evaluate {name} are done, and {suite} was not measured")
         found[suite] = evaluation
     edited = found[EDITING].passed if EDITING in found else []
     return Measured(heldout, found["understanding"].passed, found["diversity"].value, editing=edited)

@@ -32,7 +32,7 @@ from db.writes.versions import add_version
 from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.engine.drawing import draw_images
-from illume_loop.errors import CorruptArtifactError
+from illume_loop.errors import CorruptArtifactError, InconsistentRunError
 from illume_loop.loop.assessing import model_assessments, referee_of, teacher_assessments
 from illume_loop.loop.calibrating import fit_calibration_of_run
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
@@ -202,10 +202,12 @@ def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 
 def _log_odds(bench: Workbench, version: ModelVersion, shown: Sequence[Shown], on_read: OnItems) -> list[float]:
     """Calibrated log-odds by which a version takes each image for right."""
-    assert bench.calibration is not None, "settings that measure drift have one"
+    calibration = bench.calibration
+    if calibration is None:
+        raise InconsistentRunError(what="the run measures drift and has no calibration")
     model = bench.models.take(version.sha256)
     reading = read_set(model, bench.domain, shown, on_read, bench.settings.assess.batch_size)
-    return [bench.calibration.overall.logistic.log_odds(read.readings) for read in reading]
+    return [calibration.overall.logistic.log_odds(read.readings) for read in reading]
 
 
 def real_seed(run_seed: int, round_index: int) -> int:

@@ -19,6 +19,7 @@ from illume_loop.artifacts.images import ImageStore
 from illume_loop.assess.calibration import Calibration
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
+from illume_loop.errors import InconsistentRunError
 from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import GatePlans
 from illume_loop.models.protocol import UnifiedModel
@@ -134,7 +135,8 @@ class Workbench:
         """The judge's, where the settings ask for one. Raises CorruptArtifactError."""
         if self._calibration is None and self.settings.assess.calibration:
             self._calibration = stored_calibration(self.engine, self.run_id)
-            assert self._calibration is not None, "a run has it before anything is judged"
+            if self._calibration is None:
+                raise InconsistentRunError(what="the run judges by a calibration and has none")
         return self._calibration
 
     @property

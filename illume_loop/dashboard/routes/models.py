@@ -12,7 +12,7 @@ from db.queries.models import compared, comparisons, models_table
 from db.queries.rounds import rounds_table
 from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
 from illume_loop.dashboard.render import page
-from illume_loop.errors import NotFoundError, PromotionError
+from illume_loop.errors import NoActiveVersionError, NotFoundError, PromotionError, UnderTrialError
 from illume_loop.loop import promotion
 from illume_loop.report import headline
 
@@ -55,9 +55,11 @@ def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _:
     with source.reading() as session:
         rows = models_table(session, run.id)
     version = _found(next((row for row in rows if row["name"] == name), None), name)
-    active = _active(rows)
+    active = next((row for row in rows if row["state"] == "active"), None)
     if version is active:
         raise PromotionError(name=name, reason="it is active already")
+    if version["under_trial"]:
+        raise UnderTrialError(name=name, index=version["round"])
     action = f"/runs/{run.id}/models/{name}/promote"
     return page(request, "confirm.html", run=run, tab="models", active=active, target=version, action=action)
 
@@ -106,7 +108,10 @@ def tree(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _active(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return next(row for row in rows if row["state"] == "active")
+    active = next((row for row in rows if row["state"] == "active"), None)
+    if active is None:
+        raise NoActiveVersionError
+    return active
 
 
 def _found(row: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:

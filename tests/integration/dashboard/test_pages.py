@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from db.models import Assessment, ModelVersion, Review
 from db.queries.models import models_table
 from db.sessions import open_engine, transaction
 from db.writes.calibrations import add_calibration
+from db.writes.rounds import add_round, set_candidate
+from db.writes.versions import add_version
 from illume_loop.assess.calibration import Source
 from illume_loop.assess.fitting import Labelled, fit_calibration
 from illume_loop.loop.run_directory import open_run
@@ -200,6 +202,43 @@ def test_a_version_is_promoted_and_rolled_back_after_a_confirmation(client: Test
     diary = client.get(RUN).text
     assert "ann promoted v0001" in diary
     assert f"ann rolled back from {active}" in diary
+
+
+def test_a_version_under_trial_is_not_offered_and_not_promoted(client: TestClient, run_dir: Path) -> None:
+    with open_run(run_dir, writing=True) as run:
+        at = datetime.now(UTC)
+        values = {"sha256": "0" * 64, "num_bytes": 1, "origin": "round 3", "at": at}
+        candidate = add_version(run.session, run.run_id, parent_id=1, state="candidate", **values)  # type: ignore[arg-type]
+        round_ = add_round(run.session, run.run_id, 3, parent_version_id=1, prompt_ids=[1], at=at)
+        set_candidate(run.session, round_.id, candidate.id)
+        name = candidate.name
+        run.session.commit()
+    page = client.get(f"{RUN}/models").text
+    assert "under trial" in page
+    assert f"models/{name}/promote" not in page
+    for answer in (
+        client.get(f"{RUN}/models/{name}/promote"),
+        client.post(f"{RUN}/models/{name}/promote", data={"csrf": _csrf(client)}),
+    ):
+        assert answer.status_code == 409
+        assert "under trial in round 3" in answer.text
+        assert "illume-loop rounds cancel 3" in answer.text
+
+
+def test_a_run_without_an_active_version_is_told_and_mended(client: TestClient, run_dir: Path) -> None:
+    with open_run(run_dir, writing=True) as run:
+        run.session.execute(update(ModelVersion).where(ModelVersion.state == "active").values(state="retired"))
+        run.session.commit()
+    assert client.get(f"{RUN}/models").status_code == 200
+    told = client.get(f"{RUN}/models/rollback")
+    assert told.status_code == 503
+    assert "doctor --repair" in told.text
+    csrf = _csrf(client)
+    assert client.post(f"{RUN}/models/rollback", data={"csrf": csrf, "active": "v0002"}).status_code == 503
+    assert "No version is active" in client.get(f"{RUN}/models/v0001/promote").text
+    client.post(f"{RUN}/models/v0001/promote", data={"csrf": csrf})
+    with open_run(run_dir) as run:
+        assert [row["name"] for row in models_table(run.session, run.run_id) if row["state"] == "active"] == ["v0001"]
 
 
 def test_a_page_hears_of_news(client: TestClient) -> None:
