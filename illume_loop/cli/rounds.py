@@ -11,7 +11,9 @@ from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json
 from illume_loop.cli.rounds_table import print_rounds
 
-app = typer.Typer(help="Rounds: list them, show one, watch them, or check that they go on.", no_args_is_help=True)
+app = typer.Typer(
+    help="Rounds: list them, show one, watch them, cancel or retry one, or check that they go on.", no_args_is_help=True
+)
 
 app.command("watch")(watch.watch)
 
@@ -48,6 +50,61 @@ def show(
     else:
         print_fields(row)
         hint(f"next: illume-loop samples ls --round {index} --run-dir {run_dir}")
+
+
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the run's diary.")]
+
+
+@app.command("cancel")
+def cancel(
+    index: Annotated[int, typer.Argument(metavar="N", help="Number of the round, from 1.")],
+    reason: Reason = "",
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """End a round that is under way; workers drop what they do for it, and the run goes on with the next round."""
+    from db.queries.runs import run_key
+    from illume_loop.assess.reviews import reviewer_name
+    from illume_loop.cli.runs import open_run
+    from illume_loop.loop import rounds
+    from illume_loop.loop.training import forget_training
+
+    with open_run(run_dir, writing=True) as run:
+        by = reviewer_name(None)
+        ended = rounds.cancel(run.session, run.run_id, index, by=by, reason=reason)
+        key = run_key(run.session, run.run_id)
+        run.session.commit()
+        if not ended.num_held:
+            # Otherwise whoever holds the training deletes it, which may be writing at this moment.
+            forget_training(run.checkpoints, key, ended.round_id)
+    if as_json:
+        print_json({"round": index, "state": "cancelled", "was": ended.was, "units_dropped": ended.num_held, "by": by})
+        return
+    print(f"round {index} is cancelled, it was {ended.was}; {ended.num_held} units in hand are dropped")
+    hint(f"next: illume-loop rounds retry {index} --run-dir {run_dir}   or   illume-loop start --run-dir {run_dir}")
+
+
+@app.command("retry")
+def retry(
+    index: Annotated[int, typer.Argument(metavar="N", help="Number of a round that failed or was cancelled.")],
+    reason: Reason = "",
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Run a failed or cancelled round again: a new round draws its prompts, after the rounds under way."""
+    from illume_loop.assess.reviews import reviewer_name
+    from illume_loop.cli.runs import open_run
+    from illume_loop.loop import rounds
+
+    with open_run(run_dir, writing=True) as run:
+        by = reviewer_name(None)
+        was = rounds.retry(run.session, run.run_id, index, by=by, reason=reason)
+        run.session.commit()
+    if as_json:
+        print_json({"round": index, "state": was, "retry": "waiting", "by": by})
+        return
+    print(f"round {index} is run again by a new round, as soon as the rounds under way have ended")
+    hint(f"next: illume-loop start --run-dir {run_dir}   (a start that is running does it by itself)")
 
 
 @app.command("health")

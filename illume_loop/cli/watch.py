@@ -96,6 +96,7 @@ def _looks(run: OpenRun, num_rounds: int, every: float) -> Iterator[Look]:
 
 def take_look(run: OpenRun, num_rounds: int) -> Look:
     """What the database holds now."""
+    from db.queries.progress import rounds_in_all
     from db.queries.rounds import round_detail, rounds_table
     from db.queries.runs import last_events
     from db.queries.workers import workers_table
@@ -104,7 +105,8 @@ def take_look(run: OpenRun, num_rounds: int) -> Look:
     detail = round_detail(run.session, run.run_id, rounds[-1]["index"]) if rounds else None
     workers = [row for row in workers_table(run.session) if row["state"] in ("running", "draining")]
     diary = last_events(run.session, run.run_id, LINES)[::-1]
-    return Look(rounds, num_rounds, _stages(detail) if detail else {}, workers, diary)
+    in_all = rounds_in_all(run.session, run.run_id, num_rounds)
+    return Look(rounds, in_all, _stages(detail) if detail else {}, workers, diary)
 
 
 def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

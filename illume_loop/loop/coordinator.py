@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ from db.queries.progress import UnitRow
 from db.queries.reviews import num_reviewed
 from db.queries.rounds import stage_of
 from db.sessions import transaction
+from db.writes.runs import hold_run
 from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop import steps
@@ -112,8 +113,10 @@ class Coordinator:
         self._progress = progress
         self._num_rounds = num_rounds
         self._executor: Executor = executor or InlineExecutor(bench, self._unit_advanced)
-        self._transaction: Transactions = transactions or (lambda: transaction(bench.engine))
+        self._transaction: Transactions = transactions or (lambda: _decisive(bench))
         self._awaited: AwaitReviews | None = None
+        self._open: set[int] = set()
+        """Rounds that were under way at the last tick: it tells which of them a person has cancelled since."""
 
     def run(self) -> None:
         """Tick until nothing is missing. Raises RoundFailedError at a round that fails."""
@@ -124,11 +127,15 @@ class Coordinator:
     def tick(self) -> Turn:
         """Take the changes that are due, or else bring units forward."""
         with self._transaction() as session:
-            steps_due = self._steps_due(session)
+            views = views_of(session, self._bench.run_id, self._bench.settings.curate.reviews)
+            cancelled = self._cancelled(session, views)
+            steps_due = self._steps_due(session, views)
             changes = [step for step in steps_due if not isinstance(step, Issue | AwaitReviews)]
             for step in changes:
                 with tracing.span(_words(step), self._bench.run_key, step.index):
                     steps.carry_out(self._bench, session, step)
+        for index in cancelled:
+            self._report_end(index)
         if not steps_due:
             return Turn.OVER
         for step in changes:
@@ -140,20 +147,28 @@ class Coordinator:
         issues = [step for step in steps_due if isinstance(step, Issue)]
         return Turn.MOVED if self._executor.issue(issues) else Turn.WAITING
 
-    def _steps_due(self, session: Session) -> list[Step]:
+    def _steps_due(self, session: Session, views: Sequence[RoundView]) -> list[Step]:
         loop = self._bench.settings.loop
-        views = views_of(session, self._bench.run_id, self._bench.settings.curate.reviews)
-        return reconcile(views, self._num_rounds, loop.overlap_rounds, loop.dead_unit_tolerance)
+        num_rounds = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
+        return reconcile(views, num_rounds, loop.overlap_rounds, loop.dead_unit_tolerance)
+
+    def _cancelled(self, session: Session, views: Sequence[RoundView]) -> list[int]:
+        """Return the rounds that were cancelled since the last tick."""
+        now_open = {view.index for view in views if not view.state.is_terminal}
+        gone, self._open = sorted(self._open - now_open), now_open
+        rounds = [reads.round_at(session, self._bench.run_id, index) for index in gone]
+        return [round_.index for round_ in rounds if round_.state == RoundState.CANCELLED]
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
         """A unit went on by `done` of its `total` items, which count beside those of its like that are finished."""
         with transaction(self._bench.engine) as session:
             stage = stage_of(unit.kind, reads.round_of(session, unit.round_id).state)
             counts = reads.stage_counts(session, unit.round_id)[unit.kind]
+            num_rounds = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
         if counts.items_total:
             done, total = done + counts.items_done, counts.items_total
         if total:
-            event = StageProgress(unit.round_index, self._num_rounds, stage, done, total)
+            event = StageProgress(unit.round_index, num_rounds, stage, done, total)
             self._progress.advanced(event)
 
     def _tell_awaited(self, step: AwaitReviews) -> None:
@@ -185,6 +200,14 @@ class Coordinator:
         write_run_page(self._bench, self._directory)
         if round_.state == RoundState.FAILED:
             raise RoundFailedError(index=round_.index, reason=round_.error)
+
+
+@contextmanager
+def _decisive(bench: Workbench) -> Iterator[Session]:
+    """Open a transaction that nobody else decides about the run in."""
+    with transaction(bench.engine) as session:
+        hold_run(session, bench.run_id)
+        yield session
 
 
 def _words(step: Step) -> str:

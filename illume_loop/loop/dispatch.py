@@ -117,6 +117,7 @@ class Dispatcher:
     def _tell(self, session: Session, issues: Sequence[Issue]) -> bool:
         """Tell how far the stages are that are under way; whether any of them went on."""
         moved = False
+        num_rounds = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
         for issue in issues:
             round_ = reads.round_at(session, self._bench.run_id, issue.index)
             counts = reads.stage_counts(session, round_.id)
@@ -129,7 +130,7 @@ class Dispatcher:
                 if total and self._told.get((issue.index, kind)) != (done, total):
                     self._told[issue.index, kind] = (done, total)
                     stage = stage_of(kind, round_.state)
-                    self._on_stage(StageProgress(issue.index, self._num_rounds, stage, min(done, total), total))
+                    self._on_stage(StageProgress(issue.index, num_rounds, stage, min(done, total), total))
                     moved = True
         return moved
 

@@ -8,12 +8,21 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from db.errors import FencedOutError
+from db.queries.progress import round_of
 from db.sessions import transaction
 from db.writes.units import Lease, fail_attempt, finish_unit, lease_unit
 from illume_loop.artifacts.files import disk_is_full
-from illume_loop.errors import ConflictError, IllumeLoopError, LostLeaseError, StorageFullError, UnhealthyError
+from illume_loop.errors import (
+    ConflictError,
+    IllumeLoopError,
+    LostLeaseError,
+    StorageFullError,
+    UnhealthyError,
+    UnitCancelledError,
+)
 from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
 from illume_loop.loop.reconcile import Issue
+from illume_loop.loop.states import RoundState
 from illume_loop.loop.units import UNIT_FUNCTIONS, OnItems
 from illume_loop.loop.workbench import Workbench
 from illume_loop.telemetry.observing import Watch
@@ -36,7 +45,8 @@ def perform(bench: Workbench, unit_id: int, owner: str, max_attempts: int, on_it
     """Lease a unit without an end and do it; see `carry_out`.
 
     What no other attempt could mend by itself is not counted but raised: a full disk, a damaged artifact, a conflict.
-    Raises LostLeaseError where another worker took the unit meanwhile.
+    Raises LostLeaseError where another worker took the unit meanwhile, UnitCancelledError where its round was
+    cancelled.
     """
     with transaction(bench.engine) as session:
         lease = lease_unit(session, unit_id, owner)
@@ -58,7 +68,8 @@ def carry_out(
     A failure is counted and recorded in the unit, which becomes `dead` after the last attempt; at once where another
     attempt would only repeat it (`IllumeLoopError.repeats`). Not counted but raised are UnhealthyError and
     ConflictError, except those of `counted`, and a database that stays away. Raises LostLeaseError where another
-    worker took the unit meanwhile.
+    worker took the unit meanwhile,
+    UnitCancelledError where the round was cancelled.
     """
     watch = Watch(bench.run_key, lease.round_index, lease.kind, lease.key, lease.num_items)
     try:
@@ -66,8 +77,8 @@ def carry_out(
             _attempt(bench, lease, on_items, patience)
             log.info("unit %s is done", lease.key)
         return True
-    except FencedOutError as error:
-        raise LostLeaseError(unit=lease.key) from error
+    except (FencedOutError, LostLeaseError) as error:
+        raise patience.outlast(lambda: _lost(bench, lease)) from error
     except Exception as error:
         if isinstance(error, UnhealthyError | ConflictError) and not isinstance(error, counted):
             raise
@@ -81,7 +92,10 @@ def carry_out(
         if isinstance(error, IllumeLoopError) and error.repeats:
             sentence += " Another attempt would end the same way."
             max_attempts = lease.attempts + 1
-    patience.outlast(lambda: _count_failure(bench, lease, sentence, max_attempts))
+    try:
+        patience.outlast(lambda: _count_failure(bench, lease, sentence, max_attempts))
+    except FencedOutError as error:
+        raise patience.outlast(lambda: _lost(bench, lease)) from error
     return False
 
 
@@ -101,11 +115,17 @@ def _attempt(
 
 
 def _count_failure(bench: Workbench, lease: Lease, sentence: str, max_attempts: int) -> None:
-    try:
-        with transaction(bench.engine) as session:
-            fail_attempt(session, lease, sentence, max_attempts)
-    except FencedOutError as error:
-        raise LostLeaseError(unit=lease.key) from error
+    with transaction(bench.engine) as session:
+        fail_attempt(session, lease, sentence, max_attempts)
+
+
+def _lost(bench: Workbench, lease: Lease) -> LostLeaseError:
+    """Return the error that says why a lease was lost: to another worker, or because its round was cancelled."""
+    with transaction(bench.engine) as session:
+        state = round_of(session, lease.round_id).state
+    if state == RoundState.CANCELLED:
+        return UnitCancelledError(index=lease.round_index, unit=lease.key)
+    return LostLeaseError(unit=lease.key)
 
 
 def _sentence(error: Exception) -> str:

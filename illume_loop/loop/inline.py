@@ -1,19 +1,28 @@
-"""The inline executor: this process does every unit, one after the other. No server, no other process."""
+"""The inline executor: this process does every unit, one after the other. No server, no other worker.
+
+A round may be cancelled from another terminal. The unit in hand is then dropped at its next report of progress.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from sqlalchemy.orm import Session
 
 from db.queries import progress as reads
 from db.queries.progress import UnitRow
 from db.sessions import transaction
+from illume_loop.errors import LostLeaseError, UnitCancelledError
 from illume_loop.loop.executor import perform
 from illume_loop.loop.reconcile import Issue
+from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Workbench
+
+log = logging.getLogger(__name__)
 
 
 class InlineExecutor:
@@ -32,9 +41,22 @@ class InlineExecutor:
         if unit is None:
             return False
         max_attempts = self._bench.settings.runtime.max_attempts
-        perform(self._bench, unit.id, self._owner, max_attempts, lambda done, total: self._on_items(unit, done, total))
+        try:
+            perform(self._bench, unit.id, self._owner, max_attempts, partial(self._went_on, unit))
+        except UnitCancelledError as cancelled:
+            log.info("%s", cancelled)
+            self._bench.fresh_images.clear()
+            return True
         self._on_items(unit, 0, 0)
         return True
+
+    def _went_on(self, unit: UnitRow, done: int, total: int) -> None:
+        """Tell how far a unit is. Raises LostLeaseError where a person has cancelled its round meanwhile."""
+        with transaction(self._bench.engine) as session:
+            state = reads.round_of(session, unit.round_id).state
+        if state == RoundState.CANCELLED:
+            raise LostLeaseError(unit=unit.key)
+        self._on_items(unit, done, total)
 
     def _units_due(self, session: Session, issues: Sequence[Issue]) -> Iterator[UnitRow]:
         for issue in issues:

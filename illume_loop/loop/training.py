@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from db.errors import FencedOutError
 from db.models import TrainingCheckpoint
 from db.queries import progress as reads
 from db.queries.runs import run_key
@@ -20,7 +21,9 @@ from db.sessions import transaction
 from db.writes.runs import add_event
 from db.writes.training import keep_training_checkpoint, mark_checkpoints
 from db.writes.units import Lease
-from illume_loop.errors import CorruptArtifactError, NoIntactCheckpointError
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.errors import CorruptArtifactError, LostLeaseError, NoIntactCheckpointError
+from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Workbench
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
 
@@ -32,7 +35,8 @@ NUM_KEPT = 2
 def kept_training(bench: Workbench, lease: Lease) -> Iterator[None]:
     """Keep the training that goes on inside; what it kept is given up when it has ended well.
 
-    A store that is no folder keeps nothing. Raises NoIntactCheckpointError, FencedOutError.
+    What a training of a cancelled round kept is deleted. A store that is no folder keeps nothing. Raises
+    NoIntactCheckpointError, FencedOutError.
     """
     with transaction(bench.engine) as session:
         folder = bench.checkpoints.folder_of_training(f"{run_key(session, bench.run_id)}-{lease.round_id}")
@@ -43,10 +47,21 @@ def kept_training(bench: Workbench, lease: Lease) -> Iterator[None]:
     token = KEEPING.set(Keeping(kept.folder, kept.intact(), kept.keep))
     try:
         yield
+    except (LostLeaseError, FencedOutError):
+        if kept.is_cancelled():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         KEEPING.reset(token)
     kept.drop(0)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_training(checkpoints: CheckpointStore, run_key: str, round_id: int) -> None:
+    """Delete what a training kept that nobody goes on with; its rows must be marked as dropped before."""
+    folder = checkpoints.folder_of_training(f"{run_key}-{round_id}")
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Kept:
@@ -64,6 +79,11 @@ class _Kept:
                 index = reads.round_of(session, self.lease.round_id).index
             raise NoIntactCheckpointError(index=index, files="; ".join(damaged))
         return list(intact)
+
+    def is_cancelled(self) -> bool:
+        """Whether a person has cancelled the round, so that nobody goes on with this training."""
+        with transaction(self.bench.engine) as session:
+            return bool(reads.round_of(session, self.lease.round_id).state == RoundState.CANCELLED)
 
     def keep(self, step: int, folder: Path) -> KeptCheckpoint:
         """Register a checkpoint and delete those that are too many."""
