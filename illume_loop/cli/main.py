@@ -19,6 +19,7 @@ from illume_loop.cli import (
     dashboard,
     data,
     database,
+    doctor,
     ending,
     evaluate,
     judge,
@@ -63,6 +64,7 @@ app.add_typer(worker.app, name="workers")
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")
+app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,73 @@
+"""`illume-loop doctor`: check a run, and say for each thing that is wrong what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
+from illume_loop.cli.output import hint, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from illume_loop.loop.checkup import Finding
+
+
+def doctor(
+    run_dir: RunDir = DEFAULT_RUN_DIR,
+    repair: Annotated[bool, typer.Option("--repair", help="Make a model version active again where none is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the run in DIR: database, schema, model versions, checkpoint, rounds; exit 3 when something is wrong."""
+    from illume_loop.errors import RunUnwellError
+
+    findings, repaired = _look(run_dir, repair)
+    bad = [finding for finding in findings if finding.state == "bad"]
+    if as_json:
+        print_json(
+            {
+                "ok": not bad,
+                "repaired": repaired,
+                "checks": [
+                    {"name": one.name, "state": one.state, "found": one.found, "todo": one.todo} for one in findings
+                ],
+            }
+        )
+    else:
+        print_table("checks", ("check", "state", "found"), ([one.name, one.state, one.found] for one in findings))
+        for one in findings:
+            if one.todo:
+                print(f"{one.name}: {one.todo}")
+        if repaired:
+            print(repaired)
+    if bad:
+        names = ", ".join(finding.name for finding in bad)
+        raise RunUnwellError(count=len(bad), total=len(findings), names=names)
+    if not as_json:
+        hint(f"next: illume-loop rounds ls --run-dir {run_dir}")
+
+
+def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
+    """Return what was found, after the repair where one was asked for, and what that did."""
+    from db.migrate import current, head
+    from illume_loop.cli.ending import ENDING
+    from illume_loop.cli.runs import open_run, settings_for
+    from illume_loop.loop.checkup import check_run, check_schema
+    from illume_loop.loop.promotion import repair as repair_run
+    from illume_loop.loop.run_directory import database_url
+
+    ENDING.run_dir = run_dir
+    own = database_url(run_dir)
+    schema = check_schema(current(settings_for(run_dir).store.database_url or own), head(), run_dir)
+    if any(finding.state == "bad" for finding in schema):
+        return schema, None
+    repaired = None
+    if repair:
+        with open_run(run_dir, writing=True) as run:
+            repaired = repair_run(run.session, run.run_id)
+            run.session.commit()
+    with open_run(run_dir) as run:
+        return [*schema, *check_run(run)], repaired
