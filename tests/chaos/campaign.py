@@ -21,7 +21,7 @@ from tests.chaos.faults import plan_of
 from tests.chaos.trial import LEASE_S, Stage, Verdict
 from tests.support.servers import PostgresServer, RedisServer
 
-HEADER = "seed\tresult\tseconds\tfaults planned\tfaults fired\tnotes\n"
+HEADER = "seed\tresult\tseconds\tfaults planned\tfaults fired\tnotes\tcommands given\n"
 
 
 @contextmanager
@@ -67,6 +67,7 @@ def _line(verdict: Verdict) -> str:
         ", ".join(verdict.faults),
         ", ".join(verdict.fired),
         "; ".join(verdict.notes).replace("\t", " ").replace("\n", " "),
+        ", ".join(verdict.ordered),
     )
     return "\t".join(cells) + "\n"
 

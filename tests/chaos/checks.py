@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,6 +14,7 @@ from db.queries.rounds import rounds_table
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.loop.plan import round_prompts, sample_seed
+from tests.chaos.invariants import invariants, one_active
 
 TIMED = {"seconds", "created_at", "ended_at", "units", "workers"}
 """What may differ between two runs: when and how long, and by whom."""
@@ -77,8 +78,21 @@ def outcome(session: Session, run_id: int) -> dict[str, Any]:
     return {"rounds": rounds, **lists}
 
 
-def violations(session: Session, run_id: int, settings: Settings, undisturbed: dict[str, Any]) -> Iterator[str]:
-    """Sentences for all that does not hold: lost, doubled, unexpected or different rows, unfinished rounds."""
+def violations(
+    session: Session,
+    run_id: int,
+    settings: Settings,
+    undisturbed: dict[str, Any],
+    ordered: Sequence[tuple[str, int]] = (),
+) -> Iterator[str]:
+    """Yield sentences for all that does not hold: lost, doubled, unexpected or different rows, unfinished rounds.
+
+    A run in which people gave commands is like no other; see `tests.chaos.invariants` for what must hold of it.
+    """
+    yield from one_active(session, run_id)
+    if ordered:
+        yield from invariants(session, run_id, settings, undisturbed, ordered)
+        return
     found = outcome(session, run_id)
     states = [row["state"] for row in found["rounds"]]
     if len(states) != settings.run.rounds or not set(states) <= {"promoted", "rejected"}:

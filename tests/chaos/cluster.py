@@ -99,6 +99,10 @@ class Cluster:
     """The faults that took place, in order."""
     pending: dict[int, Fault] = field(default_factory=dict)
     """Faults that a process will carry out on itself, by its pid."""
+    ordering: dict[int, str] = field(default_factory=dict)
+    """Commands of people that have not ended yet, by their pids."""
+    ordered: list[tuple[str, int]] = field(default_factory=list)
+    """Commands of people and their exit codes, in the order in which they ended."""
 
     def start(self, role: str, skew_s: float = 0.0) -> None:
         """Start a process of a role, which carries out the next planned fault of its role on itself."""
@@ -121,6 +125,12 @@ class Cluster:
         if fault is not None:
             self.pending[pid] = fault
 
+    def order(self, kind: str, argv: list[str]) -> None:
+        """Start a command as a person gives it."""
+        words = [*argv, "--run-dir", str(self.run_dir)]
+        pid = self.nursery.fork(argv=words, env=dict(self.env), log=str(self.folder / "orders.log"))
+        self.ordering[pid] = kind
+
     def signal(self, fault: Fault) -> None:
         """Carry out a fault on the first process of its role."""
         member = next((member for member in self.members if member.role == fault.role), None)
@@ -136,6 +146,8 @@ class Cluster:
         for pid, code in self.nursery.ended().items():
             member = next((member for member in self.members if member.pid == pid), None)
             if member is None:
+                if pid in self.ordering:
+                    self.ordered.append((self.ordering.pop(pid), code))
                 continue
             self.members.remove(member)
             fault = self.pending.pop(pid, None)
@@ -154,15 +166,16 @@ class Cluster:
 
     def kill_all(self) -> None:
         """End every process."""
-        for member in self.members:
+        left = {member.pid for member in self.members} | self.ordering.keys()
+        for pid in left:
             with suppress(ProcessLookupError):
-                os.kill(member.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
-        left = {member.pid for member in self.members}
         while left and time.monotonic() < deadline:
             left -= self.nursery.ended().keys()
             time.sleep(0.01)
         self.members.clear()
+        self.ordering.clear()
 
     def _look_after_stopped(self) -> None:
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""What goes wrong in a run, chosen by its seed."""
+"""What goes wrong in a run, and what people decide in it meanwhile, chosen by its seed."""
 
 from __future__ import annotations
 
@@ -41,23 +41,58 @@ class Fault:
     skew_s: float = 0.0
 
 
+OPERATIONS = ("cancel", "retry", "promote", "rollback")
+MOST_OPERATIONS = 3
+NUM_VERSIONS = 3
+"""About as many versions as a run has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A command that a person gives when `units_done` units are done.
+
+    A round to cancel is one that is under way at that moment, a round to retry one that has failed or was cancelled;
+    where there is none it is round `number`. A version to promote is the one of that number, whether it is there or
+    not.
+    """
+
+    kind: str
+    units_done: int
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run and what goes wrong in it."""
+    """A run, what goes wrong in it, and what people decide in it."""
 
     seed: int
     run_seed: int
     overlap: int
     standby: bool
     faults: tuple[Fault, ...]
+    operations: tuple[Operation, ...] = ()
 
 
 def plan_of(seed: int, lease_s: float) -> Plan:
-    """The plan of a seed: one to three faults; the first kinds take turns, so that a row of seeds has each equally."""
+    """Return the plan of a seed: one to three faults, and in two of three seeds as many operations.
+
+    The first kinds take turns, so that a row of seeds has each equally.
+    """
     random = Random(f"chaos/{seed}")
     kinds = [KINDS[seed % len(KINDS)], *random.sample(KINDS, random.randint(0, 2))]
     faults = tuple(_fault(kind, random, lease_s) for kind in dict.fromkeys(kinds))
-    return Plan(seed, random.randrange(3), random.randrange(2), random.random() < 0.5, faults)
+    chosen = random.randrange(3), random.randrange(2), random.random() < 0.5
+    return Plan(seed, *chosen, faults, _operations(seed) if seed % 3 else ())
+
+
+def _operations(seed: int) -> tuple[Operation, ...]:
+    # Of its own, so that the faults of a seed are what they were before there were operations.
+    random = Random(f"chaos-operations/{seed}")
+    kinds = [OPERATIONS[seed % len(OPERATIONS)], *random.choices(OPERATIONS, k=random.randrange(MOST_OPERATIONS))]
+    found = [Operation(kind, random.randrange(UNITS_DONE), 1 + random.randrange(NUM_VERSIONS)) for kind in kinds]
+    # A round to retry must have ended: one that is cancelled just before makes the retry more than a refusal.
+    found += [Operation("cancel", max(0, one.units_done - 2), 1) for one in found if one.kind == "retry"]
+    return tuple(sorted(found, key=lambda one: (one.units_done, OPERATIONS.index(one.kind))))
 
 
 def _fault(kind: str, random: Random, lease_s: float) -> Fault:

@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from db import migrate
 from db.models import Round, Run
+from db.queries.progress import waiting_retries
 from illume_loop.config import Settings, load_settings
 from tests.chaos.checks import outcome, violations
 from tests.chaos.cluster import FAILED, Cluster, Nursery
-from tests.chaos.faults import Fault, Plan
+from tests.chaos.faults import Fault, Operation, Plan
 from tests.support.canned_model import save_canned
 from tests.support.canned_run import start as start_inline
 from tests.support.servers import PostgresServer, RedisServer
@@ -68,6 +69,8 @@ class Verdict:
     result: str
     seconds: float
     notes: tuple[str, ...]
+    ordered: tuple[str, ...] = ()
+    """What people asked for, each with the exit code that they got."""
 
 
 class Stage:
@@ -113,12 +116,16 @@ class Stage:
             result, notes = trial.failure()
         elif not notes:
             with _session(self.postgres.url(database)) as session:
-                notes = list(violations(session, trial.run_id(), self.settings(plan), undisturbed))
+                settings, ordered = self.settings(plan), trial.cluster.ordered
+                notes = list(violations(session, trial.run_id(), settings, undisturbed, ordered))
             result = "broken" if notes else "held"
+        if trial.assertions():
+            result, notes = "broken", [*notes, *trial.assertions()]
         if result == "held":
             self.postgres.execute(f"DROP DATABASE {database} WITH (FORCE)")
         kinds = tuple(fault.kind for fault in plan.faults)
-        return Verdict(plan.seed, kinds, tuple(trial.cluster.fired), result, seconds, tuple(notes))
+        told = tuple(f"{kind}: {code}" for kind, code in trial.cluster.ordered)
+        return Verdict(plan.seed, kinds, tuple(trial.cluster.fired), result, seconds, tuple(notes), told)
 
 
 class _Trial:
@@ -137,6 +144,7 @@ class _Trial:
         }
         self.cluster = Cluster(stage.nursery, folder, folder / "run", config, env)
         self._waiting = sorted((f for f in plan.faults if not f.point and not f.skew_s), key=lambda f: f.units_done)
+        self._orders = list(plan.operations)
 
     def run(self) -> tuple[list[str], int]:
         """Bring the run to its end; what hangs or never comes up, and the coordinator's code."""
@@ -164,6 +172,12 @@ class _Trial:
         log = (self.cluster.folder / "coordinator.log").read_text(errors="replace").splitlines()
         return "broken", [line for line in log if line.startswith("illume-loop: ")][-1:] or ["it ended with code 1"]
 
+    def assertions(self) -> list[str]:
+        """Lines of any process's log that tell of an AssertionError or another error that nobody expected."""
+        logs = [*self.cluster.folder.glob("*.log"), *self.cluster.run_dir.glob("*.log")]
+        lines = (line for log in logs for line in log.read_text(errors="replace").splitlines())
+        return [line for line in lines if line.startswith(("AssertionError", "illume-loop: unexpected"))][:3]
+
     def _start(self) -> None:
         for fault in self._plan.faults:
             if fault.point:
@@ -178,16 +192,44 @@ class _Trial:
             self.cluster.start("coordinator")
 
     def _play(self) -> int:
-        deadline = time.monotonic() + DEADLINE_S
-        while (code := self.cluster.tend()) is None:
-            if self._waiting:
+        deadline = time.monotonic() + DEADLINE_S * (1 + len(self._plan.operations) / 2)
+        while True:
+            code = self.cluster.tend()
+            if code is not None and not self._is_more_wanted():
+                return code
+            if code is not None:
+                self.cluster.start("coordinator")
+            if self._waiting or self._orders:
                 units_done = self._units_done()
                 while self._waiting and units_done is not None and units_done >= self._waiting[0].units_done:
                     self._disturb(self._waiting.pop(0))
+                while self._orders and units_done is not None and units_done >= self._orders[0].units_done:
+                    self._order(self._orders.pop(0))
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not over after {DEADLINE_S:.0f} s; {self._units_done()} units are done")
+                raise TimeoutError(f"not over in time; {self._units_done()} units are done")
             time.sleep(0.02)
-        return code
+
+    def _is_more_wanted(self) -> bool:
+        """Whether a round is to be run again that was asked for after the coordinator had looked for the last time."""
+        deadline = time.monotonic() + 30
+        while self.cluster.ordering and time.monotonic() < deadline:
+            self.cluster.tend()
+            time.sleep(0.02)
+        with _session(self._url) as session:
+            return bool(waiting_retries(session, session.scalars(select(Run.id)).one()))
+
+    def _order(self, operation: Operation) -> None:
+        argv = {"promote": ["models", "promote", f"v{operation.number:04d}", "--yes"]}
+        argv |= {"rollback": ["models", "rollback", "--yes"]}
+        number = operation.number
+        if operation.kind in ("cancel", "retry"):
+            with suppress(psycopg.Error), _raw(self._url) as connection:
+                over = "state IN ('failed', 'cancelled')"
+                under_way = "state NOT IN ('promoted', 'rejected', 'failed', 'cancelled')"
+                wanted = under_way if operation.kind == "cancel" else over
+                row = connection.execute(f'SELECT max("index") FROM rounds WHERE {wanted}').fetchone()
+                number = row[0] if row and row[0] is not None else number
+        self.cluster.order(operation.kind, argv.get(operation.kind, ["rounds", operation.kind, str(number)]))
 
     def _let_the_late_ones_write(self) -> None:
         """What was stopped goes on and tries to commit what it had, before anything is checked."""

@@ -29,6 +29,11 @@ def main(table: Path) -> None:
     for kind in kinds:
         of_kind = Counter(row["result"] for row in rows if kind in _kinds(row["faults fired"]))
         print(f"| {kind} | {of_kind.total()} | {' | '.join(str(of_kind[result]) for result in RESULTS)} |")
+    given = Counter(command for row in rows for command in _kinds(row.get("commands given") or ""))
+    if given:
+        print("\n| command: exit code | times |\n|---|---|")
+        for command, times in sorted(given.items()):
+            print(f"| {command} | {times} |")
 
 
 def _kinds(cell: str) -> list[str]:
