@@ -55,13 +55,16 @@ def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
     from db.migrate import current, head
     from illume_loop.cli.ending import ENDING
     from illume_loop.cli.runs import open_run, settings_for
-    from illume_loop.loop.checkup import check_run, check_schema
+    from illume_loop.loop.checkup import check_run, check_schema, missing_database
     from illume_loop.loop.promotion import repair as repair_run
-    from illume_loop.loop.run_directory import database_url
+    from illume_loop.loop.run_directory import DATABASE, database_url
 
     ENDING.run_dir = run_dir
-    own = database_url(run_dir)
-    schema = check_schema(current(settings_for(run_dir).store.database_url or own), head(), run_dir)
+    own, elsewhere = database_url(run_dir), settings_for(run_dir).store.database_url
+    if not elsewhere and not (run_dir / DATABASE).exists():
+        # Looking into a file that is missing would make an empty one.
+        return [missing_database(run_dir / DATABASE)], None
+    schema = check_schema(current(elsewhere or own), head(), run_dir)
     if any(finding.state == "bad" for finding in schema):
         return schema, None
     repaired = None

@@ -30,6 +30,12 @@ class Finding:
     todo: str = ""
 
 
+def missing_database(path: Path) -> Finding:
+    """Tell that the run's own database is gone."""
+    todo = "restore the file from a copy; where the run used another database, set store.database_url to it"
+    return Finding("database", BAD, f"{path} is missing", todo)
+
+
 def check_schema(found: str | None, expected: str, run_dir: Path) -> list[Finding]:
     """Check that the database answers and has the schema of this version; without that nothing else can be read."""
     reached = Finding("database", OK, "answers")

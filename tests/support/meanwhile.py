@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from db.queries.progress import latest_round
+from db.queries.progress import find_round
 from illume_loop.config import TrainSettings
 from illume_loop.loop.run_directory import OpenRun, open_run
 from illume_loop.loop.workbench import Toolbox
@@ -36,8 +36,8 @@ class Meanwhile:
         if self.said:
             return
         with open_run(self.run_dir, writing=True) as run:
-            round_ = latest_round(run.session, run.run_id)
-            if round_ is None or (round_.state, round_.index) != (self.state, self.index):
+            round_ = find_round(run.session, run.run_id, self.index)
+            if round_ is None or round_.state != self.state:
                 return
             self.said.append(self.act(run))
             run.session.commit()

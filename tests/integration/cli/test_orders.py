@@ -171,6 +171,15 @@ def test_a_database_of_an_older_release_is_told(run_dir: Path) -> None:
     assert _told(run_dir, "doctor").code == 0
 
 
+def test_a_database_that_is_gone_is_told_and_not_made_anew(run_dir: Path) -> None:
+    for path in run_dir.glob("loop.sqlite*"):
+        path.unlink()
+    ended = _told(run_dir, "doctor", "--json")
+    assert ended.code == 3
+    assert [check["state"] for check in json.loads(ended.out)["checks"]] == ["bad"]
+    assert not (run_dir / "loop.sqlite").exists()
+
+
 def test_where_there_is_no_run_there_is_nothing_to_check(tmp_path: Path) -> None:
     for words in (("doctor",), ("rounds", "cancel", "1"), ("rounds", "retry", "1")):
         ended = run(*words, "--run-dir", tmp_path / "nowhere", cwd=tmp_path)

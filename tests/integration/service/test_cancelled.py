@@ -11,6 +11,9 @@ from sqlalchemy import func, select
 from db.models import Round, Sample, TrainingCheckpoint, Unit
 from tests.support.service import Service
 
+PATIENT = {"ILLUME_CLUSTER__LEASE_S": "120", "ILLUME_CLUSTER__STALL_AFTER_S": "240"}
+"""Waits that outlast slow commands: a unit is to be lost to its cancelled round, not to time."""
+
 
 @pytest.fixture
 def hold(tmp_path: Path) -> Path:
@@ -21,7 +24,8 @@ def hold(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("variable", "kind"), [("HOLD_DRAWING", "sample"), ("HOLD_TRAINING", "train")])
 def test_a_worker_drops_the_unit_of_a_cancelled_round(one_round: Service, hold: Path, variable: str, kind: str) -> None:
-    one_round.worker("generator", "assessor", "trainer", name="worker", **{variable: str(hold)})
+    held = {variable: str(hold), **PATIENT}
+    one_round.worker("generator", "assessor", "trainer", name="worker", **held)
     coordinator = one_round.coordinator()
     unit = one_round.held(kind=kind)
     ended = one_round.command("rounds", "cancel", "1", "--reason", "enough", "--json", "--run-dir", one_round.run_dir)
@@ -48,7 +52,8 @@ def test_a_worker_drops_the_unit_of_a_cancelled_round(one_round: Service, hold: 
 def test_a_service_that_runs_goes_on_with_the_next_round_and_then_with_the_one_to_repeat(
     service: Service, hold: Path
 ) -> None:
-    service.worker("generator", "assessor", "trainer", name="worker", HOLD_TRAINING=str(hold))
+    held = {"HOLD_TRAINING": str(hold), **PATIENT}
+    service.worker("generator", "assessor", "trainer", name="worker", **held)
     coordinator = service.coordinator()
     service.held(kind="train")
     for words in (("cancel", "1"), ("retry", "1")):
