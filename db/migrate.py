@@ -83,6 +83,7 @@ def _config(connection: Connection | None = None) -> Config:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("the package `migrations`, which is installed with illume-loop, is missing")
     config = Config()
-    config.set_main_option("script_location", str(Path(spec.origin).parent))
+    # Alembic's values are those of a configparser, where a single % is an interpolation.
+    config.set_main_option("script_location", str(Path(spec.origin).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config

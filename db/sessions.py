@@ -19,6 +19,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 
+from db.trouble import name_database
+
 BUSY_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 20_000
 IDLE_IN_TRANSACTION_MS = 30_000
@@ -27,8 +29,12 @@ CONNECT_TIMEOUT_S = 10
 
 
 def open_engine(url: str, *, read_only: bool = False) -> Engine:
-    """An engine with foreign keys on; `read_only` refuses every write on SQLite and never takes the write lock."""
+    """An engine with foreign keys on; `read_only` refuses every write on SQLite and never takes the write lock.
+
+    Its errors know which database they are about (`db.trouble`).
+    """
     engine = create_engine(url, connect_args=_connect_args(url))
+    event.listen(engine, "handle_error", name_database)
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine, read_only)
     else:

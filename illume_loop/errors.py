@@ -66,6 +66,11 @@ class SettingsFileError(SettingsError):
     """Cannot read the settings file {path}: {reason}; give --config an existing TOML file."""
 
 
+class DatabaseAddressError(UsageError):
+    """The database {database} cannot be opened as it is addressed ({reason}); correct store.database_url (or
+    ILLUME_STORE__DATABASE_URL), then run the same command again."""
+
+
 class StudyError(UsageError):
     """The study {name} is not valid: {reason}; docs/how-to/run-a-study.md says what a study holds."""
 
@@ -144,6 +149,11 @@ class ReadingMissingError(UsageError):
     `illume-loop judge fit`."""
 
 
+class DatabasePasswordError(UsageError):
+    """The run in {path} lies in the database {database}, whose password the directory does not keep; set
+    ILLUME_STORE__DATABASE_URL to it with its password, then run the same command again."""
+
+
 class MissingExtraError(UsageError):
     """{feature} needs packages that are not installed; install them with `pip install 'illume-loop[{extra}]'`."""
 
@@ -170,7 +180,12 @@ class DatabaseDriftError(UnhealthyError):
 
 
 class DatabaseUnusableError(UnhealthyError):
-    """The database of the run in {path} cannot be used ({reason}); see that it is there, whole and reachable."""
+    """The database {database} cannot be used ({reason}); see that it is there, whole and reachable."""
+
+
+class StoreUnusableError(UnhealthyError):
+    """The artifact store {store} cannot be used ({reason}); see that it is reachable, and that store.artifacts_url (or
+    ILLUME_STORE__ARTIFACTS_URL) and its credentials are right, then run the same command again."""
 
 
 class NoActiveVersionError(UnhealthyError):
@@ -254,6 +269,21 @@ class ConflictError(IllumeLoopError):
 class RunExistsError(ConflictError):
     """{path} already holds a run, and --fresh never deletes one: name another directory with --run-dir, or leave
     out --fresh to continue it."""
+
+
+class OtherDatabaseError(ConflictError):
+    """The run in {path} lies in the database {database}, and {opened} does not know it; set store.database_url (or
+    ILLUME_STORE__DATABASE_URL) to the first one, or begin a run in the second one with another --run-dir."""
+
+
+class RunForgottenError(ConflictError):
+    """The database {database} no longer knows the run in {path}: it was emptied, or another one took its place; restore
+    a copy of it, or begin a new run with another --run-dir."""
+
+
+class OtherStoreError(ConflictError):
+    """The artifacts of the run in {path} lie in {store}, and {opened} has no checkpoint of its active version; set
+    store.artifacts_url (or ILLUME_STORE__ARTIFACTS_URL) to the first one, or copy its content to the second one."""
 
 
 class FolderInUseError(ConflictError):

@@ -27,8 +27,8 @@ def url_without_password(url: str) -> str:
     # A password that nobody encoded may hold any character, so it is taken to end at the last @ of all: rather too
     # much is hidden of a strange URL than too little.
     credentials, at, place = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    shown = f"{user}:{HIDDEN}@{place}" if at and colon else rest
+    user, _, password = credentials.partition(":")
+    shown = f"{user}:{HIDDEN}@{place}" if at and password else rest
     return scheme + separator + _SECRET_PARAMETER.sub(rf"\g<1>{HIDDEN}", shown)
 
 

@@ -154,7 +154,7 @@ def _rounds(run_dir: Path) -> list[dict[str, Any]]:
 def _versions(folder: Path, run_dir: Path, settings: Settings) -> Iterator[Versions]:
     """The models of a cell: those of its run, or the base alone where nothing was run."""
     if not (run_dir / MARKER).exists():
-        store = CheckpointStore(Root(str(folder.absolute())), folder / "cache")
+        store = CheckpointStore(Root.of_folder(folder), folder / "cache")
         yield Versions({BASE: store.publish(base_path(settings.run.base)).sha256}, store)
         return
     with open_run(run_dir) as run:

@@ -50,11 +50,15 @@ class CheckpointStore:
             if name.endswith(PICKLED):
                 raise UsageError(f"{folder / name} may be a pickle, which can run code; keep weights as safetensors")
         sha256 = hashlib.sha256(manifest).hexdigest()
-        if not self._root.exists(_path(sha256, MANIFEST)):
+        if not self.has(sha256):
             for name, path in files.items():
                 self._root.write(_path(sha256, name), path.read_bytes())
             self._root.write(_path(sha256, MANIFEST), manifest)
         return Checkpoint(sha256, sum(path.stat().st_size for path in files.values()))
+
+    def has(self, sha256: str) -> bool:
+        """Whether the store has a checkpoint of this name."""
+        return self._root.exists(_path(sha256, MANIFEST))
 
     def local_path(self, sha256: str) -> Path:
         """A verified local folder with the checkpoint's files, fetched where there is a cache.

@@ -12,14 +12,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote
 from uuid import uuid4
 
-from fsspec import AbstractFileSystem
+from fsspec import AbstractFileSystem, available_protocols
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from illume_loop.errors import CorruptArtifactError, MissingExtraError, SettingsError, StorageFullError, UsageError
+from illume_loop.errors import (
+    CorruptArtifactError,
+    IllumeLoopError,
+    MissingExtraError,
+    SettingsError,
+    StorageFullError,
+    StoreUnusableError,
+    UsageError,
+)
+from illume_loop.redaction import url_without_password
 
 BLOCK_BYTES = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -29,15 +39,34 @@ class Root:
     """A folder of an fsspec file system, which paths cannot leave."""
 
     def __init__(self, url: str) -> None:
-        """Raises SettingsError for a URL of no known kind, MissingExtraError for one whose package is not installed."""
+        """Raises SettingsError for a URL of no known kind, UsageError for one whose package is not installed, and
+        StoreUnusableError for a store that does not answer."""
+        folder = _local_folder(url)
+        if folder is not None:
+            self._hold(LocalFileSystem(), folder)
+            return
+        shown = url_without_password(url)
         try:
-            filesystem, path = url_to_fs(url)
+            with _usable(shown):
+                filesystem, path = url_to_fs(url)
         except ImportError as error:
-            raise MissingExtraError(feature=f"the store {url}", extra="s3") from error
+            if url.startswith(("s3://", "s3a://")):
+                raise MissingExtraError(feature=f"the store {shown}", extra="s3") from error
+            raise UsageError(f"the store {shown} needs a package that is not installed: {error}") from error
         except ValueError as error:
-            raise SettingsError(reason=f"store.artifacts_url = {url!r}: {error}") from error
+            raise SettingsError(reason=f"store.artifacts_url = {shown!r}: {error}") from error
+        self._hold(filesystem, str(path))
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self:
+        """Return the root of a local folder, whatever characters its name has: a URL gives a meaning to some."""
+        root = cls.__new__(cls)
+        root._hold(LocalFileSystem(), str(folder.absolute()))
+        return root
+
+    def _hold(self, filesystem: AbstractFileSystem, path: str) -> None:
         self.filesystem: AbstractFileSystem = filesystem
-        self.path = str(path).rstrip("/")
+        self.path = path.rstrip("/")
         self.is_local = isinstance(filesystem, LocalFileSystem)
 
     def full(self, relative: str) -> str:
@@ -48,23 +77,60 @@ class Root:
 
     def exists(self, relative: str) -> bool:
         """Whether there is a file or folder of this name."""
-        return bool(self.filesystem.exists(self.full(relative)))
+        path = self.full(relative)
+        with _usable(self.path):
+            return bool(self.filesystem.exists(path))
 
     def read(self, relative: str) -> bytes:
         """The bytes of a file. Raises CorruptArtifactError where there is none."""
+        path = self.full(relative)
         try:
-            return bytes(self.filesystem.cat_file(self.full(relative)))
+            with _usable(self.path):
+                return bytes(self.filesystem.cat_file(path))
         except FileNotFoundError:
-            raise CorruptArtifactError(path=self.full(relative), expected="a file", found="none") from None
+            raise CorruptArtifactError(path=path, expected="a file", found="none") from None
 
     def write(self, relative: str, data: bytes) -> None:
-        """Write a file whole or not at all. Raises StorageFullError."""
+        """Write a file whole or not at all. Raises StorageFullError, StoreUnusableError."""
         target = self.full(relative)
-        with storage_full_told(target):
+        with _usable(self.path, missing=True), storage_full_told(target):
             if self.is_local:
                 write_atomically(Path(target), data)
             else:
                 self.filesystem.pipe_file(target, data)
+
+
+@contextmanager
+def _usable(store: str, *, missing: bool = False) -> Iterator[None]:
+    """Turn what a store answers in the place of a file into StoreUnusableError; `missing` ones too (no such bucket).
+
+    Object stores raise errors of many packages, for a wrong address, for credentials, and for an outage alike. A full
+    disk, a file that is not there, a wrong URL and a missing package are not the store's.
+    """
+    try:
+        yield
+    except (IllumeLoopError, ImportError, ValueError):
+        raise
+    except Exception as error:
+        if disk_is_full(error) or (isinstance(error, FileNotFoundError) and not missing):
+            raise
+        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+        raise StoreUnusableError(store=store, reason=reason or type(error).__name__) from error
+
+
+def _local_folder(url: str) -> str | None:
+    """Return the absolute path of a local folder, as it is or as a file URL; None for another store.
+
+    In a chain of stores (`simplecache::s3://...`) `::` has a meaning, which it has not in the name of a folder.
+    Raises SettingsError for a store whose slashes were left out: a folder of that name is never meant.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        return str(Path(rest).absolute()) if scheme in ("file", "local") else None
+    name = url.partition(":")[0]
+    if name != url and name in available_protocols():
+        raise SettingsError(reason=f"store.artifacts_url = {url!r}: write {name}://... for a store of this kind")
+    return str(Path(url).expanduser().absolute())
 
 
 def stays_below(relative: str) -> bool:

@@ -20,12 +20,17 @@ import typer
 from typer.exceptions import TyperException
 
 from illume_loop.cli.output import say
-from illume_loop.errors import DatabaseUnusableError, IllumeLoopError, MissingExtraError, StorageFullError
+from illume_loop.errors import (
+    DatabaseAddressError,
+    DatabaseUnusableError,
+    IllumeLoopError,
+    MissingExtraError,
+    StorageFullError,
+)
 from illume_loop.redaction import redact
 
 INTERRUPTED = 130
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_DRIVERS = ("sqlite3", "psycopg")
 _EXTRA_OF = {
     "psycopg": ("a Postgres database", "service"),
     "celery": ("the executor celery", "service"),
@@ -73,17 +78,19 @@ def known(error: BaseException) -> IllumeLoopError | None:
         if isinstance(link, ModuleNotFoundError) and link.name in _EXTRA_OF:
             feature, extra = _EXTRA_OF[link.name]
             return MissingExtraError(feature=feature, extra=extra)
-        # The drivers are told by name: importing them here would cost every command their start-up.
-        driver, kind = type(link).__module__.split(".")[0], type(link).__name__
-        if driver in _DRIVERS and kind in ("OperationalError", "DatabaseError"):
-            reason = " ".join(str(link).split())
-            full = "disk is full" in reason
-            return (
-                StorageFullError(path="the database")
-                if full
-                else DatabaseUnusableError(path=ENDING.run_dir, reason=reason)
-            )
-    return None
+    return _of_database(error)
+
+
+def _of_database(error: BaseException) -> IllumeLoopError | None:
+    from db.trouble import trouble_of
+
+    trouble = trouble_of(error)
+    if trouble is None:
+        return None
+    if trouble.kind == "full":
+        return StorageFullError(path="the database")
+    kind = DatabaseAddressError if trouble.kind == "address" else DatabaseUnusableError
+    return kind(database=trouble.database or "of the run", reason=trouble.reason)
 
 
 def _end(error: Exception) -> int:

@@ -127,12 +127,14 @@ def is_run(run_dir: Path) -> bool:
 
 
 def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:
-    from illume_loop.models.hub import is_hub_id
+    from illume_loop.models.hub import is_hub_id, is_there
     from illume_loop.models.shipped import SHIPPED, base_path
 
     outside = not is_run(run_dir)
     wanted = base if name is None and outside else name
-    if wanted is not None and (outside or wanted in SHIPPED or Path(wanted).is_dir() or is_hub_id(wanted)):
+    if wanted is not None and (
+        outside or wanted in SHIPPED or is_there(Path(wanted) / "config.json") or is_hub_id(wanted)
+    ):
         return wanted, base_path(wanted)
     return _of_run(wanted, run_dir)
 

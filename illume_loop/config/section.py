@@ -38,5 +38,8 @@ def checked_url(url: str) -> str:
     except ValueError:
         whole = False
     if not whole:
-        raise ValueError("its parts cannot be told apart; percent-encode the password, or give it by a *_PASSWORD_FILE")
+        raise ValueError(
+            "its parts cannot be told apart; give a port of 1 to 65535, and percent-encode the password or give it by "
+            "a *_PASSWORD_FILE"
+        )
     return url

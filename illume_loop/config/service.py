@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
 
+from db import urls as database_urls
 from illume_loop.config.section import Section, checked_url
 
 
@@ -13,7 +15,9 @@ class StoreSettings(Section):
     """Where rows and files are kept."""
 
     database_url: str = Field(
-        "", repr=False, description="SQLAlchemy URL of the database; empty is SQLite in the run directory."
+        "",
+        repr=False,
+        description="Database, as postgresql://USER@HOST:5432/DATABASE; empty is SQLite in the run directory.",
     )
     artifacts_url: str = Field(
         "", repr=False, description="fsspec URL of images and checkpoints; empty is the run directory."
@@ -22,7 +26,8 @@ class StoreSettings(Section):
     @field_validator("database_url")
     @classmethod
     def _database_url_is_one(cls, url: str) -> str:
-        return checked_url(url)
+        # The password first: what `checked` says of a URL may show its beginning.
+        return database_urls.checked(checked_url(url))
 
 
 class ClusterSettings(Section):
@@ -64,8 +69,12 @@ class ClusterSettings(Section):
     @field_validator("redis_url")
     @classmethod
     def _redis_url_is_one(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("redis", "rediss"):
+        if urlsplit(checked_url(url)).scheme not in ("redis", "rediss"):
             raise ValueError("it must begin with redis:// or rediss://")
+        if not urlsplit(url).hostname:
+            raise ValueError("it names no host; write redis://HOST:6379/0 instead")
+        if not re.fullmatch(r"/?|/\d{1,5}", urlsplit(url).path):
+            raise ValueError("its path is the number of a database; write redis://HOST:6379/0 instead")
         if any(not name.startswith("ssl_") for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)):
             raise ValueError("its parameters may only be those of TLS (ssl_...)")
-        return checked_url(url)
+        return url

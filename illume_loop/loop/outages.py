@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from db.trouble import trouble_of
 from illume_loop.artifacts.files import disk_is_full
 
 T = TypeVar("T")
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 def is_outage(error: BaseException) -> bool:
     """Whether the database could not be reached, or gave the transaction up, through no fault of what was asked."""
     if not isinstance(error, DBAPIError) or disk_is_full(error):
+        return False
+    trouble = trouble_of(error)
+    if trouble is not None and trouble.kind == "address":
         return False
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 

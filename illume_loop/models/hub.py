@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from illume_loop.artifacts.files import disk_is_full
 from illume_loop.errors import HubError, NotFoundError
 
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
@@ -26,24 +27,35 @@ def model_folder(name: str, kind: str = "model") -> Path:
     Raises NotFoundError, naming the kind, where it holds no model, and HubError where the hub cannot be reached.
     """
     path = Path(name)
-    if not path.exists() and is_hub_id(name):
+    if not is_there(path) and is_hub_id(name):
         path = fetch_model(name)
-    if not (path / "config.json").is_file():
+    if not is_there(path / "config.json"):
         raise NotFoundError(kind=kind, name=name)
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder of this name; none is where no file could have it."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def fetch_model(name: str) -> Path:
     """The folder of a hub id in the cache, fetched where it is missing or older than the hub's.
 
-    Raises NotFoundError where the hub has no such model (or does not show it to us), HubError where it cannot be asked.
+    Raises NotFoundError where the hub has no such model, can have none, or does not show it to us, and HubError where
+    it cannot be asked.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=[*FETCHED]))
-    except RepositoryNotFoundError:
+    except (RepositoryNotFoundError, HFValidationError):
         raise NotFoundError(kind="folder or model on the hub", name=name) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise HubError(name=name, reason=str(error).splitlines()[0]) from error
+    except Exception as error:  # its HTTP client has an error for each way in which an address can be wrong
+        if disk_is_full(error):
+            raise
+        raise HubError(name=name, reason=(str(error).splitlines() or [type(error).__name__])[0]) from error

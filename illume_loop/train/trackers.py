@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from db.urls import sqlite_url
 from illume_loop.errors import UsageError
 
 PROJECT = "illume-loop"
@@ -63,7 +64,7 @@ def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
         "WANDB_NAME": name,
         "WANDB_PROJECT": PROJECT,
         "WANDB_RUN_GROUP": folder.name,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{(folder / 'mlflow.db').absolute()}",
+        "MLFLOW_TRACKING_URI": sqlite_url(folder / "mlflow.db"),
         "MLFLOW_EXPERIMENT_NAME": PROJECT,
         "MLFLOW_TAGS": json.dumps({"run": folder.name}),
         # They would write between the lines of progress, and onto standard output, which belongs to results.
