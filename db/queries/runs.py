@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
@@ -31,6 +31,19 @@ def _run_row(run: Run) -> dict[str, Any]:
         "settings": run.settings,
         "created_at": run.created_at.isoformat(),
     }
+
+
+def has_runs(session: Session) -> bool:
+    """Whether the database has the table of runs, at whatever schema."""
+    return inspect(session.connection()).has_table(Run.__tablename__)
+
+
+def settings_of(session: Session, key: str) -> dict[str, Any] | None:
+    """Return the settings in the row of a run; None for a key that the database does not know.
+
+    It reads columns that every schema has, so that an older one can be asked before it is upgraded.
+    """
+    return session.scalar(select(Run.settings).where(Run.key == key))
 
 
 def run_key(session: Session, run_id: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
@@ -17,8 +15,10 @@ def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
     """Bring the database to the schema of this version: that of the settings' URL, else that of the run."""
     from db.migrate import current, head
     from db.migrate import upgrade as run_migrations
+    from illume_loop.cli.runs import database_for
 
-    url = _url(run_dir)
+    # A server needs no run directory: it is migrated before the first run, from a host that may never see one.
+    url = database_for(run_dir)
     before = current(url)
     run_migrations(url)
     print(f"schema {head()}" + (" (it was already there)" if before == head() else f" (was {before or 'empty'})"))
@@ -28,9 +28,10 @@ def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
 def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Check that the database has the schema of this version; exit 3 when it has not."""
     from db.migrate import current, drift, head
+    from illume_loop.cli.runs import database_for
     from illume_loop.errors import DatabaseDriftError, DatabaseOutdatedError
 
-    url = _url(run_dir)
+    url = database_for(run_dir)
     found, expected = current(url), head()
     differences = drift(url) if found == expected else []
     if as_json:
@@ -42,11 +43,3 @@ def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
         raise DatabaseDriftError(found=found, drift=", ".join(differences))
     if not as_json:
         hint(f"the database is at schema {found}, as this version expects")
-
-
-def _url(run_dir: Path) -> str:
-    from illume_loop.cli.runs import settings_for
-    from illume_loop.loop.run_directory import database_url
-
-    # A database server needs no run directory: it is migrated before the first run, from a host that may never see one.
-    return settings_for(run_dir).store.database_url or database_url(run_dir)

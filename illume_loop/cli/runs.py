@@ -32,11 +32,26 @@ def open_run(run_dir: Path, *, writing: bool = False) -> Iterator[OpenRun]:
 
 
 def settings_for(run_dir: Path) -> Settings:
-    """The settings of the run in `run_dir` under those of the environment; without a run, the defaults."""
+    """Return the settings in the row of the run in `run_dir`, or the defaults, under those of the environment.
+
+    Raises DatabaseOutdatedError, and ConflictError for a database that does not know the run.
+    """
     from illume_loop.config import load_settings
     from illume_loop.loop.run_directory import stored_settings
 
-    return load_settings(stored=stored_settings(run_dir))
+    own = load_settings()
+    return load_settings(stored=stored_settings(run_dir, own.store.database_url))
+
+
+def database_for(run_dir: Path) -> str:
+    """Return the URL of the database that the environment names, else of the one that knows the run in `run_dir`.
+
+    Raises NotARunDirectoryError where there is neither.
+    """
+    from illume_loop.config import load_settings
+    from illume_loop.loop.run_directory import database_url
+
+    return load_settings().store.database_url or database_url(run_dir)
 
 
 def found(kind: str, name: object, row: T | None) -> T:

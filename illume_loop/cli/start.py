@@ -33,13 +33,9 @@ def start(
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
     from illume_loop.cli.progress import RunDisplay, open_view
-    from illume_loop.config import load_settings
-    from illume_loop.loop.run_directory import stored_settings
     from illume_loop.runtime import prepare
 
-    # A settings file stands for itself; without one, a run goes on with what it was started with.
-    stored = stored_settings(run_dir) if config is None else None
-    settings = load_settings(config, {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}, stored=stored)
+    settings = _settings(config, run_dir, {"run.rounds": rounds, "run.seed": seed, "run.executor": executor})
     _log_to(run_dir, settings.runtime)
     hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
     try:
@@ -57,7 +53,24 @@ def start(
     except KeyboardInterrupt:
         hint(f"\nillume-loop: stopped, nothing is lost; continue with `illume-loop start --run-dir {run_dir}`")
         raise typer.Exit(INTERRUPTED) from None
-    _summary(run_dir, outcome.page)
+    _summary(run_dir, settings, outcome.page)
+
+
+def _settings(config: Path | None, run_dir: Path, flags: dict[str, object]) -> Settings:
+    """Return the settings of a start: a run goes on with those in its row, and a settings file stands for itself.
+
+    The file need not say again where the run's rows and files are.
+    """
+    from illume_loop.config import load_settings
+    from illume_loop.loop.outages import NO_PATIENCE, Patience
+    from illume_loop.loop.run_directory import stored_settings
+
+    own = load_settings(config, flags)
+    patience = Patience(own.cluster.reconnect_s) if own.run.executor == "celery" else NO_PATIENCE
+    stored = patience.outlast(lambda: stored_settings(run_dir, own.store.database_url))
+    if stored is not None and config is not None:
+        stored = {"store": stored["store"]}
+    return load_settings(config, flags, stored=stored)
 
 
 def _serve(
@@ -76,12 +89,12 @@ def _serve(
     )
 
 
-def _summary(run_dir: Path, page: Path | None) -> None:
+def _summary(run_dir: Path, settings: Settings, page: Path | None) -> None:
     from db.queries.rounds import rounds_table
     from illume_loop.cli.rounds_table import print_rounds
-    from illume_loop.cli.runs import open_run
+    from illume_loop.loop.run_directory import open_run
 
-    with open_run(run_dir) as run:
+    with open_run(run_dir, database_url=settings.store.database_url) as run:
         print_rounds(rounds_table(run.session, run.run_id))
     if page is not None:
         say(f"page: {page}")

@@ -44,12 +44,11 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Watch the rounds until the last one has ended; Ctrl-C stops watching and nothing else."""
-    from illume_loop.cli.runs import open_run, settings_for
+    from illume_loop.cli.runs import open_run
 
-    num_rounds = settings_for(run_dir).run.rounds
     with open_run(run_dir) as run, _open_view(run, as_json=as_json) as view:
         try:
-            for look in _looks(run, num_rounds, every):
+            for look in _looks(run, every):
                 view.show(look)
         except KeyboardInterrupt:
             hint(f"the run goes on; see `illume-loop rounds ls --run-dir {run_dir}`")
@@ -82,9 +81,9 @@ class View(Protocol):
         ...
 
 
-def _looks(run: OpenRun, num_rounds: int, every: float) -> Iterator[Look]:
+def _looks(run: OpenRun, every: float) -> Iterator[Look]:
     while True:
-        look = take_look(run, num_rounds)
+        look = take_look(run)
         # The next look must see what was written since.
         run.session.rollback()
         run.session.expire_all()
@@ -94,17 +93,18 @@ def _looks(run: OpenRun, num_rounds: int, every: float) -> Iterator[Look]:
         time.sleep(every)
 
 
-def take_look(run: OpenRun, num_rounds: int) -> Look:
-    """What the database holds now."""
+def take_look(run: OpenRun) -> Look:
+    """Return what the database holds now; also how many rounds the run is to have, which a start may have changed."""
     from db.queries.progress import rounds_in_all
     from db.queries.rounds import round_detail, rounds_table
-    from db.queries.runs import last_events
+    from db.queries.runs import last_events, run_row
     from db.queries.workers import workers_table
 
     rounds = rounds_table(run.session, run.run_id)
     detail = round_detail(run.session, run.run_id, rounds[-1]["index"]) if rounds else None
     workers = [row for row in workers_table(run.session) if row["state"] in ("running", "draining")]
     diary = last_events(run.session, run.run_id, LINES)[::-1]
+    num_rounds = run_row(run.session, run.run_id)["settings"]["run"]["rounds"]
     in_all = rounds_in_all(run.session, run.run_id, num_rounds)
     return Look(rounds, in_all, _stages(detail) if detail else {}, workers, diary)
 

@@ -112,6 +112,12 @@ class Settings(Section):
         """Dotted key to the source of its value: `default`, `the run`, a file's path, a variable's name, or `flag`."""
         return {key: self._provenance.get(key, "default") for key in field_names()}
 
+    def with_rounds(self, rounds: int | None) -> Self:
+        """Return the settings with another `run.rounds`; the same where None is given."""
+        if rounds is None:
+            return self
+        return self.model_copy(update={"run": self.run.model_copy(update={"rounds": rounds})})
+
     def resolved(self) -> dict[str, Any]:
         """Every setting as JSON, keyed as in the TOML file; a key, and a password in a URL, is shown as `***`."""
         data = self.model_dump(mode="json", by_alias=True)

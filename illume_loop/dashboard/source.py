@@ -13,19 +13,21 @@ from db.sessions import open_engine, transaction
 from illume_loop.config import Settings
 from illume_loop.dashboard.thumbnails import Thumbnails
 from illume_loop.errors import DatabaseOutdatedError, NotARunDirectoryError
-from illume_loop.loop.run_directory import DATABASE, MARKER, open_stores, run_database_url
+from illume_loop.loop.run_directory import MARKER, open_stores, run_database_url, stored_settings
 
 
 class Source:
     """Sessions for reading and for writing, and images."""
 
     def __init__(self, settings: Settings, run_dir: Path) -> None:
-        """Raises NotARunDirectoryError where there is neither a run nor a database that was set, and
-        DatabaseOutdatedError."""
+        """Raises NotARunDirectoryError where there is neither a run nor a database that was set, ConflictError where
+        the database does not know the directory's run, and DatabaseOutdatedError."""
         self.run_dir = run_dir
         given = settings.store.database_url
-        if not given and not ((run_dir / MARKER).exists() and (run_dir / DATABASE).exists()):
+        if not given and not (run_dir / MARKER).exists():
             raise NotARunDirectoryError(path=run_dir)
+        # It refuses a database that does not know the directory's run.
+        stored_settings(run_dir, given)
         url = run_database_url(run_dir, given)
         found, expected = migrate.current(url), migrate.head()
         if found != expected:

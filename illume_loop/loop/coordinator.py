@@ -57,14 +57,14 @@ def start_run(
     fresh_training: bool = False,
     toolbox: Toolbox | None = None,
 ) -> RunOutcome:
-    """Run the loop in `run_dir` until it has `rounds` rounds (default: settings.run.rounds); continue what is there.
+    """Run the loop in `run_dir` until it has `rounds` rounds (in the place of settings.run.rounds); continue a run.
 
     With `fresh_training` a training that was cut off begins anew. Raises RoundFailedError when a round failed (the next
     start goes on with the next round), RunLockedError, RunExistsError, SettingsChangedError, UsageError for settings
     that the domain cannot meet, and UnhealthyError for full disks and damaged artifacts, after which the same call
     continues.
     """
-    num_rounds = rounds or settings.run.rounds
+    settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
     demands = check_demands(settings, run_dir)
     with (
@@ -75,7 +75,7 @@ def start_run(
         observed(settings.runtime, bench),
         at_hand(run=bench.run_key),
     ):
-        Coordinator(bench, directory, progress, num_rounds).run()
+        Coordinator(bench, directory, progress, bench.settings.run.rounds).run()
         return RunOutcome(run_dir, write_run_page(bench, directory))
 
 

@@ -15,19 +15,21 @@ from sqlalchemy.orm import Session
 
 from db import migrate
 from db.models import Run
+from db.queries.models import checkpoint_digest
+from db.queries.progress import latest_round
 from db.queries.runs import leader_of
 from db.sessions import open_engine, transaction
 from db.writes.runs import add_event, add_run, find_run
 from db.writes.training import drop_checkpoints_of_run
 from db.writes.units import take_back_leases
 from db.writes.versions import add_version
-from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.checkpoints import Checkpoint, CheckpointStore
 from illume_loop.assess.questions import whole_question
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.domains.text.prompt_set import PromptSet
-from illume_loop.errors import NoCheckerError, RunLockedError, SettingsChangedError, UsageError
+from illume_loop.errors import NoCheckerError, OtherStoreError, RunLockedError, SettingsChangedError, UsageError
 from illume_loop.loop.calibrating import AUTO, check_calibration, keep_calibration_of_file
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.plan import round_prompts
@@ -89,7 +91,7 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
     if settings.run.executor == "inline":
         # With workers it is theirs to have it.
         check_tracker(settings.train.report_to)
-    if stored_settings(run_dir) is not None:
+    if stored_settings(run_dir, settings.store.database_url) is not None:
         return Demands(PromptSet())
     prompts = prompts_in_file(settings)
     domain = get_domain(settings.run.domain, prompts)
@@ -138,14 +140,22 @@ def open_workbench(
 
     Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
     """
-    if stored_settings(directory.path) is None and settings.run.executor == "inline":
+    is_new = stored_settings(directory.path, settings.store.database_url) is None
+    if is_new and settings.run.executor == "inline":
         _check_base_can_judge(settings, toolbox)
     url = run_database_url(directory.path, settings.store.database_url)
     migrate.upgrade(url)
     engine = open_engine(url)
     try:
         images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)
-        run_id = _open_run(engine, settings, directory, checkpoints, demands.prompts)
+        if is_new:
+            base = checkpoints.publish(base_path(settings.run.base))
+            # The key first: a start that is killed before the row is there begins once more under the same one.
+            mark(directory, url, begun=False)
+            run_id = _begin_run(engine, settings, directory.key, base, demands.prompts)
+        else:
+            run_id, settings = _continue_run(engine, settings, directory, checkpoints)
+        mark(directory, url, begun=True)
         if fresh_training:
             _forget_trainings(engine, run_id)
         with transaction(engine) as session:
@@ -180,25 +190,12 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]
     )
 
 
-def _open_run(
-    engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore, prompts: PromptSet
-) -> int:
-    with transaction(engine) as session:
-        run = find_run(session, directory.key)
-        if run is not None:
-            changed = changed_settings(run.settings, settings.resolved())
-            if changed:
-                raise SettingsChangedError(path=directory.path, names=", ".join(changed))
-            _take_over(session, run, directory.path, settings.run.executor)
-            # Workers go by them: where the teacher is and what it may cost, where Ray is, who is told of trainings.
-            run.settings = settings.resolved()
-            return run.id
-    base = checkpoints.publish(base_path(settings.run.base))
-    mark(directory, settings.resolved())
+def _begin_run(engine: Engine, settings: Settings, key: str, base: Checkpoint, prompts: PromptSet) -> int:
+    """Add the run with its base and its prompts; return its id."""
     with transaction(engine) as session:
         run = add_run(
             session,
-            key=directory.key,
+            key=key,
             name=settings.run.name,
             seed=settings.run.seed,
             settings=settings.resolved(),
@@ -217,6 +214,49 @@ def _open_run(
         keep_prompts(session, run.id, prompts)
         add_event(session, run.id, "started", f"run started from {settings.run.base}", at=utc_now())
         return run.id
+
+
+def _continue_run(
+    engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore
+) -> tuple[int, Settings]:
+    """Put what may change into the run's row; return the run's id, and the settings that hold from now on.
+
+    Raises SettingsChangedError, OtherStoreError, RunLockedError.
+    """
+    with transaction(engine) as session:
+        run = find_run(session, directory.key)
+        assert run is not None, "its settings were read before, and rows of runs are never deleted"
+        changed = changed_settings(run.settings, settings.resolved())
+        if changed:
+            raise SettingsChangedError(path=directory.path, names=", ".join(changed))
+        _check_store(session, run, settings, directory.path, checkpoints)
+        _take_over(session, run, directory.path, settings.run.executor)
+        latest = latest_round(session, run.id)
+        if latest is not None and latest.index > settings.run.rounds:
+            settings = settings.with_rounds(latest.index)
+        # Workers go by them: where the teacher is and what it may cost, where Ray is, who is told of trainings.
+        told = _told_changes(run.settings, settings.resolved())
+        run.settings, run.name = settings.resolved(), settings.run.name
+        if told:
+            add_event(session, run.id, "settings", f"settings changed: {told}", at=utc_now())
+        return run.id, settings
+
+
+def _check_store(session: Session, run: Run, settings: Settings, path: Path, checkpoints: CheckpointStore) -> None:
+    """Refuse another artifact store than the run's, unless the active version was copied to it."""
+    before, now = run.settings["store"]["artifacts_url"], settings.resolved()["store"]["artifacts_url"]
+    if before == now:
+        return
+    active = checkpoint_digest(session, run.id, None)
+    if active is not None and not checkpoints.has(active[1]):
+        raise OtherStoreError(path=path, store=before or path, opened=now or path)
+
+
+def _told_changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return the settings that differ, with both values; not how a machine is used, which differs between machines."""
+    old, new = _flat(Settings().resolved()) | _flat(before), _flat(after)
+    names = [name for name in new if old.get(name) != new[name] and not name.startswith("runtime.")]
+    return ", ".join(f"{name} from {old.get(name)!r} to {new[name]!r}" for name in names)
 
 
 def _take_over(session: Session, run: Run, path: Path, executor: str) -> None:

@@ -1,13 +1,15 @@
 """The directory of a run: what marks it, who may write to it, and how to read it.
 
-    run.json       names the run (its key in the database) and its settings; written once, whole
+    run.json       names the run (its key) and the database that has its row, with all settings; written whole
     lock           held by the one process that works on the run
     loop.sqlite    the database, unless settings name another
     images/, checkpoints/    the artifacts, unless settings name another place
     tmp/           half-made checkpoints; emptied when a process takes the lock
 
-Guarantee: at most one process works on a run directory. The lock is the kernel's, so it ends with its process, however
-that ends.
+Invariants:
+- At most one process works on a run directory. The lock is the kernel's: it ends with its process, however that ends.
+- A run's settings have one truth, the run's row. A directory whose run a database does not know is never continued
+  there: `stored_settings` refuses it before anything is written.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,9 +29,10 @@ from uuid import uuid4
 
 from sqlalchemy.orm import Session
 
-from db import migrate
+from db import migrate, urls
 from db.models.version import version_name
 from db.queries.models import checkpoint_digest
+from db.queries.runs import has_runs, settings_of
 from db.sessions import open_engine
 from db.writes.runs import find_run
 from illume_loop.artifacts.checkpoints import CheckpointStore
@@ -37,13 +40,17 @@ from illume_loop.artifacts.files import Root, output_folder, storage_full_told, 
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import (
     DatabaseOutdatedError,
+    DatabasePasswordError,
     NoActiveVersionError,
     NotARunDirectoryError,
     NotFoundError,
+    OtherDatabaseError,
     RunExistsError,
+    RunForgottenError,
     RunLockedError,
     UsageError,
 )
+from illume_loop.redaction import HIDDEN, url_without_password
 
 MARKER = "run.json"
 LOCK = "lock"
@@ -62,6 +69,17 @@ class RunDirectory:
     path: Path
     key: str
     scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What run.json says: the run's key, and its database."""
+
+    key: str
+    database: str
+    """URL without a password; empty is the SQLite file in the directory."""
+    begun: bool
+    """Whether the run's row was added; a start that was killed before that leaves a directory without a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,34 +131,42 @@ def locked(path: Path) -> Iterator[RunDirectory]:
             scratch = path / SCRATCH
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
-            key = _read_marker(path)["key"] if (path / MARKER).exists() else uuid4().hex
+            key = read_marker(path).key if (path / MARKER).exists() else uuid4().hex
             yield RunDirectory(path, key, scratch)
 
 
-def mark(directory: RunDirectory, settings: dict[str, Any]) -> None:
-    """Make the directory that of a run: its key and its settings. Called just before the run's row is added."""
-    content = {"format": 1, "key": directory.key, "settings": settings}
-    write_atomically(directory.path / MARKER, json.dumps(content, indent=1).encode())
+def mark(directory: RunDirectory, database_url: str, *, begun: bool) -> None:
+    """Make the directory that of a run, whose row is in this database once it has `begun`."""
+    is_own = database_url == urls.sqlite_url(directory.path / DATABASE)
+    database = "" if is_own else url_without_password(database_url)
+    content = {"format": 2, "key": directory.key, "database": database, "begun": begun}
+    data = json.dumps(content, indent=1).encode()
+    marker = directory.path / MARKER
+    if not marker.exists() or marker.read_bytes() != data:
+        write_atomically(marker, data)
 
 
 @contextmanager
 def open_run(
     path: Path, *, database_url: str = "", artifacts_url: str = "", writing: bool = False
 ) -> Iterator[OpenRun]:
-    """Open a run, also while another process works on it. Raises NotARunDirectoryError, DatabaseOutdatedError."""
-    key = _read_marker(path)["key"]
-    url = run_database_url(path, database_url)
-    if not database_url and not (path / DATABASE).exists():
-        raise NotARunDirectoryError(path=path)
+    """Open a run, also while another process works on it; a URL that is given goes before that of the directory.
+
+    Raises NotARunDirectoryError, DatabaseOutdatedError, OtherDatabaseError, RunForgottenError, DatabasePasswordError.
+    """
+    marker = read_marker(path)
+    url = _url_of(path, marker, database_url)
+    if _is_missing(url):
+        raise _unknown(path, marker, url)
     found, expected = migrate.current(url), migrate.head()
     if found != expected:
         raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
     engine = open_engine(url, read_only=not writing)
     try:
         with Session(engine) as session:
-            run = find_run(session, key)
+            run = find_run(session, marker.key)
             if run is None:
-                raise NotARunDirectoryError(path=path)
+                raise _unknown(path, marker, url)
             images, checkpoints = open_stores(path, artifacts_url)
             yield OpenRun(path, session, run.id, images, checkpoints)
     finally:
@@ -148,34 +174,94 @@ def open_run(
 
 
 def open_stores(path: Path, artifacts_url: str = "") -> tuple[ImageStore, CheckpointStore]:
-    """The artifact stores of a run directory, or those at an fsspec URL."""
-    root = Root(artifacts_url or str(path.absolute()))
+    """Return the artifact stores of a run directory, or those at an fsspec URL."""
+    root = Root(artifacts_url) if artifacts_url else Root.of_folder(path)
     return ImageStore(root), CheckpointStore(root, path / "cache")
 
 
 def run_database_url(path: Path, database_url: str = "") -> str:
-    """The URL given, or that of the SQLite file in the run directory."""
-    return database_url or f"sqlite:///{(path / DATABASE).absolute()}"
+    """Return the URL to open: the one given, else that of the run in `path`, else the SQLite file in the directory.
+
+    Raises DatabasePasswordError.
+    """
+    marker = read_marker(path) if (path / MARKER).exists() else None
+    return _url_of(path, marker, database_url)
 
 
 def database_url(path: Path) -> str:
-    """The database in the directory of an existing run. Raises NotARunDirectoryError."""
-    _read_marker(path)
-    return run_database_url(path)
+    """Return the URL of an existing run's database. Raises NotARunDirectoryError, DatabasePasswordError."""
+    return _url_of(path, read_marker(path), "")
 
 
-def stored_settings(path: Path) -> dict[str, Any] | None:
-    """The resolved settings that the run in `path` was started with; None where there is no run."""
+def stored_settings(path: Path, database_url: str = "") -> dict[str, Any] | None:
+    """Return the resolved settings in the row of the run in `path`; None where there is no run.
+
+    `store.database_url` is the database that they were read from, empty for the directory's own. Raises
+    DatabaseOutdatedError for a database without tables, OtherDatabaseError, RunForgottenError, DatabasePasswordError.
+    """
     if not (path / MARKER).exists():
         return None
-    settings: dict[str, Any] = _read_marker(path)["settings"]
-    return settings
+    marker = read_marker(path)
+    url = _url_of(path, marker, database_url)
+    settings = _settings_in(path, marker, url)
+    if settings is not None:
+        return settings | {"store": settings.get("store", {}) | {"database_url": database_url or marker.database}}
+    if marker.begun:
+        raise _unknown(path, marker, url)
+    return None
+
+
+def _settings_in(path: Path, marker: Marker, url: str) -> dict[str, Any] | None:
+    """Return the settings in the run's row; None where the database has none."""
+    if _is_missing(url):
+        return None
+    engine = open_engine(url, read_only=True)
+    try:
+        with Session(engine) as session:
+            if has_runs(session):
+                return settings_of(session, marker.key)
+    finally:
+        engine.dispose()
+    if marker.begun and _is_named(path, marker, url):
+        raise DatabaseOutdatedError(found="(none)", expected=migrate.head())
+    return None
+
+
+def _url_of(path: Path, marker: Marker | None, given: str) -> str:
+    if given:
+        return given
+    if marker is None or not marker.database:
+        return urls.sqlite_url(path / DATABASE)
+    if HIDDEN in marker.database:
+        raise DatabasePasswordError(path=path, database=marker.database)
+    return marker.database
+
+
+def _is_named(path: Path, marker: Marker, url: str) -> bool:
+    """Whether the directory names this database."""
+    return url_without_password(url) == (marker.database or urls.sqlite_url(path / DATABASE))
+
+
+def _is_missing(url: str) -> bool:
+    """Whether the URL is that of a file that is not there: SQLite would make an empty one."""
+    file = urls.sqlite_file(url)
+    return file is not None and not file.exists()
+
+
+def _unknown(path: Path, marker: Marker, url: str) -> Exception:
+    """Return the error for a database that has no row of the run."""
+    if not marker.begun:
+        return NotARunDirectoryError(path=path)
+    opened = url_without_password(url)
+    if _is_named(path, marker, url):
+        return RunForgottenError(path=path, database=opened)
+    return OtherDatabaseError(path=path, opened=opened, database=marker.database or urls.sqlite_url(path / DATABASE))
 
 
 def run_key_in(path: Path) -> str | None:
     """The key of the run in `path`; None where there is no run."""
     try:
-        return str(_read_marker(path)["key"])
+        return read_marker(path).key
     except NotARunDirectoryError:
         return None
 
@@ -193,12 +279,23 @@ def holder(path: Path) -> str | None:
     return None
 
 
-def _read_marker(path: Path) -> dict[str, Any]:
+def read_marker(path: Path) -> Marker:
+    """Return what run.json says; of the first format, which held all settings, the database. Raises
+    NotARunDirectoryError."""
     try:
         content: dict[str, Any] = json.loads((path / MARKER).read_bytes())
-        return {"key": content["key"], "settings": content["settings"]}
+        if content["format"] == 1:
+            return Marker(str(content["key"]), _first_url(content["settings"]["store"]["database_url"]), True)
+        return Marker(str(content["key"]), str(content["database"]), bool(content["begun"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise NotARunDirectoryError(path=path) from None
+
+
+def _first_url(url: str) -> str:
+    """Return a URL of the first format as settings would give it today."""
+    with suppress(ValueError):
+        return urls.checked(url)
+    return url
 
 
 @contextmanager

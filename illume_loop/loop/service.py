@@ -51,14 +51,15 @@ def start_service(
     which a dead host gives up too. Raises what `start_run` raises, StageStalledError, and UnhealthyError where Postgres
     or Redis stay away.
     """
-    num_rounds = rounds or settings.run.rounds
+    settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
-    demands = check_demands(settings, run_dir)
     patience = Patience(settings.cluster.reconnect_s)
+    demands = patience.outlast(lambda: check_demands(settings, run_dir))
     with ExitStack() as stack:
         directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
         stack.enter_context(observed(settings.runtime, bench))
         stack.enter_context(at_hand(run=bench.run_key))
+        num_rounds = bench.settings.run.rounds
         leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s)
 
         def make_coordinator() -> Coordinator:

@@ -31,7 +31,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _under_way(run: OpenRun) -> Look:
     """The run as it was while its last round was gated."""
-    look = take_look(run, 2)
+    look = take_look(run)
     last = {**look.rounds[-1], "state": "gating", "decision": None, "reasons": []}
     return replace(look, rounds=[*look.rounds[:-1], last], stages={"sampling": (18, 18), "gating": (7, 48)})
 
@@ -76,7 +76,7 @@ def test_a_terminal_that_can_gets_the_pictures_of_a_round(run_dir: Path, monkeyp
     monkeypatch.setattr(_terminal.get_cell_size, "_result", _terminal.CellSize(10, 20), raising=False)
     out = io.StringIO()
     with open_run(run_dir) as run, Board(Console(file=out, force_terminal=True, width=160), run) as board:
-        board.show(take_look(run, 2))
+        board.show(take_look(run))
     assert out.getvalue().count("\x1bP") == 1, "one Sixel image, of the last round"
     assert "v0002 above" in out.getvalue()
 

@@ -14,6 +14,7 @@ import illume_loop.models.illume
 from db import migrate
 from db.queries.models import model_detail
 from db.sessions import open_engine, transaction
+from db.urls import sqlite_url
 from db.writes.runs import add_run
 from db.writes.versions import add_version
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
@@ -38,10 +39,10 @@ def _run_of(checkpoint: Path, folder: Path) -> Path:
     """A run whose base is this checkpoint, and which has done nothing yet."""
     settings = load_settings(environ={}).resolved()
     with locked(folder) as directory:
-        url = f"sqlite:///{folder / DATABASE}"
+        url = sqlite_url(folder / DATABASE)
         migrate.upgrade(url)
         base = open_stores(folder)[1].publish(checkpoint)
-        mark(directory, settings)
+        mark(directory, url, begun=True)
         engine = open_engine(url)
         with transaction(engine) as session:
             run = add_run(session, key=directory.key, name="janus", seed=0, settings=settings, at=utc_now())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from db.queries.runs import run_row
 from illume_loop.cli import report
 from illume_loop.config import load_settings
 from illume_loop.errors import NotARunDirectoryError, UsageError
+from illume_loop.loop.run_directory import open_run
 from illume_loop.report.painting import COLOURS
 from tests.support.canned_run import small_settings, start
 
@@ -56,7 +57,8 @@ def test_the_plots_show_every_mark(run_dir: Path, tmp_path: Path) -> None:
 def test_its_settings_are_those_of_the_run(run_dir: Path, tmp_path: Path) -> None:
     report.report(run_dir, tmp_path)
     settings = load_settings(tmp_path / "run.toml", environ={})
-    stored = json.loads((run_dir / "run.json").read_text())["settings"]
+    with open_run(run_dir) as run:
+        stored = run_row(run.session, run.run_id)["settings"]
     assert settings.resolved() == stored
     assert settings.run.seed == 5
 
