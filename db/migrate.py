@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from db.sessions import open_engine
+from db.urls import sqlite_file
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "alembic_version"
+<<<<<<< HEAD
 HEAD = "0010"
+=======
+HEAD = "0012"
+>>>>>>> e174b90 (workers: forget those that are gone, and show lost ones as lost)
 """The last revision. It stands here too because asking Alembic takes a command that only reads half its time."""
 
 
@@ -41,7 +46,11 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current(url: str) -> str | None:
-    """The revision of the database; None where it was never migrated."""
+    """The revision of the database; None where it was never migrated, or is a file that is not there."""
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        # A look makes no file.
+        return None
     with _transaction(url, read_only=True) as connection:
         if not inspect(connection).has_table(VERSION_TABLE):
             return None

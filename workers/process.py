@@ -79,7 +79,11 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         attendant = Attendant(engine, settings, benches, pulse, name=name, kinds=kinds)
         state = "unhealthy"
         try:
-            with _signals_to(pulse), observed(settings.runtime), at_hand(worker=name):
+            with (
+                _signals_to(pulse),
+                observed(settings.runtime, database_url=settings.store.database_url),
+                at_hand(worker=name),
+            ):
                 pulse.start()
                 log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
                 _consume(app, attendant, [queue_of(role) for role in roles], name, settings)
@@ -150,7 +154,15 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str], device: str) -> None:
     def register() -> None:
         with transaction(engine) as session:
-            register_worker(session, name=name, host=socket.gethostname(), pid=os.getpid(), roles=roles, device=device)
+            register_worker(
+                session,
+                name=name,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                roles=roles,
+                device=device,
+                heartbeat_s=settings.cluster.heartbeat_s,
+            )
 
     Patience(settings.cluster.reconnect_s).outlast(register)
 

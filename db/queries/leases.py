@@ -13,6 +13,7 @@ from db.clock import db_later, seconds_since
 from db.models import ModelVersion, Round, StageCount, Unit, Worker
 from db.models.unit import in_state, is_due
 from db.models.version import version_name
+from db.models.worker import shown_state
 
 SETTLE_S = 2.0
 """A message that is younger may be on its way."""
@@ -102,7 +103,7 @@ def is_left_waiting(session: Session, kinds: Collection[str], waited_s: float, s
 
 def last_worker(session: Session, role: str) -> dict[str, Any] | None:
     """The worker of a role that was heard of last: name, state, heartbeat_age_s."""
-    query = select(Worker.name, Worker.state, Worker.roles, seconds_since(Worker.heartbeat_at)).order_by(
+    query = select(Worker.name, shown_state(), Worker.roles, seconds_since(Worker.heartbeat_at)).order_by(
         Worker.heartbeat_at.desc()
     )
     for name, state, roles, age in session.execute(query):

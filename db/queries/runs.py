@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
-from db.clock import db_now
+from db.clock import db_now, seconds_since
 from db.models import Event, ModelVersion, Round, Run
+from db.models.round import TERMINAL_STATES
 from db.models.version import version_name
 
 
@@ -54,6 +55,33 @@ def run_key(session: Session, run_id: int) -> str:
 def leader_of(session: Session, run_id: int) -> str | None:
     """The coordinator that leads the run now (its host and process), or None where none does."""
     return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at >= db_now()))
+
+
+def num_unattended(session: Session, within_s: float = 24 * 3600.0) -> int:
+    """Return how many runs for workers are not finished, have no coordinator, and had a line in their diary lately.
+
+    A run that somebody left unfinished is counted for `within_s`, and not for ever. One whose last round failed or was
+    cancelled waits for a person, who was told of that.
+    """
+    last = select(Event.run_id, func.max(Event.at).label("at")).group_by(Event.run_id).subquery()
+    has_leader = Run.leader.is_not(None) & (Run.leader_expires_at >= db_now())
+    query = select(Run.id, Run.settings).join(last, last.c.run_id == Run.id)
+    found = session.execute(query.where(~has_leader, seconds_since(last.c.at) <= within_s))
+    return sum(
+        settings["run"]["executor"] == "celery" and _is_unfinished(session, run_id, settings["run"]["rounds"])
+        for run_id, settings in found
+    )
+
+
+def _is_unfinished(session: Session, run_id: int, num_rounds: int) -> bool:
+    rounds = select(Round.index, Round.state).where(Round.run_id == run_id).order_by(Round.index.desc())
+    states: dict[int, str] = dict(session.execute(rounds).all())
+    if any(state not in TERMINAL_STATES for state in states.values()):
+        return True
+    if not states:
+        return True
+    last = max(states)
+    return last < num_rounds and states[last] not in ("failed", "cancelled")
 
 
 def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:

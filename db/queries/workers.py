@@ -11,12 +11,15 @@ from db.clock import seconds_since
 from db.models import Round, StageCount, Unit, Worker
 from db.models.round import TERMINAL_STATES
 from db.models.unit import ROLE_OF_KIND, ROLES, is_due
+from db.models.worker import shown_state
 
 
 def workers_table(session: Session) -> list[dict[str, Any]]:
     """One object per worker by name: name, role (joined by "+"), host, pid, device, model_version, items_done,
-    progress_age_s, heartbeat_age_s, state, drain_requested, unit (held, or None)."""
-    query = select(Worker, seconds_since(Worker.progress_at), seconds_since(Worker.heartbeat_at)).order_by(Worker.name)
+    progress_age_s, heartbeat_age_s, state (`lost` for one that was silent too long), drain_requested, unit (held, or
+    None)."""
+    ages = seconds_since(Worker.progress_at), seconds_since(Worker.heartbeat_at)
+    query = select(Worker, *ages, shown_state()).order_by(Worker.name)
     return [
         {
             "name": worker.name,
@@ -28,11 +31,11 @@ def workers_table(session: Session) -> list[dict[str, Any]]:
             "items_done": worker.items_done,
             "progress_age_s": round(progress_age, 3),
             "heartbeat_age_s": round(heartbeat_age, 3),
-            "state": worker.state,
+            "state": state,
             "drain_requested": worker.drain_requested,
             "unit": worker.unit_key,
         }
-        for worker, progress_age, heartbeat_age in session.execute(query)
+        for worker, progress_age, heartbeat_age, state in session.execute(query)
     ]
 
 

@@ -3,21 +3,34 @@
 A checkpoint exists once its manifest does: files are written first, each whole or not at all, the manifest last, so a
 publication that was killed leaves only files that the next one writes again. Its name follows from its content, so
 publishing twice is the same as once. Every use verifies every file.
+
+A cache on a host keeps the `CACHED` checkpoints that were used last, and any that a process is using: each process
+holds the last `IN_USE` that it asked for, by a lock that the kernel takes back when it ends.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import weakref
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from illume_loop.artifacts.files import Root, sha256_of, stays_below, storage_full_told, write_atomically
+from illume_loop.artifacts.locks import last_used, unused, used
 from illume_loop.errors import CorruptArtifactError, UsageError
 
 MANIFEST = "manifest.json"
+_LOCK = ".lock"
+CACHED = 4
+"""The active version, its parent, the run's base and a candidate."""
+IN_USE = 4
+"""More than any unit reads: the gate compares two, and a training reads one."""
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 """Endings of files that loaders would unpickle, or could be asked to."""
 
@@ -38,6 +51,8 @@ class CheckpointStore:
         self._root = root
         self._cache = cache
         self._is_cached = always_cache or not root.is_local
+        self._used: OrderedDict[str, int] = OrderedDict()
+        weakref.finalize(self, _give_back, self._used)
 
     def publish(self, folder: Path) -> Checkpoint:
         """Copy a local folder into the store.
@@ -96,6 +111,7 @@ class CheckpointStore:
         return entries
 
     def _fetch(self, sha256: str, entries: dict[str, Any]) -> Path:
+        self._use(sha256)
         folder = self._cache / sha256
         for name, entry in entries.items():
             try:
@@ -108,7 +124,26 @@ class CheckpointStore:
                     raise CorruptArtifactError(path=path, expected=entry["sha256"], found=found) from None
                 with storage_full_told(folder):
                     write_atomically(folder / name, data)
+        self._prune()
         return folder
+
+    def _use(self, sha256: str) -> None:
+        """Hold a checkpoint of the cache, and let go of the one that was asked for longest ago."""
+        before = self._used.pop(sha256, None)
+        self._used[sha256] = used(_lock(self._cache, sha256))
+        if before is not None:
+            os.close(before)
+        while len(self._used) > IN_USE:
+            os.close(self._used.popitem(last=False)[1])
+
+    def _prune(self) -> None:
+        """Delete from the cache what nobody uses, but for the `CACHED` that were used last."""
+        names = {path.name.removesuffix(_LOCK) for path in self._cache.iterdir()}
+        used_at = {name: last_used(_lock(self._cache, name)) for name in names}
+        for name in sorted(names, key=lambda name: used_at[name], reverse=True)[CACHED:]:
+            with unused(_lock(self._cache, name)) as is_free:
+                if is_free:
+                    shutil.rmtree(self._cache / name, ignore_errors=True)
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -141,6 +176,15 @@ def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
     found = sha256_of(path)
     if found != entry["sha256"]:
         raise CorruptArtifactError(path=path, expected=entry["sha256"], found=found)
+
+
+def _lock(cache: Path, sha256: str) -> Path:
+    return cache / f"{sha256}{_LOCK}"
+
+
+def _give_back(used_now: OrderedDict[str, int]) -> None:
+    for descriptor in used_now.values():
+        os.close(descriptor)
 
 
 def _path(sha256: str, name: str = "") -> str:

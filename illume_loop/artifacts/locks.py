@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,52 @@ def alone_in(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def used(lock: Path) -> int:
+    """Return a file descriptor that marks as used what a lock file stands for; closing it, or ending, gives it back."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if _is_named(descriptor, lock):
+            # The kernel's own clock of files moves in steps of milliseconds.
+            os.utime(lock, ns=(time.time_ns(),) * 2)
+            return descriptor
+        # Whoever had it alone has deleted it with what it stands for.
+        os.close(descriptor)
+
+
+def last_used(lock: Path) -> int:
+    """Return when a process last asked for what a lock file stands for, in nanoseconds; 0 for never."""
+    try:
+        return lock.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def unused(lock: Path) -> Iterator[bool]:
+    """Whether nobody uses what a lock file stands for: then nobody can for the block, after which the file is gone."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = _is_named(descriptor, lock)
+        yield is_ours
+        if is_ours:
+            lock.unlink()
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

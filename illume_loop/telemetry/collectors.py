@@ -16,6 +16,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from db.models.round import ROUND_STATES
+from db.models.worker import GONE
+from db.queries.runs import num_unattended
 from db.queries.totals import RunTotals, run_totals
 from db.queries.workers import queue_table, workers_table
 from db.sessions import transaction
@@ -24,6 +26,8 @@ from illume_loop.telemetry.tally import TALLY, Tally
 log = logging.getLogger(__name__)
 
 RUN = ("run",)
+LOST_SHOWN_S = 3600.0
+"""Seconds without a heartbeat after which a lost worker has no series any more: somebody was told by then."""
 
 
 class ProcessCollector:
@@ -94,14 +98,45 @@ class RunCollector:
         return []
 
 
+class StoreCollector:
+    """What workers, which outlive a run and its coordinator, see of all runs of their database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        try:
+            with transaction(self._engine) as session:
+                count = num_unattended(session)
+        except DBAPIError as error:
+            log.warning("no metrics of the database, it is away: %s", error.orig)
+            return
+        yield from of_store(count)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: without it, registering would look at the database."""
+        return []
+
+
+def of_store(unattended: int) -> Iterator[Metric]:
+    """Runs that are not finished and have no coordinator; see `db.queries.runs.num_unattended`."""
+    told = "Runs for workers that are not finished and have no coordinator."
+    yield _gauge("illume_unattended_runs", told, (), [((), unattended)])
+
+
 def of_service(queues: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    """What waits for each role, and when each worker was heard of; rows of `queue_table` and `workers_table`."""
+    """What waits for each role, and when each worker was heard of; rows of `queue_table` and `workers_table`.
+
+    A worker that has said that it ends has no series, one that was lost has it for `LOST_SHOWN_S` more.
+    """
     depths = [((row["role"],), row["depth"]) for row in queues]
     yield _gauge("illume_queue_depth", "Units that could be taken now.", ("role",), depths)
     waits = [((row["role"],), row["oldest_age_s"] or 0.0) for row in queues]
     yield _gauge("illume_queue_age_seconds", "Since when the oldest of them waits.", ("role",), waits)
     fields = ("worker", "role", "state")
-    ages = [((row["name"], row["role"], row["state"]), row["heartbeat_age_s"]) for row in workers]
+    shown = [row for row in workers if row["state"] not in GONE and row["heartbeat_age_s"] <= LOST_SHOWN_S]
+    ages = [((row["name"], row["role"], row["state"]), row["heartbeat_age_s"]) for row in shown]
     yield _gauge("illume_worker_heartbeat_age_seconds", "Since when a worker was not heard of.", fields, ages)
 
 

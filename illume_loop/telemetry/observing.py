@@ -31,8 +31,10 @@ def check_telemetry(runtime: RuntimeSettings) -> None:
 
 
 @contextmanager
-def observed(runtime: RuntimeSettings, bench: Workbench | None = None) -> Iterator[None]:
+def observed(runtime: RuntimeSettings, bench: Workbench | None = None, *, database_url: str = "") -> Iterator[None]:
     """Serve this process's metrics, with those of the run of `bench`, and send its traces, as the settings say.
+
+    A worker gives its `database_url`, and shows what is to be known of all runs there.
 
     Raises UsageError where no port is free, MissingExtraError.
     """
@@ -40,7 +42,7 @@ def observed(runtime: RuntimeSettings, bench: Workbench | None = None) -> Iterat
         stack.enter_context(tracing(runtime.traces_url))
         if runtime.metrics_address:
             check_metrics(runtime.metrics_address)
-            from illume_loop.telemetry.collectors import ProcessCollector, RunCollector
+            from illume_loop.telemetry.collectors import ProcessCollector, RunCollector, StoreCollector
 
             collectors: list[Any] = [ProcessCollector()]
             if bench is not None:
@@ -49,6 +51,10 @@ def observed(runtime: RuntimeSettings, bench: Workbench | None = None) -> Iterat
                 engine = open_engine(url, read_only=True)
                 stack.callback(engine.dispose)
                 collectors.append(RunCollector(engine, bench.run_id))
+            if database_url:
+                engine = open_engine(database_url, read_only=True)
+                stack.callback(engine.dispose)
+                collectors.append(StoreCollector(engine))
             stack.enter_context(serving_metrics(runtime.metrics_address, collectors))
         yield
 

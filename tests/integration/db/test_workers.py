@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 
 from db.clock import db_later
-from db.models import Unit, Worker
+from db.models import ModelVersion, Round, Run, Unit, Worker
+from db.queries.leases import last_worker
+from db.queries.runs import num_unattended
 from db.queries.workers import live_workers, queue_table, workers_table
 from db.sessions import transaction
+from db.writes.leadership import acquire, release
 from db.writes.rounds import add_round, move_round
-from db.writes.runs import NewPrompt, add_run, ensure_prompts
+from db.writes.runs import NewPrompt, add_event, add_run, ensure_prompts
 from db.writes.units import NewUnit, add_units, lease_unit
 from db.writes.versions import add_version
-from db.writes.workers import beat, mark_stopped, register_worker, request_drain
+from db.writes.workers import GONE_KEPT_S, MOST_GONE, beat, mark_stopped, register_worker, request_drain
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -101,6 +104,96 @@ def test_only_workers_that_would_take_a_unit_count(engine: Engine) -> None:
         session.execute(update(Worker).where(Worker.name == "b").values(heartbeat_at=db_later(-100)))
     assert live("sample") == 0
     assert live("sample", 200) == 1
+
+
+def _age(engine: Engine, name: str, seconds: float) -> None:
+    with transaction(engine) as session:
+        session.execute(update(Worker).where(Worker.name == name).values(heartbeat_at=db_later(-seconds)))
+
+
+def _states(engine: Engine) -> dict[str, str]:
+    with transaction(engine) as session:
+        return {row["name"]: row["state"] for row in workers_table(session)}
+
+
+def test_a_worker_that_is_silent_for_too_long_is_lost(engine: Engine) -> None:
+    _register(engine, "quick", "generator")
+    with transaction(engine) as session:
+        for name in ("slow", "ended"):
+            register_worker(session, name=name, host="h", pid=7, roles=["trainer"], device="cpu", heartbeat_s=60)
+        mark_stopped(session, "ended", "stopped")
+    for name in ("quick", "slow", "ended"):
+        _age(engine, name, 100)
+    assert _states(engine) == {"quick": "lost", "slow": "running", "ended": "stopped"}
+    _age(engine, "slow", 200)
+    assert _states(engine)["slow"] == "lost"
+    with transaction(engine) as session:
+        last = last_worker(session, "generator")
+        assert last is not None
+        assert last["state"] == "lost"
+    _beat(engine, "quick")
+    assert _states(engine)["quick"] == "running", "it was only cut off"
+
+
+def test_workers_that_are_long_gone_are_forgotten(engine: Engine) -> None:
+    for name in ("lost", "stopped", "lately", "working"):
+        _register(engine, name, "generator")
+    with transaction(engine) as session:
+        for name in ("stopped", "lately"):
+            mark_stopped(session, name, "stopped")
+    for name in ("lost", "stopped"):
+        _age(engine, name, GONE_KEPT_S + 60)
+    _age(engine, "lately", GONE_KEPT_S - 60)
+    _register(engine, "new", "trainer")
+    assert _states(engine) == {"lately": "stopped", "working": "running", "new": "running"}
+
+
+def test_of_many_workers_that_crashed_the_last_ones_are_kept(engine: Engine) -> None:
+    _register(engine, "working", "generator")
+    for number in range(MOST_GONE + 5):
+        _register(engine, f"crashed-{number}", "generator")
+        with transaction(engine) as session:
+            mark_stopped(session, f"crashed-{number}", "unhealthy")
+    _register(engine, "new", "generator")
+    states = _states(engine)
+    assert len(states) == MOST_GONE + 2
+    assert {"working", "new", f"crashed-{MOST_GONE + 4}"} <= states.keys()
+    assert "crashed-0" not in states
+
+
+def _run(engine: Engine, key: str, *, executor: str = "celery", rounds: int = 1, days_ago: int = 0) -> None:
+    with transaction(engine) as session:
+        settings = {"run": {"executor": executor, "rounds": rounds}}
+        run = add_run(session, key=key, name=key, seed=0, settings=settings, at=NOW)
+        add_event(session, run.id, "started", "run started", at=datetime.now(UTC) - timedelta(days=days_ago))
+
+
+def test_runs_without_a_coordinator_are_counted_until_they_are_finished(engine: Engine) -> None:
+    def count() -> int:
+        with transaction(engine) as session:
+            return num_unattended(session)
+
+    _run(engine, "inline", executor="inline")
+    _run(engine, "left", days_ago=2)
+    assert count() == 0
+    _run(engine, "served")
+    assert count() == 1
+    with transaction(engine) as session:
+        run_id = session.scalars(select(Run.id).where(Run.key == "served")).one()
+        token = acquire(session, run_id, "me", 60.0)
+        assert token is not None
+    assert count() == 0
+    with transaction(engine) as session:
+        release(session, run_id, token)
+        add_version(session, run_id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=NOW)
+        ids = ensure_prompts(session, run_id, [NewPrompt("train", "key", "c", "t", {})])
+        version_id = session.scalars(select(ModelVersion.id).where(ModelVersion.run_id == run_id)).one()
+        add_round(session, run_id, 1, parent_version_id=version_id, prompt_ids=ids, at=NOW)
+        round_id = session.scalars(select(Round.id).where(Round.run_id == run_id)).one()
+    assert count() == 1
+    with transaction(engine) as session:
+        move_round(session, round_id, "planned", "cancelled")
+    assert count() == 0, "nobody has to look after a run that has ended"
 
 
 def test_states_of_workers_are_known(engine: Engine) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.checkpoints import CACHED, IN_USE, CheckpointStore
 from illume_loop.artifacts.files import Root
 from illume_loop.errors import CorruptArtifactError
 
@@ -97,6 +100,59 @@ def test_a_cache_holds_what_was_used_and_mends_itself(tmp_path: Path, folder: Pa
     weights.write_bytes(b"weightz")
     assert store.local_path(sha256) == tmp_path / "cache" / sha256
     assert weights.read_bytes() == b"weights"
+
+
+def _published(store: CheckpointStore, folder: Path, count: int) -> list[str]:
+    found = []
+    for number in range(count):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(f"{number}")
+        found.append(store.publish(folder).sha256)
+    return found
+
+
+def _cached(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()}
+
+
+def test_a_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    def opened() -> CheckpointStore:
+        return CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache", always_cache=True)
+
+    names = _published(opened(), tmp_path / "published", CACHED + 3)
+    (tmp_path / "cache" / "of-an-older-release").mkdir(parents=True)
+    for at, name in enumerate(names):
+        # Each is asked for by a process that has ended since.
+        opened().local_path(name)
+        os.utime(tmp_path / "cache" / f"{name}.lock", (at, at))
+    opened().local_path(names[3])
+    assert _cached(tmp_path) == set(names[3:])
+    assert {path.name for path in (tmp_path / "cache").glob("*.lock")} == {f"{name}.lock" for name in names[3:]}
+    assert (opened().local_path(names[0]) / "config.json").read_text() == "0", "it is fetched again"
+    assert len(_cached(tmp_path)) == CACHED
+
+
+def test_what_another_process_uses_stays_until_it_ends(tmp_path: Path) -> None:
+    store = CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache", always_cache=True)
+    names = _published(store, tmp_path / "published", CACHED + IN_USE + 2)
+    code = (
+        "import sys; from pathlib import Path; from illume_loop.artifacts.files import Root;"
+        "from illume_loop.artifacts.checkpoints import CheckpointStore;"
+        "store = CheckpointStore(Root(sys.argv[1]), Path(sys.argv[2]), always_cache=True);"
+        "print(store.local_path(sys.argv[3]), flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "store"), str(tmp_path / "cache"), names[0]]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == str(tmp_path / "cache" / names[0])
+        os.utime(tmp_path / "cache" / f"{names[0]}.lock", (0, 0))
+        for name in names[1:-1]:
+            store.local_path(name)
+        assert names[0] in _cached(tmp_path)
+        assert names[1] not in _cached(tmp_path)
+        other.kill()
+    store.local_path(names[-1])
+    assert names[0] not in _cached(tmp_path)
 
 
 def test_a_file_that_is_damaged_in_the_store_never_gets_into_the_cache(tmp_path: Path, folder: Path) -> None:

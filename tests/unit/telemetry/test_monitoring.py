@@ -31,7 +31,7 @@ def _labels() -> dict[str, set[str]]:
     rows = [{"role": "generator", "depth": 0, "oldest_age_s": None}]
     workers = [{"name": "w", "role": "generator", "state": "running", "heartbeat_age_s": 1.0}]
     families: list[Metric] = [*ProcessCollector().collect(), *collectors.of_run(totals)]
-    families += [*collectors.of_service(rows, workers)]
+    families += [*collectors.of_service(rows, workers), *collectors.of_store(0)]
     found = {}
     for family in families:
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -93,8 +93,32 @@ def test_rules_say_what_to_do_with_labels_that_they_have() -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     shown = " ".join(target["expr"] for panel in _panels() for target in panel["targets"])
-    # Its states are what an alert is about, and what the choice of the run is made from.
-    assert {name for name in _labels() if name not in shown} == {"illume_rounds"}
+    # Its states are what an alert is about, and what the choice of the run is made from; the other is for an alert.
+    assert {name for name in _labels() if name not in shown} == {"illume_rounds", "illume_unattended_runs"}
+
+
+def _workers_shown(*workers: tuple[str, float]) -> list[str]:
+    rows = [{"name": state, "role": "generator", "state": state, "heartbeat_age_s": age} for state, age in workers]
+    [family] = [found for found in collectors.of_service([], rows) if found.name.startswith("illume_worker")]
+    return [sample.labels["state"] for sample in family.samples]
+
+
+def test_a_worker_that_is_gone_has_no_series() -> None:
+    ended = ("stopped", 1.0), ("unhealthy", 1.0)
+    assert _workers_shown(("running", 1.0), ("draining", 2.0), *ended, ("lost", 90.0)) == [
+        "running",
+        "draining",
+        "lost",
+    ]
+    assert _workers_shown(("lost", collectors.LOST_SHOWN_S + 1)) == []
+
+
+def test_no_rule_asks_for_what_a_finished_run_no_longer_shows() -> None:
+    """A coordinator ends with its run, and its series with it: only a metric of the workers may be asked about that."""
+    for rule in _rules():
+        assert "absent" not in rule["expr"], rule["alert"]
+    [rule] = [rule for rule in _rules() if rule["alert"] == "IllumeNobodyLooksAfterTheRun"]
+    assert rule["expr"] == "max(illume_unattended_runs) > 0"
 
 
 def test_panels_do_not_overlap() -> None:
