@@ -39,7 +39,7 @@ def settings_for(run_dir: Path) -> Settings:
     from illume_loop.config import load_settings
     from illume_loop.loop.run_directory import stored_settings
 
-    own = load_settings()
+    own = load_settings(only=("store",))
     return load_settings(stored=stored_settings(run_dir, own.store.database_url))
 
 
@@ -51,7 +51,7 @@ def database_for(run_dir: Path) -> str:
     from illume_loop.config import load_settings
     from illume_loop.loop.run_directory import database_url
 
-    return load_settings().store.database_url or database_url(run_dir)
+    return load_settings(only=("store",)).store.database_url or database_url(run_dir)
 
 
 def found(kind: str, name: object, row: T | None) -> T:

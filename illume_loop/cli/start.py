@@ -65,7 +65,7 @@ def _settings(config: Path | None, run_dir: Path, flags: dict[str, object]) -> S
     from illume_loop.loop.outages import NO_PATIENCE, Patience
     from illume_loop.loop.run_directory import stored_settings
 
-    own = load_settings(config, flags)
+    own = load_settings(config, flags, only=("run", "store", "cluster"))
     patience = Patience(own.cluster.reconnect_s) if own.run.executor == "celery" else NO_PATIENCE
     stored = patience.outlast(lambda: stored_settings(run_dir, own.store.database_url))
     if stored is not None and config is not None:

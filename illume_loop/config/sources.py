@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,23 @@ def load_settings(
     *,
     environ: Mapping[str, str] | None = None,
     stored: Mapping[str, Mapping[str, object]] | None = None,
+    only: Collection[str] = (),
 ) -> Settings:
     """Settings from a TOML file, the environment and flags, in rising precedence.
 
     `overrides` maps dotted keys ("run.seed") to values; a value of None means that the flag was not given. `stored`
-    are the resolved settings of a run to be continued, in the place of the defaults. Raises SettingsFileError for a
-    file that is missing or not TOML, SettingsError for unknown keys and values out of bounds.
+    are the resolved settings of a run to be continued, in the place of the defaults. With `only`, the other sections
+    have their defaults: what they demand of each other may need the settings of a run that is still to be found.
+    Raises SettingsFileError for a file that is missing or not TOML, SettingsError for unknown keys and values out of
+    bounds.
     """
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     environ = os.environ if environ is None else environ
     for key, value, source in _all_values(path, overrides or {}, environ, stored or {}):
         section, _, name = key.partition(".")
+        if only and section not in only:
+            continue
         merged.setdefault(section, {})[name] = value
         origin[key] = source
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from db import migrate
+from db.models import Run
 from db.queries.runs import last_events, run_row
 from db.sessions import open_engine
 from db.urls import sqlite_url
@@ -164,6 +165,22 @@ def test_a_moved_directory_is_the_same_run(run_dir: Path, made: Path, tmp_path: 
     start(_settings(run_dir, made, run__rounds=2), tmp_path / "else%20where?")
     assert len(table(tmp_path / "else%20where?")) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "else%20where?"]
+
+
+def test_a_variable_that_needs_the_settings_of_the_run_is_read_with_them(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ILLUME_SAMPLING__SAMPLES_PER_PROMPT", "1")
+    monkeypatch.setenv("ILLUME_CURATE__KEEP_PER_PROMPT", "1")
+    assert settings_for(run_dir).sampling.samples_per_prompt == 1
+    with monkeypatch.context() as alone:
+        alone.delenv("ILLUME_CURATE__KEEP_PER_PROMPT")
+        with open_run(run_dir, writing=True) as run:
+            row = run.session.get_one(Run, run.run_id)
+            row.settings = row.settings | {"curate": row.settings["curate"] | {"keep_per_prompt": 1}}
+            run.session.commit()
+        # The default of the second one does not go with the first: the run's does.
+        assert settings_for(run_dir).curate.keep_per_prompt == 1
 
 
 def test_what_a_start_changes_is_in_the_row_and_in_the_diary(run_dir: Path, made: Path) -> None:
