@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "alembic_version"
-<<<<<<< HEAD
-HEAD = "0010"
-=======
 HEAD = "0012"
->>>>>>> e174b90 (workers: forget those that are gone, and show lost ones as lost)
 """The last revision. It stands here too because asking Alembic takes a command that only reads half its time."""
 
 

@@ -107,7 +107,7 @@ class Cell:
 
     @property
     def settings(self) -> Settings:
-        """The settings of its run. Raises SettingsError.
+        """The settings of its run. Raises SettingsError, and NotFoundError for a base that does not exist.
 
         A study is what its file says: of the environment only the variables that say how this machine is used count.
         """
@@ -120,7 +120,10 @@ class Cell:
             "run.executor": "inline",
         }
         environ = {name: value for name, value in os.environ.items() if name.startswith(f"{PREFIX}RUNTIME__")}
-        return load_settings(overrides=overrides, environ=environ)
+        # Imported here: it brings the database along, and whoever lists studies needs none.
+        from illume_loop.loop.prompting import with_domain
+
+        return with_domain(load_settings(overrides=overrides, environ=environ))
 
     @property
     def recipe(self) -> Recipe | None:

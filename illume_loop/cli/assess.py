@@ -26,15 +26,16 @@ def assess(
     from illume_loop.assess.judging import Judge
     from illume_loop.cli.assessments import fields_of, shown
     from illume_loop.cli.images import read_image
-    from illume_loop.cli.loading import load, load_calibration, open_domain
+    from illume_loop.cli.loading import load, load_calibration, open_domain, parsed, warn_of_unknown_words
     from illume_loop.cli.runs import settings_for
     from illume_loop.loop.plan import derived_seed
 
-    domain = open_domain(run_dir)
-    wanted = domain.parse(prompt)
+    domain = open_domain(run_dir, model)
+    wanted = parsed(domain, prompt, ["assess", str(image), prompt], model, run_dir)
     picture = read_image(image)
     calibration = load_calibration(run_dir)
     version, assessor = load(model, run_dir)
+    warn_of_unknown_words(version, assessor, [wanted.text])
     settings = settings_for(run_dir)
     judge = Judge.of(settings.assess, domain, partial(derived_seed, "judge", settings.run.seed), calibration)
     opinion, lacking = judge.judge_fully(assessor, picture, wanted)

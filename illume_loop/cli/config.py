@@ -31,12 +31,17 @@ def show(config: Config = None, as_json: AsJson = False) -> None:
 @app.command("check")
 def check(config: Config = None) -> None:
     """Check a settings file and the environment; exit 0 when both are valid."""
-    from illume_loop.config import load_settings
+    from illume_loop.config import AUTO, load_settings
     from illume_loop.domains import get_domain
-    from illume_loop.loop.prompting import prompts_in_file
+    from illume_loop.loop.prompting import prompts_in_file, with_domain
+    from illume_loop.models.hub import is_fetched
 
     settings = load_settings(config)
-    get_domain(settings.run.domain, prompts_in_file(settings))
+    prompts = prompts_in_file(settings)
+    if settings.run.domain == AUTO and not is_fetched(settings.run.base):
+        hint(f"run.domain is decided by {settings.run.base}, which `illume-loop start` fetches from the hub")
+    else:
+        get_domain(with_domain(settings).run.domain, prompts)
     hint("the settings are valid; run them with `illume-loop start" + (f" --config {config}`" if config else "`"))
 
 

@@ -59,12 +59,12 @@ def fit(
     from illume_loop.artifacts.files import write_atomically
     from illume_loop.assess.calibration import Source
     from illume_loop.assess.labelling import calibrate, read_set
-    from illume_loop.cli.loading import BASE, load_named, open_domain
+    from illume_loop.cli.loading import BASE, load_named, open_domain_of_suites
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import settings_for
 
     settings = settings_for(run_dir)
-    domain = open_domain(run_dir)
+    domain = open_domain_of_suites(run_dir, model)
     domain.prompts("train", prompts, seed)  # Too many are refused before anything is loaded.
     reviewed = _reviewed(run_dir, domain) if labels is Labels.HUMAN else []
     label = _labeller(labels, domain, settings)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR
+from illume_loop.cli.output import hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from illume_loop.assess.calibration import Calibration
     from illume_loop.assess.referee import Referee
-    from illume_loop.domains.protocol import Domain
+    from illume_loop.config import Settings
+    from illume_loop.domains.protocol import Domain, Prompt
     from illume_loop.models.protocol import UnifiedModel
 
 
@@ -20,20 +23,70 @@ BASE = "v0001"
 """The first version of every run."""
 
 
-def open_domain(run_dir: Path) -> Domain:
-    """The domain of the run in `run_dir` with its prompts, or of the settings where there is no run.
+def open_domain(run_dir: Path, model: str | None = None) -> Domain:
+    """Return the domain in which `model` draws: that of the run in `run_dir`, with its prompts, for its versions, and
+    for any other model the one that it was made for. The variable ILLUME_RUN__DOMAIN overrules both.
 
-    Raises NotFoundError, PromptFileError.
+    Raises NotFoundError, PromptFileError, and HubError where the hub cannot be asked for the model.
     """
-    from illume_loop.cli.runs import open_run, settings_for
+    from illume_loop.cli.runs import settings_for
     from illume_loop.domains import get_domain
-    from illume_loop.loop.prompting import domain_of_run, prompts_in_file
+    from illume_loop.loop.prompting import domain_for, prompts_in_file
 
     settings = settings_for(run_dir)
+    chosen = settings.provenance["run.domain"] not in ("default", "the run")
+    if chosen or (is_run(run_dir) and not (model and _is_outside(model, run_dir))):
+        return domain_of_settings(settings, run_dir)
+    _, checkpoint = _checkpoint(model, run_dir, settings.run.base)
+    return get_domain(domain_for(checkpoint, settings), prompts_in_file(settings))
+
+
+def open_domain_of_suites(run_dir: Path, model: str | None) -> Domain:
+    """Return the domain whose prompts measure a model: the run's own, whatever the model; see `open_domain`."""
+    return open_domain(run_dir, None if is_run(run_dir) else model)
+
+
+def domain_of_settings(settings: Settings, run_dir: Path) -> Domain:
+    """Return the domain that the settings name, with the prompts of the run in `run_dir` where there is one."""
+    from illume_loop.cli.runs import open_run
+    from illume_loop.domains import get_domain
+    from illume_loop.loop.prompting import domain_of_run, prompts_in_file, with_domain
+
+    settings = with_domain(settings)
     if settings.run.prompts and is_run(run_dir):
         with open_run(run_dir) as run:
             return domain_of_run(run.session, run.run_id, settings)
     return get_domain(settings.run.domain, prompts_in_file(settings))
+
+
+def parsed(domain: Domain, prompt: str, command: Sequence[str], model: str | None, run_dir: Path) -> Prompt:
+    """Return a user's prompt as the domain reads it.
+
+    Raises PromptOutsideGrammarError, which gives the command that takes the prompt as it stands.
+    """
+    from illume_loop.errors import PromptOutsideGrammarError
+
+    try:
+        return domain.parse(prompt)
+    except PromptOutsideGrammarError as error:
+        if not prompt.strip():
+            raise
+        words = ["illume-loop", *command, *(["--model", model] if model else [])]
+        words += ["--run-dir", str(run_dir)] if run_dir != DEFAULT_RUN_DIR else []
+        hint_ = (
+            f"{error.fields['hint']}. The domain '{domain.name}' takes no other prompts; the domain text takes any: "
+            f"`ILLUME_RUN__DOMAIN=text {shlex.join(words)}`"
+        )
+        raise PromptOutsideGrammarError(text=prompt, hint=hint_) from None
+
+
+def warn_of_unknown_words(name: str, model: UnifiedModel, prompts: Sequence[str]) -> None:
+    """Say on stderr, in one sentence, which words of the prompts the model has never seen."""
+    from illume_loop.models.words import unknown_words_told
+
+    sentence = unknown_words_told(name, model, prompts)
+    if sentence:
+        hint(f"illume-loop: {sentence}")
 
 
 def open_referee(run_dir: Path, domain: Domain, model: str) -> tuple[str, Referee]:
@@ -127,16 +180,20 @@ def is_run(run_dir: Path) -> bool:
 
 
 def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:
-    from illume_loop.models.hub import is_hub_id, is_there
-    from illume_loop.models.shipped import SHIPPED, base_path
+    from illume_loop.models.shipped import base_path
 
-    outside = not is_run(run_dir)
-    wanted = base if name is None and outside else name
-    if wanted is not None and (
-        outside or wanted in SHIPPED or is_there(Path(wanted) / "config.json") or is_hub_id(wanted)
-    ):
+    wanted = base if name is None and not is_run(run_dir) else name
+    if wanted is not None and _is_outside(wanted, run_dir):
         return wanted, base_path(wanted)
     return _of_run(wanted, run_dir)
+
+
+def _is_outside(name: str, run_dir: Path) -> bool:
+    """Whether a name means no version of the run in `run_dir`."""
+    from illume_loop.models.hub import is_hub_id, is_there
+    from illume_loop.models.shipped import SHIPPED
+
+    return not is_run(run_dir) or name in SHIPPED or is_there(Path(name) / "config.json") or is_hub_id(name)
 
 
 def _of_run(name: str | None, run_dir: Path) -> tuple[str, Path]:

@@ -26,19 +26,20 @@ def sample(
 ) -> None:
     """Draw PROMPT, write one PNG for each image, and say what the checker finds where the domain has one."""
     from illume_loop.artifacts.files import output_folder
-    from illume_loop.cli.loading import guidance_for, load, open_domain
+    from illume_loop.cli.loading import guidance_for, load, open_domain, parsed, warn_of_unknown_words
     from illume_loop.models.protocol import Sampling
 
-    domain = open_domain(run_dir)
-    wanted = domain.parse(prompt)
+    domain = open_domain(run_dir, model)
+    wanted = parsed(domain, prompt, ["sample", prompt], model, run_dir)
     output_folder(out)
     version, drawer = load(model, run_dir)
+    warn_of_unknown_words(version, drawer, [wanted.text])
     scale = guidance_for(guidance, run_dir)
     seeds = list(range(seed, seed + count))
     rows: list[dict[str, Any]] = []
     for start in range(0, count, BATCH):
         chunk = seeds[start : start + BATCH]
-        drawn = drawer.decode(drawer.sample([prompt] * len(chunk), chunk, Sampling(guidance_scale=scale)))
+        drawn = drawer.decode(drawer.sample([wanted.text] * len(chunk), chunk, Sampling(guidance_scale=scale)))
         for image, image_seed in zip(drawn, chunk, strict=True):
             path = out / f"{_slug(prompt)}-{image_seed}.png"
             image.save(path)

@@ -8,7 +8,7 @@ from illume_loop.config.assess import AssessSettings, TeacherSettings
 from illume_loop.config.curate import CurateSettings
 from illume_loop.config.dashboard import DashboardSettings
 from illume_loop.config.gate import GateSettings
-from illume_loop.config.run import LoopSettings, RunSettings
+from illume_loop.config.run import AUTO, LoopSettings, RunSettings
 from illume_loop.config.runtime import RuntimeSettings
 from illume_loop.config.sampling import SamplingSettings
 from illume_loop.config.section import Section, bounds
@@ -18,6 +18,7 @@ from illume_loop.config.sources import load_settings
 from illume_loop.config.train import TrainSettings
 
 __all__ = [
+    "AUTO",
     "AssessSettings",
     "ClusterSettings",
     "CurateSettings",

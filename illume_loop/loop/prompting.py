@@ -12,10 +12,35 @@ from sqlalchemy.orm import Session
 
 from db.queries.prompts import prompts_of_run
 from db.writes.runs import NewPrompt, ensure_prompts
-from illume_loop.config import Settings
+from illume_loop.config import AUTO, Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain, Prompt, Split
 from illume_loop.domains.text.prompt_set import SPLITS, PromptSet, read_prompt_set
+from illume_loop.loop.run_directory import stored_settings
+from illume_loop.models.shipped import base_path
+from illume_loop.models.world import SHAPES, TEXT, domain_of_checkpoint
+
+
+def with_domain(settings: Settings, run_dir: Path | None = None) -> Settings:
+    """Return the settings with the name of a domain in the place of "auto": the one that the run in `run_dir` was
+    started with, or else the one that the base was made for.
+
+    Raises NotFoundError for a base that does not exist, HubError where the hub cannot be asked for it.
+    """
+    if settings.run.domain != AUTO:
+        return settings
+    stored = stored_settings(run_dir) if run_dir is not None else None
+    domain = AUTO if stored is None else str(stored["run"].get("domain", SHAPES))
+    if domain == AUTO:
+        domain = domain_for(base_path(settings.run.base), settings)
+    return settings.model_copy(update={"run": settings.run.model_copy(update={"domain": domain})})
+
+
+def domain_for(checkpoint: Path, settings: Settings) -> str:
+    """Return the name of the domain in which a checkpoint runs under these settings."""
+    domain = domain_of_checkpoint(checkpoint)
+    # The shapes world has prompts of its own, so prompts from a file ask for the other one.
+    return TEXT if domain == SHAPES and settings.run.prompts else domain
 
 
 def prompts_in_file(settings: Settings) -> PromptSet:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +24,7 @@ from illume_loop.loop.leadership import Leadership
 from illume_loop.loop.opening import Demands, check_demands, open_workbench
 from illume_loop.loop.outages import Patience
 from illume_loop.loop.progress import Progress
+from illume_loop.loop.prompting import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.workbench import Workbench, default_toolbox
 from illume_loop.telemetry.logs import at_hand
@@ -54,7 +56,8 @@ def start_service(
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
     patience = Patience(settings.cluster.reconnect_s)
-    demands = patience.outlast(lambda: check_demands(settings, run_dir))
+    settings = patience.outlast(partial(with_domain, settings, run_dir))
+    demands = patience.outlast(partial(check_demands, settings, run_dir))
     with ExitStack() as stack:
         directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
         stack.enter_context(observed(settings.runtime, bench))

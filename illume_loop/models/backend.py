@@ -55,11 +55,25 @@ class EngineBackend(ABC):
 
         return train_candidate(base, rows, out, settings, seed, on_step)
 
+    def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
+        """Lay rows out as a training of this model reads them; see `TriesRows`."""
+        from illume_loop.train.objectives import lay_out
+
+        lay_out(self, rows, settings)
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The text tokenizer."""
         tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
         return tokenizer
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the tokenizer has no id for; see `KnowsWords`."""
+        unknown = self.tokenizer.unk_token_id
+        words = dict.fromkeys(text.split())
+        if unknown is None:
+            return []
+        return [word for word in words if unknown in self.tokenizer(word, add_special_tokens=False)["input_ids"]]
 
     def freeze_vision(self) -> None:
         """Leave what is no part of vision to be trained; see the model's own `freeze_vision`."""

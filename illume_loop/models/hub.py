@@ -21,6 +21,11 @@ def is_hub_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None
 
 
+def is_fetched(name: str) -> bool:
+    """Whether a model can be had without the hub: its name is no hub id, or a folder here."""
+    return not is_hub_id(name) or Path(name).exists()
+
+
 def model_folder(name: str, kind: str = "model") -> Path:
     """The folder of a model that is named by it or by a hub id, which is fetched.
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    from illume_loop.config import TrainSettings
+    from illume_loop.train.rows import TrainingRow
 
 ImageIds = NDArray[np.int32]
 Scores = NDArray[np.float64]
@@ -40,6 +44,24 @@ class Sampling:
         """What a plan's name is made of; top-p came later, and 1.0 is what plans of before were carried out with."""
         content = asdict(self)
         return content if self.top_p < 1.0 else {key: value for key, value in content.items() if key != "top_p"}
+
+
+@runtime_checkable
+class TriesRows(Protocol):
+    """A `UnifiedModel` whose backend can show that it could train on rows, without training on them."""
+
+    def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
+        """Lay the rows out as a training by these settings reads them. Raises what the training would raise."""
+        ...
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """A `UnifiedModel` that can tell which words its tokenizer has no id for."""
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the model has never seen, each once, in order."""
+        ...
 
 
 class UnifiedModel(Protocol):

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from illume_loop.config import TrainSettings
+from illume_loop.train.dataset import build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport
 from illume_loop.train.preference import train_dpo, train_kto
-from illume_loop.train.rows import TrainingRow
+from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.sft import train_sft
+from illume_loop.train.trainable import Trainable
 from illume_loop.train.trainings import CandidateTraining
 
 Train = Callable[[Path, Sequence[TrainingRow], Path, TrainSettings, int, OnStep], TrainReport]
@@ -29,6 +31,15 @@ def train_candidate(
 
         return train_on_ray(CandidateTraining(base.absolute(), list(rows), out.absolute(), settings, seed), on_step)
     return train_here(base, rows, out, settings, seed, on_step)
+
+
+def lay_out(backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
+    """Turn rows into ids, labels, features and one batch, as every objective does; both sides of a pair are drawn."""
+    likely: list[LikelyRow] = [row for row in rows if not isinstance(row, PairRow)]
+    for pair in (row for row in rows if isinstance(row, PairRow)):
+        likely += [DrawRow(pair.prompt, pair.chosen_ids), DrawRow(pair.prompt, pair.rejected_ids)]
+    dataset, collate = build_dataset(likely, backend, settings.text_dropout, 0)
+    collate([dataset[place] for place in range(len(dataset))])
 
 
 def train_here(

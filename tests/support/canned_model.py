@@ -112,7 +112,7 @@ class CannedModel:
 def save_canned(folder: Path, skill: float) -> Path:
     """Write a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps({"model_type": "canned", "skill": skill}))
+    (folder / CONFIG).write_text(json.dumps({"model_type": "canned", "domain": "shapes", "skill": skill}))
     return folder
 
 

@@ -15,12 +15,14 @@ from db.queries.rounds import rounds_table
 from illume_loop.config import Settings, load_settings
 from illume_loop.loop.coordinator import RunOutcome, start_run
 from illume_loop.loop.progress import StageProgress
+from illume_loop.loop.prompting import with_domain
 from illume_loop.loop.run_directory import open_run
 from illume_loop.loop.workbench import Toolbox
 from tests.support.canned_model import canned_toolbox, save_canned
 
 SMALL: dict[str, object] = {
     "run.rounds": 2,
+    "run.preflight": False,
     "sampling.prompts_per_round": 6,
     "sampling.samples_per_prompt": 3,
     "sampling.batch_size": 7,
@@ -58,7 +60,7 @@ def small_settings(base: Path, **values: object) -> Settings:
     if not base.exists():
         save_canned(base, 0.4)
     changed = {name.replace("__", "."): value for name, value in values.items()}
-    return load_settings(None, SMALL | {"run.base": str(base)} | changed, environ={})
+    return with_domain(load_settings(None, SMALL | {"run.base": str(base)} | changed, environ={}))
 
 
 def start(settings: Settings, run_dir: Path, toolbox: Toolbox | None = None, **more: Any) -> tuple[RunOutcome, Heard]:

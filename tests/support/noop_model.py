@@ -103,7 +103,13 @@ class NoopModel:
 def save_noop(folder: Path, *, distinct_images: bool, pace: Pace | None = None, seed: int = 0) -> Path:
     """Write a checkpoint; `seed` only makes it another one."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"model_type": "noop", "distinct_images": distinct_images, "pace": asdict(pace or Pace()), "seed": seed}
+    content = {
+        "model_type": "noop",
+        "domain": "shapes",
+        "distinct_images": distinct_images,
+        "pace": asdict(pace or Pace()),
+        "seed": seed,
+    }
     (folder / CONFIG).write_text(json.dumps(content))
     return folder
 

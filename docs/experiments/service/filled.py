@@ -23,6 +23,7 @@ from illume_loop.config import Settings, load_settings
 from illume_loop.loop import plan, steps
 from illume_loop.loop.opening import check_demands, open_workbench
 from illume_loop.loop.plan import round_prompts
+from illume_loop.loop.prompting import with_domain
 from illume_loop.loop.run_directory import RunDirectory, locked
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Workbench, default_toolbox
@@ -80,7 +81,7 @@ def filled_run(
     url: str, folder: Path, num_samples: int, shape: tuple[int, int, int]
 ) -> Iterator[tuple[Workbench, RunDirectory]]:
     """A run with `num_samples` samples, whose last round has drawn all but its last eighth and is still at it."""
-    settings = settings_for(url, save_noop(folder / "base", distinct_images=False), shape)
+    settings = with_domain(settings_for(url, save_noop(folder / "base", distinct_images=False), shape))
     with (
         locked(folder / "run") as directory,
         open_workbench(settings, check_demands(settings, directory.path), directory, default_toolbox()) as bench,

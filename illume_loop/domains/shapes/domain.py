@@ -56,8 +56,8 @@ class ShapesDomain:
         return _in_turn(queues, count, f"the split '{split}' has {{}} prompts")
 
     def parse(self, text: str) -> Prompt:
-        """Read a user's text; see `Domain.parse`."""
-        return _prompt(parse(text), text)
+        """Read a user's text; see `Domain.parse`. Blanks and the full stop go, which the shipped models never saw."""
+        return _prompt(parse(text), " ".join(text.split()).rstrip("."))
 
     def split_of(self, text: str) -> Split | None:
         """The split of a text's composition; see `Domain.split_of`."""

@@ -70,9 +70,13 @@ class JanusBackend(EngineBackend):
 
         Raises UsageError for a strategy that cuts weights in pieces: both heads are put together for each step.
         """
-        if settings.backend == "ray" and settings.strategy == "zero3":
-            raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")
+        _check_strategy(settings)
         return EngineBackend.train(base, rows, out, settings, seed, on_step)
+
+    def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
+        """Lay rows out as a training reads them; see `TriesRows`. Raises what `train` raises of the settings."""
+        _check_strategy(settings)
+        super().try_rows(rows, settings)
 
     @property
     def tokens_per_image(self) -> int:
@@ -187,3 +191,8 @@ class JanusBackend(EngineBackend):
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be asked about."""
         return self._embedded([self.sequences.read_prefix()[0]] * len(images), torch.cat(self._looked_at(images)))
+
+
+def _check_strategy(settings: TrainSettings) -> None:
+    if settings.backend == "ray" and settings.strategy == "zero3":
+        raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")

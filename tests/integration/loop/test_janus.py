@@ -23,6 +23,7 @@ from tests.support.tiny_janus import IMAGE_SIZE, TOKENS, save_tiny_janus
 
 JANUS = {
     "run.name": "janus",
+    "run.domain": "shapes",
     "run.rounds": 1,
     "sampling.guidance_scale": 2.0,
     "gate.guidance_scale": 2.0,
