@@ -35,6 +35,10 @@ class Suite(StrEnum):
     GENEVAL = "geneval"
 
 
+DRAWN = (Suite.HELDOUT, Suite.TRAIN)
+"""The suites that are named by a split, whose prompts are drawn."""
+
+
 def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Version of the run, directory, hub id, or shipped name.")
@@ -69,7 +73,13 @@ def evaluate(
     The domain's checker decides; where it has none, the run's base does, or outside of a run MODEL itself.
     """
     from illume_loop.cli.geneval import GenEval, evaluate_geneval
-    from illume_loop.cli.loading import guidance_for, load, open_domain, open_referee
+    from illume_loop.cli.loading import (
+        guidance_for,
+        load,
+        open_domain_of_suites,
+        open_referee,
+        warn_of_unknown_words,
+    )
     from illume_loop.cli.progress import open_view
     from illume_loop.errors import UsageError
 
@@ -79,8 +89,10 @@ def evaluate(
             raise UsageError("the suite geneval draws all prompts of --prompts FILE: give that, and no -n")
         evaluate_geneval(GenEval(model, prompts, out, samples, judge, results, scale, seed, run_dir), as_json)
         return
-    domain, items = open_domain(run_dir), ITEMS if count is None else count
+    domain, items = open_domain_of_suites(run_dir, model), ITEMS if count is None else count
     version, measured = load(model, run_dir)
+    if suite in DRAWN:
+        warn_of_unknown_words(version, measured, [prompt.text for prompt in domain.prompts(suite.value, items, seed)])
     judged_by, referee = (None, None) if domain.exact else open_referee(run_dir, domain, model)
     with open_view() as view:
         if suite is Suite.UNDERSTANDING:
@@ -127,7 +139,7 @@ def _draw(
     from illume_loop.evals.suites import draw
     from illume_loop.models.protocol import Sampling
 
-    prompts = domain.prompts("heldout" if suite is Suite.HELDOUT else "train", count, seed)
+    prompts = domain.prompts(suite.value, count, seed)
     seeds = list(range(seed, seed + count))
     sampling = Sampling(guidance_scale=guidance)
     images, _ = draw(model, prompts, seeds, sampling, BATCH, lambda done, total: view.update("drawing", done, total))
@@ -148,11 +160,14 @@ def _read(
     referee: Referee | None,
 ) -> tuple[list[bool], list[str]]:
     from illume_loop.cli.runs import settings_for
+    from illume_loop.errors import UsageError
     from illume_loop.evals.suites import understanding
     from illume_loop.loop.measures import guard_plan, measure
 
     if referee is None:
         categories = [probe.category for probe in domain.reading_probes(count, seed)]
+        if not categories:
+            raise UsageError(f"the domain '{domain.name}' has no reading probes; give another --suite, such as heldout")
         return understanding(model, domain, count, seed), categories
     # The gate's own guard, with another size and seed.
     settings = settings_for(run_dir)
@@ -164,13 +179,15 @@ def _read(
 
 
 def _edit(model: UnifiedModel, domain: Domain, count: int, seed: int, guidance: float) -> tuple[list[bool], list[str]]:
-    from illume_loop.errors import NoCheckerError
+    from illume_loop.errors import NoCheckerError, UsageError
     from illume_loop.evals.suites import editing
     from illume_loop.models.protocol import Sampling
 
     if not domain.exact:
         raise NoCheckerError(domain=domain.name, what="--suite editing", instead="give another suite")
     probes = domain.edit_probes(count, seed)
+    if not probes:
+        raise UsageError(f"the domain '{domain.name}' has no edits; give another --suite, such as heldout")
     seeds = list(range(seed, seed + count))
     passed = editing(model, probes, seeds, Sampling(guidance_scale=guidance), BATCH)
     return passed, [probe.category for probe in probes]

@@ -1,16 +1,18 @@
-"""Worlds in which the loop can run; `get_domain` finds one by name.
+"""The worlds in which the loop can run; `get_domain` finds one by name.
 
 Domains of others are entry points of the group `illume_loop.domains`: the name is what `run.domain` says, the object is
-called with the run's PromptSet (empty where `run.prompts` names none) and returns a Domain (protocol.py).
+called with the run's PromptSet (empty where `run.prompts` names none) and returns a Domain (protocol.py). What is
+optional in a domain and missing is put in its place here.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, cast
+from importlib.metadata import EntryPoint, entry_points
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
 
-from illume_loop.domains.protocol import Domain
-from illume_loop.errors import NotFoundError, UsageError
+from illume_loop.domains.protocol import OPTIONAL, REQUIRED, Domain, OptionalParts
+from illume_loop.errors import IllumeLoopError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from illume_loop.domains.text.prompt_set import PromptSet
@@ -37,5 +39,33 @@ def get_domain(name: str, prompts: PromptSet | None = None) -> Domain:
         return TextDomain(prompts or PromptSet())
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         if entry_point.name == name:
-            return cast(Domain, entry_point.load()(prompts or PromptSet()))
+            return _completed(_made(entry_point, prompts or PromptSet()), name)
     raise NotFoundError(kind="domain", name=name)
+
+
+def _made(entry_point: EntryPoint, prompts: PromptSet) -> Any:
+    """Return what a plug-in gives. Raises UsageError where it cannot be had."""
+    try:
+        return entry_point.load()(prompts)
+    except IllumeLoopError:
+        raise
+    except Exception as error:  # it is somebody else's code, and may fail in any way
+        raise UsageError(
+            f"the domain '{entry_point.name}' of the plug-in {entry_point.value} cannot be made "
+            f"({type(error).__name__}: {error}); see that its package is installed whole"
+        ) from error
+
+
+def _completed(domain: Any, name: str) -> Domain:
+    """Return a plugged domain with each optional part. Raises UsageError where it lacks a required one."""
+    required = (*REQUIRED, "check") if getattr(domain, "exact", False) else REQUIRED
+    lacking = [part for part in required if not hasattr(domain, part)]
+    if lacking:
+        raise UsageError(
+            f"the domain '{name}' has no {' and no '.join(f'`{part}`' for part in lacking)}: write what is missing, "
+            "docs/how-to/plug-in-a-domain.md lists the parts of a domain"
+        )
+    for part in OPTIONAL:
+        if not hasattr(domain, part):
+            setattr(domain, part, MethodType(getattr(OptionalParts, part), domain))
+    return cast(Domain, domain)

@@ -1,5 +1,8 @@
 """What a domain offers the loop: prompts in disjoint splits, an exact checker where there is one, and reading probes.
 
+    REQUIRED    what every domain has; `check` too where the domain is `exact`
+    OPTIONAL    what a domain may leave out, with what the loop does then (OptionalParts)
+
 A domain knows nothing of models, of the database or of rounds. Everything it returns depends only on its
 arguments, so that a resumed run sees the same prompts as an uninterrupted one.
 """
@@ -11,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from PIL import Image
+
+from illume_loop.errors import NoCheckerError, NotFoundError, UsageError
 
 Split = Literal["train", "heldout", "probe"]
 CRITERIA = ("object", "count", "color", "attribute", "position")
@@ -93,6 +98,57 @@ class EditProbe:
     check: Callable[[Image.Image], Verdict]
 
 
+REQUIRED = ("name", "exact", "categories", "prompts", "parse", "split_of", "questions")
+OPTIONAL = ("check", "answers", "partner", "real_pairs", "reading_probes", "edits", "source", "edit_probes")
+
+
+class OptionalParts:
+    """The parts that a domain may leave out: derive from this class, and write those that the domain has."""
+
+    name: str
+    exact: bool
+
+    def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
+        """Raise NoCheckerError: the run's base decides whether an image shows its prompt."""
+        raise NoCheckerError(domain=self.name, what="a verdict", instead="let a model or a teacher judge")
+
+    def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
+        """Raise NoCheckerError where the domain has no checker, UsageError where its checker answers no questions:
+        then no calibration can be fitted with the checker's labels."""
+        if not self.exact:
+            raise NoCheckerError(domain=self.name, what="an answer", instead="let a model or a teacher judge")
+        raise UsageError(
+            f"the checker of the domain '{self.name}' answers no questions, as it has no `answers`: write them, or fit "
+            "a calibration with `illume-loop judge fit --labels teacher`"
+        )
+
+    def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
+        """Return None: no prompt has a partner, so a round has no minimal pairs."""
+        return None
+
+    def real_pairs(self, count: int, seed: int) -> list[RealPair]:
+        """Return nothing: there are no real pictures to replay."""
+        return []
+
+    def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
+        """Return nothing: the gate of an exact domain then has no guard of understanding."""
+        return []
+
+    def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        """Return nothing. Raises UsageError where some are asked for."""
+        if count:
+            raise UsageError(f"the domain '{self.name}' has no edits; leave sampling.edit_share at 0")
+        return []
+
+    def source(self, prompt: Prompt) -> Image.Image:
+        """Raise NotFoundError: there are no edits."""
+        raise NotFoundError(kind="source of an edit", name=prompt.text)
+
+    def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
+        """Return nothing: there are no pictures to edit."""
+        return []
+
+
 class Domain(Protocol):
     """A world of prompts.
 
@@ -150,7 +206,10 @@ class Domain(Protocol):
         ...
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
-        """Forced choices over compositions of the `probe` split; none where there are no pictures."""
+        """Forced choices over compositions of the `probe` split; none where there are no pictures.
+
+        An exact domain without any has no guard of understanding at the gate.
+        """
         ...
 
     def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:

@@ -70,7 +70,7 @@ def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, ba
     """Forced choices: is the true caption more probable, given the image, than one with one attribute changed?"""
     probes = domain.reading_probes(count, seed)
     right: list[bool] = []
-    for start in range(0, count, batch_size):
+    for start in range(0, len(probes), batch_size):
         chunk = probes[start : start + batch_size]
         images = [probe.image for probe in chunk]
         with encoded_once(model):

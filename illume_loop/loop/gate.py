@@ -32,6 +32,7 @@ LEAST_LOOK = 64
 EDITING_MARGIN = 0.08
 """The loss of held-out edits that are right which has to be excluded; whether an edit succeeds changes by chance more
 often than what a model reads."""
+NO_UNDERSTANDING_GUARD = "understanding is not guarded, as the domain has no reading probes"
 HOPELESS = 0.05
 """Chance of promotion below which no more is drawn."""
 
@@ -40,7 +41,8 @@ HOPELESS = 0.05
 class Measured:
     """What was measured of one version; held-out outcomes in the order of the prompts, none for the base.
 
-    `understanding` has the outcomes of the forced choices, which are the same for all versions of a run. `drift` is the
+    `understanding` has the outcomes of the forced choices, which are the same for all versions of a run; there are none,
+    and no such guard, where the domain has no reading probes. `drift` is the
     candidate's as a judge, where it is measured; `editing` the outcomes of held-out edits, where a run has edits.
     """
 
@@ -78,10 +80,14 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     mean = (sum(candidate.heldout) - sum(parent.heldout)) / sizes[look]
     error = _error(parent.heldout, candidate.heldout, settings, seed)
     gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
-    margin = settings.understanding_margin
-    losses = [guarded("understanding", base.understanding, candidate.understanding, margin, settings)]
-    if base.editing:
-        losses.append(guarded("editing", base.editing, candidate.editing, EDITING_MARGIN, settings))
+    losses = [
+        guarded(name, of_base, of_candidate, margin, settings)
+        for name, of_base, of_candidate, margin in (
+            ("understanding", base.understanding, candidate.understanding, settings.understanding_margin),
+            ("editing", base.editing, candidate.editing, EDITING_MARGIN),
+        )
+        if of_base
+    ]
     guards = [objection for loss in losses for objection in loss.objections()]
     guards += _diversity_objection(base, candidate, settings)
     guards += _drift_objections(candidate.drift, settings) if candidate.drift else []
@@ -92,10 +98,12 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
             return None
         objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
     objections += guards
-    sentence = _gain_sentence(gain, sizes[-1])
+    reasons = [_gain_sentence(gain, sizes[-1]), *objections]
+    if not candidate.understanding:
+        reasons.append(NO_UNDERSTANDING_GUARD)
     numbers = _numbers(parent, candidate, gain, settings, seed)
     numbers["guards"] = {loss.name: loss.numbers() for loss in losses}
-    return Judgement(not objections, [sentence, *objections], numbers)
+    return Judgement(not objections, reasons, numbers)
 
 
 def _error(parent: Sequence[bool], candidate: Sequence[bool], settings: GateSettings, seed: int) -> float:
@@ -154,7 +162,10 @@ def _numbers(
             "delta": {"mean": gain.mean, "low": gain.low, "high": gain.high},
         },
         "diversity": {"parent": parent.diversity, "candidate": candidate.diversity},
-        "understanding": {"parent": share(parent.understanding), "candidate": share(candidate.understanding)},
+        "understanding": {
+            "parent": share(parent.understanding) if parent.understanding else None,
+            "candidate": share(candidate.understanding) if candidate.understanding else None,
+        },
         "editing": _editing_numbers(parent, candidate, settings, seed) if candidate.editing else None,
         "judge_drift": asdict(candidate.drift) if candidate.drift else None,
     }

@@ -32,7 +32,8 @@ from illume_loop.loop.gate import look_sizes
 from illume_loop.loop.plan import derived_seed, num_prompts
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
-GUARDS = ("understanding", "diversity")
+UNDERSTANDING = "understanding"
+GUARDS = (UNDERSTANDING, "diversity")
 EDITING = "editing"
 """The guard of a run whose rounds have edits."""
 DIVERSITY_PROMPTS = 32
@@ -111,10 +112,17 @@ class GatePlans:
 def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
     """The plans of a run. Raises UsageError when the domain has too few prompts."""
     prompts = domain.prompts("heldout", settings.gate.heldout_prompts, settings.run.seed)
-    suites = (*GUARDS, EDITING) if settings.sampling.num_edits else GUARDS
+    suites = [suite for suite in GUARDS if suite != UNDERSTANDING or has_understanding_guard(domain)]
+    suites += [EDITING] if settings.sampling.num_edits else []
     guards = {suite: guard_plan(suite, domain, settings) for suite in suites}
     judge = _judge(domain)
     return GatePlans(guards, lambda round_index: _look_plans(prompts, settings, round_index, judge))
+
+
+def has_understanding_guard(domain: Domain) -> bool:
+    """Whether the gate can measure understanding: with the domain's reading probes, or without a checker on pictures
+    that the run's base draws."""
+    return not domain.exact or bool(domain.reading_probes(1, 0))
 
 
 def _judge(domain: Domain) -> str:
@@ -145,7 +153,7 @@ def guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
     seeds = [derived_seed("probe", seed)]
     count = settings.gate.probe_items
     others: list[Prompt] = []
-    if suite == "understanding" and not domain.exact:
+    if suite == UNDERSTANDING and not domain.exact:
         prompts, others = _to_be_told_apart(domain, count, seed)
         seeds = [derived_seed("probe", seed, prompt.text, i) for i, prompt in enumerate(prompts)]
     if suite == "diversity":
@@ -213,7 +221,7 @@ def measure(
         verdicts = referee.decide(images, plan.prompts, lambda done, total: on_items((total + done) // 2, total))
         passed = [verdict.passed for verdict in verdicts]
         return Measurement(_share(passed), passed, images[: plan.num_kept])
-    if plan.suite == "understanding":
+    if plan.suite == UNDERSTANDING:
         if referee is None:
             right = understanding(take(), domain, plan.count, plan.seeds[0])
         else:

@@ -40,7 +40,7 @@ from illume_loop.loop.curate import shuffled
 from illume_loop.loop.dialogues import assessment_rows, contradicted
 from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
-from illume_loop.loop.measures import DRIFT_SAMPLES, EDITING
+from illume_loop.loop.measures import DRIFT_SAMPLES, EDITING, UNDERSTANDING
 from illume_loop.loop.plan import derived_seed, round_plan, sampling_units
 from illume_loop.loop.promotion import active_of, candidate_of, conclude, end_trial, settle
 from illume_loop.loop.prompts import new_prompts, prompt_of
@@ -394,8 +394,8 @@ def _measured(bench: Workbench, session: Session, version_id: int, heldout: Sequ
             name = reads.version_of(session, version_id).name
             raise InconsistentRunError(what=f"the units that evaluate {name} are done, and {suite} was not measured")
         found[suite] = evaluation
-    edited = found[EDITING].passed if EDITING in found else []
-    return Measured(heldout, found["understanding"].passed, found["diversity"].value, editing=edited)
+    read, edited = (found[suite].passed if suite in found else [] for suite in (UNDERSTANDING, EDITING))
+    return Measured(heldout, read, found["diversity"].value, editing=edited)
 
 
 def _note(bench: Workbench, session: Session, round_: Round, kind: str, message: str) -> None:

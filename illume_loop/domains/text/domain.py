@@ -14,14 +14,14 @@ from typing import NoReturn
 
 from PIL import Image
 
-from illume_loop.domains.protocol import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
+from illume_loop.domains.protocol import OptionalParts, Prompt, Question, Split, Verdict
 from illume_loop.domains.text.keys import key_of
 from illume_loop.domains.text.prompt_set import SPLITS, PromptSet
 from illume_loop.domains.text.spec import questions_of_spec
-from illume_loop.errors import NoCheckerError, NotFoundError, PromptOutsideGrammarError, UsageError
+from illume_loop.errors import NoCheckerError, PromptOutsideGrammarError, UsageError
 
 
-class TextDomain:
+class TextDomain(OptionalParts):
     """Prompts of a prompt set; see the module docstring."""
 
     name = "text"
@@ -44,6 +44,12 @@ class TextDomain:
         chosen: list[Prompt] = []
         while len(chosen) < count and any(queues.values()):
             chosen.extend(queue.pop() for _, queue in sorted(queues.items()) if queue)
+        if not self._by_text and count:
+            raise UsageError(
+                f"the domain '{self.name}' has 0 prompts in the split '{split}', {count} were asked for: import some "
+                "with `illume-loop prompts import FILE --split SPLIT` and set run.prompts to that set, or take the "
+                "prompts of the shapes world with run.domain = 'shapes'"
+            )
         if len(chosen) < count:
             raise UsageError(
                 f"the prompt set has {len(chosen)} prompts in the split '{split}', {count} were asked for; import more "
@@ -74,32 +80,6 @@ class TextDomain:
     def questions(self, prompt: Prompt) -> list[Question]:
         """The questions of a prompt's spec; see `Domain.questions`."""
         return questions_of_spec(prompt.spec, prompt.text) if prompt.spec else []
-
-    def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
-        """Raises NoCheckerError."""
-        self._refuse("an answer")
-
-    def real_pairs(self, count: int, seed: int) -> list[RealPair]:
-        """None: prompts have no pictures."""
-        return []
-
-    def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
-        """None: prompts have no pictures."""
-        return []
-
-    def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """None: prompts have no pictures to begin from. Raises UsageError where some are asked for."""
-        if count:
-            raise UsageError(f"the domain '{self.name}' has no edits; leave sampling.edit_share at 0")
-        return []
-
-    def source(self, prompt: Prompt) -> Image.Image:
-        """Raises NotFoundError: there are no edits."""
-        raise NotFoundError(kind="source of an edit", name=prompt.text)
-
-    def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
-        """None: prompts have no pictures."""
-        return []
 
     def _refuse(self, what: str) -> NoReturn:
         raise NoCheckerError(domain=self.name, what=what, instead="let a model or a teacher judge")
