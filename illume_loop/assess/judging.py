@@ -10,7 +10,7 @@ abstains, whatever its reading.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -19,10 +19,10 @@ from PIL import Image
 from illume_loop.assess.answers import SeedOf
 from illume_loop.assess.calibration import Calibration, abstains
 from illume_loop.assess.critiques import verdicts_of, write_critiques
-from illume_loop.assess.questions import Asked, Origin, questions_of
+from illume_loop.assess.questions import WHOLE, Asked, Origin, questions_of, whole_question
 from illume_loop.assess.readings import OF_QUESTIONS, YES_NO, Read, read_batch
 from illume_loop.config import AssessSettings
-from illume_loop.domains.protocol import Domain, Prompt
+from illume_loop.domains.protocol import Domain, Prompt, Question
 from illume_loop.errors import UsageError
 from illume_loop.models.protocol import UnifiedModel, encoded_once
 
@@ -141,24 +141,32 @@ class Judge:
         return self._needed() | ({YES_NO} if self.critiques else set())
 
     def _asked(self, model: UnifiedModel, prompts: Sequence[Prompt]) -> Mapping[str, Asked]:
-        return questions_of(prompts, self.domain, model, origin=self.origin, retries=self.retries, seed_of=self.seed_of)
+        """Return the questions of each prompt by its text. One of which nobody knows any is asked about as a whole."""
+        found = questions_of(
+            prompts, self.domain, model, origin=self.origin, retries=self.retries, seed_of=self.seed_of
+        )
+        return {
+            text: asked if asked.questions else replace(asked, questions=(whole_question(text),))
+            for text, asked in found.items()
+        }
 
     def _opinion(self, read: Read, asked: Asked) -> Opinion:
         details = _details(read, asked, self.calibration)
         failed = [name for name, right in _verdicts(read, asked).items() if not right]
+        failed += [WHOLE for question, said in _answered(read, asked) if question.criterion == WHOLE and said <= 0]
         try:
-            score, probability = self._numbers(read, asked)
+            score, probability = self._numbers(read)
         except _NoNumberError as error:
             return Opinion("failed", None, failed, str(error), details)
         if probability is not None and abstains(probability, self.band):
             return Opinion("abstained", None, failed, None, details, probability=probability)
         return Opinion("ok", score, failed, None, details, probability=probability)
 
-    def _numbers(self, read: Read, asked: Asked) -> tuple[float, float | None]:
+    def _numbers(self, read: Read) -> tuple[float, float | None]:
         """Score and calibrated probability. Raises _NoNumberError."""
         for name in sorted(self._needed()):
             if name not in read.readings:
-                raise _NoNumberError(read.problem or _no_questions(asked))
+                raise _NoNumberError(read.problem or f"the model gave no {name}")
             if not math.isfinite(read.readings[name]):
                 raise _NoNumberError(f"the model's score was {read.readings[name]}")
         if self.calibration is None:
@@ -204,8 +212,9 @@ def _verdicts(read: Read, asked: Asked) -> dict[str, bool]:
     return verdicts_of(asked.questions, read.log_odds) if read.log_odds else {}
 
 
-def _no_questions(asked: Asked) -> str:
-    return f"the model asked no valid questions in {asked.num_invalid} tries"
+def _answered(read: Read, asked: Asked) -> Iterator[tuple[Question, float]]:
+    """Return each question with its log-odds; none where no questions were asked."""
+    return zip(asked.questions, read.log_odds, strict=True) if read.log_odds else iter(())
 
 
 def _details(read: Read, asked: Asked, calibration: Calibration | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The atomic yes/no questions of a prompt: from its spec, or self-asked by the model where the spec does not tell.
 
 Guarantee: a prompt has questions or it has none. What the model asks is a JSON list, parsed strictly; where no try is
-one, the prompt has no questions, and its images cannot be judged by them, which is not the same as being judged wrong.
+one, the prompt has no questions, and judge, referee and teacher ask about it as a whole (`whole_question`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from illume_loop.models.protocol import UnifiedModel
 Origin = Literal["spec", "self"]
 MOST_QUESTIONS = 16
 MAX_TOKENS = 160
+WHOLE = "whole"
+"""The criterion of the question about a prompt as a whole; it is none of CRITERIA."""
 
 _PLACES = r"(left|right|front) of|above|below|under|beneath|behind|beside|between|next to|near|on top of|over"
 _NUMBERS = r"one|two|three|four|five|six|seven|eight|nine|ten|\d+|exactly|how many"
@@ -64,8 +66,8 @@ def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of:
 
 
 def whole_question(text: str) -> Question:
-    """What is asked about a prompt of which nobody knows any question. `whole` is none of CRITERIA."""
-    return Question("whole", f"Does the image show this, and all of it: {text}?")
+    """Return what is asked about a prompt of which nobody knows any question."""
+    return Question(WHOLE, f"Does the image show this, and all of it: {text}?")
 
 
 def parse_questions(text: str) -> list[str]:

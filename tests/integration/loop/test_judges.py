@@ -150,14 +150,14 @@ class Speechless(CannedModel):
         return ["is there a circle ?"] * len(instructions)
 
 
-def test_a_judge_without_questions_fails_the_round_which_says_so(tmp_path: Path) -> None:
-    settings = _settings(tmp_path, assess__reading="yes-no", assess__questions="self", assess__retries=1)
-    expected = (
-        r"Round 1 failed: the judge 'self' could not score 18 of 18 samples "
-        r"\(the model asked no valid questions in 2 tries\)"
-    )
-    with pytest.raises(RoundFailedError, match=expected):
-        start(settings, tmp_path / "run", _tools(Speechless))
+def test_a_judge_without_questions_is_asked_about_the_whole_prompt(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, assess__reading="yes-no", assess__questions="self", assess__retries=1, run__rounds=1)
+    start(settings, tmp_path / "run", _tools(Speechless))
+    (row,) = table(tmp_path / "run")
+    assert (row["state"], row["judge_auc"]) == ("promoted", 1.0)
+    details = [one.details for one in _assessments(tmp_path / "run", "self")]
+    assert [[asked["criterion"] for asked in one["questions"]] for one in details] == [["whole"]] * 18
+    assert {one["invalid_questions"] for one in details} == {2}
 
 
 class Agreeable(CannedModel):

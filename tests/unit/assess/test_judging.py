@@ -13,6 +13,7 @@ import pytest
 
 from illume_loop.assess.calibration import Calibration, Fit, Logistic, Source
 from illume_loop.assess.judging import Judge, Opinion
+from illume_loop.assess.questions import whole_question
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
@@ -98,15 +99,27 @@ def test_a_judge_without_words_fails_and_says_why() -> None:
         def instruct(self, images: Any, instructions: Sequence[str], **more: Any) -> list[str]:
             return ["..."] * len(instructions)
 
-    for opinion in _judge("yes-no", Mute(1.0), origin="self", retries=2):
-        assert (opinion.state, opinion.score) == ("failed", None)
-        assert opinion.error == "the model asked no valid questions in 3 tries"
-        assert opinion.details["invalid_questions"] == 3
     for opinion in _judge("written-score", Mute(1.0)):
         assert (opinion.state, opinion.error) == ("failed", "the model wrote '...' and not a grade from 1 to 5")
     for opinion in _judge("yes-no", Mute(1.0), critiques=True, retries=1):
         assert (opinion.state, opinion.critique) == ("ok", None), "it can be judged, it has no words for it"
         assert opinion.details["invalid_critiques"] == 2
+
+
+def test_a_prompt_without_questions_is_asked_about_as_a_whole() -> None:
+    class Mute(CannedModel):
+        def instruct(self, images: Any, instructions: Sequence[str], **more: Any) -> list[str]:
+            return ["..."] * len(instructions)
+
+        def yes_no_log_odds(self, images: Any, questions: Sequence[Sequence[str]]) -> list[Scores]:
+            assert [list(of_image) for of_image in questions] == [[whole_question(PROMPT.text).text]] * 2
+            return [np.array([3.0]), np.array([-2.0])]
+
+    right, wrong = _judge("yes-no", Mute(1.0), origin="self", retries=2)
+    assert (right.state, right.score, right.failed_criteria) == ("ok", 3.0, [])
+    assert (wrong.state, wrong.score, wrong.failed_criteria) == ("ok", -2.0, ["whole"])
+    assert right.details["invalid_questions"] == 3
+    json.dumps(wrong.details, allow_nan=False)
 
 
 def test_critiques_agree_with_the_log_odds_whatever_the_reading() -> None:
