@@ -154,6 +154,13 @@ class DatabasePasswordError(UsageError):
     ILLUME_STORE__DATABASE_URL to it with its password, then run the same command again."""
 
 
+class PreflightError(UsageError):
+    """One prompt was tried through every stage, and {stage} cannot work: {reason}. Nothing was drawn or trained; mend
+    that and start again, or start without this try by `illume-loop start --no-preflight`."""
+
+    repeats = True
+
+
 class MissingExtraError(UsageError):
     """{feature} needs packages that are not installed; install them with `pip install 'illume-loop[{extra}]'`."""
 

@@ -30,12 +30,16 @@ def start(
     fresh_training: Annotated[
         bool, typer.Option("--fresh-training", help="Begin a training that was cut off anew, without its checkpoints.")
     ] = False,
+    no_preflight: Annotated[
+        bool, typer.Option("--no-preflight", help="Do not try one prompt through every stage before a new run.")
+    ] = False,
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
     from illume_loop.cli.progress import RunDisplay, open_view
     from illume_loop.runtime import prepare
 
-    settings = _settings(config, run_dir, {"run.rounds": rounds, "run.seed": seed, "run.executor": executor})
+    flags = {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}
+    settings = _settings(config, run_dir, flags | ({"run.preflight": False} if no_preflight else {}))
     _log_to(run_dir, settings.runtime)
     hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
     try:
@@ -48,7 +52,13 @@ def start(
 
                 prepare(settings.runtime)
                 outcome = start_run(
-                    settings, run_dir, progress=display, rounds=rounds, fresh=fresh, fresh_training=fresh_training
+                    settings,
+                    run_dir,
+                    progress=display,
+                    rounds=rounds,
+                    fresh=fresh,
+                    fresh_training=fresh_training,
+                    tell=lambda sentence: hint(f"preflight: {sentence}"),
                 )
     except KeyboardInterrupt:
         hint(f"\nillume-loop: stopped, nothing is lost; continue with `illume-loop start --run-dir {run_dir}`")

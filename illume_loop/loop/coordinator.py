@@ -6,6 +6,7 @@ so a coordinator killed at any point leaves a database from which the next one c
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,14 +30,18 @@ from illume_loop.loop import steps
 from illume_loop.loop.executor import Executor
 from illume_loop.loop.inline import InlineExecutor
 from illume_loop.loop.opening import check_demands, open_workbench
+from illume_loop.loop.preflight import preflight_of_settings
 from illume_loop.loop.progress import Progress, StageProgress
+from illume_loop.loop.prompting import with_domain
 from illume_loop.loop.reconcile import AwaitReviews, Issue, RoundView, Step, reconcile
-from illume_loop.loop.run_directory import RunDirectory, check_path, locked
+from illume_loop.loop.run_directory import RunDirectory, check_path, locked, stored_settings
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.workbench import Toolbox, Workbench, default_toolbox
 from illume_loop.telemetry import tracing
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import observed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +61,29 @@ def start_run(
     fresh: bool = False,
     fresh_training: bool = False,
     toolbox: Toolbox | None = None,
+    tell: Callable[[str], None] = log.info,
 ) -> RunOutcome:
     """Run the loop in `run_dir` until it has `rounds` rounds (in the place of settings.run.rounds); continue a run.
 
-    With `fresh_training` a training that was cut off begins anew. Raises RoundFailedError when a round failed (the next
-    start goes on with the next round), RunLockedError, RunExistsError, SettingsChangedError, UsageError for settings
-    that the domain cannot meet, and UnhealthyError for full disks and damaged artifacts, after which the same call
-    continues.
+    A new run first tries one prompt through every stage, unless run.preflight is off; `tell` hears sentences about it.
+
+    With `fresh_training` a training that was cut off begins anew. Raises PreflightError where a stage cannot work,
+    RoundFailedError when a round failed (the next start goes on with the next round), RunLockedError, RunExistsError,
+    SettingsChangedError, UsageError for settings that the domain cannot meet, and UnhealthyError for full disks and
+    damaged artifacts, after which the same call continues.
     """
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
+    settings = with_domain(settings, run_dir)
     demands = check_demands(settings, run_dir)
+    tools = toolbox or default_toolbox(settings.runtime.weights)
+    if settings.run.preflight and stored_settings(run_dir, settings.store.database_url) is None:
+        tell("trying one prompt through every stage before anything is made (--no-preflight leaves this out)")
+        for note in preflight_of_settings(settings, demands.prompts, tools.load_model):
+            tell(note)
     with (
         locked(run_dir) as directory,
-        open_workbench(
-            settings, demands, directory, toolbox or default_toolbox(settings.runtime.weights), fresh_training
-        ) as bench,
+        open_workbench(settings, demands, directory, tools, fresh_training) as bench,
         observed(settings.runtime, bench),
         at_hand(run=bench.run_key),
     ):

@@ -41,9 +41,9 @@ HOPELESS = 0.05
 class Measured:
     """What was measured of one version; held-out outcomes in the order of the prompts, none for the base.
 
-    `understanding` has the outcomes of the forced choices, which are the same for all versions of a run; there are none,
-    and no such guard, where the domain has no reading probes. `drift` is the
-    candidate's as a judge, where it is measured; `editing` the outcomes of held-out edits, where a run has edits.
+    `understanding` has the outcomes of the forced choices, the same for all versions of a run; there are none,
+    and no such guard, where the domain has no reading probes. `drift` is the candidate's as a judge, where it is
+    measured; `editing` the outcomes of held-out edits, where a run has edits.
     """
 
     heldout: Sequence[bool]

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -24,12 +24,11 @@ from db.writes.training import drop_checkpoints_of_run
 from db.writes.units import take_back_leases
 from db.writes.versions import add_version
 from illume_loop.artifacts.checkpoints import Checkpoint, CheckpointStore
-from illume_loop.assess.questions import whole_question
-from illume_loop.config import Settings
+from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.domains.text.prompt_set import PromptSet
-from illume_loop.errors import NoCheckerError, OtherStoreError, RunLockedError, SettingsChangedError, UsageError
+from illume_loop.errors import MissingExtraError, NoCheckerError, OtherStoreError, RunLockedError, SettingsChangedError
 from illume_loop.loop.calibrating import AUTO, check_calibration, keep_calibration_of_file
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.plan import round_prompts
@@ -51,6 +50,7 @@ MAY_CHANGE = (
     "run.name",
     "run.rounds",
     "run.executor",
+    "run.preflight",
     "train.report_to",
     "store.",
     "cluster.",
@@ -91,6 +91,7 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
     if settings.run.executor == "inline":
         # With workers it is theirs to have it.
         check_tracker(settings.train.report_to)
+        _check_ray(settings.train)
     if stored_settings(run_dir, settings.store.database_url) is not None:
         return Demands(PromptSet())
     prompts = prompts_in_file(settings)
@@ -113,21 +114,10 @@ def _check_judges(settings: Settings, domain: Domain) -> None:
         raise NoCheckerError(domain=domain.name, what="assess.calibration = 'auto'", instead=instead)
 
 
-def _check_base_can_judge(settings: Settings, toolbox: Toolbox) -> None:
-    """Ask the base of a new run a question, where it is to decide: at the gate it would be late to find that it cannot.
-
-    Workers load models, coordinators of workers do not: there the gate's unit says so.
-    """
-    if get_domain(settings.run.domain).exact:
-        return
-    base = toolbox.load_model(base_path(settings.run.base), settings.runtime.device)
-    try:
-        base.yes_no_log_odds([Image.new("RGB", (64, 64))], [[whole_question("grey").text]])
-    except UsageError as error:
-        raise UsageError(
-            f"in the domain '{settings.run.domain}' the base decides at the gate by answering questions, and "
-            f"{settings.run.base} cannot: {error}"
-        ) from None
+def _check_ray(settings: TrainSettings) -> None:
+    """Raise MissingExtraError where trainings are to run on Ray and it is not installed."""
+    if settings.backend == "ray" and not (find_spec("ray") and find_spec("deepspeed")):
+        raise MissingExtraError(feature="train.backend = 'ray'", extra="cluster")
 
 
 @contextmanager
@@ -141,8 +131,6 @@ def open_workbench(
     Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
     """
     is_new = stored_settings(directory.path, settings.store.database_url) is None
-    if is_new and settings.run.executor == "inline":
-        _check_base_can_judge(settings, toolbox)
     url = run_database_url(directory.path, settings.store.database_url)
     migrate.upgrade(url)
     engine = open_engine(url)

@@ -29,7 +29,7 @@ def with_domain(settings: Settings, run_dir: Path | None = None) -> Settings:
     """
     if settings.run.domain != AUTO:
         return settings
-    stored = stored_settings(run_dir) if run_dir is not None else None
+    stored = stored_settings(run_dir, settings.store.database_url) if run_dir is not None else None
     domain = AUTO if stored is None else str(stored["run"].get("domain", SHAPES))
     if domain == AUTO:
         domain = domain_for(base_path(settings.run.base), settings)

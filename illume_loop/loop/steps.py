@@ -42,6 +42,7 @@ from illume_loop.loop.gate import Judgement, Measured, judge
 from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples
 from illume_loop.loop.measures import DRIFT_SAMPLES, EDITING, UNDERSTANDING
 from illume_loop.loop.plan import derived_seed, round_plan, sampling_units
+from illume_loop.loop.preflight import preflight_units
 from illume_loop.loop.promotion import active_of, candidate_of, conclude, end_trial, settle
 from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
@@ -100,8 +101,8 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
         staleness=staleness,
         retry_of_id=None if again is None else again.id,
     )
-    calibrating = calibrating_units(settings, session, bench.run_id)
-    add_units(session, round_.id, calibrating + sampling_units(settings.sampling, settings.assess.batch_size))
+    before = preflight_units(settings, session, bench.run_id) + calibrating_units(settings, session, bench.run_id)
+    add_units(session, round_.id, before + sampling_units(settings.sampling, settings.assess.batch_size))
     _note(bench, session, round_, "planned", f"round {index} planned, drawing with {parent.name}{about}")
 
 

@@ -38,6 +38,7 @@ from illume_loop.loop.calibrating import fit_calibration_of_run
 from illume_loop.loop.manifest import check_splits, manifest_sha256, training_rows
 from illume_loop.loop.measures import measure
 from illume_loop.loop.plan import derived_seed, sample_seed
+from illume_loop.loop.preflight import PREFLIGHT, preflight_of_run
 from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.training import kept_training
 from illume_loop.loop.workbench import Workbench
@@ -138,10 +139,13 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Measure one model version by one suite; of the held-out prompts, those that one look adds.
 
-    How the base judges is measured too, as the run's calibration, and how far a candidate drifted from that.
+    How the base judges is measured too, as the run's calibration, and how far a candidate drifted from that. Before
+    anything is drawn, one prompt is tried through every stage.
     """
     if lease.payload["suite"] == "drift":
         return _drift(bench, lease, on_items)
+    if lease.payload["suite"] == PREFLIGHT:
+        return preflight_of_run(bench)
     if lease.payload["suite"] == "calibration":
         return fit_calibration_of_run(bench, on_items)
     with transaction(bench.engine) as session:

@@ -133,7 +133,7 @@ class _Blank(CannedModel):
 
 def test_a_base_that_cannot_decide_is_told_before_there_is_a_run(prompts: Path, tmp_path: Path) -> None:
     untaught = replace(TOOLS, load_model=lambda path, device: _Untaught(0.4))
-    settings = _settings(prompts, assess__reading="prompt-likelihood")
+    settings = _settings(prompts, assess__reading="prompt-likelihood", run__preflight=True)
     with pytest.raises(
         UsageError, match=r"the base decides at the gate by answering questions, and .*base cannot: the"
     ):

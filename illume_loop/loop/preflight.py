@@ -1,0 +1,313 @@
+"""The preflight of a new run: one prompt goes through every stage before anything is drawn in earnest.
+
+Invariants:
+- Nothing is recorded: no sample, assessment, row or image reaches a database or a store.
+- A run's draws are keyed by its seed, round and prompt, so that draws made here change none of them.
+- Whatever fails here would have failed in the run too, after hours; it is told in one sentence, with its stage.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from db.queries import progress as reads
+from db.queries.curation import ExampleRow, SampleRow
+from db.queries.preflight import needs_preflight
+from db.sessions import transaction
+from db.writes.runs import add_event
+from db.writes.units import NewUnit
+from illume_loop.assess.calibration import Calibration, read_calibration
+from illume_loop.assess.judging import Judge, Opinion
+from illume_loop.assess.labelling import Shown, checker_labels, read_set
+from illume_loop.assess.questions import whole_question
+from illume_loop.assess.referee import Referee
+from illume_loop.assess.teacher import Teacher, fixed_budget
+from illume_loop.config import Settings
+from illume_loop.domains import get_domain
+from illume_loop.domains.protocol import Domain, Prompt, RealPair
+from illume_loop.domains.text.prompt_set import PromptSet
+from illume_loop.engine.drawing import draw_images
+from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
+from illume_loop.loop.assessing import judging_models
+from illume_loop.loop.calibrating import AUTO, stored_calibration
+from illume_loop.loop.dialogues import written
+from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples, training_rows
+from illume_loop.loop.measures import MeasurePlan, gate_plans, has_understanding_guard, measure
+from illume_loop.loop.plan import derived_seed, round_prompts
+from illume_loop.loop.workbench import Workbench
+from illume_loop.models.protocol import Sampling, TriesRows, UnifiedModel
+from illume_loop.models.shipped import base_path
+from illume_loop.models.words import unknown_words_told
+
+PREFLIGHT = "preflight"
+"""The suite of the unit that does this, where workers do a run."""
+NUM_DRAWN = 2
+"""Images of the prompt: a preference needs two, and one alone may be unlucky with a judge."""
+SOURCE = "source"
+
+
+@dataclass(slots=True)
+class _Tried:
+    """A prompt of the first round, with what was drawn for it and what the judge said."""
+
+    prompt: Prompt
+    ids_BL: NDArray[np.int32]
+    images: list[Image.Image]
+    opinions: list[Opinion] = field(default_factory=list)
+
+    def rows(self) -> list[SampleRow]:
+        """Return the samples as curation reads them from the database; images have their place as their name."""
+        prompt = self.prompt
+        of_edit = (prompt.instruction, prompt.target, SOURCE) if prompt.is_edit else (None, None, None)
+        return [
+            SampleRow(
+                i, 0, 1, 0, i, prompt.key, prompt.category, prompt.text, ids_L, f"{prompt.is_edit:d}/{i}", *of_edit
+            )
+            for i, ids_L in enumerate(self.ids_BL)
+        ]
+
+
+@dataclass(slots=True)
+class Preflight:
+    """One prompt, and one edit where the settings ask for edits, on their way through the stages of a round."""
+
+    settings: Settings
+    domain: Domain
+    model: UnifiedModel
+    """The run's base."""
+    calibration: Calibration | None = None
+    """The judge's, where the settings name a file of one."""
+    tried: list[_Tried] = field(default_factory=list)
+    rows: list[ExampleRow] = field(default_factory=list)
+    pairs: list[RealPair] = field(default_factory=list)
+
+    def run(self) -> list[str]:
+        """Try every stage; return sentences about what the run will do without.
+
+        Raises PreflightError where a stage cannot work, and as they are UnhealthyError and ConflictError, which
+        another start may outlive.
+        """
+        stages = (
+            ("drawing", self.draw),
+            ("judging", self.judge),
+            ("curation", self.curate),
+            ("training", self.train),
+            ("the gate", self.measure),
+        )
+        for stage, attempt in stages:
+            try:
+                attempt()
+            except (UnhealthyError, ConflictError):
+                raise
+            except IllumeLoopError as error:
+                raise PreflightError(stage=stage, reason=str(error).rstrip(".")) from error
+            except Exception as error:  # plug-ins and backends are other people's code
+                told = f"{type(error).__name__}: {error}".rstrip(".: ")
+                raise PreflightError(stage=stage, reason=f"{told} (`illume-loop --debug` shows where)") from error
+        return self._notes()
+
+    def draw(self) -> None:
+        """Draw as the first round does, at its decode."""
+        sampling = self.settings.sampling
+        decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
+        seeds = [derived_seed("preflight", self.settings.run.seed, i) for i in range(NUM_DRAWN)]
+        prompts = round_prompts(self.domain, self.settings, 1)
+        first = {prompt.is_edit: prompt for prompt in reversed(prompts)}
+        for prompt in first.values():
+            json.dumps(dict(prompt.spec))
+            if prompt.is_edit:
+                sources = [self.domain.source(prompt)] * NUM_DRAWN
+                ids_BL = self.model.edit(sources, [prompt.instruction] * NUM_DRAWN, seeds, decode)
+                images = self.model.decode(ids_BL)
+            else:
+                ids_BL, images, _ = draw_images(self.model, [prompt.text] * NUM_DRAWN, seeds, decode, _as_png)
+            self.tried.append(_Tried(prompt, np.asarray(ids_BL), images))
+        if sampling.minimal_pairs:
+            self.domain.partner(prompts[0], 0)
+
+    def judge(self) -> None:
+        """Judge what was drawn by everyone who judges in the run."""
+        for tried in self.tried:
+            if self.domain.exact:
+                for image in tried.images:
+                    self.domain.check(image, tried.prompt)
+            if self.settings.assess.calibration:
+                self._read_for_calibration(tried)
+            if any(judging_models(self.settings.assess)) and not self._awaits_calibration:
+                self._judge_by_model(tried)
+            if self.settings.assess.assessor == "teacher":
+                self._ask_teacher(tried)
+
+    def curate(self) -> None:
+        """Make the rows of a manifest, as curation does."""
+        settings = self.settings
+        pairs = self.domain.real_pairs(min(NUM_DRAWN, settings.curate.real_rows), derived_seed("preflight"))
+        accepted, preferences, assessments = [], [], []
+        for tried in self.tried:
+            best, worse = tried.rows()
+            accepted.append(best)
+            preferences += [(best, worse)] if settings.train.learns_from_pairs else []
+            critique = next((opinion.critique for opinion in tried.opinions if opinion.critique), None)
+            if settings.train.learns_assessments and critique:
+                told = written(critique)
+                assessments.append(ExampleRow("assess", best.text, None, best, answer=told))
+                assessments.append(ExampleRow("correct", best.text, None, best, worse, told))
+        self.pairs = pairs
+        self.rows = manifest_rows(accepted, pairs, settings.curate, preferences, assessments)
+        check_splits(self.rows, self.domain.split_of, 1)
+        manifest_sha256(self.rows)
+        new_examples(self.rows)
+
+    def train(self) -> None:
+        """Lay the rows out as a training reads them; nothing is learned."""
+        images = {
+            f"{tried.prompt.is_edit:d}/{i}": image for tried in self.tried for i, image in enumerate(tried.images)
+        }
+        for tried in self.tried:
+            if tried.prompt.is_edit:
+                images[SOURCE] = self.domain.source(tried.prompt)
+        rows = training_rows(self.rows, self.pairs, self.model.encode, images.__getitem__)
+        if isinstance(self.model, TriesRows):
+            self.model.try_rows(rows, self.settings.train)
+
+    def measure(self) -> None:
+        """Measure one item of everything that the gate measures."""
+        plans = gate_plans(self.domain, self.settings)
+        referee = None if self.domain.exact else self._referee()
+        for plan in (plans.of("heldout", 1, 0), *plans.guards.values()):
+            try:
+                measure(_of_one_item(plan), lambda: self.model, self.domain, lambda *_: None, referee)
+            except UsageError as error:
+                if referee is None:
+                    raise
+                raise UsageError(
+                    f"in the domain '{self.domain.name}' the base decides at the gate by answering questions, and "
+                    f"{self.settings.run.base} cannot: {error}"
+                ) from error
+
+    @property
+    def _awaits_calibration(self) -> bool:
+        return self.settings.assess.calibration == AUTO and self.settings.assess.reading == "combined"
+
+    def _read_for_calibration(self, tried: _Tried) -> None:
+        shown = [Shown(tried.prompt.claim, image) for image in tried.images]
+        read_set(self.model, self.domain, shown)
+        if self.settings.assess.calibration == AUTO:
+            checker_labels(self.domain)(shown)
+
+    def _judge_by_model(self, tried: _Tried) -> None:
+        assess = self.settings.assess
+        if self.calibration is None:
+            assess = assess.model_copy(update={"abstain_band": 0.0})
+        judge = Judge.of(assess, self.domain, self._seed_of("judge"), self.calibration)
+        claims = [tried.prompt.claim] * NUM_DRAWN
+        tried.opinions = judge.judge(self.model, tried.images, claims, list(range(NUM_DRAWN)))
+        if judge.asks:
+            judge.control(self.model, tried.images[:1], claims[:1])
+        failed = [opinion for opinion in tried.opinions if opinion.state == "failed"]
+        if len(failed) == NUM_DRAWN:
+            raise UsageError(
+                f"the judge could not score an image of '{tried.prompt.claim.text}' ({failed[0].error}); choose "
+                "another assess.reading or assess.assessor"
+            )
+        if self.settings.train.learns_assessments and not any(opinion.critique for opinion in tried.opinions):
+            raise UsageError(
+                f"train.objective = 'assess-sft' learns from critiques, and {self.settings.run.base} wrote no valid "
+                "one of its images; take another run.base, or train.objective = 'sft'"
+            )
+
+    def _ask_teacher(self, tried: _Tried) -> None:
+        settings, claim = self.settings.teacher, tried.prompt.claim
+        question, *_ = self.domain.questions(claim) or [whole_question(claim.text)]
+        teacher = Teacher(settings, fixed_budget(settings.retries + 1))
+        [[answer]] = teacher.ask(tried.images[:1], [[question.text]])
+        if answer is None:
+            raise UsageError(
+                f"the teacher {settings.model} said neither yes nor no to '{question.text}'; name another teacher.model"
+            )
+
+    def _referee(self) -> Referee:
+        assess = self.settings.assess
+        return Referee(
+            self.domain,
+            lambda: self.model,
+            self._seed_of("referee"),
+            assess.questions,
+            assess.retries,
+            assess.batch_size,
+            self.calibration,
+        )
+
+    def _seed_of(self, who: str) -> Callable[..., int]:
+        return partial(derived_seed, "preflight", who, self.settings.run.seed)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if not has_understanding_guard(self.domain):
+            notes.append(
+                f"the domain '{self.domain.name}' has no reading probes, so the gate does not guard understanding"
+            )
+        heldout = self.domain.prompts("heldout", self.settings.gate.heldout_prompts, self.settings.run.seed)
+        drawn = [prompt for prompt in round_prompts(self.domain, self.settings, 1) if not prompt.is_edit]
+        texts = [prompt.text for prompt in (*drawn, *heldout)]
+        return [*notes, *filter(None, [unknown_words_told(self.settings.run.base, self.model, texts)])]
+
+
+def preflight_of_settings(
+    settings: Settings, prompts: PromptSet, load: Callable[[Path, str], UnifiedModel]
+) -> list[str]:
+    """Try one prompt before a run is made; return sentences about what it will do without. Raises as `run` does."""
+    named = settings.assess.calibration
+    calibration = read_calibration(Path(named)) if named not in ("", AUTO) else None
+    base = load(base_path(settings.run.base), settings.runtime.device)
+    return Preflight(settings, get_domain(settings.run.domain, prompts), base, calibration).run()
+
+
+def preflight_units(settings: Settings, session: Session, run_id: int) -> list[NewUnit]:
+    """Return the unit by which a worker tries one prompt, where workers do the run and none has done it.
+
+    Their coordinator loads no model, so it cannot try by itself.
+    """
+    if settings.run.executor == "inline" or not settings.run.preflight:
+        return []
+    unit = NewUnit("evaluate", f"evaluate/{PREFLIGHT}", {"suite": PREFLIGHT})
+    return [unit] if needs_preflight(session, run_id, unit.key) else []
+
+
+def preflight_of_run(bench: Workbench) -> Callable[[Session], None]:
+    """Try one prompt of a run; return what notes in its diary what it will do without. Raises as `run` does."""
+    with transaction(bench.engine) as session:
+        base = reads.base_version(session, bench.run_id)
+    calibration = stored_calibration(bench.engine, bench.run_id) if bench.settings.assess.calibration else None
+    notes = Preflight(bench.settings, bench.domain, bench.models.take(base.sha256), calibration).run()
+
+    def effect(session: Session) -> None:
+        for note in notes:
+            add_event(session, bench.run_id, PREFLIGHT, note, at=bench.clock())
+
+    return effect
+
+
+def _of_one_item(plan: MeasurePlan) -> MeasurePlan:
+    """Return a plan cut to its first item; a diversity needs two images of its prompt."""
+    num_seeds = 2 if plan.suite == "diversity" else 1
+    changes: dict[str, Any] = {"prompts": plan.prompts[:1], "seeds": plan.seeds[:num_seeds], "others": plan.others[:1]}
+    return replace(plan, count=1, num_kept=0, **changes)
+
+
+def _as_png(images: Sequence[Image.Image]) -> list[str]:
+    """Encode images as the store does, and keep none."""
+    for image in images:
+        image.save(io.BytesIO(), "PNG")
+    return [""] * len(images)
