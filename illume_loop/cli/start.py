@@ -33,13 +33,28 @@ def start(
     no_preflight: Annotated[
         bool, typer.Option("--no-preflight", help="Do not try one prompt through every stage before a new run.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan, disk and time of the run, and write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
     from illume_loop.cli.progress import RunDisplay, open_view
+    from illume_loop.errors import UsageError
     from illume_loop.runtime import prepare
 
     flags = {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}
     settings = _settings(config, run_dir, flags | ({"run.preflight": False} if no_preflight else {}))
+    if dry_run or as_json:
+        from illume_loop.cli.dry_run import show_forecast
+
+        if not dry_run:
+            raise UsageError("--json is for --dry-run; read a run by `illume-loop rounds ls --json`")
+        # Libraries log to the run's file otherwise, which a dry run does not write.
+        logging.basicConfig(handlers=[logging.NullHandler()])
+        logging.captureWarnings(True)
+        show_forecast(settings, run_dir, fresh=fresh, as_json=as_json)
+        return
     _log_to(run_dir, settings.runtime)
     hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
     try:

@@ -21,6 +21,20 @@ def is_hub_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None
 
 
+def is_at_hand(name: str) -> bool:
+    """Return whether a model is on this host: a folder, or in the hub's cache. Nothing is fetched."""
+    if is_fetched(name):
+        return True
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(name, allow_patterns=[*FETCHED], local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
 def is_fetched(name: str) -> bool:
     """Whether a model can be had without the hub: its name is no hub id, or a folder here."""
     return not is_hub_id(name) or Path(name).exists()

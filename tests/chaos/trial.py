@@ -32,6 +32,7 @@ TEMPLATE = "illume_template"
 
 RUN: Mapping[str, object] = {
     "run.rounds": 2,
+    "run.domain": "shapes",
     "sampling.prompts_per_round": 4,
     "sampling.samples_per_prompt": 4,
     "sampling.batch_size": 4,

@@ -1,0 +1,105 @@
+"""`illume-loop start --dry-run`: what the run would do, fill and take. Nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from illume_loop.cli.output import hint, print_fields, print_json
+
+if TYPE_CHECKING:
+    from illume_loop.config import Settings
+    from illume_loop.domains.protocol import Domain
+    from illume_loop.loop.forecast import Speed
+
+
+def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bool) -> None:
+    """Print the forecast of a start. Raises what a start raises before it makes anything."""
+    from illume_loop.domains import get_domain
+    from illume_loop.loop.forecast import forecast
+    from illume_loop.loop.opening import check_demands
+    from illume_loop.loop.prompting import prompts_in_file, with_domain
+    from illume_loop.loop.run_directory import check_path
+    from illume_loop.models.hub import is_at_hand
+    from illume_loop.models.shipped import base_path
+
+    check_path(run_dir, fresh=fresh)
+    here = is_at_hand(settings.run.base)
+    if here:
+        settings = with_domain(settings, run_dir)
+        check_demands(settings, run_dir)
+    elif settings.run.domain == "auto":
+        settings = settings.model_copy(update={"run": settings.run.model_copy(update={"domain": "text"})})
+    ended, domain = _run_so_far(run_dir, settings)
+    domain = domain or get_domain(settings.run.domain, prompts_in_file(settings))
+    base = base_path(settings.run.base) if here else None
+    found = forecast(settings, domain, base, run_dir, ended, _speed(settings, domain, base))
+    if as_json:
+        print_json(found)
+        return
+    print_fields(_for_people(found))
+    hint("next: the same command without --dry-run; nothing was written")
+
+
+def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
+    """Return how many rounds of the run in the directory are over, and its domain; none where there is no run."""
+    from db.queries.rounds import rounds_table
+    from illume_loop.cli.runs import open_run
+    from illume_loop.loop.prompting import domain_of_run
+    from illume_loop.loop.run_directory import stored_settings
+    from illume_loop.loop.states import RoundState
+
+    if stored_settings(run_dir) is None:
+        return 0, None
+    with open_run(run_dir) as run:
+        rounds = rounds_table(run.session, run.run_id)
+        ended = sum(RoundState(row["state"]).is_terminal for row in rounds)
+        return ended, domain_of_run(run.session, run.run_id, settings)
+
+
+def _speed(settings: Settings, domain: Domain, base: Path | None) -> Speed | str:
+    """Return what was measured here, or why nothing was."""
+    from illume_loop.loop.forecast import measured_speed
+    from illume_loop.loop.workbench import default_toolbox
+    from illume_loop.runtime import prepare
+
+    if settings.run.executor != "inline":
+        return "not known: workers on other machines do the work"
+    if base is None:
+        return f"not known: {settings.run.base} is not on this machine yet, and a dry run fetches nothing"
+    prepare(settings.runtime)
+    hint("measuring this machine with one small batch")
+    try:
+        return measured_speed(settings, domain, base, default_toolbox())
+    except Exception as error:  # the plan is worth showing all the same
+        return f"not known: measuring ended with {type(error).__name__}: {error}"
+
+
+def _for_people(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the forecast with sizes and times as people read them, and without underscores."""
+    disk = {name: "not known" if value is None else _size(value) for name, value in found["disk"].items()}
+    told = found["time"]
+    times = {"in_all": _duration(told["seconds"])} if told["seconds"] is not None else {}
+    times |= {name: _duration(seconds) for name, seconds in told.get("by_stage", {}).items()}
+    times |= {"note": told["why"]} if told["why"] else {}
+    return _spaced(found | {"disk": {key.removesuffix("_bytes"): value for key, value in disk.items()}, "time": times})
+
+
+def _spaced(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return f"{value:,}" if isinstance(value, int) else value
+    return {key.replace("_", " "): _spaced(inner) for key, inner in value.items()}
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,186 @@
+"""What a start would do: its plan, the disk that it fills, and the time that it takes on this machine.
+
+Counts are of the plan, and at most where a stage may end early: curation may accept fewer samples, and the gate may
+stop at its first look. Times come from one small batch that is drawn, read and trained on here. Nothing of it is kept:
+its candidate is written to the system's folder for temporary files and deleted at once.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from illume_loop.assess.judging import Judge
+from illume_loop.config import Settings
+from illume_loop.domains.protocol import Domain
+from illume_loop.loop.assessing import judging_models
+from illume_loop.loop.measures import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
+from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
+from illume_loop.loop.workbench import Toolbox
+from illume_loop.models.protocol import Sampling
+from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
+
+MEASURED = 32
+"""Images of the batch that is measured, at most: one of the settings' size may take minutes."""
+STEPS = 3
+"""Steps of the training that is measured; the first one is not counted, as it begins later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds for one image drawn, one image judged and one training step, None for what was not measured; and the
+    bytes of an image in the store."""
+
+    draw: float
+    judge: float | None
+    step: float | None
+    image_bytes: float
+
+
+def forecast(
+    settings: Settings, domain: Domain, base: Path | None, run_dir: Path, ended: int, speed: Speed | str
+) -> dict[str, Any]:
+    """Return the forecast of a start as JSON; `ended` rounds are over, `base` is None where it is not on this machine,
+    and `speed` says why where nothing was measured."""
+    plans = gate_plans(domain, settings)
+    left = max(0, settings.run.rounds - ended)
+    per_round = _per_round(settings, plans)
+    rows = [_rows_at_most(settings, index) for index in range(ended + 1, settings.run.rounds + 1)]
+    steps = [settings.train.epochs * math.ceil(count / settings.train.batch_size) for count in rows]
+    draws = left * per_round["gate_draws_at_most"] + (_guard_draws(plans) if not ended else 0)
+    found: dict[str, Any] = {
+        "run_dir": str(run_dir),
+        "base": settings.run.base,
+        "domain": settings.run.domain,
+        "executor": settings.run.executor,
+        "rounds": {"in_all": settings.run.rounds, "ended": ended, "left": left},
+        "each_round": per_round,
+        "in_all": {
+            "samples": left * per_round["samples"],
+            "rows_of_last_manifest_at_most": rows[-1] if rows else 0,
+            "training_steps_at_most": sum(steps),
+            "gate_draws_at_most": draws,
+        },
+    }
+    images = found["in_all"]["samples"] + left * min(2 * KEPT_DRAWS, per_round["gate_draws_at_most"])
+    found["disk"] = _disk(base, run_dir, left, images, speed)
+    found["time"] = _time(speed, found["in_all"]["samples"], draws, sum(steps))
+    return found
+
+
+def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbox) -> Speed:
+    """Return how fast this machine draws, judges and trains, by one batch of each. Raises what these raise."""
+    model = tools.load_model(base, settings.runtime.device)
+    sampling = settings.sampling
+    prompts = [prompt for prompt in round_prompts(domain, settings, 1) if not prompt.is_edit]
+    count = min(MEASURED, sampling.batch_size, len(prompts))
+    prompts = prompts[:count]
+    decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
+    seeds = [derived_seed("forecast", i) for i in range(count)]
+    texts = [prompt.text for prompt in prompts]
+    model.decode(model.sample(texts[:1], seeds[:1], decode))  # what is done once does not count
+    began = time.monotonic()
+    ids_BL = model.sample(texts, seeds, decode)
+    images = model.decode(ids_BL)
+    draw = (time.monotonic() - began) / count
+    judged = None
+    if any(judging_models(settings.assess)) and not settings.assess.calibration:
+        judge = Judge.of(settings.assess, domain, partial(derived_seed, "forecast"))
+        began = time.monotonic()
+        judge.judge(model, images, prompts, seeds)
+        judged = (time.monotonic() - began) / count
+    sizes = [_png_bytes(image) for image in images]
+    rows = [DrawRow(text, ids_L) for text, ids_L in zip(texts, ids_BL, strict=True)]
+    del model
+    return Speed(draw, judged, _seconds_of_step(settings, rows, base, tools), sum(sizes) / count)
+
+
+def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools: Toolbox) -> float | None:
+    """Return the seconds of a training step, None where trainings run on Ray."""
+    if settings.train.backend == "ray":
+        return None
+    count = STEPS * settings.train.batch_size
+    many: list[TrainingRow] = [rows[place % len(rows)] for place in range(count)]
+    if settings.train.learns_from_pairs:
+        others = [rows[(place + 1) % len(rows)].image_ids for place in range(count)]
+        many = [
+            PairRow(rows[place % len(rows)].prompt, rows[place % len(rows)].image_ids, other)
+            for place, other in enumerate(others)
+        ]
+    quick = settings.train.model_copy(update={"epochs": 1, "report_to": "none"})
+    ticks: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="illume-forecast-") as scratch:
+        tools.train(base, many, Path(scratch) / "out", quick, 0, lambda *_: ticks.append(time.monotonic()))
+    return (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else None
+
+
+def _per_round(settings: Settings, plans: GatePlans) -> dict[str, Any]:
+    sampling = settings.sampling
+    units = sampling_units(sampling, settings.assess.batch_size)
+    return {
+        "prompts": sampling.prompts_per_round,
+        "samples": sampling.prompts_per_round * sampling.samples_per_prompt,
+        "units": {kind: sum(unit.kind == kind for unit in units) for kind in ("sample", "assess")} | {"train": 1},
+        "gate_draws_at_most": 2 * settings.gate.heldout_prompts + _guard_draws(plans),
+    }
+
+
+def _guard_draws(plans: GatePlans) -> int:
+    """Return the images that the guards draw for one version; probes that the domain has are read alone."""
+    num = 0
+    for suite, plan in plans.guards.items():
+        num += len(plan.prompts) * (DIVERSITY_SAMPLES if suite == "diversity" else 1)
+    return num
+
+
+def _rows_at_most(settings: Settings, index: int) -> int:
+    """Return the rows of the manifest of a round, which learns from all that was accepted so far."""
+    sampling, curate = settings.sampling, settings.curate
+    kept = sampling.prompts_per_round * min(curate.keep_per_prompt, sampling.samples_per_prompt)
+    accepted = (kept - int(curate.drop_lowest * kept)) * index
+    rows = accepted * (2 if curate.self_captions else 1)
+    if settings.train.learns_from_pairs:
+        rows += sampling.prompts_per_round * curate.pairs_per_prompt * index
+    if settings.train.learns_assessments:
+        rows += curate.assessment_rows * index
+    return rows + curate.real_rows
+
+
+def _disk(base: Path | None, run_dir: Path, left: int, num_images: int, speed: Speed | str) -> dict[str, Any]:
+    size = None if base is None else sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
+    checkpoints = None if size is None else size * (left + 1)
+    images = None if isinstance(speed, str) else round(speed.image_bytes * num_images)
+    here = next(folder for folder in (run_dir.absolute(), *run_dir.absolute().parents) if folder.exists())
+    return {
+        "images_bytes": images,
+        "checkpoints_bytes": checkpoints,
+        "free_bytes": shutil.disk_usage(here).free,
+    }
+
+
+def _time(speed: Speed | str, num_samples: int, num_draws: int, num_steps: int) -> dict[str, Any]:
+    if isinstance(speed, str):
+        return {"seconds": None, "why": speed}
+    parts = {
+        "drawing": speed.draw * num_samples,
+        "judging": None if speed.judge is None else speed.judge * num_samples,
+        "training": None if speed.step is None else speed.step * num_steps,
+        "gate": speed.draw * num_draws,
+    }
+    known = {name: round(seconds, 1) for name, seconds in parts.items() if seconds is not None}
+    unknown = [name for name in parts if name not in known]
+    why = f"not measured: {', '.join(unknown)}" if unknown else ""
+    return {"seconds": round(sum(known.values()), 1), "by_stage": known, "why": why}
+
+
+def _png_bytes(image: Any) -> int:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.tell()
