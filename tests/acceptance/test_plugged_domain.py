@@ -15,9 +15,19 @@ PAGE = ROOT / "docs" / "how-to" / "plug-in-a-domain.md"
 
 
 def _blocks() -> dict[str, str]:
-    """Return the page's files by their names, each of which stands in the paragraph before it."""
-    found = re.findall(r"(?m)^`([\w.]+)`[^`]*(?:`[^`]*`[^`]*)*?\n\n```\w+\n(.*?)^```", PAGE.read_text(), re.DOTALL)
-    return dict(found)
+    """Return the page's files by their names: each stands at the beginning of the paragraph before its block."""
+    found: dict[str, str] = {}
+    name, content = "", None
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            if content is not None:
+                found[name] = "\n".join([*content, ""])
+            content = [] if content is None else None
+        elif content is not None:
+            content.append(line)
+        elif match := re.match(r"`(\w+\.\w+)`", line):
+            name = match[1]
+    return found
 
 
 @pytest.fixture
