@@ -9,16 +9,9 @@ import os
 import sys
 
 from illume_loop.config import RuntimeSettings
+from illume_loop.telemetry.libraries import set_quiet
 
 log = logging.getLogger(__name__)
-
-QUIET = {
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-
 
 _GLIBC_TUNING = {-1: 2**31 - 1, -2: 1 << 28, -3: 1 << 30}
 """M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes."""
@@ -30,8 +23,7 @@ def prepare(settings: RuntimeSettings) -> None:
     Call it before a backend is loaded: the libraries read these variables when they are imported, which a process
     whose backend does without torch, or which loads no model, never pays for.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    set_quiet()
     _move_deepspeeds_log()
     _keep_freed_memory()
     if settings.threads:

@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from illume_loop.errors import IllumeLoopError
+from illume_loop.telemetry.libraries import silence
 
 Item = TypeVar("Item")
 
@@ -60,6 +61,7 @@ def _told(connection: Connection, process: BaseProcess) -> None:
 
 def _child(work: Callable[[Any], None], item: Any, connection: Connection) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
+    silence()
     # Ctrl-C reaches every process of the terminal; the parent says what has to be said.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 def alone_in(lock: Path) -> Iterator[None]:
     """One process at a time has what a lock file stands for; the others wait."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with lock.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -69,7 +69,7 @@ def _is_named(descriptor: int, path: Path) -> bool:
 def claimed(lock: Path) -> Iterator[bool]:
     """Whether what a lock file stands for is ours for the block; nobody waits."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with lock.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -109,7 +109,7 @@ def peak_memory_mib(work: Callable[[], object], device: str) -> float | None:
         return None
     try:
         release_freed_memory()  # or what earlier runs gave back to glibc would be taken again and not counted
-        forget.write_text("5")  # the peak begins anew
+        forget.write_text("5", encoding="utf-8")  # the peak begins anew
     except OSError:
         return None
     before = _status_mib(status, "VmRSS")
@@ -143,13 +143,13 @@ def in_words(num_threads: int) -> str:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def _status_mib(status: Path, field: str) -> float:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field + ":"))
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field + ":"))
     return int(line.split()[1]) / 1024
 
 

@@ -24,11 +24,12 @@ def dashboard(
     from illume_loop.cli.ending import ENDING
     from illume_loop.cli.runs import settings_for
     from illume_loop.dashboard.server import serve
+    from illume_loop.telemetry.libraries import log_to
     from illume_loop.telemetry.logs import formatter
 
     ENDING.run_dir = run_dir
     settings = settings_for(run_dir)
     lines = logging.StreamHandler()
     lines.setFormatter(formatter(settings.runtime.log_format))
-    logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
+    log_to(lines, settings.runtime.log_level)
     serve(settings, run_dir, host, port, lambda url: hint(f"illume-loop: dashboard at {url} (stop with Ctrl-C)"))

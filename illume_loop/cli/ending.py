@@ -20,6 +20,7 @@ import typer
 from typer.exceptions import TyperException
 
 from illume_loop.cli.output import say
+from illume_loop.cli.terminal import ReaderGone
 from illume_loop.errors import (
     DatabaseAddressError,
     DatabaseUnusableError,
@@ -52,7 +53,19 @@ ENDING = Ending()
 
 
 def run(app: typer.Typer) -> int:
-    """Run a Typer app; the exit code."""
+    """Run a Typer app and return the exit code."""
+    code = _run(app)
+    try:
+        # What is still to be written must not fail after the exit code was decided, where nothing can tell of it.
+        sys.stdout.flush()
+    except ReaderGone:
+        return code
+    except OSError as error:
+        return _end(error)
+    return code
+
+
+def _run(app: typer.Typer) -> int:
     try:
         result = app(standalone_mode=False)
     except SystemExit as end:

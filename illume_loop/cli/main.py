@@ -33,8 +33,10 @@ from illume_loop.cli import (
     sample,
     samples,
     start,
+    terminal,
     worker,
 )
+from illume_loop.telemetry import libraries
 
 app = typer.Typer(
     name="illume-loop",
@@ -87,4 +89,6 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    terminal.ready()
+    libraries.silence(lambda: ending.ENDING.debug)
     sys.exit(ending.run(app))

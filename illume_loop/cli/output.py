@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from illume_loop.cli.terminal import is_utf8
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -42,13 +44,18 @@ def say(text: object, *, stderr: bool = False, flush: bool = False) -> None:
 
 
 def print_json(data: object) -> None:
-    """`data` as indented JSON on stdout."""
-    print(visible_json(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)))
+    """Print `data` as indented JSON on stdout."""
+    print(to_json(data, indent=2))
 
 
-def visible_json(text: str) -> str:
-    """Return JSON whose strings hold no control character; it reads back as the same."""
-    return text if text.isascii() else _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+def to_json(data: object, indent: int | None = None) -> str:
+    """Return `data` as JSON for stdout, without control characters; it reads back as the same.
+
+    JSON is UTF-8, so in another encoding every letter beyond ASCII is escaped.
+    """
+    plain = not is_utf8(sys.stdout)
+    text = json.dumps(data, indent=indent, ensure_ascii=plain, allow_nan=False, default=str)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType | None]]) -> None:

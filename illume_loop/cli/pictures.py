@@ -9,6 +9,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from illume_loop.cli.terminal import moves
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.console import Console
@@ -37,7 +39,7 @@ def print_picture(console: Console, image: Image, path: str) -> None:
 
 
 def _renderable() -> Any:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and moves(sys.stdout)):
         return None
     logging.getLogger("textual_image").setLevel(logging.ERROR)
     # Importing it asks the terminal.

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.text import Text
 
 from illume_loop.cli.output import console, say, visible
+from illume_loop.cli.terminal import moves
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,11 +40,10 @@ class View(Protocol):
 @contextmanager
 def open_view() -> Iterator[View]:
     """The view that fits stderr."""
-    terminal = console(stderr=True)
-    if not terminal.is_terminal:
+    if not moves(sys.stderr):
         yield Lines(lambda line: say(line, stderr=True))
         return
-    with bars(terminal) as progress:
+    with bars(console(stderr=True)) as progress:
         yield Bars(progress)
 
 

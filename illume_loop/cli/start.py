@@ -12,6 +12,7 @@ import typer
 from illume_loop.cli.ending import ENDING, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
 from illume_loop.cli.output import hint, say
+from illume_loop.telemetry.libraries import log_to
 from illume_loop.telemetry.logs import formatter
 
 if TYPE_CHECKING:
@@ -141,5 +142,4 @@ def _log_to(run_dir: Path, runtime: RuntimeSettings) -> None:
     ENDING.run_dir = run_dir
     handler = _RunLog(run_dir)
     handler.setFormatter(formatter(runtime.log_format))
-    logging.basicConfig(level=runtime.log_level, handlers=[handler])
-    logging.captureWarnings(True)
+    log_to(handler, runtime.log_level)

@@ -5,7 +5,6 @@ On a terminal a board that renews itself; elsewhere a line for each change, or w
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
-from illume_loop.cli.output import hint, say, visible, visible_json
+from illume_loop.cli.output import hint, say, to_json, visible
+from illume_loop.cli.terminal import moves
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -127,7 +127,7 @@ def _open_view(run: OpenRun, *, as_json: bool) -> Iterator[View]:
 
     if as_json:
         yield JsonLines()
-    elif not sys.stdout.isatty():
+    elif not moves(sys.stdout):
         yield PlainLines()
     else:
         with Board(console(), run) as board:
@@ -145,9 +145,9 @@ class JsonLines:
         if look.rounds:
             row = look.rounds[-1]
             told = {"round": row["index"], "state": row["state"], "stages": look.stages}
-            line = json.dumps(told | {"decision": row["decision"], "reasons": row["reasons"]}, ensure_ascii=False)
+            line = to_json(told | {"decision": row["decision"], "reasons": row["reasons"]})
             if line != self._last:
-                print(visible_json(line), flush=True)
+                print(line, flush=True)
                 self._last = line
 
 

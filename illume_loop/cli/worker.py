@@ -38,14 +38,14 @@ def worker(
     from illume_loop.config import load_settings
     from illume_loop.loop.workbench import default_toolbox
     from illume_loop.runtime import prepare
+    from illume_loop.telemetry.libraries import log_to
     from illume_loop.telemetry.logs import formatter
     from workers.process import run_worker
 
     settings = load_settings(config)
     lines = logging.StreamHandler()
     lines.setFormatter(formatter(settings.runtime.log_format))
-    logging.basicConfig(level=settings.runtime.log_level, handlers=[lines])
-    logging.captureWarnings(True)
+    log_to(lines, settings.runtime.log_level)
     prepare(settings.runtime)
     run_worker(settings, role or [], default_toolbox(settings.runtime.weights), name)
 

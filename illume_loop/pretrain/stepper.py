@@ -80,7 +80,7 @@ def claim(path: Path, content: Mapping[str, object]) -> list[str]:
     if not path.exists():
         write_atomically(path, json.dumps(wanted, indent=2).encode())
         return []
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     return [name for name in wanted if found.get(name) != wanted[name]]
 
 

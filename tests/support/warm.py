@@ -69,7 +69,7 @@ def _answer(server: subprocess.Popen[str], timeout: float) -> dict[str, Any]:
 
 def serve() -> None:
     """Fork a process for each line, until there is none."""
-    from illume_loop.runtime import QUIET
+    from illume_loop.telemetry.libraries import QUIET
 
     os.environ.update(QUIET)
     import illume_loop.loop.coordinator

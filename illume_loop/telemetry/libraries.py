@@ -1,0 +1,101 @@
+"""Third-party libraries kept off the terminal: their progress bars, their warnings and their logs.
+
+Invariants:
+- What a library warns of or logs goes to this process's log: `run.log` for `start`, the lines that `worker` and
+  `dashboard` write. A command without a log shows it with --debug alone.
+- `python -W` and PYTHONWARNINGS show warnings as they do for any program, and tests see them as errors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+
+from illume_loop.redaction import RedactingFormatter
+
+QUIET = {
+    "DATASETS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "KMP_WARNINGS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""What the libraries read when they are imported."""
+OURS = ("illume_loop", "workers", "db", "migrations")
+
+
+def set_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Turn progress bars and chatter off for libraries that are imported from now on; what a person set stays."""
+    for name, value in QUIET.items():
+        environ.setdefault(name, value)
+
+
+def silence(shows_all: Callable[[], bool] = lambda: False) -> None:
+    """Take every library off this process's terminal; `shows_all` brings back what they log (--debug).
+
+    Call it at the start of a process of ours, before libraries are imported, never from a library function.
+    """
+    set_quiet()
+    logging.setLoggerClass(_LibraryLogger)
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            for handler in [one for one in logger.handlers if _is_on_terminal(one)]:
+                logger.removeHandler(handler)
+            logger.propagate = True
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
+    if not logging.root.handlers:
+        # Without any handler, the first `logging.warning` of a library would put one for the terminal here.
+        logging.root.addHandler(_OnTerminal(shows_all))
+
+
+def log_to(handler: logging.Handler, level: str) -> None:
+    """Make `handler` this process's log."""
+    for other in [one for one in logging.root.handlers if isinstance(one, _OnTerminal)]:
+        logging.root.removeHandler(other)
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _OnTerminal(logging.Handler):
+    """The log of a command that keeps none: our own warnings on stderr, and others' where they are asked for."""
+
+    def __init__(self, shows_all: Callable[[], bool]) -> None:
+        super().__init__(logging.WARNING)
+        self._shows_all = shows_all
+        self.setFormatter(RedactingFormatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.split(".")[0] in OURS or self._shows_all():
+            print(self.format(record), file=sys.stderr)
+
+
+class _LibraryLogger(logging.Logger):
+    """A logger whose records reach our log, and that takes no handler of its own for the terminal."""
+
+    @property
+    def propagate(self) -> bool:  # type: ignore[override]
+        return True
+
+    @propagate.setter
+    def propagate(self, _: bool) -> None:
+        """Libraries that bring a handler of their own say no here."""
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - logging's name
+        if not _is_on_terminal(hdlr):
+            super().addHandler(hdlr)
+
+
+def _is_on_terminal(handler: logging.Handler) -> bool:
+    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, logging.FileHandler):
+        return False
+    try:
+        return handler.stream.fileno() in (1, 2)
+    except (AttributeError, OSError, ValueError):
+        return False
