@@ -235,6 +235,11 @@ class TeacherRefusedError(TeacherError):
     right."""
 
 
+class TeacherUnclearError(TeacherRefusedError):
+    """The teacher at {url} answered none of {num} questions with yes or no; the last time it said: {said}. See that
+    teacher.url is an endpoint for chat completions and that teacher.model reads images."""
+
+
 class TeacherBudgetError(TeacherError):
     """The budget of {max_calls} calls to the teacher is spent; raise teacher.max_calls, then run the same command
     again."""

@@ -58,7 +58,9 @@ class AssessSettings(Section):
 class TeacherSettings(Section):
     """The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint."""
 
-    url: str = Field("", description="Endpoint up to its version, such as https://host/v1; empty is no teacher.")
+    url: str = Field(
+        "", description="Endpoint, such as https://host/v1, with or without /chat/completions; empty is no teacher."
+    )
     model: str = Field("", max_length=256, description="Model that the endpoint is asked for.")
     key: str = Field(
         "", repr=False, description="Bearer key; only from ILLUME_TEACHER__KEY or a file that it names (..._FILE)."

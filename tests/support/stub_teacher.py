@@ -1,7 +1,8 @@
 """An OpenAI-compatible endpoint on this machine: it sees the image that it is sent, and fails as it is told to.
 
 A reply is a function of (number of the call, image, question): an answer's text, a status with a body, or HANG for an
-endpoint that is silent until the client has gone.
+endpoint that is silent until the client has gone. What an endpoint does not take is a function of (path, headers,
+body): a status, or None for a request that is answered.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from illume_loop.assess import dialect
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
@@ -37,6 +39,7 @@ RULES = {
     asked.question.text: asked for category in CATEGORIES for spec in all_specs(category) for asked in questions(spec)
 }
 Reply = Callable[[int, Image.Image, str], object]
+Refuse = Callable[[str, dict[str, str], dict[str, Any]], Status | None]
 
 
 @dataclass
@@ -48,8 +51,10 @@ class StubTeacher:
 
 
 @contextmanager
-def stub_teacher(reply: Reply) -> Iterator[StubTeacher]:
+def stub_teacher(reply: Reply, refuse: Refuse = lambda *_: None) -> Iterator[StubTeacher]:
     """A server in a thread."""
+    # A port may be that of an earlier server, of which something was learned.
+    dialect.forget()
     lock, over = threading.Lock(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,9 +63,7 @@ def stub_teacher(reply: Reply) -> Iterator[StubTeacher]:
             with lock:
                 stub.requests.append((self.path, dict(self.headers), body))
                 number = len(stub.requests)
-            picture, text = body["messages"][-1]["content"]
-            encoded = picture["image_url"]["url"].removeprefix("data:image/png;base64,")
-            said = reply(number, Image.open(io.BytesIO(base64.b64decode(encoded))), text["text"])
+            said = refuse(self.path, dict(self.headers), body) or reply(number, *_asked(body))
             if said is HANG:
                 over.wait(60)
                 return
@@ -88,6 +91,13 @@ def stub_teacher(reply: Reply) -> Iterator[StubTeacher]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _asked(body: dict[str, Any]) -> tuple[Image.Image, str]:
+    picture, text = body["messages"][-1]["content"]
+    url = picture["image_url"] if isinstance(picture["image_url"], str) else picture["image_url"]["url"]
+    encoded = url.removeprefix("data:image/png;base64,")
+    return Image.open(io.BytesIO(base64.b64decode(encoded))), text["text"]
 
 
 def knows(_: int, image: Image.Image, question: str) -> str:

@@ -29,10 +29,10 @@ def _sees_red(_: int, image: Image.Image, question: str) -> str:
     return YES if image.convert("RGB").getpixel((0, 0)) == (255, 0, 0) else NO
 
 
-def _teacher(stub: StubTeacher, pauses: list[float] | None = None, **values: object) -> Teacher:
+def _teacher(stub: StubTeacher, pauses: list[float] | None = None, jitter: float = 0.5, **values: object) -> Teacher:
     settings = TeacherSettings.model_validate({"url": stub.url, "model": "seer", "key": KEY} | values)
     heard: list[float] = [] if pauses is None else pauses
-    return Teacher(settings, fixed_budget(settings.max_calls), heard.append)
+    return Teacher(settings, fixed_budget(settings.max_calls), heard.append, lambda: jitter)
 
 
 def _ask(reply: Reply, **values: object) -> tuple[list[bool | None], StubTeacher]:
@@ -112,12 +112,20 @@ def test_a_server_that_errs_is_tried_again_after_ever_longer_pauses() -> None:
     assert pauses == [0.5, 1.0, 2.0]
 
 
+def test_callers_do_not_come_back_at_once() -> None:
+    spread: list[float] = []
+    for jitter in (0.0, 1.0):
+        with stub_teacher(lambda number, *_: Status(503) if number < 2 else YES) as stub:
+            _teacher(stub, spread, jitter).ask([RED], [["?"]])
+    assert spread == [0.375, 0.625]
+
+
 def test_it_waits_as_long_as_it_is_told_within_reason() -> None:
     pauses: list[float] = []
     waits = {1: "7", 2: "86400", 3: "Wed, 21 Oct 2099 07:28:00 GMT"}
     with stub_teacher(lambda n, *_: Status(429, headers={"Retry-After": waits[n]}) if n < 4 else YES) as stub:
-        assert _teacher(stub, pauses).ask([RED], [["?"]]) == [[True]]
-    assert pauses == [7.0, LONGEST_PAUSE_S, 2.0]
+        assert _teacher(stub, pauses, 0.0).ask([RED], [["?"]]) == [[True]]
+    assert pauses == [7.0, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
 
 
 @pytest.mark.parametrize(
