@@ -6,6 +6,7 @@ each other, so several things can be under way at once.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,13 +11,14 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from illume_loop.dashboard.access import Access, Guesses
 from illume_loop.dashboard.asking import ForeignForm, LoginRequired, RoleRequired, visitor_of
 from illume_loop.dashboard.headers import LOCAL_NAMES, Guard
-from illume_loop.dashboard.render import page
+from illume_loop.dashboard.proxies import LOOPBACK, Network
+from illume_loop.dashboard.render import page, redirect
 from illume_loop.dashboard.routes import (
     files,
     gallery,
@@ -42,8 +44,11 @@ PAGES = (runs, rounds, gallery, samples, judge, models, workers, reviews, starti
 log = logging.getLogger(__name__)
 
 
-def create_app(source: Source, access: Access) -> FastAPI:
-    """The dashboard over a source. Its OpenAPI document is for those who are logged in, at /openapi.json."""
+def create_app(source: Source, access: Access, trusted: Sequence[Network] = LOOPBACK) -> FastAPI:
+    """Return the dashboard over a source, behind proxies of the `trusted` networks or none.
+
+    Its OpenAPI document is for those who are logged in, at /openapi.json.
+    """
     app = FastAPI(title="illume-loop dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.source, app.state.access, app.state.guesses = source, access, Guesses()
     app.state.starter = Starter(source.run_dir)
@@ -56,7 +61,7 @@ def create_app(source: Source, access: Access) -> FastAPI:
     def openapi() -> dict[str, object]:
         return app.openapi()
 
-    app.add_middleware(Guard, names=LOCAL_NAMES if access.is_open else None)
+    app.add_middleware(Guard, names=LOCAL_NAMES if access.is_open else None, trusted=trusted)
     _tell_errors(app)
     return app
 
@@ -65,7 +70,7 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(LoginRequired)
     def login_first(request: Request, _: Exception) -> Response:
         wanted = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
-        return RedirectResponse(f"/login?next={wanted}" if request.method == "GET" else "/login", status_code=303)
+        return redirect(request, f"/login?next={wanted}" if request.method == "GET" else "/login")
 
     @app.exception_handler(RoleRequired)
     def not_yours(request: Request, error: Exception) -> Response:

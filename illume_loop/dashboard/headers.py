@@ -6,11 +6,15 @@ content security policy would still run no script, load nothing from elsewhere, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from illume_loop.dashboard.proxies import LOOPBACK, PREFIX, Network, Seen, is_among, root_of, seen_from
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -29,15 +33,25 @@ HEADERS = {
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+NOT_LOCAL = (
+    "This dashboard answers under the names of this machine only. To show it to others, set a password "
+    "(ILLUME_DASHBOARD__ADMIN_PASSWORD) and start it again."
+)
+FOREIGN = (
+    "This form was sent by another site. If a proxy stands before the dashboard, let it pass the host on "
+    "(X-Forwarded-Host) and name it in dashboard.trusted_proxies; see docs/how-to/look-and-review.md."
+)
+
+
 class Guard:
-    """Adds the headers, and refuses requests that come by way of another site.
+    """Adds the headers, refuses requests that come by way of another site, and undoes what trusted proxies changed.
 
     `names` are the host names under which the server may be asked, or None for any: a server without passwords must
     know them, or a page elsewhere could point a name of its own at this machine and read everything.
     """
 
-    def __init__(self, app: ASGIApp, names: frozenset[str] | None) -> None:
-        self._app, self._names = app, names
+    def __init__(self, app: ASGIApp, names: frozenset[str] | None, trusted: Sequence[Network] = LOOPBACK) -> None:
+        self._app, self._names, self._trusted = app, names, trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -45,32 +59,72 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        peer = scope["client"] or ("", 0)
+        seen = seen_from(headers, peer[0], scope["scheme"], self._trusted)
+        asked = _as_asked(scope, seen, peer[1])
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 told = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     told.setdefault(name, value)
+                if "location" in told:
+                    told["location"] = _below(asked, told["location"])
             await send(message)
 
-        refusal = self._refusal(scope["method"], headers)
+        refusal = self._refusal(scope["method"], headers, seen)
         if refusal is not None:
             await PlainTextResponse(refusal, status_code=403)(scope, receive, send_guarded)
             return
-        await self._app(scope, receive, send_guarded)
+        await self._app(asked, receive, send_guarded)
 
-    def _refusal(self, method: str, headers: Headers) -> str | None:
-        host = headers.get("host", "")
-        if self._names is not None and _name_of(f"//{host}") not in self._names:
-            return "This dashboard answers under the names of this machine only."
+    def _refusal(self, method: str, headers: Headers, seen: Seen) -> str | None:
+        if self._names is not None:
+            # The connection's own host too: a page elsewhere may send any header to a name that it points here.
+            hosts = {_name_of(f"//{host}") for host in (headers.get("host", ""), seen.host)}
+            if not hosts <= self._names or (seen.is_forwarded and not is_among(seen.client, LOOPBACK)):
+                return NOT_LOCAL
         if method in ("GET", "HEAD", "OPTIONS"):
             return None
+        site = headers.get("sec-fetch-site")
+        if site not in (None, "same-origin", "none"):
+            return FOREIGN
+        # Browsers set this one themselves, and no page can, so it is proof whatever the proxy made of the host.
+        if site == "same-origin" and self._names is None:
+            return None
         origin = headers.get("origin")
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return "This form was sent by another site."
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return "This form was sent by another site."
+        place = _place_of(f"//{seen.host}")
+        if origin is not None and (place[0] is None or _place_of(origin) != place):
+            return FOREIGN
         return None
+
+
+def _as_asked(scope: Scope, seen: Seen, port: int) -> Scope:
+    """Return the scope with the browser's address and scheme, and the path below the proxy's own."""
+    asked = {**scope, "scheme": seen.scheme, "client": (seen.client, port) if seen.client else None}
+    if seen.prefix:
+        asked[PREFIX] = seen.prefix
+        if f"{scope['path']}/".startswith(f"{seen.prefix}/"):
+            asked["path"] = scope["path"][len(seen.prefix) :] or "/"
+            asked["raw_path"] = scope.get("raw_path", scope["path"].encode())[len(seen.prefix) :] or b"/"
+    return asked
+
+
+def _below(scope: Scope, location: str) -> str:
+    """Return where a redirect leads, relative: Starlette adds or drops a slash by the address that a proxy used."""
+    parts = urlsplit(location)
+    if not parts.netloc or parts.netloc != Headers(scope=scope).get("host"):
+        return location
+    return root_of(HTTPConnection(scope)) + parts._replace(scheme="", netloc="").geturl().removeprefix("/")
+
+
+def _place_of(url: str) -> tuple[str | None, int | None]:
+    """Return the host and port of a URL; a port that a scheme implies is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, None if parts.port in (80, 443) else parts.port
+    except ValueError:
+        return None, -1
 
 
 def _name_of(url: str) -> str | None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from illume_loop.dashboard.access import Role
 from illume_loop.dashboard.figures import log_odds_bar, spans
+from illume_loop.dashboard.proxies import root_of
 from illume_loop.report import headline, numbers
 
 if TYPE_CHECKING:
@@ -47,17 +48,23 @@ def page(
 ) -> HTMLResponse:
     """A template as a page, of a run where one is given. Its live part hears of the run's news, or, with the `mark` at
     which it was made, of those of the whole database."""
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    root, here = root_of(request), request.url.path + (f"?{request.url.query}" if request.url.query else "")
     shared = {
         "visitor": getattr(request.state, "visitor", None),
         "run": run,
         "tab": "",
         "mark": run.mark if run else mark,
-        "live": "" if not live else f"/runs/{run.id}/live" if run else "/live",
+        "root": root,
+        "live": "" if not live else f"{root}runs/{run.id}/live" if run else f"{root}live",
     }
     is_open = request.app.state.access.is_open
     content = environment().get_template(template).render({**shared, "here": here, "is_open": is_open, **values})
     return HTMLResponse(content, status_code=status)
+
+
+def redirect(request: Request, path: str) -> RedirectResponse:
+    """Send a browser to a page after a form: `path` is that of the dashboard, and is sent relative to the request."""
+    return RedirectResponse(root_of(request) + path.removeprefix("/"), status_code=303)
 
 
 def moment(iso: str | None) -> str:

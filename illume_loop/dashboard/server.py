@@ -15,6 +15,7 @@ import uvicorn
 
 from illume_loop.assess.reviews import reviewer_name
 from illume_loop.config import Settings
+from illume_loop.config.dashboard import networks_in
 from illume_loop.dashboard.access import Access, check_reachable, passwords_of
 from illume_loop.dashboard.app import create_app
 from illume_loop.dashboard.source import Source
@@ -34,12 +35,16 @@ def serve(settings: Settings, run_dir: Path, host: str, port: int, on_ready: Cal
     check_reachable(host, passwords)
     source = Source(settings, run_dir)
     try:
-        app = create_app(source, Access(passwords, reviewer_name(None)))
+        app = create_app(
+            source, Access(passwords, reviewer_name(None)), networks_in(settings.dashboard.trusted_proxies)
+        )
         config = uvicorn.Config(
             app,
             log_level=settings.runtime.log_level.lower(),
             access_log=False,
             server_header=False,
+            # Ours says which proxies it believes, and needs the address of the connection for it.
+            proxy_headers=False,
             timeout_graceful_shutdown=STOP_S,
         )
         with _listening(host, port) as listener:

@@ -53,7 +53,9 @@ def dashboard_over(run_dir: Path, passwords: dict[Role, str] | None = None, url:
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
     """The application at a port of its own; its URL."""
-    config = uvicorn.Config(app, port=free_port(), log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, port=free_port(), log_level="error", lifespan="off", timeout_graceful_shutdown=1, proxy_headers=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -6,12 +6,12 @@ import math
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from illume_loop.assess.reviews import MOST_NAME, reviewer_name
 from illume_loop.dashboard.access import COOKIE, SESSION_S, Access, Guesses, Role
 from illume_loop.dashboard.asking import NO_NUL, access_of, own_form
-from illume_loop.dashboard.render import page
+from illume_loop.dashboard.render import page, redirect
 
 router = APIRouter()
 Next = Annotated[str, Query(max_length=1000, description="Page to go to then.")]
@@ -45,15 +45,8 @@ def log_in(
         guesses.wrong(address)
         return page(request, "login.html", status=401, next=_inside(next), message="The password is wrong.")
     token, _ = access.begin(reviewer_name(name), role)
-    answer = RedirectResponse(_inside(next), status_code=303)
-    answer.set_cookie(
-        COOKIE,
-        token,
-        max_age=int(SESSION_S),
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+    answer = redirect(request, _inside(next))
+    _set_cookie(request, answer, token, int(SESSION_S))
     return answer
 
 
@@ -61,12 +54,19 @@ def log_in(
 def log_out(request: Request, access: Annotated[Access, Depends(access_of)]) -> Response:
     """End the session."""
     access.end(request.cookies.get(COOKIE))
-    answer = RedirectResponse("/", status_code=303)
-    answer.delete_cookie(COOKIE)
+    answer = redirect(request, "/")
+    _set_cookie(request, answer, "", 0)
     return answer
+
+
+def _set_cookie(request: Request, answer: Response, token: str, seconds: int) -> None:
+    # Without a path it is sent to where it came from: below the path of a proxy, but to nothing else of that host.
+    secure = request.url.scheme == "https"
+    answer.set_cookie(COOKIE, token, max_age=seconds, path=None, httponly=True, samesite="strict", secure=secure)
 
 
 def _inside(path: str) -> str:
     """A path of this server: whatever may lead elsewhere becomes the first page."""
     plain = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    plain = plain and ".." not in path.partition("?")[0].split("/")
     return path if plain else "/"

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from db.queries.models import compared, comparisons, models_table
 from db.queries.rounds import rounds_table
 from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
-from illume_loop.dashboard.render import page
+from illume_loop.dashboard.render import page, redirect
 from illume_loop.errors import NoActiveVersionError, NotFoundError, PromotionError, UnderTrialError
 from illume_loop.loop import promotion
 from illume_loop.report import headline
@@ -60,16 +60,16 @@ def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _:
         raise PromotionError(name=name, reason="it is active already")
     if version["under_trial"]:
         raise UnderTrialError(name=name, index=version["round"])
-    action = f"/runs/{run.id}/models/{name}/promote"
+    action = f"runs/{run.id}/models/{name}/promote"
     return page(request, "confirm.html", run=run, tab="models", active=active, target=version, action=action)
 
 
 @router.post("/{name}/promote", dependencies=[Depends(own_form)])
-def promote(run: Here, source: Store, name: Version, admin: Admin) -> Response:
+def promote(request: Request, run: Here, source: Store, name: Version, admin: Admin) -> Response:
     """Make a version active."""
     with source.writing() as session:
         promotion.promote(session, run.id, name, by=admin.name)
-    return RedirectResponse(f"/runs/{run.id}/models", status_code=303)
+    return redirect(request, f"/runs/{run.id}/models")
 
 
 @router.get("/rollback", response_class=HTMLResponse)
@@ -81,16 +81,18 @@ def ask_to_roll_back(request: Request, run: Here, source: Store, _: Admin) -> Re
     target = next((row for row in rows if row["name"] == active["parent"]), None)
     if target is None:
         raise PromotionError(name="an older version", reason=f"{active['name']} is the base of the run")
-    action = f"/runs/{run.id}/models/rollback"
+    action = f"runs/{run.id}/models/rollback"
     return page(request, "confirm.html", run=run, tab="models", active=active, target=target, action=action)
 
 
 @router.post("/rollback", dependencies=[Depends(own_form)])
-def roll_back(run: Here, source: Store, admin: Admin, active: Annotated[str, Form(max_length=16)] = "") -> Response:
+def roll_back(
+    request: Request, run: Here, source: Store, admin: Admin, active: Annotated[str, Form(max_length=16)] = ""
+) -> Response:
     """Make the parent of the active version active again, if `active` still is."""
     with source.writing() as session:
         promotion.rollback(session, run.id, by=admin.name, expected=active)
-    return RedirectResponse(f"/runs/{run.id}/models", status_code=303)
+    return redirect(request, f"/runs/{run.id}/models")
 
 
 def tree(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from sqlalchemy.orm import Session
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from db.queries.gallery import round_id_of, round_numbers
 from db.queries.reviewing import num_of_reviewer, unreviewed
@@ -20,7 +20,7 @@ from db.writes.reviews import NewReview, put_review, take_back_review
 from illume_loop.assess.reviewing import next_review
 from illume_loop.assess.reviews import criteria_in
 from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form
-from illume_loop.dashboard.render import page
+from illume_loop.dashboard.render import page, redirect
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Question
 from illume_loop.errors import NotFoundError
@@ -74,6 +74,7 @@ def review(
 
 @router.post("", dependencies=[Depends(own_form)])
 def decide(
+    request: Request,
     run: Here,
     source: Store,
     reviewer: Reviewer,
@@ -90,17 +91,17 @@ def decide(
         questions = _questions(session, run, sample)
         criteria = criteria_in(decided, questions, agrees=verdict == "agree") if verdict != "skip" else {}
         put_review(session, sample, NewReview(reviewer.name, verdict, criteria, comment.strip(), reason), replace=True)
-    return RedirectResponse(f"/runs/{run.id}/review?round={index}&last={sample}", status_code=303)
+    return redirect(request, f"/runs/{run.id}/review?round={index}&last={sample}")
 
 
 @router.post("/undo", dependencies=[Depends(own_form)])
-def undo(run: Here, source: Store, reviewer: Reviewer) -> Response:
+def undo(request: Request, run: Here, source: Store, reviewer: Reviewer) -> Response:
     """Take back what this person said last in this run; the sample comes up again."""
     with source.writing() as session:
         sample_id = take_back_review(session, run.id, reviewer.name)
         sample = None if sample_id is None else sample_detail(session, run.id, sample_id)
     where = "" if sample is None else f"?round={sample['round']}"
-    return RedirectResponse(f"/runs/{run.id}/review{where}", status_code=303)
+    return redirect(request, f"/runs/{run.id}/review{where}")
 
 
 def _questions(session: Session, run: RunHere, sample_id: int) -> list[Question]:

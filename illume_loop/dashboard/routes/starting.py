@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
 from sqlalchemy.orm import Session
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from db.models.round import TERMINAL_STATES
 from db.queries.rounds import last_rounds
 from db.queries.runs import leader_of
 from db.writes.runs import add_event
 from illume_loop.dashboard.asking import Admin, Here, RunHere, Starting, Store, own_form
-from illume_loop.dashboard.render import page
+from illume_loop.dashboard.render import page, redirect
 from illume_loop.errors import NotStartableError, UsageError
 
 router = APIRouter(prefix="/runs/{run_id}")
@@ -37,7 +37,12 @@ def ask_to_start(request: Request, run: Here, source: Store, starter: Starting, 
 
 @router.post("/start", dependencies=[Depends(own_form)])
 def start(
-    run: Here, source: Store, starter: Starting, admin: Admin, rounds: Annotated[int, Form(ge=1, le=MOST_ROUNDS)]
+    request: Request,
+    run: Here,
+    source: Store,
+    starter: Starting,
+    admin: Admin,
+    rounds: Annotated[int, Form(ge=1, le=MOST_ROUNDS)],
 ) -> Response:
     """Continue the run until it has `rounds` rounds."""
     with source.reading() as session:
@@ -46,15 +51,15 @@ def start(
         raise UsageError(f"the run has come to round {least - 1}; name {least} rounds or more")
     starter.start(run.key, rounds, by=admin.name, leader=leader)
     _note(source, run, f"{admin.name} continued the run from the dashboard, up to round {rounds}")
-    return RedirectResponse(f"/runs/{run.id}", status_code=303)
+    return redirect(request, f"/runs/{run.id}")
 
 
 @router.post("/stop", dependencies=[Depends(own_form)])
-def stop(run: Here, source: Store, starter: Starting, admin: Admin) -> Response:
+def stop(request: Request, run: Here, source: Store, starter: Starting, admin: Admin) -> Response:
     """Stop the loop that was started here; nothing where it has ended."""
     if starter.can_start(run.key) and starter.stop():
         _note(source, run, f"{admin.name} stopped the loop from the dashboard")
-    return RedirectResponse(f"/runs/{run.id}", status_code=303)
+    return redirect(request, f"/runs/{run.id}")
 
 
 def _least_rounds(session: Session, run: RunHere) -> int:

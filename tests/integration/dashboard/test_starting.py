@@ -78,7 +78,7 @@ def test_one_loop_at_a_time_until_it_is_stopped(app: FastAPI) -> None:
     assert holder(run_dir) is None
     page = client.get(RUN).text
     assert "The loop was stopped; nothing is lost." in page
-    assert f'href="{RUN}/start"' in page
+    assert f'href="..{RUN}/start"' in page
 
 
 def test_a_loop_that_is_refused_says_why_on_the_page(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:

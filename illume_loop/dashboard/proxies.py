@@ -1,0 +1,155 @@
+"""What a browser asked for, where a reverse proxy stands between it and the dashboard.
+
+Invariants:
+- Forwarded headers count only when the connection comes from a proxy that the settings trust.
+- Of a chain of proxies, only what trusted ones added counts; what a client sent itself stands before that.
+- A value that is no host, scheme, address or plain path is ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+
+from illume_loop.config.dashboard import networks_in
+
+Network = IPv4Network | IPv6Network
+LOOPBACK: tuple[Network, ...] = networks_in("127.0.0.0/8, ::1")
+PREFIX = "illume_prefix"
+"""Where a request's scope holds the path at which a proxy shows the dashboard."""
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
+_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,16}")
+_PAIR = re.compile(r"\s*([A-Za-z]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^;,\s\"]*))\s*")
+_MOST_HOPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request as the browser made it; `is_forwarded` says that a proxy handed it on."""
+
+    host: str
+    scheme: str
+    client: str
+    prefix: str = ""
+    is_forwarded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What forwarded headers say; of each list, the nearest proxy added the last."""
+
+    clients: Sequence[str]
+    hosts: Sequence[str]
+    schemes: Sequence[str]
+    port: str = ""
+    prefix: str = ""
+
+
+def seen_from(headers: Headers, peer: str, scheme: str, trusted: Sequence[Network]) -> Seen:
+    """Return what the browser asked for; `peer` is the address that the connection comes from."""
+    host = headers.get("host", "")
+    told = _told(headers)
+    if told is None or not is_among(peer, trusted):
+        return Seen(host, scheme, peer, is_forwarded=told is not None)
+    client, hops = peer, 1
+    for address in reversed(told.clients[-_MOST_HOPS:]):
+        found = _address_in(address)
+        if found is None:
+            break
+        client = str(found)
+        if not is_among(client, trusted):
+            break
+        hops += 1
+    wanted = _added_by(told.hosts, hops)
+    if wanted and _HOST.fullmatch(wanted):
+        has_port = re.search(r":\d+$", wanted)
+        host = wanted if has_port or not re.fullmatch(r"\d{1,5}", told.port) else f"{wanted}:{told.port}"
+    said = _added_by(told.schemes, hops).lower()
+    return Seen(
+        host=host,
+        scheme=said if said in ("http", "https") else scheme,
+        client=client,
+        prefix=told.prefix if _PATH.fullmatch(told.prefix) else "",
+        is_forwarded=True,
+    )
+
+
+def is_among(address: str, networks: Sequence[Network]) -> bool:
+    """Return whether an address is in one of the networks."""
+    found = _address_in(address)
+    return found is not None and any(found in network for network in networks)
+
+
+def root_of(request: HTTPConnection) -> str:
+    """Return the dashboard's first page as a page links to it: relative, so that it holds below any path of a proxy."""
+    prefix: str = request.scope.get(PREFIX, "")
+    if prefix:
+        return f"{prefix}/"
+    path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    return "../" * (path.split(b"?")[0].count(b"/") - 1) or "./"
+
+
+def _told(headers: Headers) -> _Told | None:
+    """Return what the headers say: X-Forwarded-*, which proxies add to, and else Forwarded; None for neither."""
+    clients, hosts, schemes = (
+        _listed(headers, name) for name in ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+    )
+    if not (clients or hosts or schemes or headers.get("x-forwarded-prefix")):
+        return _forwarded(_joined(headers, "forwarded"))
+    return _Told(
+        clients,
+        hosts,
+        schemes,
+        port=(_listed(headers, "x-forwarded-port") or [""])[-1],
+        prefix=(_listed(headers, "x-forwarded-prefix") or [""])[-1].rstrip("/"),
+    )
+
+
+def _forwarded(value: str) -> _Told | None:
+    """Return what a Forwarded header says (RFC 7239)."""
+    if not value:
+        return None
+    found: dict[str, list[str]] = {"for": [], "host": [], "proto": []}
+    for element in _split(value, ","):
+        for pair in _split(element, ";"):
+            match = _PAIR.fullmatch(pair)
+            if match and match[1].lower() in found:
+                found[match[1].lower()].append((match[2] or match[3] or "").replace("\\", ""))
+    return _Told(found["for"], found["host"], found["proto"])
+
+
+def _split(value: str, separator: str) -> list[str]:
+    """Return the parts of a header, in which quotes may hold the separator."""
+    return re.findall(rf"(?:[^{separator}\"]|\"(?:[^\"\\]|\\.)*\")+", value)
+
+
+def _joined(headers: Headers, name: str) -> str:
+    return ",".join(headers.getlist(name))
+
+
+def _listed(headers: Headers, name: str) -> list[str]:
+    return [one for part in _joined(headers, name).split(",") if (one := part.strip())]
+
+
+def _added_by(values: Sequence[str], hops: int) -> str:
+    """Return the value of the outermost trusted proxy: each one adds a value, or replaces them all."""
+    return values[-min(hops, len(values))] if values else ""
+
+
+def _address_in(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address in a text, which may hold brackets, a port and an IPv6 zone."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
