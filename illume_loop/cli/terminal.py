@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Callable
@@ -61,6 +62,9 @@ class ReaderGone(SystemExit):
 def ready() -> None:
     """Make this process's standard streams keep the invariants above. Call it once, before anything is printed."""
     _open_closed()
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch(r"0*[1-9]\d{0,4}", os.environ.get(name, "")):
+            os.environ.pop(name, None)  # a terminal of no columns shows nothing
     codecs.register_error(PLAIN_ERRORS, _plain)
     sys.stdout = _fitted(sys.stdout, _OUT, _raise_once())
     sys.stderr = _fitted(sys.stderr, _ERR, lambda _: None)
