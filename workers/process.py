@@ -17,14 +17,14 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
 from db.sessions import open_engine, transaction
 from db.writes.workers import mark_stopped, register_worker
 from illume_loop.config import Settings
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
-from illume_loop.loop.outages import Patience
+from illume_loop.loop.outages import Patience, reason_of
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import check_telemetry, observed
@@ -104,7 +104,7 @@ def _consume(app: Celery, attendant: Attendant, queues: list[str], name: str, se
             attendant.attend(parse(arguments, payload))
         except BadMessageError as error:
             log.error("dropped a message: %s", error)
-        except (UnhealthyError, DBAPIError) as error:
+        except (UnhealthyError, SQLAlchemyError) as error:
             failures.append(error)
             _stop_taking(EXIT_UNHEALTHY)
         except Exception:
@@ -171,8 +171,8 @@ def _say_goodbye(engine: Engine, name: str, state: str) -> None:
     try:
         with transaction(engine) as session:
             mark_stopped(session, name, state)
-    except DBAPIError as error:
-        log.warning("could not say goodbye, the database is away: %s", error.orig)
+    except SQLAlchemyError as error:
+        log.warning("could not say goodbye, the database is away: %s", reason_of(error))
 
 
 @contextmanager

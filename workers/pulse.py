@@ -1,10 +1,16 @@
-"""The pulse of a worker: a thread that shows that it lives, keeps its lease while it gets on, and ends it when it must.
+"""The heartbeat thread of a worker: it renews the lease while the unit makes progress, and ends the process if it must.
 
-Guarantee: a lease is renewed only for items that were finished since its last renewal. A worker that hangs therefore
-loses its unit, is marked unhealthy and ends itself, so that whatever started it starts it anew. A worker that drains
-and is not done by the deadline hands its unit back and ends: all it could still write is fenced out by then. The
-thread needs nothing of the main thread for this, which may be deep in a call that no signal handler interrupts. A
-worker that has nothing in hand while units of its kinds are sent in vain hears nothing any more, and ends itself too.
+Invariants:
+- A lease is renewed only if work was finished since the last renewal: an item, an engine batch, a file, a stage of a
+  model load. Time alone renews nothing, so a worker that hangs loses its unit.
+- No error ends this thread. It logs the error and beats again. If it cannot beat for longer than a lease lasts, it ends
+  the process with EXIT_UNHEALTHY.
+- A worker without progress for `stall_after_s` hands its unit back and ends the process with EXIT_UNHEALTHY.
+- A draining worker hands its unit back at the deadline and ends the process. Its lease is gone then, so nothing that it
+  could still write would be accepted.
+- An idle worker whose units are sent in vain no longer receives messages. It ends the process with EXIT_UNHEALTHY.
+
+The thread needs nothing of the main thread, which may be inside a call that no signal handler interrupts.
 """
 
 from __future__ import annotations
@@ -16,7 +22,6 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from db.queries.leases import is_held, is_left_waiting
 from db.sessions import transaction
@@ -24,22 +29,32 @@ from db.writes.units import Lease, hand_back, renew_lease
 from db.writes.workers import beat, mark_stopped
 from illume_loop.config import ClusterSettings
 from illume_loop.errors import LostLeaseError
+from illume_loop.loop.outages import reason_of
 
 EXIT_DONE, EXIT_UNHEALTHY = 0, 3
+BEATS_IN_A_LEASE = 3
+"""Beats within one lease, at least, however long `heartbeat_s` is: one that comes late costs no unit."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Hold:
-    """The unit in hand, and how far it is."""
+    """The unit in hand, and how far it is. `num_reports` counts whatever was finished, items or not; `granted_s` are the
+    seconds without progress that the database's absence excuses."""
 
     lease: Lease
     progress_at: float
     done: int = 0
     total: int = 0
-    renewed_done: int = 0
+    num_reports: int = 0
+    num_renewed: int = 0
+    granted_s: float = 0.0
     lost: bool = False
+
+    def stalls_at(self, stall_after_s: float) -> float:
+        """When there has been no progress for too long."""
+        return self.progress_at + stall_after_s + self.granted_s
 
 
 class Pulse:
@@ -88,14 +103,23 @@ class Pulse:
             self._hold = _Hold(lease, self._clock())
 
     def advanced(self, done: int, total: int) -> None:
-        """`done` of the unit's items are finished. Raises LostLeaseError where the lease is known to be lost."""
+        """Note that `done` of the unit's items are finished. Raises LostLeaseError if the lease is known to be lost."""
+        with self._lock:
+            if self._hold is not None:
+                self._hold.done, self._hold.total = done, total
+        self.progressed()
+
+    def progressed(self) -> None:
+        """Note that some work of the unit in hand is finished: a batch, a file, a stage. Any thread may call this.
+
+        Raises LostLeaseError if the lease is known to be lost, so that work for nothing ends here.
+        """
         with self._lock:
             hold = self._hold
             if hold is None:
                 return
-            if done > hold.done:
-                hold.progress_at = self._clock()
-            hold.done, hold.total = done, total
+            hold.num_reports += 1
+            hold.progress_at, hold.granted_s = self._clock(), 0.0
             if hold.lost:
                 raise LostLeaseError(unit=hold.lease.key)
 
@@ -109,11 +133,10 @@ class Pulse:
                 self._progressed = True
 
     def uses(self, model: str | None) -> None:
-        """A model version was loaded, which is progress too: the largest ones take minutes."""
+        """Note the model version that was loaded, which is progress too."""
         with self._lock:
             self._model = model
-            if self._hold is not None:
-                self._hold.progress_at = self._clock()
+        self.progressed()
 
     def drain(self) -> None:
         """Take no further unit, and be gone by the deadline. Safe to call from a signal handler's side and twice."""
@@ -138,19 +161,24 @@ class Pulse:
             self._wake.wait(self._pause())
 
     def beat(self) -> None:
-        """Show life, renew the lease where items were finished, end the process where that is due."""
+        """Show life, renew the lease if work was finished, end the process if that is due. Raises nothing."""
         try:
             self._tell()
-        except DBAPIError as error:
-            log.warning("no heartbeat, the database is away: %s", error.orig)
-            self._await_database()
-        self._end_where_due()
+        except Exception as error:
+            # Whatever it is, without this thread nothing would drain the worker or notice that it hangs.
+            log.warning("no heartbeat: %s", reason_of(error))
+            self._end_if_cut_off(error)
+        try:
+            self._end_where_due()
+        except Exception:
+            log.exception("could not end this worker, trying again at the next heartbeat")
 
     def _tell(self) -> None:
         with self._lock:
             hold, progressed = self._hold, self._progressed
-            done, total = (hold.done, hold.total) if hold else (0, 0)
-            progressed = progressed or (hold is not None and done > hold.renewed_done)
+            done, total, reports = (hold.done, hold.total, hold.num_reports) if hold else (0, 0, 0)
+            renews = hold is not None and reports > hold.num_renewed
+            progressed = progressed or renews
             model, items_done = self._model, self._items_done + done
         state = "draining" if self.draining else "running"
         key = hold.lease.key if hold else None
@@ -169,8 +197,8 @@ class Pulse:
             # Its round was cancelled, or another worker has the unit: the next report of progress ends the work on it.
             with self._lock:
                 hold.lost = True
-        if hold is not None and not lost and done > hold.renewed_done:
-            self._renew(hold, done, total)
+        if hold is not None and not lost and renews:
+            self._renew(hold, done, total, reports)
         with self._lock:
             self._progressed = False
             self._reached_at = self._clock()
@@ -179,11 +207,11 @@ class Pulse:
         if hold is None and self._is_deaf():
             self._leave(None, "unhealthy", EXIT_UNHEALTHY, "units of this worker's kinds are sent, and none arrives")
 
-    def _renew(self, hold: _Hold, done: int, total: int) -> None:
+    def _renew(self, hold: _Hold, done: int, total: int, reports: int) -> None:
         with transaction(self._engine) as session:
             kept = renew_lease(session, hold.lease, done, total, self._settings.lease_s)
         with self._lock:
-            hold.renewed_done = done
+            hold.num_renewed = reports
             hold.lost = not kept
 
     def _is_deaf(self) -> bool:
@@ -199,22 +227,23 @@ class Pulse:
             hold, drain_by = self._hold, self._drain_by
         if drain_by is not None and now >= drain_by:
             self._leave(hold, "stopped", EXIT_DONE, "the drain's deadline is over")
-        elif hold is not None and now - hold.progress_at > self._settings.stall_after_s:
+        elif hold is not None and now > hold.stalls_at(self._settings.stall_after_s):
             reason = f"no progress for {now - hold.progress_at:.0f} s ({hold.done} of {hold.total} items are done)"
             self._leave(hold, "unhealthy", EXIT_UNHEALTHY, reason)
 
-    def _await_database(self) -> None:
-        """An idle worker without a database ends; a busy one finds out when it commits, and waits as long there.
+    def _end_if_cut_off(self, error: Exception) -> None:
+        """End a worker that could not beat for too long: an idle one after `reconnect_s`, a busy one after its lease.
 
-        Waiting for the database is no fault of the unit's, so it does not count as a lack of progress.
+        The main thread of a busy worker may be waiting for the database as well, for `reconnect_s` at most. That is not
+        the unit's fault, so this time does not count as a lack of progress.
         """
         away = self._clock() - self._reached_at
         with self._lock:
-            hold = self._hold
-            if hold is not None:
-                hold.progress_at = self._clock()
-        if hold is None and away > self._settings.reconnect_s:
-            log.critical("the database has been away for %.0f s, ending", away)
+            busy = self._hold is not None
+            if self._hold is not None:
+                self._hold.granted_s = max(self._hold.granted_s, min(away, self._settings.reconnect_s))
+        if away > max(self._settings.reconnect_s, self._settings.lease_s if busy else 0.0):
+            log.critical("no heartbeat for %.0f s, ending: %s", away, reason_of(error))
             self._end(EXIT_UNHEALTHY)
 
     def _leave(self, hold: _Hold | None, state: str, code: int, reason: str) -> None:
@@ -224,16 +253,20 @@ class Pulse:
                 if hold is not None:
                     hand_back(session, hold.lease)
                 mark_stopped(session, self._name, state)
-        except DBAPIError as error:
+        except Exception as error:
             # The lease will expire by itself.
-            log.warning("could not say goodbye, the database is away: %s", error.orig)
-        self._end(code)
+            log.warning("could not note the end in the database: %s", reason_of(error))
+        finally:
+            self._end(code)
 
     def _pause(self) -> float:
         with self._lock:
             hold, drain_by = self._hold, self._drain_by
+        heartbeat_s = self._settings.heartbeat_s
+        if hold is not None:
+            heartbeat_s = min(heartbeat_s, self._settings.lease_s / BEATS_IN_A_LEASE)
         dues = [] if drain_by is None else [drain_by]
         if hold is not None:
-            dues.append(hold.progress_at + self._settings.stall_after_s)
+            dues.append(hold.stalls_at(self._settings.stall_after_s))
         left = min(dues, default=float("inf")) - self._clock()
-        return max(0.01, min(self._settings.heartbeat_s, left))
+        return max(0.01, min(heartbeat_s, left))

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from db.trouble import trouble_of
 from illume_loop.artifacts.files import disk_is_full
@@ -25,13 +26,24 @@ log = logging.getLogger(__name__)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database could not be reached, or gave the transaction up, through no fault of what was asked."""
+    """Whether the database could not be reached, or gave the transaction up, through no fault of what was asked.
+
+    A pool that had no connection left in time counts too: it is no DBAPIError, because no driver was asked.
+    """
+    if isinstance(error, PoolTimeoutError):
+        return True
     if not isinstance(error, DBAPIError) or disk_is_full(error):
         return False
     trouble = trouble_of(error)
     if trouble is not None and trouble.kind == "address":
         return False
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line what an error says: the driver's own words where there are some, without the statement."""
+    told = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(told).split()) or type(error).__name__
 
 
 @dataclass(slots=True)
@@ -49,13 +61,13 @@ class Patience:
         while True:
             try:
                 return work()
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 now = self.clock()
                 failed_at = now if failed_at is None else failed_at
                 left = failed_at + self.seconds - now
                 if not is_outage(error) or left <= 0:
                     raise
-                log.warning("the database is away, trying for %.0f s more: %s", left, error.orig)
+                log.warning("the database is away, trying for %.0f s more: %s", left, reason_of(error))
             self.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import FencedOutError
 from illume_loop.config import ClusterSettings, Settings
@@ -22,7 +22,7 @@ from illume_loop.loop.coordinator import Coordinator, RunOutcome, Turn, write_ru
 from illume_loop.loop.dispatch import Dispatcher, Sender
 from illume_loop.loop.leadership import Leadership
 from illume_loop.loop.opening import Demands, check_demands, open_workbench
-from illume_loop.loop.outages import Patience
+from illume_loop.loop.outages import Patience, reason_of
 from illume_loop.loop.progress import Progress
 from illume_loop.loop.prompting import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
@@ -155,6 +155,6 @@ def _turn(coordinator: Coordinator, patience: Patience, longest_s: float, sleep:
 def _release(leadership: Leadership) -> None:
     try:
         leadership.release()
-    except DBAPIError as error:
+    except SQLAlchemyError as error:
         # It runs out by itself.
-        log.warning("could not give up the leadership, the database is away: %s", error.orig)
+        log.warning("could not give up the leadership, the database is away: %s", reason_of(error))

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.models.round import ROUND_STATES
 from db.models.worker import GONE
@@ -87,8 +87,8 @@ class RunCollector:
             with transaction(self._engine) as session:
                 totals = run_totals(session, self._run_id)
                 queues, workers = queue_table(session, self._run_id), workers_table(session)
-        except DBAPIError as error:
-            log.warning("no metrics of the run, the database is away: %s", error.orig)
+        except SQLAlchemyError as error:
+            log.warning("no metrics of the run, the database is away: %s", getattr(error, "orig", None) or error)
             return
         yield from of_run(totals)
         yield from of_service(queues, workers)

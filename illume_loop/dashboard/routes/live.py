@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -76,7 +76,7 @@ async def _marks(request: Request, source: Source, mark: Callable[[Session], str
         while access_of(request).visitor(request.cookies.get(COOKIE)) is not None:
             try:
                 found = await run_in_threadpool(now)
-            except DBAPIError:
+            except SQLAlchemyError:
                 # The page tries again by itself; what it shows stays.
                 return
             if found != last:

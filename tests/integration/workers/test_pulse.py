@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, create_engine, select, update
+from sqlalchemy.pool import QueuePool
 
 from db.models import Unit
 from db.queries.workers import workers_table
@@ -167,15 +168,107 @@ def test_an_idle_worker_whose_units_are_sent_in_vain_is_deaf(
     assert _row(engine)["state"] == "unhealthy"
 
 
-def test_a_busy_worker_waits_for_its_database(pulse: Pulse, lease: Lease, told: Told, engine: Engine) -> None:
+def test_whatever_was_finished_renews_the_lease(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+    """A batch, a file and a stage of a load are no items, and an item may take many of them."""
     pulse.took(lease)
-    told.now += 99
+    before = _expiry(engine)
+    pulse.progressed()
+    pulse.beat()
+    renewed = _expiry(engine)
+    assert renewed > before
+    assert _unit(engine).items_done == 0
+    pulse.beat()
+    assert _expiry(engine) == renewed, "nothing more was finished"
+
+
+def test_a_lost_lease_ends_the_work_at_the_next_batch(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+    pulse.progressed()  # between two units there is nothing to renew
+    pulse.took(lease)
+    with transaction(engine) as session:
+        hand_back(session, lease)
+    pulse.progressed()
+    pulse.beat()
+    with pytest.raises(LostLeaseError, match="sample/0"):
+        pulse.progressed()
+
+
+def _without_workers(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE workers RENAME TO away")
-    pulse.beat()
-    told.now += 99
+
+
+def test_a_busy_worker_waits_for_its_database_as_long_as_its_lease(
+    pulse: Pulse, lease: Lease, told: Told, engine: Engine
+) -> None:
+    pulse.took(lease)
+    _without_workers(engine)
+    told.now += 59
     pulse.beat()
     assert told.ended == []
-    pulse.dropped(finished=False)
+    told.now += 2
     pulse.beat()
-    assert told.ended == [3], "an idle one ends"
+    assert told.ended == [3]
+
+
+def test_an_idle_worker_waits_for_its_database_as_long_as_it_is_told_to(
+    pulse: Pulse, told: Told, engine: Engine
+) -> None:
+    _without_workers(engine)
+    told.now += 19
+    pulse.beat()
+    assert told.ended == []
+    told.now += 2
+    pulse.beat()
+    assert told.ended == [3]
+
+
+def test_waiting_for_the_database_is_no_lack_of_progress(
+    pulse: Pulse, lease: Lease, told: Told, engine: Engine
+) -> None:
+    pulse.took(lease)
+    told.now += 90
+    pulse.beat()
+    _without_workers(engine)
+    told.now += 15
+    pulse.beat()
+    assert told.ended == [], "15 of these 105 s were the database's"
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE away RENAME TO workers")
+    told.now += 11
+    pulse.beat()
+    assert told.ended == [3], "a worker that hangs ends, however often its database is away"
+
+
+def test_no_error_ends_the_heartbeat(engine: Engine, pulse: Pulse, lease: Lease, told: Told) -> None:
+    """The pool is empty, which is no error of the driver's: the next beat is due all the same."""
+    pulse.took(lease)
+    pulse.progressed()
+    before = _expiry(engine)
+    exhausted = create_engine(engine.url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    pulse._engine, own = exhausted, pulse._engine
+    with exhausted.connect():
+        pulse.beat()
+        told.now += 61
+        pulse.beat()
+    assert told.ended == [3], "it could not beat for longer than its lease"
+    exhausted.dispose()
+    pulse._engine = own
+    pulse.beat()
+    assert _expiry(engine) > before
+
+
+def test_a_drain_ends_although_nothing_else_works(engine: Engine, pulse: Pulse, lease: Lease, told: Told) -> None:
+    pulse.took(lease)
+    pulse.drain()
+    engine.dispose()
+    pulse._engine = create_engine("sqlite:///:memory:")
+    told.now += 31
+    pulse.beat()
+    assert told.ended == [0]
+
+
+def test_beats_come_within_the_lease_however_seldom_they_are_set(pulse: Pulse, lease: Lease) -> None:
+    pulse._settings = SETTINGS.model_copy(update={"heartbeat_s": 3600.0})
+    assert pulse._pause() == 3600
+    pulse.took(lease)
+    assert pulse._pause() == 20

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from illume_loop.loop.outages import Patience, is_outage
 
@@ -42,6 +43,12 @@ def test_an_outage_is_waited_for_ever_more_slowly() -> None:
     clock = Clock()
     assert Patience(60, clock.sleep, lambda: clock.now).outlast(_fails(9, AWAY)) == "done"
     assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+
+
+def test_a_pool_without_a_connection_is_an_outage() -> None:
+    clock = Clock()
+    exhausted = PoolTimeoutError("QueuePool limit of size 5 overflow 10 reached")
+    assert Patience(60, clock.sleep, lambda: clock.now).outlast(_fails(2, exhausted)) == "done"
 
 
 def test_a_longer_outage_is_told_at_the_deadline() -> None:
