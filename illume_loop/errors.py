@@ -226,6 +226,11 @@ class NoCoordinatorError(UnhealthyError):
     """No coordinator of workers leads the run in {path}; start one with `illume-loop start --executor celery`."""
 
 
+class UnfitWorkerError(UnhealthyError):
+    """This worker cannot do units of the run {run}: {reason} Give this host what the run needs (the same release, its
+    packages and plug-ins), then start the worker again."""
+
+
 class TeacherError(UnhealthyError):
     """The teacher at {url} did not answer ({reason}); see that it runs, then run the same command again."""
 

@@ -1,8 +1,12 @@
 """From a message to a unit that is done: look the unit up, lease it, do it, commit its effect.
 
-Guarantee: a message has no effect unless its unit is pending and at its token, so one that is late, doubled or from
-before a restart costs one look at the database. The effect and the completion of a unit are one transaction, fenced by
-the lease, tried again while the database is away; finding the unit done under our own lease counts as done.
+Invariants:
+- A message has no effect unless its unit is pending and at its token. One that is late, doubled or from before a
+  restart costs one look at the database.
+- The effect and the completion of a unit are one transaction, fenced by the lease, tried again while the database is
+  away. Finding the unit done under our own lease counts as done.
+- A workbench that cannot be made counts as an attempt at the unit, as any other failure does, so no unit is sent out
+  for ever.
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ import logging
 
 from sqlalchemy import Engine
 
+from db.errors import FencedOutError
 from db.queries.leases import UnitAddress, find_unit, version_name_of
 from db.sessions import transaction
 from db.writes.units import Lease, hand_back, lease_unit
 from illume_loop.config import Settings
-from illume_loop.errors import CorruptArtifactError, LostLeaseError, TeacherError, UnhealthyError
-from illume_loop.loop.executor import carry_out
-from illume_loop.loop.outages import Patience
+from illume_loop.errors import CorruptArtifactError, LostLeaseError, TeacherError, UnfitWorkerError, UnhealthyError
+from illume_loop.loop.executor import carry_out, count_failure, sentence_of
+from illume_loop.loop.outages import Patience, is_outage
+from illume_loop.loop.workbench import Workbench
 from workers.benches import Benches
 from workers.messages import UnitMessage
 from workers.pulse import Pulse
@@ -49,7 +55,6 @@ class Attendant:
             log.warning("dropped a message for unit %d, which is none of this worker's", message.unit_id)
             return
         self._run_id = address.run_id
-        bench = self._patience.outlast(lambda: self._benches.of_run(address.run_id))
         lease = self._patience.outlast(lambda: self._lease(message))
         if lease is None:
             log.debug("dropped a late message for unit %d at token %d", message.unit_id, message.token)
@@ -62,6 +67,7 @@ class Attendant:
             # A checkpoint or a manifest that is damaged in the store is so on every host, and so is a teacher that does
             # not answer: they are counted.
             counted = (CorruptArtifactError, TeacherError)
+            bench = self._bench_for(lease, max_attempts)
             finished = carry_out(bench, lease, max_attempts, advanced, self._patience, counted=counted)
         except LostLeaseError as lost:
             log.warning("%s", lost)
@@ -76,6 +82,24 @@ class Attendant:
         """A checkpoint was loaded for the unit in hand: tell the pulse which version it is."""
         with transaction(self._engine) as session:
             self._pulse.uses(version_name_of(session, self._run_id, sha256))
+
+    def _bench_for(self, lease: Lease, max_attempts: int) -> Workbench:
+        """Return the workbench of the lease's run. Raises UnfitWorkerError, after the attempt was counted."""
+        try:
+            bench = self._patience.outlast(lambda: self._benches.of_run(self._run_id))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("no workbench for unit %s", lease.key)
+            reason = sentence_of(error)
+            try:
+                self._patience.outlast(lambda: count_failure(self._engine, lease, reason, max_attempts))
+            except FencedOutError as lost:
+                raise LostLeaseError(unit=lease.key) from lost
+            # This worker would fail at the next unit as well, and take it from one that can do it.
+            raise UnfitWorkerError(run=self._run_id, reason=reason) from error
+        self._pulse.progressed()
+        return bench
 
     def _find(self, message: UnitMessage) -> UnitAddress | None:
         with transaction(self._engine) as session:

@@ -18,6 +18,7 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.prompting import domain_of_run
 from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
@@ -40,13 +41,18 @@ class Benches:
         cache: Path,
         scratch: Path,
         on_load: Callable[[str], None],
+        on_progress: OnProgress = ignore,
     ) -> None:
-        """`on_load` hears the sha256 of each checkpoint that was loaded."""
+        """`on_load` hears the sha256 of each checkpoint that was loaded; `on_progress` is called as units go on."""
         root = Root(settings.store.artifacts_url)
         self._engine, self._settings, self._toolbox, self._scratch = engine, settings, toolbox, scratch
-        self._images = ImageStore(root)
-        self._checkpoints = CheckpointStore(root, cache / "checkpoints", always_cache=True)
-        self._shelf = ModelShelf(self._checkpoints, toolbox, device, capacity=1, on_load=on_load)
+        self._on_progress = on_progress
+        self._images = ImageStore(root, on_progress)
+        cached = cache / "checkpoints"
+        self._checkpoints = CheckpointStore(root, cached, always_cache=True, on_progress=on_progress)
+        self._shelf = ModelShelf(
+            self._checkpoints, toolbox, device, capacity=1, on_load=on_load, on_progress=on_progress
+        )
         self._benches: dict[int, tuple[dict[str, Any], Workbench]] = {}
 
     def of_run(self, run_id: int) -> Workbench:
@@ -81,6 +87,7 @@ class Benches:
             models=self._shelf,
             toolbox=self._toolbox,
             scratch=self._scratch,
+            on_progress=self._on_progress,
         )
 
 

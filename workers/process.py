@@ -2,6 +2,10 @@
 
 SIGTERM and SIGINT drain it: the unit in hand is finished, or handed back at the deadline. The signal is also seen by
 the pulse's side through a file descriptor, because a main thread that is deep in a call runs no handler.
+
+How it ends: with 0 if `workers drain` asked for it, with 143 (SIGTERM) or 130 (SIGINT) if a signal did, with 3 if it is
+unhealthy. So a container that is to be restarted unless it ended with 0 comes back after a restart of the host and
+stays down after `workers drain`.
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
 TALKATIVE = ("alembic", "celery.worker.strategy", "celery.app.trace")
 """They have a line for every message; ours say what became of it."""
 
+SIGNALLED = 128
+"""Added to the number of a signal it is the exit code by which shells and containers tell who ended a process."""
+
 log = logging.getLogger(__name__)
 
 
@@ -51,9 +58,12 @@ def default_name(roles: Sequence[str]) -> str:
     return f"{'+'.join(roles)}@{socket.gethostname()}:{os.getpid()}"
 
 
-def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> None:
-    """Serve until drained. Raises UsageError for settings or roles that cannot be served, UnhealthyError where this
-    worker has to end and may be started again."""
+def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> int:
+    """Serve until drained; return the exit code.
+
+    Raises UsageError for settings or roles that cannot be served, UnhealthyError if this worker has to end and may be
+    started again.
+    """
     roles = checked_roles(roles)
     check_service(settings)
     check_telemetry(settings.runtime)
@@ -75,6 +85,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
             cache=cache,
             scratch=slot.scratch,
             on_load=lambda sha256: attendant.loaded(sha256),
+            on_progress=pulse.progressed,
         )
         attendant = Attendant(engine, settings, benches, pulse, name=name, kinds=kinds)
         state = "unhealthy"
@@ -91,6 +102,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         finally:
             pulse.close()
             _say_goodbye(engine, name, state)
+        return pulse.exit_code
 
 
 def _consume(app: Celery, attendant: Attendant, queues: list[str], name: str, settings: Settings) -> None:
@@ -182,8 +194,8 @@ def _signals_to(pulse: Pulse) -> Iterator[None]:
     writing.setblocking(False)
 
     def listen() -> None:
-        while reading.recv(1):
-            pulse.drain()
+        while number := reading.recv(1):
+            pulse.drain(SIGNALLED + number[0])
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     # The handlers do nothing: that there is one is what makes the interpreter write to the descriptor.

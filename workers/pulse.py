@@ -40,8 +40,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Hold:
-    """The unit in hand, and how far it is. `num_reports` counts whatever was finished, items or not; `granted_s` are the
-    seconds without progress that the database's absence excuses."""
+    """The unit in hand, and how far it is.
+
+    `num_reports` counts whatever was finished, items or not. `granted_s` are the seconds without progress that the
+    database's absence excuses.
+    """
 
     lease: Lease
     progress_at: float
@@ -80,6 +83,8 @@ class Pulse:
         self._progressed = False
         self._model: str | None = None
         self._drain_by: float | None = None
+        self._exit_code = EXIT_DONE
+        self._asked_to_drain = False
         self._reached_at = self._idle_since = clock()
         self._wake = Event()
         self._over = False
@@ -138,14 +143,24 @@ class Pulse:
             self._model = model
         self.progressed()
 
-    def drain(self) -> None:
-        """Take no further unit, and be gone by the deadline. Safe to call from a signal handler's side and twice."""
+    def drain(self, exit_code: int = EXIT_DONE) -> None:
+        """Take no further unit, and be gone by the deadline. Safe to call from a signal handler's side and twice.
+
+        The process ends with `exit_code`: what a person asked for (EXIT_DONE) comes before a signal.
+        """
         with self._lock:
+            if self._drain_by is None or exit_code == EXIT_DONE:
+                self._exit_code = exit_code
             if self._drain_by is None:
                 self._drain_by = self._clock() + self._settings.drain_deadline_s
                 log.info("draining: no further unit is taken, %.0f s at most", self._settings.drain_deadline_s)
         self._stop()
         self._wake.set()
+
+    @property
+    def exit_code(self) -> int:
+        """What a process ends with that has drained."""
+        return self._exit_code
 
     @property
     def draining(self) -> bool:
@@ -202,7 +217,8 @@ class Pulse:
         with self._lock:
             self._progressed = False
             self._reached_at = self._clock()
-        if drain and not self.draining:
+        if drain and not self._asked_to_drain:
+            self._asked_to_drain = True
             self.drain()
         if hold is None and self._is_deaf():
             self._leave(None, "unhealthy", EXIT_UNHEALTHY, "units of this worker's kinds are sent, and none arrives")
@@ -226,7 +242,7 @@ class Pulse:
         with self._lock:
             hold, drain_by = self._hold, self._drain_by
         if drain_by is not None and now >= drain_by:
-            self._leave(hold, "stopped", EXIT_DONE, "the drain's deadline is over")
+            self._leave(hold, "stopped", self._exit_code, "the drain's deadline is over")
         elif hold is not None and now > hold.stalls_at(self._settings.stall_after_s):
             reason = f"no progress for {now - hold.progress_at:.0f} s ({hold.done} of {hold.total} items are done)"
             self._leave(hold, "unhealthy", EXIT_UNHEALTHY, reason)

@@ -10,6 +10,7 @@ from db.models.review import Review
 from db.models.round import GateDecision, Round
 from db.models.run import Event, Run
 from db.models.sample import Assessment, Sample
+from db.models.teacher import TeacherAnswer, TeacherBudget
 from db.models.training import TrainingCheckpoint
 from db.models.unit import StageCount, Unit
 from db.models.version import ModelVersion
@@ -33,6 +34,8 @@ __all__ = [
     "Run",
     "Sample",
     "StageCount",
+    "TeacherAnswer",
+    "TeacherBudget",
     "TrainingCheckpoint",
     "Unit",
     "Worker",

@@ -15,7 +15,8 @@ class Run(Base):
     """One configured loop. `key` is the random name by which a run directory knows its row.
 
     The coordinator `leader` acts for it until `leader_expires_at` (the database's clock); each new one raises
-    `leader_token`, with which all that it writes is fenced. `teacher_calls` is how many calls to a teacher were spent.
+    `leader_token`, with which all that it writes is fenced. `teacher_calls` is how many calls to a teacher were
+    spent before revision 0011; since then `TeacherBudget` counts them.
     """
 
     __tablename__ = "runs"

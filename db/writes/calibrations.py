@@ -1,14 +1,13 @@
-"""Adding a run's calibration and its rounds' drifts, once each, and spending its budget of calls to a teacher."""
+"""Adding a run's calibration and its rounds' drifts, once each."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, update
 from sqlalchemy.orm import Session
 
-from db.models import Calibration, Drift, Run
+from db.models import Calibration, Drift
 
 
 def add_calibration(session: Session, run_id: int, *, sha256: str, content: dict[str, Any], at: datetime) -> None:
@@ -31,13 +30,3 @@ def add_drift(
     values = {"num_samples": num_samples, "shift": shift, "auc": auc, "num_failed": num_failed}
     session.add(Drift(round_id=round_id, **values, created_at=at))
     session.flush()
-
-
-def spend_teacher_call(session: Session, run_id: int, max_calls: int) -> bool:
-    """Take one call from the run's budget, whichever process asks; False where none is left.
-
-    A call is paid for before it is made: a process that is killed meanwhile has spent it.
-    """
-    change = update(Run).where(Run.id == run_id, Run.teacher_calls < max_calls)
-    found = session.execute(change.values(teacher_calls=Run.teacher_calls + 1))
-    return cast("CursorResult[Any]", found).rowcount == 1

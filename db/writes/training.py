@@ -9,18 +9,15 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from db.errors import FencedOutError
-from db.models import Round, TrainingCheckpoint, Unit
-from db.writes.units import Lease
+from db.models import Round, TrainingCheckpoint
+from db.writes.units import Lease, hold_lease
 
 
 def keep_training_checkpoint(
     session: Session, lease: Lease, *, step: int, folder: str, files: dict[str, Any], at: datetime
 ) -> int:
     """Add a checkpoint's row; its id. Raises FencedOutError where the lease is lost."""
-    held = select(Unit.id).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
-    if session.scalar(held.with_for_update()) is None:
-        raise FencedOutError(lease.key)
+    hold_lease(session, lease)
     row = TrainingCheckpoint(round_id=lease.round_id, step=step, folder=folder, files=files, created_at=at)
     session.add(row)
     session.flush()

@@ -159,6 +159,16 @@ def renew_lease(session: Session, lease: Lease, items_done: int, items_total: in
     )
 
 
+def hold_lease(session: Session, lease: Lease) -> None:
+    """Fence what follows in this transaction: nobody takes the unit over before it is committed.
+
+    Raises FencedOutError where the lease is lost.
+    """
+    held = select(Unit.id).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
+    if session.scalar(held.with_for_update()) is None:
+        raise FencedOutError(lease.key)
+
+
 def finish_unit(
     session: Session, lease: Lease, seconds: float, effect: Callable[[Session], None] | None = None
 ) -> bool:

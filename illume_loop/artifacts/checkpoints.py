@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from illume_loop.artifacts.files import Root, sha256_of, stays_below, storage_full_told, write_atomically
+from illume_loop.artifacts.files import Root, sha256_of, stays_below
 from illume_loop.artifacts.locks import last_used, unused, used
 from illume_loop.errors import CorruptArtifactError, UsageError
+from illume_loop.hooks import OnProgress, ignore
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
@@ -46,8 +47,14 @@ class Checkpoint:
 class CheckpointStore:
     """Folders checkpoints/<sha256>/ below a root."""
 
-    def __init__(self, root: Root, cache: Path, *, always_cache: bool = False) -> None:
-        """`cache` is a local folder, used where the root is not local itself, or always: a shared folder is slow."""
+    def __init__(
+        self, root: Root, cache: Path, *, always_cache: bool = False, on_progress: OnProgress = ignore
+    ) -> None:
+        """`cache` is a local folder, used where the root is not local itself, or always: a shared folder is slow.
+
+        `on_progress` is called after each block of a file that is copied or verified.
+        """
+        self._on_progress = on_progress
         self._root = root
         self._cache = cache
         self._is_cached = always_cache or not root.is_local
@@ -60,14 +67,14 @@ class CheckpointStore:
         Raises StorageFullError, UsageError for weights in a format that runs code when it is read, and ValueError for
         an empty folder.
         """
-        files, manifest = _listed(folder)
+        files, manifest = _listed(folder, self._on_progress)
         for name in files:
             if name.endswith(PICKLED):
                 raise UsageError(f"{folder / name} may be a pickle, which can run code; keep weights as safetensors")
         sha256 = hashlib.sha256(manifest).hexdigest()
         if not self.has(sha256):
             for name, path in files.items():
-                self._root.write(_path(sha256, name), path.read_bytes())
+                self._root.write_file(_path(sha256, name), path, self._on_progress)
             self._root.write(_path(sha256, MANIFEST), manifest)
         return Checkpoint(sha256, sum(path.stat().st_size for path in files.values()))
 
@@ -86,7 +93,7 @@ class CheckpointStore:
             return self._fetch(sha256, entries)
         folder = Path(self._root.full(_path(sha256)))
         for name, entry in entries.items():
-            verify_file(folder / name, entry)
+            verify_file(folder / name, entry, self._on_progress)
         return folder
 
     def folder_of_training(self, name: str) -> Path | None:
@@ -115,17 +122,18 @@ class CheckpointStore:
         folder = self._cache / sha256
         for name, entry in entries.items():
             try:
-                verify_file(folder / name, entry)
+                verify_file(folder / name, entry, self._on_progress)
             except CorruptArtifactError:
-                data = self._root.read(_path(sha256, name))
-                found = hashlib.sha256(data).hexdigest()
-                if found != entry["sha256"]:
-                    path = self._root.full(_path(sha256, name))
-                    raise CorruptArtifactError(path=path, expected=entry["sha256"], found=found) from None
-                with storage_full_told(folder):
-                    write_atomically(folder / name, data)
+                self._fetch_file(_path(sha256, name), folder / name, entry["sha256"])
         self._prune()
         return folder
+
+    def _fetch_file(self, relative: str, target: Path, expected: str) -> None:
+        def check(found: str) -> None:
+            if found != expected:
+                raise CorruptArtifactError(path=self._root.full(relative), expected=expected, found=found) from None
+
+        self._root.read_file(relative, target, check, self._on_progress)
 
     def _use(self, sha256: str) -> None:
         """Hold a checkpoint of the cache, and let go of the one that was asked for longest ago."""
@@ -151,29 +159,33 @@ def checkpoint_sha256(folder: Path) -> str:
     return hashlib.sha256(_listed(folder)[1]).hexdigest()
 
 
-def _listed(folder: Path) -> tuple[dict[str, Path], bytes]:
+def _listed(folder: Path, on_progress: OnProgress = ignore) -> tuple[dict[str, Path], bytes]:
     """The files of a folder by name, and the manifest that lists them."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     files.pop(MANIFEST, None)
     if not files:
         raise ValueError(f"{folder} holds no files to publish")
-    return files, json.dumps({"files": entries_of(files)}, sort_keys=True, indent=1).encode()
+    return files, json.dumps({"files": entries_of(files, on_progress)}, sort_keys=True, indent=1).encode()
 
 
-def entries_of(files: Mapping[str, Path]) -> dict[str, Any]:
+def entries_of(files: Mapping[str, Path], on_progress: OnProgress = ignore) -> dict[str, Any]:
     """What each file is to be found as: its `num_bytes` and `sha256`, by its name."""
-    return {name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
+    return {
+        name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path, on_progress)} for name, path in files.items()
+    }
 
 
-def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
-    """Raises CorruptArtifactError that names the file where it is not what its entry says."""
+def verify_file(path: Path, entry: Mapping[str, Any], on_progress: OnProgress = ignore) -> None:
+    """Read a file, calling `on_progress` after each block.
+
+    Raises CorruptArtifactError that names the file where it is not what its entry says."""
     if not path.exists():
         raise CorruptArtifactError(path=path, expected="a file", found="none")
     if path.stat().st_size != entry["num_bytes"]:
         raise CorruptArtifactError(
             path=path, expected=f"{entry['num_bytes']} bytes", found=f"{path.stat().st_size} bytes"
         )
-    found = sha256_of(path)
+    found = sha256_of(path, on_progress)
     if found != entry["sha256"]:
         raise CorruptArtifactError(path=path, expected=entry["sha256"], found=found)
 

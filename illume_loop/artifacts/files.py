@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 from urllib.parse import unquote
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem, available_protocols
+from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -29,9 +30,12 @@ from illume_loop.errors import (
     StoreUnusableError,
     UsageError,
 )
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.redaction import url_without_password
 
 BLOCK_BYTES = 1 << 20
+SYNC_BYTES = 1 << 28
+"""Bytes after which a file that is being written is synced to its disk."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -99,6 +103,56 @@ class Root:
             else:
                 self.filesystem.pipe_file(target, data)
 
+    def write_file(self, relative: str, source: Path, on_progress: OnProgress = ignore) -> None:
+        """Copy a local file here block by block, whole or not at all. Raises StorageFullError, StoreUnusableError."""
+        target = self.full(relative)
+        with _usable(self.path, missing=True), storage_full_told(target):
+            if self.is_local:
+                with source.open("rb") as file:
+                    write_atomically(Path(target), blocks_of(file, on_progress))
+            else:
+                self.filesystem.put_file(str(source), target, callback=_Reports(on_progress))
+
+    def read_file(
+        self, relative: str, target: Path, check: Callable[[str], None], on_progress: OnProgress = ignore
+    ) -> None:
+        """Copy a file to a local one block by block; there is none where `check` raises for the sha256 of its bytes.
+
+        Raises CorruptArtifactError where there is no such file, StorageFullError, StoreUnusableError.
+        """
+
+        def checked(file: IO[bytes]) -> Iterator[bytes]:
+            digest = hashlib.sha256()
+            while True:
+                with _usable(self.path):
+                    block = file.read(BLOCK_BYTES)
+                if not block:
+                    break
+                digest.update(block)
+                yield block
+                on_progress()
+            check(digest.hexdigest())
+
+        try:
+            with _usable(self.path):
+                opened = self.filesystem.open(self.full(relative), "rb")
+            with opened as file, storage_full_told(target):
+                write_atomically(target, checked(file))
+        except FileNotFoundError:
+            raise CorruptArtifactError(path=self.full(relative), expected="a file", found="none") from None
+
+
+class _Reports(Callback):  # type: ignore[misc]
+    """Passes on what fsspec tells of a copy that is under way."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        super().__init__()
+        self._on_progress = on_progress
+
+    def call(self, *_: object, **__: object) -> None:
+        """One more part is copied."""
+        self._on_progress()
+
 
 @contextmanager
 def _usable(store: str, *, missing: bool = False) -> Iterator[None]:
@@ -157,13 +211,21 @@ def output_folder(folder: Path) -> Path:
     return folder
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Put `data` at `target` on a local disk, durably, whole or not at all."""
+def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
+    """Put `data` at `target` on a local disk, durably, whole or not at all. Blocks may raise: nothing is left then."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            unsynced = 0
+            for block in [data] if isinstance(data, bytes) else data:
+                file.write(block)
+                unsynced += len(block)
+                if unsynced >= SYNC_BYTES:
+                    # Bit by bit: at the end a slow disk would take minutes in which nothing is reported.
+                    file.flush()
+                    os.fsync(file.fileno())
+                    unsynced = 0
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -195,13 +257,20 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def sha256_of(path: Path) -> str:
-    """The digest of a local file, read in blocks."""
+def sha256_of(path: Path, on_progress: OnProgress = ignore) -> str:
+    """Return the digest of a local file; `on_progress` is called after each block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+        for block in blocks_of(file, on_progress):
             digest.update(block)
     return digest.hexdigest()
+
+
+def blocks_of(file: IO[bytes], on_progress: OnProgress = ignore) -> Iterator[bytes]:
+    """Yield a file's bytes block by block; `on_progress` is called when a block is done with."""
+    while block := file.read(BLOCK_BYTES):
+        yield block
+        on_progress()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from illume_loop.artifacts.files import Root
 from illume_loop.errors import CorruptArtifactError
+from illume_loop.hooks import OnProgress, ignore
 
 WRITERS = 8
 """Threads that write a batch: an fsync waits for the disk, and several waits overlap."""
@@ -19,8 +20,9 @@ WRITERS = 8
 class ImageStore:
     """PNG files at images/<first two digits>/<sha256>.png below a root."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    def __init__(self, root: Root, on_progress: OnProgress = ignore) -> None:
+        """`on_progress` is called after each image that is read or written, on the thread that did it."""
+        self._root, self._on_progress = root, on_progress
 
     def write_all(self, images: Sequence[Image.Image]) -> list[str]:
         """Store images; their sha256, in order. Raises StorageFullError."""
@@ -37,6 +39,7 @@ class ImageStore:
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
             raise CorruptArtifactError(path=self._root.full(_path(sha256)), expected=sha256, found=found)
+        self._on_progress()
         return data
 
     def location(self, sha256: str) -> str:
@@ -50,6 +53,7 @@ class ImageStore:
         sha256 = hashlib.sha256(data).hexdigest()
         if not self._root.exists(_path(sha256)):
             self._root.write(_path(sha256), data)
+        self._on_progress()
         return sha256
 
 

@@ -20,6 +20,7 @@ from illume_loop.assess.readings import INFORMATION, LIKELIHOOD, YES_NO, YES_NO_
 from illume_loop.assess.teacher import Teacher
 from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.errors import UsageError
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.protocol import Sampling, UnifiedModel
 
 BATCH = 256
@@ -70,13 +71,16 @@ def draw_set(
     return shown
 
 
-def checker_labels(domain: Domain) -> Labeller:
-    """Labels by the domain's exact checker."""
+def checker_labels(domain: Domain, on_progress: OnProgress = ignore) -> Labeller:
+    """Labels by the domain's exact checker; `on_progress` is called after each image."""
 
     def label(shown: Sequence[Shown]) -> list[Label]:
-        return [
-            Label(domain.check(one.image, one.prompt).passed, domain.answers(one.image, one.prompt)) for one in shown
-        ]
+        labels = []
+        for one in shown:
+            passed = domain.check(one.image, one.prompt).passed
+            labels.append(Label(passed, domain.answers(one.image, one.prompt)))
+            on_progress()
+        return labels
 
     return label
 

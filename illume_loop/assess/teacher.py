@@ -100,16 +100,26 @@ class Teacher:
         images: Sequence[Image.Image],
         questions: Sequence[Sequence[str]],
         on_images: Callable[[int], None] = lambda _: None,
+        on_answer: Callable[[int, str, Answer], None] = lambda *_: None,
     ) -> list[list[Answer]]:
         """The answers to each image's questions; `on_images` hears how many images have all of theirs, one by one.
+
+        `on_answer` is called with an image's place, a question and its answer as soon as it is there, on one of several
+        threads: what was paid for can be kept, whatever becomes of the other questions.
 
         Raises TeacherError where the endpoint stays silent, TeacherRefusedError, TeacherBudgetError, and
         TeacherUnclearError where it answered none of many questions.
         """
-        pictures = [_data_url(image) for image in images]
-        flat = [(picture, text) for picture, texts in zip(pictures, questions, strict=True) for text in texts]
+        pictures = [_data_url(image) if texts else "" for image, texts in zip(images, questions, strict=True)]
+
+        def answer(place: int, text: str) -> Answer:
+            said = self._answer(pictures[place], text)
+            on_answer(place, text, said)
+            return said
+
+        flat = [(place, text) for place, texts in enumerate(questions) for text in texts]
         with ThreadPoolExecutor(self._settings.parallel) as pool:
-            futures = [pool.submit(self._answer, picture, text) for picture, text in flat]
+            futures = [pool.submit(answer, place, text) for place, text in flat]
             try:
                 waiting, answers = iter(futures), list[list[Answer]]()
                 for texts in questions:

@@ -32,7 +32,10 @@ def worker(
     config: Config = None,
     name: Name = None,
 ) -> None:
-    """Do units until stopped; SIGTERM finishes the one in hand, or hands it back at the deadline."""
+    """Do units until stopped; SIGTERM finishes the one in hand, or hands it back at the deadline.
+
+    Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after Ctrl-C, 3 when this worker is unhealthy.
+    """
     import logging
 
     from illume_loop.config import load_settings
@@ -47,7 +50,7 @@ def worker(
     lines.setFormatter(formatter(settings.runtime.log_format))
     log_to(lines, settings.runtime.log_level)
     prepare(settings.runtime)
-    run_worker(settings, role or [], default_toolbox(settings.runtime.weights), name)
+    raise typer.Exit(run_worker(settings, role or [], default_toolbox(settings.runtime.weights), name))
 
 
 @app.command("ls")

@@ -49,6 +49,7 @@ def draw_batches(
             num_tokens,
         )
         ids_BL: ImageIds = ids.cpu().numpy().astype(np.int32)
+        model.on_progress()
         return ids_BL
 
     order = sorted(range(len(prefixes)), key=lambda row: _place(prefixes[row]))

@@ -32,10 +32,12 @@ def draw_images(
     seeds: Sequence[int],
     sampling: Sampling,
     keep: Callable[[Sequence[Image.Image]], list[str]],
+    on_drawn: Callable[[int], object] = lambda _: None,
 ) -> tuple[ImageIds, list[Image.Image], list[str]]:
     """Ids (B, L), images, and the names that `keep` gave them, in the order of the prompts.
 
-    `keep` is called with the images of a batch, on the other thread; all have been kept on return.
+    `keep` is called with the images of a batch, on the other thread; all have been kept on return. `on_drawn` is called
+    with the number of rows that are drawn, on this one.
     """
 
     def finish(ids_BL: ImageIds) -> tuple[list[Image.Image], list[str]]:
@@ -44,6 +46,7 @@ def draw_images(
 
     if not isinstance(model, DrawsInBatches):
         ids_BL = model.sample(prompts, seeds, sampling)
+        on_drawn(len(ids_BL))
         return ids_BL, *finish(ids_BL)
     ids_of: dict[int, ImageIds] = {}
     behind: list[tuple[list[int], Future[tuple[list[Image.Image], list[str]]]]] = []
@@ -51,6 +54,7 @@ def draw_images(
         for rows, ids_BL in model.draw_batches(prompts, seeds, sampling):
             ids_of.update(zip(rows, ids_BL, strict=True))
             behind.append((rows, thread.submit(finish, ids_BL)))
+            on_drawn(len(ids_of))
     image_of: dict[int, Image.Image] = {}
     name_of: dict[int, str] = {}
     for rows, finished in behind:

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from illume_loop.hooks import OnProgress
+
 Prefix = Sequence[int] | Tensor
 """What stands before anything drawn, written or read: ids of text, or input embeddings (T, H) where there are images.
 
@@ -21,7 +23,12 @@ Prefixes that are equal as ids, or that are the same tensor object, go through t
 
 
 class EngineModel(Protocol):
-    """One model as the engine uses it; its weights are in evaluation mode and on one device."""
+    """One model as the engine uses it; its weights are in evaluation mode and on one device.
+
+    The engine calls `on_progress` after each batch, and while it draws or writes after each few positions.
+    """
+
+    on_progress: OnProgress
 
     @property
     def body(self) -> nn.Module:

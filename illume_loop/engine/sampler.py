@@ -53,7 +53,7 @@ def sample_image_ids(
         embeds = model.embed_image_ids(draw())
         hidden.copy_(steps.advance(torch.cat([embeds, embeds]) if guided else embeds, extent))
 
-    take_turns(turn, steps.extents(num_tokens - 1), on_gpu=hidden.is_cuda)
+    take_turns(turn, steps.extents(num_tokens - 1), on_gpu=hidden.is_cuda, on_progress=model.on_progress)
     draw()
     return drawn_BL
 

@@ -73,6 +73,7 @@ def score_branches(
         lambda rows: _scored(model, [prefixes[row] for row in rows], [branches[row] for row in rows]),
     ):
         values.update(zip(rows, of_rows, strict=True))
+        model.on_progress()
     return [values[row] for row in range(len(branches))]
 
 

@@ -42,6 +42,7 @@ def write_text(
         if bool(ended.all()):
             break
         written.append(next_B)
+        model.on_progress()
         hidden = steps.advance(model.embed_text(next_B), extent)
     rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in prefixes]
     return [row[: row.index(eos)] if eos in row else row for row in rows]

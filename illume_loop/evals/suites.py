@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Verdict
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel, encoded_once
 
 OnItems = Callable[[int, int], None]
@@ -39,10 +40,17 @@ def alignment(
     sampling: Sampling,
     batch_size: int,
     on_items: OnItems = lambda *_: None,
+    on_progress: OnProgress = ignore,
 ) -> Drawn:
-    """Draw one image for each prompt and let the checker decide. Raises NoCheckerError."""
+    """Draw one image for each prompt and let the checker decide, calling `on_progress` after each image.
+
+    Raises NoCheckerError.
+    """
     images, image_ids_BL = draw(model, prompts, seeds, sampling, batch_size, on_items)
-    verdicts = [domain.check(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    verdicts = []
+    for image, prompt in zip(images, prompts, strict=True):
+        verdicts.append(domain.check(image, prompt))
+        on_progress()
     return Drawn(images, image_ids_BL, verdicts)
 
 
@@ -66,7 +74,14 @@ def draw(
     return images, np.concatenate(ids)
 
 
-def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, batch_size: int = 256) -> list[bool]:
+def understanding(
+    model: UnifiedModel,
+    domain: Domain,
+    count: int,
+    seed: int,
+    batch_size: int = 256,
+    on_items: OnItems = lambda *_: None,
+) -> list[bool]:
     """Forced choices: is the true caption more probable, given the image, than one with one attribute changed?"""
     probes = domain.reading_probes(count, seed)
     right: list[bool] = []
@@ -77,6 +92,7 @@ def understanding(model: UnifiedModel, domain: Domain, count: int, seed: int, ba
             true = model.log_likelihood(images, [probe.true_caption for probe in chunk])
             false = model.log_likelihood(images, [probe.false_caption for probe in chunk])
         right.extend(bool(better) for better in true > false)
+        on_items(len(right), count)
     return right
 
 
@@ -86,6 +102,7 @@ def matching(
     prompts: Sequence[str],
     others: Sequence[str],
     batch_size: int = 256,
+    on_items: OnItems = lambda *_: None,
 ) -> list[bool]:
     """Forced choices between prompts of any length: does each image say more of its own prompt than of another one?
 
@@ -100,19 +117,32 @@ def matching(
                 for texts in (prompts[chunk], others[chunk])
             )
         right.extend(bool(better) for better in own > other)
+        on_items(len(right), len(images))
     return right
 
 
 def editing(
-    model: UnifiedModel, probes: Sequence[EditProbe], seeds: Sequence[int], sampling: Sampling, batch_size: int = 256
+    model: UnifiedModel,
+    probes: Sequence[EditProbe],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    batch_size: int = 256,
+    on_items: OnItems = lambda *_: None,
+    on_progress: OnProgress = ignore,
 ) -> list[bool]:
-    """Whether what the model makes of each image is what the instruction asks for, and nothing else has changed."""
+    """Whether what the model makes of each image is what the instruction asks for, and nothing else has changed.
+
+    `on_items` is called after each batch, `on_progress` after each image that was checked.
+    """
     passed: list[bool] = []
     for start in range(0, len(probes), batch_size):
         chunk = probes[start : start + batch_size]
         images, instructions = [probe.image for probe in chunk], [probe.instruction for probe in chunk]
         edited = model.decode(model.edit(images, instructions, seeds[start : start + batch_size], sampling))
-        passed.extend(probe.check(image).passed for probe, image in zip(chunk, edited, strict=True))
+        for probe, image in zip(chunk, edited, strict=True):
+            passed.append(probe.check(image).passed)
+            on_progress()
+        on_items(len(passed), len(probes))
     return passed
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from threading import Lock
 
 from PIL import Image
 
 from db.models import ModelVersion
 from db.queries.progress import DrawnRow, PromptRow
+from db.queries.teacher import question_sha256, teacher_answers
 from db.sessions import transaction
-from db.writes.calibrations import spend_teacher_call
 from db.writes.samples import NewAssessment
+from db.writes.teacher import keep_teacher_answer, spend_teacher_call
 from illume_loop.assess.judging import Judge, Opinion
 from illume_loop.assess.questions import whole_question
 from illume_loop.assess.referee import Referee
@@ -57,6 +59,7 @@ def model_assessments(
             asked = [images[i] for i in controlled], [strangers[i] for i in controlled]
             for i, value in zip(controlled, judge.control(model, *asked) if controlled else (), strict=True):
                 opinions[by.id][i].details["control"] = value
+            bench.on_progress()
         assessments += [
             _assessment(row.sample_id, assessor, by.id, opinion)
             for row, opinion in zip(drawn, opinions[by.id], strict=True)
@@ -69,19 +72,36 @@ def teacher_assessments(
 ) -> list[NewAssessment]:
     """What the teacher answers to the questions of each sample's prompt, within the run's budget of calls.
 
-    The score is the share of yes, and there is none where an answer is missing. `on_images` hears how many images are
-    judged: a batch may take the teacher longer than a lease lasts. Raises TeacherError.
+    Answers are kept as they come, so a unit that is done again asks only what is not answered yet. The score is the
+    share of yes, and there is none where an answer is missing. `on_images` hears how many images are judged. Raises
+    TeacherError.
     """
+    one_by_one = Lock()  # the heartbeat needs a connection too, and the teacher may be asked by many threads
 
     def spend() -> bool:
-        with transaction(bench.engine) as session:
+        with one_by_one, transaction(bench.engine) as session:
             return spend_teacher_call(session, bench.run_id, bench.settings.teacher.max_calls)
 
+    def keep(place: int, question: str, answer: Answer) -> None:
+        with one_by_one, transaction(bench.engine) as session:
+            name = drawn[place].image_sha256
+            keep_teacher_answer(session, bench.run_id, name, question, answer, at=bench.clock())
+        bench.on_progress()
+
     asked = [_teachers_questions(bench, prompt_of(row.prompt).claim) for row in drawn]
-    texts = [[question.text for question in questions] for questions in asked]
-    answers = Teacher(bench.settings.teacher, spend).ask(images, texts, on_images)
+    with transaction(bench.engine) as session:
+        kept = teacher_answers(session, bench.run_id, {row.image_sha256 for row in drawn})
+    answers: list[dict[str, Answer]] = []
+    for row, questions in zip(drawn, asked, strict=True):
+        names = {question.text: (row.image_sha256, question_sha256(question.text)) for question in questions}
+        answers.append({text: kept[name] for text, name in names.items() if name in kept})
+    left = [[q.text for q in of_row if q.text not in told] for of_row, told in zip(asked, answers, strict=True)]
+    new = Teacher(bench.settings.teacher, spend).ask(images, left, on_images, keep)
+    for told, texts, said in zip(answers, left, new, strict=True):
+        told |= zip(texts, said, strict=True)
     return [
-        _by_teacher(row.sample_id, questions, told) for row, questions, told in zip(drawn, asked, answers, strict=True)
+        _by_teacher(row.sample_id, questions, [told[question.text] for question in questions])
+        for row, questions, told in zip(drawn, asked, answers, strict=True)
     ]
 
 

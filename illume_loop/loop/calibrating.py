@@ -92,7 +92,9 @@ def fit_calibration_of_run(bench: Workbench, on_items: OnItems) -> Callable[[Ses
         model, domain, shown, lambda done, _: on_items(count + done, 2 * count), settings.assess.batch_size
     )
     source = Source(judge=base.sha256, domain=domain.name, labels="checker", seed=seed, guidance_scale=guidance_scale)
-    found = calibrate(source, domain, shown, reading, checker_labels(domain)(shown))
+    labels = checker_labels(domain, bench.on_progress)(shown)
+    found = calibrate(source, domain, shown, reading, labels)
+    bench.on_progress()
     return lambda session: _add(session, bench.run_id, found, bench.clock())
 
 

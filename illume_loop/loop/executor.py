@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sqlalchemy import Engine
+
 from db.errors import FencedOutError
 from db.queries.progress import round_of
 from db.sessions import transaction
@@ -51,7 +53,8 @@ def perform(bench: Workbench, unit_id: int, owner: str, max_attempts: int, on_it
     with transaction(bench.engine) as session:
         lease = lease_unit(session, unit_id, owner)
     if lease is not None:
-        carry_out(bench, lease, max_attempts, on_items)
+        # Without items in all it is a stage before them, of which nothing is shown.
+        carry_out(bench, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
 
 
 def carry_out(
@@ -88,12 +91,12 @@ def carry_out(
             raise
         with watch.lines():
             log.exception("unit %s failed", lease.key)
-        sentence = _sentence(error)
+        sentence = sentence_of(error)
         if isinstance(error, IllumeLoopError) and error.repeats:
             sentence += " Another attempt would end the same way."
             max_attempts = lease.attempts + 1
     try:
-        patience.outlast(lambda: _count_failure(bench, lease, sentence, max_attempts))
+        patience.outlast(lambda: count_failure(bench.engine, lease, sentence, max_attempts))
     except FencedOutError as error:
         raise patience.outlast(lambda: _lost(bench, lease)) from error
     return False
@@ -114,8 +117,9 @@ def _attempt(
     patience.outlast(commit)
 
 
-def _count_failure(bench: Workbench, lease: Lease, sentence: str, max_attempts: int) -> None:
-    with transaction(bench.engine) as session:
+def count_failure(engine: Engine, lease: Lease, sentence: str, max_attempts: int) -> None:
+    """Count a failed attempt at a unit. Raises FencedOutError where the lease is lost."""
+    with transaction(engine) as session:
         fail_attempt(session, lease, sentence, max_attempts)
 
 
@@ -128,5 +132,6 @@ def _lost(bench: Workbench, lease: Lease) -> LostLeaseError:
     return LostLeaseError(unit=lease.key)
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """Return what is recorded of a failed attempt."""
     return f"{type(error).__name__}: {error}"

@@ -28,6 +28,7 @@ from illume_loop.config import Settings
 from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Split
 from illume_loop.errors import UsageError
 from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.gate import look_sizes
 from illume_loop.loop.plan import derived_seed, num_prompts
 from illume_loop.models.protocol import Sampling, UnifiedModel
@@ -207,14 +208,16 @@ def measure(
     domain: Domain,
     on_items: Callable[[int, int], None],
     referee: Referee | None = None,
+    on_progress: OnProgress = ignore,
 ) -> Measurement:
     """Carry out a plan on a model, which `take` loads when it is needed.
 
-    A domain without a checker needs a `referee`. The two models are never needed at once.
+    A domain without a checker needs a `referee`. The two models are never needed at once. `on_progress` is called after
+    each image that a checker has decided about.
     """
     drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
     if plan.suite == "heldout" and referee is None:
-        drawn = alignment(take(), domain, *drawing, on_items)
+        drawn = alignment(take(), domain, *drawing, on_items, on_progress)
         return Measurement(_share(drawn.passed), drawn.passed, drawn.images[: plan.num_kept])
     if plan.suite == "heldout" and referee is not None:
         images, _ = draw(take(), *drawing, lambda done, total: on_items(done // 2, total))
@@ -223,18 +226,23 @@ def measure(
         return Measurement(_share(passed), passed, images[: plan.num_kept])
     if plan.suite == UNDERSTANDING:
         if referee is None:
-            right = understanding(take(), domain, plan.count, plan.seeds[0])
+            right = understanding(take(), domain, plan.count, plan.seeds[0], on_items=on_items)
         else:
             images, _ = draw(referee.take(), *drawing, lambda done, total: on_items(done // 2, total))
             texts, others = ([prompt.text for prompt in prompts] for prompts in (plan.prompts, plan.others))
-            right = matching(take(), images, texts, others)
+            half = len(images)
+            right = matching(
+                take(), images, texts, others, on_items=lambda done, total: on_items((half + done) // 2, total)
+            )
         return Measurement(_share(right), right, [])
     if plan.suite == EDITING:
         probes = [
             EditProbe(domain.source(p), p.instruction, p.category, partial(domain.check, prompt=p))
             for p in plan.prompts
         ]
-        edited = editing(take(), probes, plan.seeds, plan.sampling, plan.batch_size)
+        edited = editing(
+            take(), probes, plan.seeds, plan.sampling, plan.batch_size, on_items=on_items, on_progress=on_progress
+        )
         return Measurement(_share(edited), edited, [])
     seeds_PS = [plan.seeds[start : start + DIVERSITY_SAMPLES] for start in range(0, len(plan.seeds), DIVERSITY_SAMPLES)]
     value = prompt_diversity(take(), [prompt.text for prompt in plan.prompts], seeds_PS, plan.sampling)

@@ -1,14 +1,19 @@
 """How a round's training is kept: checkpoints in the store's folder, each with a row that makes it count.
 
-Guarantee: a training goes on from the newest checkpoint whose row says so and whose files are what the row says; where
-each of them is damaged it is refused, until somebody gives them up. A worker that lost its unit registers nothing.
+Invariants:
+- A training goes on from the newest checkpoint whose row says so and whose files are what the row says. If each of them
+  is damaged, the training is refused until somebody gives them up.
+- Each lease has a folder of its own, named by its fencing token, and writes nowhere else.
+- Rows change only in a transaction that holds the lease. Files are deleted only after their rows were given up in such
+  a transaction, or if they lie in the folder of an older lease. So a worker that lost its unit registers nothing, and
+  its successor's checkpoints are safe from it.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,7 +25,7 @@ from db.queries.training import checkpoints_of_training
 from db.sessions import transaction
 from db.writes.runs import add_event
 from db.writes.training import keep_training_checkpoint, mark_checkpoints
-from db.writes.units import Lease
+from db.writes.units import Lease, hold_lease
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.errors import CorruptArtifactError, LostLeaseError, NoIntactCheckpointError
 from illume_loop.loop.states import RoundState
@@ -43,18 +48,28 @@ def kept_training(bench: Workbench, lease: Lease) -> Iterator[None]:
     if folder is None:
         yield
         return
-    kept = _Kept(bench, lease, folder / uuid4().hex)
+    kept = _Kept(bench, lease, folder / f"{lease.token}" / uuid4().hex)
     token = KEEPING.set(Keeping(kept.folder, kept.intact(), kept.keep))
     try:
         yield
+        kept.drop(0)
     except (LostLeaseError, FencedOutError):
         if kept.is_cancelled():
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete_up_to(folder, lease.token)
         raise
     finally:
         KEEPING.reset(token)
-    kept.drop(0)
-    shutil.rmtree(folder, ignore_errors=True)
+    _delete_up_to(folder, lease.token)
+
+
+def _delete_up_to(folder: Path, token: int) -> None:
+    """Delete what the leases up to this one have left of a training; a later one may be at work beside them."""
+    for of_lease in folder.iterdir() if folder.is_dir() else ():
+        # A folder of the release before is named by no token.
+        if not of_lease.name.isdigit() or int(of_lease.name) <= token:
+            shutil.rmtree(of_lease, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def forget_training(checkpoints: CheckpointStore, run_key: str, round_id: int) -> None:
@@ -73,7 +88,9 @@ class _Kept:
         with transaction(self.bench.engine) as session:
             rows = [_checkpoint(row) for row in checkpoints_of_training(session, self.lease.round_id)]
         damaged: list[str] = []
-        intact = intact_first(rows, lambda checkpoint, error: damaged.append(self._note(checkpoint, error)))
+        intact = intact_first(
+            rows, lambda checkpoint, error: damaged.append(self._note(checkpoint, error)), self.bench.on_progress
+        )
         if rows and not intact:
             with transaction(self.bench.engine) as session:
                 index = reads.round_of(session, self.lease.round_id).index
@@ -86,23 +103,31 @@ class _Kept:
             return bool(reads.round_of(session, self.lease.round_id).state == RoundState.CANCELLED)
 
     def keep(self, step: int, folder: Path) -> KeptCheckpoint:
-        """Register a checkpoint and delete those that are too many."""
-        checkpoint = listed_checkpoint(step, folder)
-        with transaction(self.bench.engine) as session:
-            keep_training_checkpoint(
-                session,
-                self.lease,
-                step=step,
-                folder=str(folder),
-                files=dict(checkpoint.files),
-                at=self.bench.clock(),
-            )
+        """Register a checkpoint and delete those that are too many; its own files where the lease is lost."""
+        checkpoint = listed_checkpoint(step, folder, self.bench.on_progress)
+        try:
+            with transaction(self.bench.engine) as session:
+                keep_training_checkpoint(
+                    session,
+                    self.lease,
+                    step=step,
+                    folder=str(folder),
+                    files=dict(checkpoint.files),
+                    at=self.bench.clock(),
+                )
+        except FencedOutError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self.drop(NUM_KEPT)
         return checkpoint
 
     def drop(self, num_kept: int) -> None:
-        """Give up all but the newest; first the rows, so that no row is left without its files."""
+        """Give up all but the newest; first the rows, so that no row is left without its files.
+
+        Raises FencedOutError.
+        """
         with transaction(self.bench.engine) as session:
+            hold_lease(session, self.lease)
             rows = checkpoints_of_training(session, self.lease.round_id)[num_kept:]
             folders = [Path(row.folder) for row in rows]
             mark_checkpoints(session, [row.id for row in rows], "dropped")
@@ -111,6 +136,7 @@ class _Kept:
 
     def _note(self, checkpoint: KeptCheckpoint, error: CorruptArtifactError) -> str:
         with transaction(self.bench.engine) as session:
+            hold_lease(session, self.lease)
             rows = checkpoints_of_training(session, self.lease.round_id)
             ids = [row.id for row in rows if row.folder == str(checkpoint.folder) and row.state == "kept"]
             if ids:

@@ -27,6 +27,7 @@ from db.writes.evaluations import NewItem, add_evaluation
 from db.writes.rounds import set_candidate
 from db.writes.runs import ensure_prompts
 from db.writes.samples import NewAssessment, NewSample, add_assessments, add_samples
+from db.writes.teacher import forget_teacher_answers
 from db.writes.units import Lease
 from db.writes.versions import add_version
 from illume_loop.assess.drift import drift_between
@@ -50,7 +51,7 @@ Effect = Callable[[Session], None]
 OnItems = Callable[[int, int], None]
 
 
-def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
+def sample(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Draw the rows of a unit with the version that was fixed when the round was planned, and store their images."""
     settings = bench.settings.sampling
     with transaction(bench.engine) as session:
@@ -60,7 +61,7 @@ def sample(bench: Workbench, lease: Lease, _on_items: OnItems) -> Effect:
     model = bench.models.take(version.sha256)
     seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
     sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
-    ids_BL, images, names = _drawn(bench, model, [prompt for prompt, _ in rows], seeds, sampling)
+    ids_BL, images, names = _drawn(bench, model, [prompt for prompt, _ in rows], seeds, sampling, on_items)
     TALLY.drew(*ids_BL.shape)
     bench.fresh_images.update(zip(names, images, strict=True))
     drawn = [
@@ -84,13 +85,21 @@ def assess(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
         drawn = _drawn_rows(session, lease, bench.settings.sampling.samples_per_prompt)
         foreign = next_prompts(session, lease.round_id, [row.prompt.position for row in drawn]) if drawn else {}
     images = [bench.take_image(row.image_sha256) for row in drawn]
-    pairs = list(zip(drawn, images, strict=True)) if bench.domain.exact else []
-    assessments = [_check(bench, row, image) for row, image in pairs]
+    assessments: list[NewAssessment] = []
+    for row, image in zip(drawn, images, strict=True) if bench.domain.exact else ():
+        assessments.append(_check(bench, row, image))
+        bench.on_progress()
     if drawn:
         assessments += model_assessments(bench, round_.index, version, base, drawn, images, foreign)
         if bench.settings.assess.assessor == "teacher":
             assessments += teacher_assessments(bench, drawn, images, lambda done: on_items(done, len(drawn)))
-    return lambda session: add_assessments(session, assessments)
+
+    def effect(session: Session) -> None:
+        add_assessments(session, assessments)
+        if bench.settings.assess.assessor == "teacher":
+            forget_teacher_answers(session, bench.run_id, {row.image_sha256 for row in drawn})
+
+    return effect
 
 
 def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
@@ -155,7 +164,9 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     # A round that was planned before there were looks has none in its payloads.
     plan = bench.plans.of(lease.payload["suite"], round_index, lease.payload.get("look", 0))
     referee = None if bench.domain.exact else referee_of(bench, base.sha256)
-    measured = measure(plan, lambda: bench.models.take(version.sha256), bench.domain, on_items, referee)
+    measured = measure(
+        plan, lambda: bench.models.take(version.sha256), bench.domain, on_items, referee, bench.on_progress
+    )
     names: list[str | None] = [*bench.images.write_all(measured.images)]
     names += [None] * (len(measured.passed) - len(names))
     # Whose items have prompts has them held out by name, so that none of them can be learned.
@@ -234,14 +245,26 @@ def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list
 
 
 def _drawn(
-    bench: Workbench, model: UnifiedModel, prompts: Sequence[PromptRow], seeds: Sequence[int], sampling: Sampling
+    bench: Workbench,
+    model: UnifiedModel,
+    prompts: Sequence[PromptRow],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    on_items: OnItems,
 ) -> tuple[ImageIds, list[Image.Image], list[str]]:
     """Ids (B, L), image and name of one image for each prompt: drawn from nothing, or made of an edit's source."""
     drawn: dict[int, tuple[NDArray[np.int32], Image.Image, str]] = {}
     plain = [i for i, prompt in enumerate(prompts) if prompt.source_sha256 is None]
     if plain:
         texts = [prompts[i].text for i in plain]
-        parts = draw_images(model, texts, [seeds[i] for i in plain], sampling, bench.images.write_all)
+        parts = draw_images(
+            model,
+            texts,
+            [seeds[i] for i in plain],
+            sampling,
+            bench.images.write_all,
+            lambda num_drawn: on_items(num_drawn, len(prompts)),
+        )
         drawn |= zip(plain, zip(*parts, strict=True), strict=True)
     edits = [(i, prompt, prompt.source_sha256) for i, prompt in enumerate(prompts) if prompt.source_sha256 is not None]
     if edits:
@@ -252,6 +275,7 @@ def _drawn(
         images = model.decode(edited)
         of_edits = zip(edited, images, bench.images.write_all(images), strict=True)
         drawn |= zip((i for i, _, _ in edits), of_edits, strict=True)
+        on_items(len(drawn), len(prompts))
     ids, all_images, names = zip(*(drawn[i] for i in range(len(prompts))), strict=True)
     return np.stack(ids), list(all_images), list(names)
 

@@ -20,10 +20,11 @@ from illume_loop.assess.calibration import Calibration
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains.protocol import Domain
 from illume_loop.errors import InconsistentRunError
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.calibrating import stored_calibration
 from illume_loop.loop.measures import GatePlans
 from illume_loop.models.protocol import UnifiedModel
-from illume_loop.models.registry import STORED, load_model, train_model
+from illume_loop.models.registry import STORED, call_load, load_model, train_model
 from illume_loop.train.rows import TrainingRow
 
 LOADED_MODELS = 2
@@ -42,7 +43,7 @@ class TrainFunction(Protocol):
         seed: int,
         on_step: Callable[[int, int], None],
     ) -> object:
-        """The same arguments must give the same checkpoint."""
+        """The same arguments must give the same checkpoint. `on_step` is called as `Backend.train` says."""
         ...
 
 
@@ -50,7 +51,8 @@ class TrainFunction(Protocol):
 class Toolbox:
     """The functions that need a backend."""
 
-    load_model: Callable[[Path, str], UnifiedModel]
+    load_model: Callable[..., UnifiedModel]
+    """Called with (path, device), and with `on_progress` where it takes one; see `call_load`."""
     train: TrainFunction
 
 
@@ -59,7 +61,11 @@ def default_toolbox(weights: str = STORED) -> Toolbox:
 
     torch is imported by a backend that uses it, not before.
     """
-    return Toolbox(lambda path, device: load_model(path, device=device, weights=weights), train_model)
+
+    def load(path: Path, device: str, on_progress: OnProgress = ignore) -> UnifiedModel:
+        return load_model(path, device=device, weights=weights, on_progress=on_progress)
+
+    return Toolbox(load, train_model)
 
 
 class ModelShelf:
@@ -73,8 +79,10 @@ class ModelShelf:
         *,
         capacity: int = LOADED_MODELS,
         on_load: Callable[[str], None] | None = None,
+        on_progress: OnProgress = ignore,
     ) -> None:
-        """`on_load` hears the sha256 of each checkpoint that was loaded."""
+        """`on_load` hears the sha256 of each checkpoint that was loaded; its model calls `on_progress` as it works."""
+        self._on_progress = on_progress
         self._capacity = capacity
         self._on_load = on_load
         self._checkpoints = checkpoints
@@ -90,7 +98,8 @@ class ModelShelf:
             while len(self._loaded) >= self._capacity:
                 self._loaded.popitem(last=False)
                 _give_memory_back()
-            self._loaded[sha256] = self._toolbox.load_model(path, self._device)
+            self._loaded[sha256] = call_load(self._toolbox.load_model, path, self._device, self._on_progress)
+            self._on_progress()
             if self._on_load is not None:
                 self._on_load(sha256)
         self._loaded.move_to_end(sha256)
@@ -126,6 +135,8 @@ class Workbench:
     toolbox: Toolbox
     scratch: Path
     clock: Callable[[], datetime] = utc_now
+    on_progress: OnProgress = ignore
+    """Called after each piece of a unit's work that is no item, such as one check of an image."""
     fresh_images: dict[str, Image.Image] = field(default_factory=dict)
     """Drawn and not yet assessed, by sha256; what is missing here is read from the store."""
     _calibration: Calibration | None = field(default=None, init=False)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from PIL import Image
@@ -21,6 +21,7 @@ from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.scorer import Branch, score_branches
 from illume_loop.engine.writer import write_text
+from illume_loop.hooks import OnProgress
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
@@ -39,6 +40,17 @@ class EngineBackend(ABC):
         self.processor = processor
         self.device = torch.device(device)
         self._kept: dict[int, tuple[Image.Image, Tensor]] | None = None
+
+    def report_to(self, on_progress: OnProgress) -> Self:
+        """Call `on_progress` after each batch from now on, and every few positions of what is drawn or written."""
+        self.language.on_progress = on_progress
+        on_progress()
+        return self
+
+    @property
+    def on_progress(self) -> OnProgress:
+        """What is called after each batch."""
+        return self.language.on_progress
 
     @staticmethod
     def train(
@@ -167,6 +179,12 @@ class EngineBackend(ABC):
         num_slots = max(map(len, prefixes), default=0) + max_tokens
         batches = in_batches(self.language.body, range(len(prefixes)), num_slots, write)
         return [text for _, texts in batches for text in texts]
+
+    def _pixel_batches(self, images: Sequence[Image.Image], size: int) -> Iterator[Tensor]:
+        """Images as pixels, `size` at a time; each batch but the last is over when the next one is asked for."""
+        for pixels in self._pixels(images).split(size):
+            yield pixels
+            self.on_progress()
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
         return pixels_of(images, self.processor.image_processor, self.device, self.model.dtype)

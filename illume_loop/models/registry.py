@@ -1,20 +1,25 @@
 """Finds the backend of a checkpoint directory by the `model_type` in its config.json.
 
 Backends are entry points of the group `illume_loop.backends`: the name is the model type, the object has
-`load(path, device[, dtype]) -> UnifiedModel` and `train(base, rows, out, settings, seed, on_step)`. Importing this
-module imports no backend: a process that loads no model needs no torch.
+`load(path, device[, dtype, on_progress]) -> UnifiedModel` and `train(base, rows, out, settings, seed, on_step)`.
+Importing this module imports no backend: a process that loads no model needs no torch.
+
+A `load` that takes `on_progress` is given it. Its model should call it at least every minute while it works: a worker
+loses its unit when nothing is reported for as long as a lease lasts.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from illume_loop.errors import CorruptArtifactError, NotFoundError, UsageError
+from illume_loop.errors import CorruptArtifactError, IllumeLoopError, NotFoundError, UsageError
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.protocol import UnifiedModel
 
 if TYPE_CHECKING:
@@ -47,30 +52,43 @@ class Backend(Protocol):
     ) -> object:
         """Train a copy of the checkpoint `base` on `rows` and write the candidate's checkpoint to `out`.
 
-        The same arguments must give the same checkpoint, so that a killed training is simply run again. `on_step` hears
-        (steps done, steps in all).
+        The same arguments must give the same checkpoint, so that a killed training is simply run again. `on_step` is
+        called with (steps done, steps in all) after each step, and with (0, 0) after each stage before the first one.
         """
         ...
 
 
-def load_model(path: Path, *, device: str = "cpu", weights: str = STORED) -> UnifiedModel:
+def load_model(
+    path: Path, *, device: str = "cpu", weights: str = STORED, on_progress: OnProgress = ignore
+) -> UnifiedModel:
     """Load the checkpoint directory `path`, in the precision stored or that of the setting `runtime.weights`.
+
+    `on_progress` is called after each stage of it, and by the model after each batch of its work.
 
     Raises NotFoundError when there is none or no backend knows its type, UsageError for a layout that none reads and
     for a precision that its backend does not load, CorruptArtifactError when it cannot be read.
     """
     try:
         model_type = _model_type(path)
-        backend = _backend(model_type)
+        load = _backend(model_type).load
         if weights == STORED:
-            return backend.load(path, _device(device))
-        if "dtype" not in inspect.signature(backend.load).parameters:
+            return call_load(load, path, _device(device), on_progress)
+        if "dtype" not in signature(load).parameters:
             raise UsageError(f"the backend '{model_type}' loads weights as stored only; set runtime.weights = 'stored'")
-        return cast(UnifiedModel, cast(Any, backend).load(path, _device(device), dtype=weights))
-    except (UsageError, CorruptArtifactError):
+        return call_load(partial(cast(Any, load), dtype=weights), path, _device(device), on_progress)
+    except IllumeLoopError:
         raise
     except Exception as error:  # safetensors, json and transformers each have their own error for a damaged file
         raise CorruptArtifactError(path=str(path), expected="a readable checkpoint", found=str(error)) from error
+
+
+def call_load(
+    load: Callable[..., UnifiedModel], path: Path, device: str, on_progress: OnProgress = ignore
+) -> UnifiedModel:
+    """Call a function that loads a model, with `on_progress` where it takes one."""
+    if "on_progress" in signature(load).parameters:
+        return load(path, device, on_progress=on_progress)
+    return load(path, device)
 
 
 def train_model(

@@ -109,8 +109,8 @@ class StoreCollector:
         try:
             with transaction(self._engine) as session:
                 count = num_unattended(session)
-        except DBAPIError as error:
-            log.warning("no metrics of the database, it is away: %s", error.orig)
+        except SQLAlchemyError as error:
+            log.warning("no metrics of the database, it is away: %s", getattr(error, "orig", None) or error)
             return
         yield from of_store(count)
 

@@ -26,6 +26,7 @@ from transformers import (
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
+from illume_loop.hooks import OnProgress
 from illume_loop.train.keeper import Keeper
 from illume_loop.train.keeping import KEEPING
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
@@ -33,7 +34,7 @@ from illume_loop.train.trackers import tracker_of, training_name
 from illume_loop.train.trainable import Trainable
 
 OnStep = Callable[[int, int], None]
-"""Called with (optimizer steps done, steps in all)."""
+"""Called with (optimizer steps done, steps in all); with (0, 0) after each stage before the first step."""
 
 LORA_TARGETS = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -48,6 +49,11 @@ class TrainReport:
     seconds: float
     losses: tuple[float, ...]
     """Of each step, those that were taken before a checkpoint that this training went on from too."""
+
+
+def preparing(on_step: OnStep) -> OnProgress:
+    """Return the hook of what comes before the first step: loading the model, encoding images, scoring references."""
+    return lambda: on_step(0, 0)
 
 
 def lora_config(settings: TrainSettings) -> LoraConfig | None:
@@ -110,6 +116,8 @@ def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step:
     with whole_weights(backend.model):
         if trainer.is_world_process_zero():
             _publish(trainer, backend, out)
+    # Again: merging and writing the weights took its time too.
+    on_step(result.global_step, result.global_step)
     return TrainReport(num_rows, result.global_step, mean_loss, time.monotonic() - started, losses)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from illume_loop.artifacts.checkpoints import entries_of, verify_file
 from illume_loop.errors import CorruptArtifactError
+from illume_loop.hooks import OnProgress, ignore
 
 EVERY_SECONDS = 60.0
 """Training that a kill may cost; a training that is shorter leaves no checkpoint."""
@@ -35,10 +36,10 @@ class KeptCheckpoint:
     folder: Path
     files: Mapping[str, Any]
 
-    def check(self) -> None:
+    def check(self, on_progress: OnProgress = ignore) -> None:
         """Read every file. Raises CorruptArtifactError that names the first one that is missing or damaged."""
         for name, entry in self.files.items():
-            verify_file(self.folder / name, entry)
+            verify_file(self.folder / name, entry, on_progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,21 @@ class Keeping:
 KEEPING: ContextVar[Keeping | None] = ContextVar("KEEPING", default=None)
 
 
-def listed_checkpoint(step: int, folder: Path) -> KeptCheckpoint:
+def listed_checkpoint(step: int, folder: Path, on_progress: OnProgress = ignore) -> KeptCheckpoint:
     """A checkpoint as it is now, to be registered."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return KeptCheckpoint(step, folder, entries_of(files))
+    return KeptCheckpoint(step, folder, entries_of(files, on_progress))
 
 
 def intact_first(
-    kept: Sequence[KeptCheckpoint], on_damage: Callable[[KeptCheckpoint, CorruptArtifactError], None]
+    kept: Sequence[KeptCheckpoint],
+    on_damage: Callable[[KeptCheckpoint, CorruptArtifactError], None],
+    on_progress: OnProgress = ignore,
 ) -> Sequence[KeptCheckpoint]:
     """The checkpoints from the first whole one on; `on_damage` hears of those before it. Empty where none is whole."""
     for place, checkpoint in enumerate(kept):
         try:
-            checkpoint.check()
+            checkpoint.check(on_progress)
         except CorruptArtifactError as error:
             log.warning("checkpoint of step %d: %s", checkpoint.step, error)
             on_damage(checkpoint, error)

@@ -31,7 +31,7 @@ from illume_loop.config import TrainSettings
 from illume_loop.models.protocol import ImageIds
 from illume_loop.models.sequences import IGNORED_LABEL
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
+from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config, preparing
 from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.sharing import of_process
 from illume_loop.train.trainable import Trainable, load_trainable
@@ -51,7 +51,7 @@ def train_dpo(
 
     Raises ValueError where no row is a pair, TrainingDivergedError when the loss is no longer a finite number.
     """
-    backend = load_trainable(base, seed, every_weight=settings.lora_rank == 0)
+    backend = load_trainable(base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
     with tempfile.TemporaryDirectory() as scratch:
         return fit(dpo_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
 
@@ -63,7 +63,7 @@ def train_kto(
 
     Raises as `train_dpo` does.
     """
-    backend = load_trainable(base, seed, every_weight=settings.lora_rank == 0)
+    backend = load_trainable(base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
     with tempfile.TemporaryDirectory() as scratch:
         return fit(kto_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
 

@@ -58,6 +58,7 @@ def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
     storage = keeping.folder if keeping else out.with_name(f"{out.name}-ray")
     job = Job(training, keeping.every_seconds if keeping else None)
     with _ray(settings):
+        on_step(0, 0)
         ledger = ray.remote(num_cpus=0)(Ledger).remote(list(keeping.kept) if keeping else [])
         on_gpus = settings.resources.get("GPU", 0) > 0
         trainer = TorchTrainer(

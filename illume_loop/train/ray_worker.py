@@ -62,10 +62,12 @@ def work(config: dict[str, Any]) -> None:
 
     def on_step(done: int, total: int) -> None:
         nonlocal last_told
-        if is_first and done > last_told:
-            last_told = done
+        # (0, 0) is a stage before the first step.
+        if is_first and (done > last_told or total == 0):
+            last_told = max(done, last_told)
             ledger.tell.remote("step", (done, total))
 
+    on_step(0, 0)  # Ray may have taken minutes to start this
     with tempfile.TemporaryDirectory() as scratch:
         if job.every_seconds is not None:
             KEEPING.set(Keeping(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds))

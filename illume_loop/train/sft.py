@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from illume_loop.config import TrainSettings
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config
+from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config, preparing
 from illume_loop.train.head import use_logits
 from illume_loop.train.packing import Collator, PackingCollator
 from illume_loop.train.rows import PairRow, TrainingRow
@@ -30,7 +30,7 @@ def train_sft(
 
     Raises ValueError where rows are preferences, TrainingDivergedError when the loss is no longer a finite number.
     """
-    backend = load_trainable(base, seed, every_weight=settings.lora_rank == 0)
+    backend = load_trainable(base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
     likely = [row for row in rows if not isinstance(row, PairRow)]
     if len(likely) < len(rows):
         raise ValueError("the objective sft has no use for pairs")

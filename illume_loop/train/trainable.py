@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.registry import load_model
 from illume_loop.models.sequences import Sequences
 
@@ -32,6 +33,11 @@ class Trainable(Protocol):
         """The text tokenizer."""
         ...
 
+    @property
+    def on_progress(self) -> OnProgress:
+        """What is called after each batch that the backend works through."""
+        ...
+
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """What the frozen encoder makes of images, (N, L, H), as the body takes it."""
         ...
@@ -45,15 +51,16 @@ class Trainable(Protocol):
         ...
 
 
-def load_trainable(base: Path, seed: int, *, every_weight: bool = False) -> Trainable:
+def load_trainable(base: Path, seed: int, on_progress: OnProgress = ignore, *, every_weight: bool = False) -> Trainable:
     """The checkpoint with its vision frozen, and every source of randomness seeded.
 
+    `on_progress` is called after each stage of the load, and after each batch of images that is encoded.
     Where every weight is to be trained it is held in float32: an optimiser's steps are smaller than what half the
     precision can tell from nothing. Raises what `load_model` raises.
     """
     set_seed(seed)
     # Whoever trains here is a backend that called for it, so what its type loads is one.
-    backend = cast(Trainable, load_model(base, device="auto"))
+    backend = cast(Trainable, load_model(base, device="auto", on_progress=on_progress))
     if every_weight:
         backend.model.float()
     backend.freeze_vision()

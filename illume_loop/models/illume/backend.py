@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from illume_loop.engine.batches import assembled, draw_batches, in_batches
 from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
@@ -35,15 +36,17 @@ class IllumeBackend(EngineBackend):
         self.sequences = SequenceBuilder(processor.tokenizer, model.config)
 
     @classmethod
-    def load(cls, path: Path, device: str, dtype: str = "auto") -> IllumeBackend:
+    def load(cls, path: Path, device: str, dtype: str = "auto", on_progress: OnProgress = ignore) -> IllumeBackend:
         """Load a checkpoint directory written by `save_pretrained`, in the precision stored or in another.
 
-        Its weights are safetensors, or it is refused.
+        Its weights are safetensors, or it is refused. `on_progress` is called after each stage, and by the model after
+        each batch.
         """
         # Without being told, transformers would unpickle a pytorch_model.bin that somebody put in their place.
         model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=dtype)
         assert isinstance(model, IllumeForConditionalGeneration)
-        return cls(model, load_processor(IllumeProcessor, path), device)
+        on_progress()
+        return cls(model, load_processor(IllumeProcessor, path), device).report_to(on_progress)
 
     @property
     def tokens_per_image(self) -> int:
@@ -83,7 +86,11 @@ class IllumeBackend(EngineBackend):
             num_patches,
             lambda rows: body.read(self._pixels([images[row] for row in rows])),
         )
-        return torch.cat([features for _, features in parts])
+        found: list[Tensor] = []
+        for _, features in parts:
+            found.append(features)
+            self.on_progress()
+        return torch.cat(found)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from illume_loop.engine.matrices import PackedLinear, float32_logits
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
 
 
@@ -15,6 +16,7 @@ class IllumeLanguage:
     """The language model of an ILLUME model, with text and image ids told apart in its unified vocabulary."""
 
     def __init__(self, model: IllumeForConditionalGeneration) -> None:
+        self.on_progress: OnProgress = ignore
         self._model = model
         self._image_head = PackedLinear(
             lambda: [model.lm_head.weight[model.config.num_text_ids :]], dtype=torch.float32

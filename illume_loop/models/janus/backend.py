@@ -20,6 +20,7 @@ from transformers import JanusProcessor
 from illume_loop.engine.batches import draw_batches
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.errors import UsageError
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
@@ -48,14 +49,16 @@ class JanusBackend(EngineBackend):
         self.sequences = JanusSequences(processor, model.config)
 
     @classmethod
-    def load(cls, path: Path, device: str, dtype: str = "auto") -> JanusBackend:
+    def load(cls, path: Path, device: str, dtype: str = "auto", on_progress: OnProgress = ignore) -> JanusBackend:
         """Load a checkpoint directory in the published layout, in the precision stored or in another.
 
-        Its weights are safetensors, or it is refused.
+        Its weights are safetensors, or it is refused. `on_progress` is called after each stage, and by the model after
+        each batch.
         """
         # Classes are named rather than looked up, so no code that a checkpoint brings along is ever run.
         model = UnifiedJanus.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=dtype)
-        return cls(model, load_processor(JanusProcessor, path), device)
+        on_progress()
+        return cls(model, load_processor(JanusProcessor, path), device).report_to(on_progress)
 
     @staticmethod
     def train(
@@ -103,6 +106,7 @@ class JanusBackend(EngineBackend):
             pixels = self.model.model.vqmodel.decode(some).permute(0, 2, 3, 1).float()
             bytes_BSSC = ((pixels * std + mean) * 255).clamp(0, 255).byte().cpu().numpy()
             images.extend(Image.fromarray(array) for array in bytes_BSSC)
+            self.on_progress()
         return images
 
     @torch.inference_mode()
@@ -110,7 +114,7 @@ class JanusBackend(EngineBackend):
         """Images to codebook ids (B, L): what the image tokenizer makes of pixels."""
         parts = [
             self.model.model.vqmodel.encode(pixels).image_tokens.view(len(pixels), -1)
-            for pixels in self._pixels(images).split(PIXEL_BATCH)
+            for pixels in self._pixel_batches(images, PIXEL_BATCH)
         ]
         return torch.cat(parts).cpu().numpy().astype(np.int32)
 
@@ -119,7 +123,7 @@ class JanusBackend(EngineBackend):
         """Images to the vision encoder's features (B, L, H_vision), before the aligner."""
         parts = [
             self.model.model.vision_model(pixels).last_hidden_state
-            for pixels in self._pixels(images).split(PIXEL_BATCH)
+            for pixels in self._pixel_batches(images, PIXEL_BATCH)
         ]
         return torch.cat(parts)
 

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
 from illume_loop.engine.matrices import PackedLinear, float32_logits
+from illume_loop.hooks import OnProgress, ignore
 
 
 class JanusLanguage:
     """The language model of a Janus, with its two ways in and its two heads."""
 
     def __init__(self, model: JanusForConditionalGeneration) -> None:
+        self.on_progress: OnProgress = ignore
         self._model = model
         head = model.model.generation_head
         self._activation: nn.Module = head.activation_fn

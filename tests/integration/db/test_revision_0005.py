@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,7 @@ from db import migrate
 from db.models import Run
 from db.queries.calibrations import calibration_of_run, drift_of_round
 from db.sessions import open_engine, transaction
-from db.writes.calibrations import add_calibration, add_drift, spend_teacher_call
+from db.writes.calibrations import add_calibration, add_drift
 from tests.integration.db.test_revision_0003 import fill
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,20 +61,4 @@ def test_numbers_come_back_to_the_last_bit_and_cannot_be_changed(old_url: str) -
             connection.execute(text(change))
     with pytest.raises(DBAPIError), transaction(engine) as session:
         add_drift(session, 1, num_samples=1, shift=0.0, auc=None, num_failed=0, at=NOW)
-    engine.dispose()
-
-
-def test_the_budget_of_calls_is_one_for_all_processes(old_url: str) -> None:
-    migrate.upgrade(old_url)
-    engine = open_engine(old_url)
-
-    def spend(_: int) -> bool:
-        with transaction(engine) as session:
-            return spend_teacher_call(session, 1, 10)
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(spend, range(25))) == 10
-    with transaction(engine) as session:
-        assert session.get_one(Run, 1).teacher_calls == 10
-        assert spend_teacher_call(session, 1, 11), "a raised budget goes on"
     engine.dispose()

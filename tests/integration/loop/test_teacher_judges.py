@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from db.models import Assessment, Run
+from db.models import Assessment, TeacherAnswer
 from db.queries.samples import sample_detail, samples_page
+from db.queries.teacher import num_teacher_calls
 from illume_loop.cli.assessments import fields_of
 from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError, TeacherBudgetError, TeacherError, TeacherRefusedError
@@ -39,7 +40,7 @@ def _run(tmp_path: Path, reply: Reply, **values: object) -> int:
 
 def _spent(run_dir: Path) -> int:
     with open_run(run_dir) as run:
-        return run.session.get_one(Run, run.run_id).teacher_calls
+        return num_teacher_calls(run.session, run.run_id)
 
 
 def _assessments(run_dir: Path) -> list[Any]:
@@ -93,6 +94,30 @@ def test_a_teacher_that_is_away_stops_the_run_and_the_same_command_continues(
     _run(tmp_path / "whole", knows)
     rows = table(tmp_path / "run"), table(tmp_path / "whole" / "run")
     assert rows[0][0]["manifest_sha256"] == rows[1][0]["manifest_sha256"]
+
+
+def test_no_question_that_was_answered_is_asked_again(tmp_path: Path) -> None:
+    """The endpoint fails in the middle of a unit, which is done again from its beginning."""
+    answered = Counter[tuple[bytes, str]]()
+
+    def reply(number: int, image: Image.Image, question: str) -> object:
+        if number in (7, 30):
+            return Status(500)
+        answered[image.tobytes(), question] += 1
+        return "well" if "anything" in question else knows(number, image, question)
+
+    with stub_teacher(reply) as stub:
+        settings = _settings(tmp_path, stub.url, teacher__parallel=1)
+        for _ in range(2):
+            with pytest.raises(TeacherError):
+                start(settings, tmp_path / "run")
+        with open_run(tmp_path / "run") as run:
+            assert run.session.scalar(select(func.count()).select_from(TeacherAnswer)), "paid for, and kept"
+        start(settings, tmp_path / "run")
+        assert _spent(tmp_path / "run") == len(stub.requests)
+    assert set(answered.values()) == {1}
+    with open_run(tmp_path / "run") as run:
+        assert run.session.scalar(select(func.count()).select_from(TeacherAnswer)) == 0
 
 
 def test_babble_on_a_third_of_the_calls_is_contained_and_told(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_three_workers_finish_the_run_of_one_process(service: Service, undisturb
 
     for process in processes:
         process.send_signal(signal.SIGTERM)
-    assert [service.ended(process, 20) for process in processes] == [0, 0, 0]
+    assert [service.ended(process, 20) for process in processes] == [143, 143, 143]
     gone = service.command("workers", "health", "--name", "trainer")
     assert gone.code == 3
     assert gone.sentences == [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db.models import Run
+from db.queries.teacher import num_teacher_calls
 from db.sessions import transaction
 from illume_loop.loop import calibrating
 from illume_loop.loop.calibrating import calibration_in
@@ -91,7 +91,7 @@ def test_workers_ask_the_teacher_as_one_process_does_and_a_raised_budget_reaches
         assert [row["state"] for row in rounds] == ["failed", "promoted"]
         assert rounds[1]["judge_auc"] == expected["rounds"][0]["judge_auc"] == 1.0
         with one_round.engine() as engine, transaction(engine) as session:
-            assert session.get_one(Run, 1).teacher_calls == len(stub.requests) - calls
+            assert num_teacher_calls(session, 1) == len(stub.requests) - calls
         keys = {headers.get("Authorization") for _, headers, _ in stub.requests[calls:]}
         assert keys <= {"Bearer sk-first", "Bearer sk-second"}
         assert "sk-" not in one_round.logs()

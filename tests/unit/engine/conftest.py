@@ -28,6 +28,7 @@ class SmallModel:
             num_key_value_heads=num_kv_heads,
             max_position_embeddings=256,
         )
+        self.num_reports = 0
         self.body: nn.Module = AutoModel.from_config(config).eval()
         self.codes, self.head = torch.randn(NUM_CODES, WIDTH), torch.randn(NUM_CODES, WIDTH) * 0.3
         self.text_head = torch.randn(NUM_WORDS, WIDTH) * 0.3
@@ -42,6 +43,9 @@ class SmallModel:
 
     def _count(self, body: nn.Module, arguments: object, named: dict[str, Tensor]) -> None:
         self.shapes.append((named["inputs_embeds"].shape[0], named["inputs_embeds"].shape[1]))
+
+    def on_progress(self) -> None:
+        self.num_reports += 1
 
     def embed_text(self, ids: Tensor) -> Tensor:
         embeds: Tensor = self.body.get_input_embeddings()(ids)
