@@ -40,6 +40,21 @@ def start(
     as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
+    from illume_loop.cli.standing import standing_by
+
+    with standing_by():
+        _start(config, run_dir, rounds, seed, executor, fresh, fresh_training)
+
+
+def _start(
+    config: Path | None,
+    run_dir: Path,
+    rounds: int | None,
+    seed: int | None,
+    executor: str | None,
+    fresh: bool,
+    fresh_training: bool,
+) -> None:
     from illume_loop.cli.progress import RunDisplay, open_view
     from illume_loop.errors import UsageError
     from illume_loop.runtime import prepare

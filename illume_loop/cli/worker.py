@@ -36,6 +36,13 @@ def worker(
 
     Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after Ctrl-C, 3 when this worker is unhealthy.
     """
+    from illume_loop.cli.standing import standing_by
+
+    with standing_by():
+        raise typer.Exit(_serve(role or [], config, name))
+
+
+def _serve(roles: list[str], config: Path | None, name: str | None) -> int:
     import logging
 
     from illume_loop.config import load_settings
@@ -50,7 +57,7 @@ def worker(
     lines.setFormatter(formatter(settings.runtime.log_format))
     log_to(lines, settings.runtime.log_level)
     prepare(settings.runtime)
-    raise typer.Exit(run_worker(settings, role or [], default_toolbox(settings.runtime.weights), name))
+    return run_worker(settings, roles, default_toolbox(settings.runtime.weights), name)
 
 
 @app.command("ls")

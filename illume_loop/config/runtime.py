@@ -35,3 +35,7 @@ class RuntimeSettings(Section):
         pattern=r"^(https?://[^\s@]+)?$",
         description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
     )
+    health_file: str = Field(
+        "",
+        description="File in which a worker or coordinator keeps its health, for a container's check; empty is none.",
+    )

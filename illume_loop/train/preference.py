@@ -28,6 +28,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from illume_loop.config import TrainSettings
+from illume_loop.hooks import OnProgress
 from illume_loop.models.protocol import ImageIds
 from illume_loop.models.sequences import IGNORED_LABEL
 from illume_loop.train.dataset import FeatureCollator, build_dataset
@@ -88,6 +89,7 @@ def dpo_trainer(
     arguments["per_device_train_batch_size"] = of_process(size, settings)
     return _DpoTrainer(
         anchor_weight=settings.sft_weight * share,
+        on_progress=backend.on_progress,
         model=backend.model,
         args=DPOConfig(
             **arguments,
@@ -132,6 +134,7 @@ def kto_trainer(
         _put(batch, "KL_completion_ids", [item["completion_ids"] for item in [batch[-1], *batch[:-1]]])
     return _KtoTrainer(
         anchor_weight=settings.sft_weight,
+        on_progress=backend.on_progress,
         model=backend.model,
         args=KTOConfig(
             **common_arguments(settings, seed, scratch) | {"per_device_train_batch_size": of_process(size, settings)},
@@ -194,8 +197,9 @@ class _Anchored:
     reference_columns: ClassVar[tuple[str, ...]]
     """The columns of the dataset that hold the reference's log-probabilities, as TRL names them."""
 
-    def __init__(self, anchor_weight: float, **arguments: Any) -> None:
-        self.anchor_weight = anchor_weight
+    def __init__(self, anchor_weight: float, on_progress: OnProgress, **arguments: Any) -> None:
+        """`on_progress` is called after each batch of the reference's log-probabilities."""
+        self.anchor_weight, self.on_progress = anchor_weight, on_progress
         super().__init__(**arguments)
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
@@ -219,6 +223,7 @@ class _Anchored:
             log_probs = trainer.compute_ref_log_probs(trainer.model, batch)
             for name, of_batch in zip(self.reference_columns, log_probs, strict=True):
                 found[name] += of_batch.tolist()
+            self.on_progress()
         for name, values in found.items():
             dataset = dataset.add_column(name, values)
         return dataset
