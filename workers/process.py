@@ -28,8 +28,10 @@ from db.sessions import open_engine, transaction
 from db.writes.workers import mark_stopped, register_worker
 from illume_loop.config import Settings
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
+from illume_loop.host import host_name, process_name
 from illume_loop.loop.outages import Patience, reason_of
 from illume_loop.loop.workbench import Toolbox
+from illume_loop.telemetry.health import STARTING_S, HealthFile
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import check_telemetry, observed
 from workers.app import TASK, make_app
@@ -53,9 +55,9 @@ SIGNALLED = 128
 log = logging.getLogger(__name__)
 
 
-def default_name(roles: Sequence[str]) -> str:
-    """Roles, host and process: unique among the workers that live."""
-    return f"{'+'.join(roles)}@{socket.gethostname()}:{os.getpid()}"
+def default_name(roles: Sequence[str], host: str) -> str:
+    """Return a name of roles, host and process, unique among the workers that live."""
+    return f"{'+'.join(roles)}@{process_name(host)}"
 
 
 def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> int:
@@ -67,7 +69,9 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
     roles = checked_roles(roles)
     check_service(settings)
     check_telemetry(settings.runtime)
-    name = name or default_name(roles)
+    name = name or default_name(roles, host_name(settings.runtime.host_name))
+    health = HealthFile(settings.runtime.health_file)
+    health.tell("starting", f"{name} starts", STARTING_S)
     cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
     app = make_app(settings.cluster)
     for logger in TALKATIVE:
@@ -76,7 +80,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         device = device_for(settings.runtime.device, slot.number, num_visible_devices())
         _register(engine, settings, name, roles, device)
         kinds = frozenset(kind for role in roles for kind in KINDS_OF_ROLE[role])
-        pulse = Pulse(engine, name, settings.cluster, kinds, stop=_stop_taking, end=os._exit)
+        pulse = Pulse(engine, name, settings.cluster, kinds, stop=_stop_taking, end=os._exit, health=health)
         benches = Benches(
             engine,
             settings,
@@ -101,6 +105,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
             state = "stopped"
         finally:
             pulse.close()
+            health.remove()
             _say_goodbye(engine, name, state)
         return pulse.exit_code
 
@@ -164,12 +169,14 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 
 
 def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str], device: str) -> None:
+    host = host_name(settings.runtime.host_name)
+
     def register() -> None:
         with transaction(engine) as session:
             register_worker(
                 session,
                 name=name,
-                host=socket.gethostname(),
+                host=host,
                 pid=os.getpid(),
                 roles=roles,
                 device=device,

@@ -103,21 +103,21 @@ def health(
     name: Name = None, run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False
 ) -> None:
     """Check that a worker (without --name: one of this host) shows signs of life; exit 3 when none does."""
-    import socket
-
     from db.queries.workers import workers_table
     from illume_loop.errors import NoWorkerError
+    from illume_loop.host import host_name
 
     settings = _settings(run_dir, config)
+    host = host_name(settings.runtime.host_name)
     with _reading(settings) as session:
-        rows = [row for row in workers_table(session) if _is_meant(row, name, socket.gethostname())]
+        rows = [row for row in workers_table(session) if _is_meant(row, name, host)]
     # One heartbeat may be late, and a database that was restarted makes two.
     fresh = [row for row in rows if row["heartbeat_age_s"] <= 3 * settings.cluster.heartbeat_s + 5]
     alive = [row for row in fresh if row["state"] in ("running", "draining")]
     if as_json:
         print_json({"ok": bool(alive), "workers": rows})
     if not alive:
-        raise NoWorkerError(who=f"No worker {name or 'of ' + socket.gethostname()} has shown a sign of life lately")
+        raise NoWorkerError(who=f"No worker {name or 'of host ' + host} has shown a sign of life lately")
     if not as_json:
         hint(f"{', '.join(row['name'] for row in alive)} is alive")
 

@@ -35,6 +35,11 @@ class RuntimeSettings(Section):
         pattern=r"^(https?://[^\s@]+)?$",
         description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
     )
+    host_name: str = Field(
+        "",
+        pattern=r"^[\w.:-]{0,64}$",
+        description="Name of this host in `workers ls`; empty is the one that the system has.",
+    )
     health_file: str = Field(
         "",
         description="File in which a worker or coordinator keeps its health, for a container's check; empty is none.",

@@ -6,8 +6,6 @@ A round may be cancelled from another terminal. The unit in hand is then dropped
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -17,6 +15,7 @@ from db.queries import progress as reads
 from db.queries.progress import UnitRow
 from db.sessions import transaction
 from illume_loop.errors import LostLeaseError, UnitCancelledError
+from illume_loop.host import host_name, process_name
 from illume_loop.loop.executor import perform
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.states import RoundState
@@ -32,7 +31,7 @@ class InlineExecutor:
         """`on_items` hears (unit, items done, items in all) while a long unit goes on, and (unit, 0, 0) at its end."""
         self._bench = bench
         self._on_items = on_items
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = process_name(host_name(bench.settings.runtime.host_name))
 
     def issue(self, issues: Sequence[Issue]) -> bool:
         """Do one unit; see `Executor.issue`."""

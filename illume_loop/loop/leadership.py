@@ -7,8 +7,6 @@ longer than its lease, finds another in its place and waits like any standby.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,15 +16,17 @@ from sqlalchemy.orm import Session
 from db.errors import FencedOutError
 from db.sessions import transaction
 from db.writes import leadership
+from illume_loop.host import host_name, process_name
 
 
 class Leadership:
     """One coordinator's claim on a run."""
 
-    def __init__(self, engine: Engine, run_id: int, lease_s: float) -> None:
+    def __init__(self, engine: Engine, run_id: int, lease_s: float, host: str = "") -> None:
+        """`host` is the setting `runtime.host_name`."""
         self._engine, self._run_id, self._lease_s = engine, run_id, lease_s
         self._token: int | None = None
-        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.owner = process_name(host_name(host))
 
     def acquire(self) -> bool:
         """Become the leader, unless another one is."""

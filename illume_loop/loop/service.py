@@ -27,10 +27,13 @@ from illume_loop.loop.progress import Progress
 from illume_loop.loop.prompting import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.loop.workbench import Workbench, default_toolbox
+from illume_loop.telemetry.health import STARTING_S, HealthFile
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import observed
 
 FIRST_PAUSE_S = 0.02
+TICK_S = 120.0
+"""Seconds that one tick may take before the coordinator counts as unhealthy; curating a large round takes tens."""
 OPENING_S = 20.0
 """Far longer than opening a run takes; a lock that is held for longer belongs to a process that works inline."""
 
@@ -56,14 +59,18 @@ def start_service(
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
     patience = Patience(settings.cluster.reconnect_s)
+    health = HealthFile(settings.runtime.health_file)
+    health.tell("starting", f"opens the run in {run_dir}", STARTING_S)
     settings = patience.outlast(partial(with_domain, settings, run_dir))
     demands = patience.outlast(partial(check_demands, settings, run_dir))
     with ExitStack() as stack:
+        stack.callback(health.remove)
         directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
         stack.enter_context(observed(settings.runtime, bench))
         stack.enter_context(at_hand(run=bench.run_key))
         num_rounds = bench.settings.run.rounds
-        leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s)
+        host = settings.runtime.host_name
+        leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s, host)
 
         def make_coordinator() -> Coordinator:
             dispatcher = Dispatcher(bench, leadership, sender, progress.advanced, num_rounds)
@@ -71,7 +78,7 @@ def start_service(
                 bench, directory, progress, num_rounds, executor=dispatcher, transactions=leadership.transaction
             )
 
-        lead(leadership, make_coordinator, settings.cluster)
+        lead(leadership, make_coordinator, settings.cluster, health)
         return RunOutcome(run_dir, patience.outlast(lambda: write_run_page(bench, directory)))
 
 
@@ -79,18 +86,23 @@ def lead(
     leadership: Leadership,
     make_coordinator: Callable[[], Coordinator],
     settings: ClusterSettings,
+    health: HealthFile,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
     """Coordinate until nothing is left to do, waiting for the leadership first and whenever it is lost.
+
+    The health file says `ok` for as long as ticks end or another coordinator is seen to lead.
 
     Raises what the coordinator raises, and the database's error where it stays away.
     """
     patience = Patience(settings.reconnect_s, sleep)
     longest_s = min(settings.poll_s, settings.leader_lease_s / 3)
     while True:
-        _stand_by(leadership, patience, longest_s, sleep)
+        _stand_by(leadership, patience, longest_s, health, sleep)
+        leads = f"{leadership.owner} leads"
+        health.tell("ok", leads, TICK_S)
         try:
-            _turn(make_coordinator(), patience, longest_s, sleep)
+            _turn(make_coordinator(), patience, longest_s, partial(health.tell, "ok", leads, TICK_S), sleep)
             return
         except FencedOutError:
             log.warning("another coordinator took over, standing by")
@@ -125,9 +137,16 @@ def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
         yield directory
 
 
-def _stand_by(leadership: Leadership, patience: Patience, longest_s: float, sleep: Callable[[float], object]) -> None:
+def _stand_by(
+    leadership: Leadership,
+    patience: Patience,
+    longest_s: float,
+    health: HealthFile,
+    sleep: Callable[[float], object],
+) -> None:
     waiting = False
     while not patience.outlast(leadership.acquire):
+        health.tell("ok", f"{leadership.owner} stands by, another coordinator leads", TICK_S)
         if not waiting:
             log.info("another coordinator leads this run, standing by")
             waiting = True
@@ -135,11 +154,19 @@ def _stand_by(leadership: Leadership, patience: Patience, longest_s: float, slee
     log.info("%s leads", leadership.owner)
 
 
-def _turn(coordinator: Coordinator, patience: Patience, longest_s: float, sleep: Callable[[float], object]) -> None:
+def _turn(
+    coordinator: Coordinator,
+    patience: Patience,
+    longest_s: float,
+    on_tick: Callable[[], object],
+    sleep: Callable[[float], object],
+) -> None:
     """Tick, at once after anything has moved and ever more slowly while nothing does."""
     pause = FIRST_PAUSE_S
     while True:
-        match patience.outlast(coordinator.tick):
+        turn = patience.outlast(coordinator.tick)
+        on_tick()
+        match turn:
             case Turn.OVER:
                 return
             case Turn.CHANGED:

@@ -54,7 +54,9 @@ def _filled(value: Any, environ: Mapping[str, str]) -> Any:
         case list():
             return [_filled(item, environ) for item in value]
         case dict():
-            return {key: _filled(item, environ) for key, item in value.items()}
+            filled = {key: _filled(item, environ) for key, item in value.items()}
+            # What a variable fills in is text, and Compose reads it as the number that the field takes.
+            return {key: int(item) if key == "scale" else item for key, item in filled.items()}
     return value
 
 
@@ -81,5 +83,5 @@ def _merged(below: Any, above: Any, key: str = "") -> Any:
     return above
 
 
-def _target(volume: str) -> str:
-    return volume.split(":")[1]
+def _target(volume: str | dict[str, Any]) -> str:
+    return str(volume["target"]) if isinstance(volume, dict) else volume.split(":")[1]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -65,7 +66,8 @@ def test_one_host_needs_no_variable_and_several_need_the_address() -> None:
 
 def test_every_variable_is_explained_and_none_is_idle() -> None:
     explained = set(re.findall(r"(?m)^(?:# )?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text(encoding="utf-8")))
-    assert set().union(*map(variables, FILES)) == explained
+    read_by_compose_itself = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
+    assert set().union(*map(variables, FILES)) == explained - read_by_compose_itself
 
 
 def test_the_example_changes_nothing() -> None:
@@ -104,6 +106,57 @@ def test_several_hosts_publish_the_stores_on_the_private_address_only() -> None:
         environment = services[name]["environment"]
         assert environment["ILLUME_STORE__DATABASE_URL"].endswith("?sslmode=verify-full&sslrootcert=/tls/ca.crt")
         assert environment["ILLUME_CLUSTER__REDIS_URL"].startswith("rediss://10.0.0.1:6379/0?ssl_cert_reqs=required")
+
+
+def test_each_certificate_is_mounted_by_itself() -> None:
+    """The folder around them is one that nobody but its owner may enter, and a missing file is an error."""
+    services = _services(HOSTS)
+    for name in (*STORES, *OURS):
+        mounts = [volume for volume in services[name]["volumes"] if isinstance(volume, dict)]
+        files = ["ca.crt", "server.crt", "server.key"] if name in STORES else ["ca.crt"]
+        assert [mount["source"] for mount in mounts] == [f"./tls/{file}" for file in files], name
+        assert [mount["target"] for mount in mounts] == [f"/tls/{file}" for file in files], name
+        for mount in mounts:
+            assert mount["read_only"] is True
+            assert mount["bind"] == {"create_host_path": False}
+        named = [str(volume) for volume in services[name]["volumes"] if not isinstance(volume, dict)]
+        assert not [volume for volume in named if "tls" in volume], name
+
+
+@pytest.mark.parametrize("overrides", OVERRIDES, ids=lambda files: "+".join(files) or "alone")
+def test_one_service_builds_the_image_and_the_others_never_ask_a_registry(overrides: tuple[str, ...]) -> None:
+    """Several builds of one tag replace each other, and each `up --build` would start all services anew."""
+    services = _services(*overrides)
+    assert [name for name, service in services.items() if "build" in service] == ["migrate"]
+    assert len({services[name]["image"] for name in OURS}) == 1
+    assert {services[name]["pull_policy"] for name in OURS} == {"never"}
+
+
+def test_workers_stay_down_only_when_they_were_drained() -> None:
+    """`on-failure` starts a container again after any exit code but 0, also when the daemon comes back."""
+    services = _services()
+    assert {services[name]["restart"] for name in (*WORKERS, "loop")} == {"on-failure"}
+    assert {services[name]["restart"] for name in (*STORES, "dashboard", *MONITORING)} == {"unless-stopped"}
+
+
+def test_the_numbers_of_workers_outlast_any_up() -> None:
+    environ = {"GENERATORS": "4", "ASSESSORS": "2", "TRAINERS": "0"}
+    services = compose(BASE, environ=environ)["services"]
+    assert {name: services[name]["scale"] for name in WORKERS} == {"generator": 4, "assessor": 2, "trainer": 0}
+    assert {_services()[name]["scale"] for name in WORKERS} == {1}
+
+
+def test_workers_are_listed_under_the_name_of_their_host() -> None:
+    for name in OURS:
+        assert _services()[name]["uts"] == "host"
+        assert _services()[name]["environment"]["ILLUME_RUNTIME__HOST_NAME"] == ""
+
+
+@pytest.mark.parametrize("name", [*STORES, *OURS, *MONITORING])
+def test_no_health_check_starts_python(name: str) -> None:
+    """Starting it takes a second of CPU, every half a minute, in each container."""
+    words = " ".join(_services()[name].get("healthcheck", {}).get("test", []))
+    assert not re.search(r"python|illume-loop\b", words)
 
 
 def test_every_service_that_stays_up_tells_its_health() -> None:
@@ -176,13 +229,9 @@ def test_the_environment_is_one_that_the_settings_accept(tmp_path: Any, name: st
 
 def _our_commands() -> Iterator[Any]:
     for name, service in _services().items():
-        for part, words in (
-            ("command", service.get("command", [])),
-            ("health", service.get("healthcheck", {}).get("test", [])),
-        ):
-            words = words[1:] if part == "health" else words
-            if words[:1] == ["illume-loop"]:
-                yield pytest.param(words[1:], id=f"{name}-{part}")
+        words = service.get("command", [])
+        if words[:1] == ["illume-loop"]:
+            yield pytest.param(words[1:], id=name)
 
 
 @pytest.mark.parametrize("words", list(_our_commands()))
@@ -205,10 +254,13 @@ def test_each_worker_has_one_role() -> None:
 @pytest.mark.parametrize("overrides", [(), (HOSTS,)], ids=["one", "several"])
 def test_scripts_are_valid_shell(overrides: tuple[str, ...]) -> None:
     services = _services(*overrides)
-    scripts = [services["redis"]["command"][2], services["redis"]["healthcheck"]["test"][1]]
+    scripts = [services["redis"]["command"][2]]
+    checks = {name: service["healthcheck"]["test"] for name, service in services.items() if "healthcheck" in service}
+    scripts += [check[1] for check in checks.values() if check[0] == "CMD-SHELL"]
     scripts += [services["postgres"]["entrypoint"][2]] if overrides else []
     for script in scripts:
         subprocess.run(["sh", "-n", "-c", script], check=True, timeout=10)
+    subprocess.run(["bash", "-n", "-c", checks["dashboard"][3]], check=True, timeout=10)
 
 
 def test_gpus_are_reserved_for_workers_only() -> None:
@@ -217,11 +269,14 @@ def test_gpus_are_reserved_for_workers_only() -> None:
     for name in WORKERS:
         (device,) = _services(GPU)[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    for name in OURS:
         assert _services(GPU)[name]["image"] != _services()[name]["image"]
 
 
 def _dockerfile() -> list[list[str]]:
+    """The instructions, without the scripts that some of them carry."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"(?ms)(<<'END'.*?)\n.*?^END$", r"\1", text)
     return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -230,7 +285,31 @@ def test_the_image_runs_as_nobody_special() -> None:
     last_stage = lines[max(index for index, line in enumerate(lines) if line[0] == "FROM") :]
     assert [line[1] for line in last_stage if line[0] == "USER"] == ["10001:10001"]
     assert not [line for line in lines if line[0] == "ADD"]
-    assert all(re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", line[1]) for line in lines if line[0] == "FROM")
+    stages = [line for line in lines if line[0] == "FROM"]
+    named = {line[3] for line in stages if line[2:3] == ["AS"]}
+    bases = {line[1] for line in stages} - named
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", bases.pop())
+
+
+def test_the_image_does_not_forbid_the_hub() -> None:
+    """A base that is named by its id is fetched; what forbids that is a variable of docker-compose.yml."""
+    assert "OFFLINE" not in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert compose(BASE)["services"]["loop"]["environment"]["HF_HUB_OFFLINE"] == "0"
+    assert compose(BASE, environ={"HF_HUB_OFFLINE": "1"})["services"]["loop"]["environment"]["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HOME=/cache/huggingface" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_requirements_are_installed_before_the_source_comes() -> None:
+    """A change of the source must not install them again."""
+    lines = _dockerfile()
+    last_stage = max(index for index, line in enumerate(lines) if line[0] == "FROM")
+    (installs,) = [index for index, line in enumerate(lines) if "requirements.txt" in line and "install" in line]
+    sources = [index for index, line in enumerate(lines) if line[0] == "COPY" and "illume_loop" in line]
+    assert installs < min(sources) < last_stage
+    package = [index for index, line in enumerate(lines) if line[:2] == ["COPY", "--from=package"]]
+    needs = [index for index, line in enumerate(lines) if line[:2] == ["COPY", "--from=needs"]]
+    assert last_stage < needs[0] < package[0]
 
 
 def test_the_image_has_what_the_build_needs_and_no_more() -> None:
@@ -251,3 +330,43 @@ def test_the_image_installs_extras_that_exist() -> None:
     assert set(extras.split(",")) < set(
         tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     )
+
+
+PRIVATE = (
+    ".env",
+    ".env.gpu",
+    "secrets/a",
+    "tls/server.key",
+    "ca.key",
+    "ca.crt",
+    "ca.srl",
+    "server.csr",
+    "configs/a.pem",
+)
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+def test_what_is_private_is_neither_committed_nor_sent_to_the_builder(path: str) -> None:
+    committed = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = [line.removeprefix("**/") for line in lines if line.startswith("**/")]
+    for patterns in (committed, sent):
+        assert any(fnmatch(part, pattern) for part in path.split("/") for pattern in patterns)
+
+
+def test_what_the_how_to_makes_is_private() -> None:
+    """Every file that a command of the how-tos makes in the checkout."""
+    for page in ("run-the-service.md", "use-several-gpu-hosts.md"):
+        text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+        made = re.findall(r"-(?:keyout|out|CAserial) (\S+)", text)
+        assert [path for path in made if re.search(r"ca\.(key|srl)", path) and not path.startswith("~/")] == []
+
+
+def test_documented_ends_take_every_profile_along() -> None:
+    """`down` alone leaves the dashboard running, and with it the volumes that it has mounted."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *map(ROOT.joinpath, FILES)]
+    for page in pages:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            for command in re.findall(r"docker compose[^`|;]*", line):
+                assert not re.search(r"\bdown\b", command) or "--profile '*'" in command, f"{page}: {command}"
+                assert not re.search(r"--profile (dashboard|monitoring)", command), f"{page}: {command}"
