@@ -83,7 +83,7 @@ def _told(bed: Composed, *processes: subprocess.Popen[bytes]) -> str:
 
 def _passwords_stay_secret(bed: Composed, told: str) -> None:
     """In no log, command, environment, settings or page, and not in the configuration of Redis."""
-    written = [*bed.folder.glob("*.log"), *(bed.folder / "data" / "run").glob("*.*"), *(bed.folder / "tmp").glob("*")]
+    written = [*bed.folder.glob("*.log"), *(bed.folder / "data" / "run").glob("*.*"), *(bed.folder / "tmp").rglob("*")]
     assert {"redis.conf", "run.json", "index.html", "loop.log"} <= {path.name for path in written}
     text = told + "".join(path.read_text(errors="replace") for path in written if path.is_file())
     shown = bed.run("loop", "illume-loop", "config", "show", "--json").stdout

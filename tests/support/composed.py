@@ -37,27 +37,30 @@ class Composed:
     services: dict[str, dict[str, Any]]
     redis_port: int
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """Of each service, the names of its copies: each has a /tmp of its own, as each container has."""
 
     def start(self, service: str, name: str = "") -> subprocess.Popen[bytes]:
         """Start a service's command; what it says goes to `<name>.log`."""
-        with (self.folder / f"{name or service}.log").open("ab") as log:
-            process = subprocess.Popen(
-                self._placed(self.services[service]["command"]), **self._surroundings(service), stdout=log, stderr=log
-            )
+        name = name or service
+        self.names.setdefault(service, []).append(name)
+        with (self.folder / f"{name}.log").open("ab") as log:
+            command = self._placed(self.services[service]["command"], name)
+            process = subprocess.Popen(command, **self._surroundings(service, name), stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
-    def run(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command where the service runs, as `docker compose exec` does; without one, the service's own."""
-        words = self._placed(command or self.services[service]["command"])
-        return subprocess.run(
-            words, **self._surroundings(service), capture_output=True, text=True, timeout=DEADLINE_S, check=False
-        )
+    def run(self, service: str, *command: str, name: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command where a copy of the service runs, as `docker compose exec` does; without one, its own."""
+        words = self._placed(command or self.services[service]["command"], name or service)
+        surroundings = self._surroundings(service, name or service)
+        return subprocess.run(words, **surroundings, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
     def is_healthy(self, service: str) -> bool:
-        """What the service's health check says."""
+        """What the health checks of all copies of the service say."""
         kind, *words = self.services[service]["healthcheck"]["test"]
-        return self.run(service, *(["sh", "-c", *words] if kind == "CMD-SHELL" else words)).returncode == 0
+        check = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
+        return all(self.run(service, *check, name=name).returncode == 0 for name in self.names.get(service, [service]))
 
     def wait_until_healthy(self, *services: str) -> None:
         """Ask the health checks until all are content."""
@@ -93,22 +96,25 @@ class Composed:
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
 
-    def _surroundings(self, service: str) -> dict[str, Any]:
+    def _surroundings(self, service: str, name: str) -> dict[str, Any]:
         """Everything that a process of the service sees. Nothing of this process's environment is passed on."""
+        tmp = self.folder / "tmp" / name
+        tmp.mkdir(exist_ok=True)
         given = self.services[service]["environment"].items()
-        environ = {name: self._place(str(value)) for name, value in given if value is not None}
+        environ = {key: self._place(str(value), name) for key, value in given if value is not None}
         paths = [str(self.folder / "bin"), str(Path(sys.executable).parent), "/usr/bin", "/bin"]
-        own = {"PATH": os.pathsep.join(paths), "HOME": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
+        own = {"PATH": os.pathsep.join(paths), "HOME": str(tmp), "PYTHONPATH": str(ROOT)}
         return {"env": own | environ, "cwd": self.folder / "data", "stdin": subprocess.DEVNULL}
 
-    def _placed(self, words: tuple[str, ...] | list[str]) -> list[str]:
+    def _placed(self, words: tuple[str, ...] | list[str], name: str) -> list[str]:
         # A script is one word with many paths in it, all of which come to it by its environment.
-        return [word if "\n" in word else self._place(word) for word in words]
+        return [word if "\n" in word else self._place(word, name) for word in words]
 
-    def _place(self, word: str) -> str:
-        for mount in ("data", "cache", "configs", "tmp", "run/secrets"):
+    def _place(self, word: str, name: str) -> str:
+        mounts = {mount: mount for mount in ("data", "cache", "configs", "run/secrets")} | {"tmp": f"tmp/{name}"}
+        for mount, place in mounts.items():
             if word.removeprefix("file://").split("=")[-1].startswith(f"/{mount}"):
-                return word.replace(f"/{mount}", f"{self.folder}/{mount}", 1)
+                return word.replace(f"/{mount}", f"{self.folder}/{place}", 1)
         addresses = {"postgres:5432": f"127.0.0.1:{self.postgres.port}", "redis:6379": f"127.0.0.1:{self.redis_port}"}
         for inside, outside in addresses.items():
             for before in ("@", "//"):
