@@ -1,7 +1,7 @@
 """docker-compose.hosts.yml on a real engine: a store host and a worker host, which meet over TLS alone.
 
-Both are projects on one engine; what parts two hosts parts them too: each has its own network and its own `.env`, and the
-stores are reached by the address alone. A volume that both name takes the place of the shared folder.
+Both are projects on one engine, each with its own network and `.env`. They reach the stores by the address alone. A
+volume that both name takes the place of the shared folder.
 """
 
 from __future__ import annotations
