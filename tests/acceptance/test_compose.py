@@ -23,7 +23,7 @@ def bed() -> Iterator[Composed]:
     with tempfile.TemporaryDirectory(prefix="illume-compose-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with composed(folder, SECRETS, CONFIG="tiny.toml") as bed:
+        with composed(folder, SECRETS, CONFIG="tiny.toml", HOST_NAME="gpu-3") as bed:
             (folder / "configs" / "tiny.toml").write_text(TINY.replace("rounds = 2", "rounds = 1"))
             yield bed
 
@@ -50,6 +50,8 @@ def test_every_service_to_a_finished_round(bed: Composed) -> None:
     assert round_["state"] in ("promoted", "rejected")
     assert (round_["samples"], round_["dead_units"]) == (48, 0)
     listed = _read(bed, "workers", "ls", "--json")["workers"]
+    assert {row["host"] for row in listed} == {"gpu-3"}
+    assert all("@gpu-3:" in str(row["name"]) for row in listed)
     assert sorted(row["role"] for row in listed) == ["assessor", "generator", "generator", "trainer"]
     assert sum(row["items_done"] for row in listed if row["role"] == "generator") == 48
     assert (bed.folder / "data" / "run" / "index.html").exists()

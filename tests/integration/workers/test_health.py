@@ -1,0 +1,44 @@
+"""Each heartbeat of a worker writes its health, and one that fails says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from db.sessions import transaction
+from db.writes.workers import register_worker
+from illume_loop.config import ClusterSettings
+from illume_loop.telemetry.health import HealthFile
+from workers.pulse import Pulse
+
+SETTINGS = ClusterSettings(heartbeat_s=5, reconnect_s=20)
+
+
+def _pulse(engine: Engine, health: HealthFile) -> Pulse:
+    ended: list[int] = []
+    return Pulse(engine, "worker", SETTINGS, {"sample"}, stop=lambda: None, end=ended.append, health=health)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "health"
+
+
+def test_a_heartbeat_writes_the_health(engine: Engine, path: Path) -> None:
+    with transaction(engine) as session:
+        register_worker(session, name="worker", host="here", pid=1, roles=["generator"], device="cpu")
+    pulse = _pulse(engine, HealthFile(str(path), clock=lambda: 1000.0))
+    pulse.beat()
+    assert path.read_text() == "1030 ok worker waits for a unit\n"
+    pulse.drain()
+    pulse.beat()
+    assert path.read_text() == "1030 ok worker is draining\n"
+
+
+def test_a_worker_without_its_database_says_so(tmp_path: Path, path: Path) -> None:
+    away = create_engine(f"sqlite:///{tmp_path}/missing/folder.sqlite")
+    _pulse(away, HealthFile(str(path), clock=lambda: 1000.0)).beat()
+    assert path.read_text() == "1030 unhealthy worker has no heartbeat: the database is away\n"
+    away.dispose()
