@@ -29,19 +29,14 @@ from db.writes.units import Lease, hand_back, renew_lease
 from db.writes.workers import beat, mark_stopped
 from illume_loop.config import ClusterSettings
 from illume_loop.errors import LostLeaseError
-<<<<<<< HEAD
 from illume_loop.loop.outages import reason_of
+from illume_loop.telemetry.health import HealthFile, State
 
 EXIT_DONE, EXIT_UNHEALTHY = 0, 3
 BEATS_IN_A_LEASE = 3
 """Beats within one lease, at least, however long `heartbeat_s` is: one that comes late costs no unit."""
-=======
-from illume_loop.telemetry.health import HealthFile, State
-
-EXIT_DONE, EXIT_UNHEALTHY = 0, 3
 HEALTH_SLACK_S = 15.0
 """Seconds that a heartbeat may be late on a busy host before the worker counts as unhealthy."""
->>>>>>> ada3a13 (deploy: build one image, mount each certificate, cheap health checks)
 
 log = logging.getLogger(__name__)
 
@@ -189,23 +184,16 @@ class Pulse:
         """Show life, renew the lease if work was finished, end the process if that is due. Raises nothing."""
         try:
             self._tell()
-<<<<<<< HEAD
+            self._tell_health("ok", self._doing())
         except Exception as error:
             # Whatever it is, without this thread nothing would drain the worker or notice that it hangs.
+            self._tell_health("unhealthy", f"{self._name} has no heartbeat: {reason_of(error)}")
             log.warning("no heartbeat: %s", reason_of(error))
             self._end_if_cut_off(error)
         try:
             self._end_where_due()
         except Exception:
             log.exception("could not end this worker, trying again at the next heartbeat")
-=======
-            self._tell_health("ok", self._doing())
-        except DBAPIError as error:
-            self._tell_health("unhealthy", f"{self._name} has no heartbeat: the database is away")
-            log.warning("no heartbeat, the database is away: %s", error.orig)
-            self._await_database()
-        self._end_where_due()
->>>>>>> ada3a13 (deploy: build one image, mount each certificate, cheap health checks)
 
     def _tell(self) -> None:
         with self._lock:
@@ -242,9 +230,6 @@ class Pulse:
         if hold is None and self._is_deaf():
             self._leave(None, "unhealthy", EXIT_UNHEALTHY, "units of this worker's kinds are sent, and none arrives")
 
-<<<<<<< HEAD
-    def _renew(self, hold: _Hold, done: int, total: int, reports: int) -> None:
-=======
     def _tell_health(self, state: State, sentence: str) -> None:
         # One heartbeat may be late, and a database that was restarted makes two.
         self._health.tell(state, sentence, 3 * self._settings.heartbeat_s + HEALTH_SLACK_S)
@@ -256,8 +241,7 @@ class Pulse:
             return f"{self._name} works on unit {hold.lease.key}"
         return f"{self._name} {'is draining' if self.draining else 'waits for a unit'}"
 
-    def _renew(self, hold: _Hold, done: int, total: int) -> None:
->>>>>>> ada3a13 (deploy: build one image, mount each certificate, cheap health checks)
+    def _renew(self, hold: _Hold, done: int, total: int, reports: int) -> None:
         with transaction(self._engine) as session:
             kept = renew_lease(session, hold.lease, done, total, self._settings.lease_s)
         with self._lock:

@@ -41,36 +41,43 @@ def start(
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
     from illume_loop.cli.standing import standing_by
+    from illume_loop.errors import UsageError
 
-    with standing_by():
-        _start(config, run_dir, rounds, seed, executor, fresh, fresh_training)
+    flags: dict[str, object] = {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}
+    if no_preflight:
+        flags["run.preflight"] = False
+    if dry_run:
+        _forecast(config, run_dir, flags, fresh, as_json)
+    elif as_json:
+        raise UsageError("--json is for --dry-run; read a run by `illume-loop rounds ls --json`")
+    else:
+        with standing_by():
+            _start(config, run_dir, rounds, flags, fresh, fresh_training)
+
+
+def _forecast(config: Path | None, run_dir: Path, flags: dict[str, object], fresh: bool, as_json: bool) -> None:
+    """Print what the run would do."""
+    from illume_loop.cli.dry_run import show_forecast
+    from illume_loop.telemetry.libraries import log_to
+
+    settings = _settings(config, run_dir, flags)
+    # A run logs what libraries say to its file, which a dry run does not write.
+    log_to(logging.NullHandler(), settings.runtime.log_level)
+    show_forecast(settings, run_dir, fresh=fresh, as_json=as_json)
 
 
 def _start(
     config: Path | None,
     run_dir: Path,
     rounds: int | None,
-    seed: int | None,
-    executor: str | None,
+    flags: dict[str, object],
     fresh: bool,
     fresh_training: bool,
 ) -> None:
     from illume_loop.cli.progress import RunDisplay, open_view
-    from illume_loop.errors import UsageError
     from illume_loop.runtime import prepare
 
-    flags = {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}
-    settings = _settings(config, run_dir, flags | ({"run.preflight": False} if no_preflight else {}))
-    if dry_run or as_json:
-        from illume_loop.cli.dry_run import show_forecast
-
-        if not dry_run:
-            raise UsageError("--json is for --dry-run; read a run by `illume-loop rounds ls --json`")
-        # Libraries log to the run's file otherwise, which a dry run does not write.
-        logging.basicConfig(handlers=[logging.NullHandler()])
-        logging.captureWarnings(True)
-        show_forecast(settings, run_dir, fresh=fresh, as_json=as_json)
-        return
+    settings = _settings(config, run_dir, flags)
     _log_to(run_dir, settings.runtime)
     hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
     try:
