@@ -235,7 +235,7 @@ def test_values_of_parquet_that_are_none_matter_where_they_are_needed_only(
     image = encoded(Image.new("RGB", (24, 24), "red"))
     columns = {"image": pa.array([image] * 3, pa.large_binary()), "image_name": ["0.jpg"] * 3}
     parquet.write_table(pa.table({**columns, "caption": texts}), tmp_path / "0.PARQUET")
-    times = pa.array([2**62, 0, 0], pa.timestamp("s"))
+    times = pa.array([2**62, 0, 0], pa.timestamp("us"))
     captions = pa.array(["a red square"] * 3).dictionary_encode()
     table = pa.table({**columns, "caption": captions, "at": times})
     parquet.write_table(table, tmp_path / "1.parquet", row_group_size=2)
