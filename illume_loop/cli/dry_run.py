@@ -44,14 +44,13 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
 def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
     """Return how many rounds of the run in the directory are over, and its domain; none where there is no run."""
     from db.queries.rounds import rounds_table
-    from illume_loop.cli.runs import open_run
     from illume_loop.loop.prompting import domain_of_run
-    from illume_loop.loop.run_directory import stored_settings
+    from illume_loop.loop.run_directory import open_run, stored_settings
     from illume_loop.loop.states import RoundState
 
-    if stored_settings(run_dir) is None:
+    if stored_settings(run_dir, settings.store.database_url) is None:
         return 0, None
-    with open_run(run_dir) as run:
+    with open_run(run_dir, database_url=settings.store.database_url) as run:
         rounds = rounds_table(run.session, run.run_id)
         ended = sum(RoundState(row["state"]).is_terminal for row in rounds)
         return ended, domain_of_run(run.session, run.run_id, settings)
@@ -70,7 +69,7 @@ def _speed(settings: Settings, domain: Domain, base: Path | None) -> Speed | str
     prepare(settings.runtime)
     hint("measuring this machine with one small batch")
     try:
-        return measured_speed(settings, domain, base, default_toolbox())
+        return measured_speed(settings, domain, base, default_toolbox(settings.runtime.weights))
     except Exception as error:  # the plan is worth showing all the same
         return f"not known: measuring ended with {type(error).__name__}: {error}"
 

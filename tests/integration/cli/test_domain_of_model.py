@@ -11,6 +11,7 @@ import pytest
 from illume_loop.cli import assess, config, evaluate, sample
 from illume_loop.cli.evaluate import Suite
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
+from illume_loop.loop.run_directory import stored_settings
 from tests.support.canned_run import small_settings, start, table
 from tests.support.plugged import PLUGIN
 from tests.support.process import run
@@ -78,4 +79,6 @@ def test_a_run_goes_on_in_the_domain_that_it_was_started_in(janus: Path) -> None
     again = settings.model_copy(update={"run": settings.run.model_copy(update={"domain": "auto", "rounds": 2})})
     start(again, Path("run"))
     assert [row["index"] for row in table(Path("run"))] == [1, 2]
-    assert json.loads(Path("run/run.json").read_text())["settings"]["run"]["domain"] == "shapes"
+    stored = stored_settings(Path("run"))
+    assert stored is not None
+    assert stored["run"]["domain"] == "shapes"
