@@ -158,7 +158,7 @@ def _before_the_first_command(session: Session, run_id: int, undisturbed: Mappin
     # By the order of the diary's lines, as the clock of a process may be wrong.
     first = session.scalar(select(func.min(Event.id)).where(of_run, Event.kind.in_(kinds)))
     moved = select(Round.index, func.max(Event.id)).join(Round, Round.id == Event.round_id)
-    moves = session.execute(moved.where(of_run, Event.kind == "moved").group_by(Round.index))
+    moves = session.execute(moved.where(of_run, Event.kind.in_(("moved", "cancelled"))).group_by(Round.index))
     last_moves: dict[int, int] = {row[0]: row[1] for row in moves}
     for found, expected in zip(rounds_table(session, run_id), undisturbed["rounds"], strict=False):
         if first is not None and last_moves.get(found["index"], first) >= first:
