@@ -204,11 +204,17 @@ class _Trial:
                 units_done = self._units_done()
                 while self._waiting and units_done is not None and units_done >= self._waiting[0].units_done:
                     self._disturb(self._waiting.pop(0))
-                while self._orders and units_done is not None and units_done >= self._orders[0].units_done:
+                while units_done is not None and self._is_due(units_done):
                     self._order(self._orders.pop(0))
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not over in time; {self._units_done()} units are done")
             time.sleep(0.02)
+
+    def _is_due(self, units_done: int) -> bool:
+        """Whether the next command is to be given; one to retry waits until those before it have had their effect."""
+        if not self._orders or units_done < self._orders[0].units_done:
+            return False
+        return self._orders[0].kind != "retry" or not self.cluster.ordering
 
     def _is_more_wanted(self) -> bool:
         """Whether a round is to be run again that was asked for after the coordinator had looked for the last time."""
