@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from email.message import Message
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -273,7 +274,7 @@ def _rest(error: HTTPError) -> bytes:
         return b""
 
 
-def _seconds(headers: HTTPMessage) -> float | None:
+def _seconds(headers: Message) -> float | None:
     """How long a response asks to wait: milliseconds, seconds, or a date."""
     try:
         if in_ms := headers.get("Retry-After-Ms"):

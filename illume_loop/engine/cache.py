@@ -7,6 +7,7 @@ name ends with 5.40. Bodies of either kind are served: each is asked for its own
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -22,11 +23,11 @@ OUTPUT_FIELD = next(name for name in NAMES if name in CausalLMOutputWithPast.__d
 
 def as_argument(body: nn.Module, cache: Any) -> dict[str, Any]:
     """Return `cache` under the name by which the forward of `body` takes it."""
-    return {_argument_of(type(body)): cache}
+    return {_argument_of(type(body).forward): cache}
 
 
 @lru_cache
-def _argument_of(kind: type[nn.Module]) -> str:
+def _argument_of(forward: Callable[..., Any]) -> str:
     """Return the argument's name; a forward that only passes keywords on gets the name of transformers' outputs."""
-    parameters = inspect.signature(kind.forward).parameters
+    parameters = inspect.signature(forward).parameters
     return next((name for name in NAMES if name in parameters), OUTPUT_FIELD)

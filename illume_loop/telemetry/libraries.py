@@ -80,7 +80,7 @@ class _LibraryLogger(logging.Logger):
     """A logger whose records reach our log, and that takes no handler of its own for the terminal."""
 
     @property
-    def propagate(self) -> bool:  # type: ignore[override]
+    def propagate(self) -> bool:
         return True
 
     @propagate.setter
