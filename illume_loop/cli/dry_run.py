@@ -81,7 +81,8 @@ def _for_people(found: dict[str, Any]) -> dict[str, Any]:
     times = {"in_all": _duration(told["seconds"])} if told["seconds"] is not None else {}
     times |= {name: _duration(seconds) for name, seconds in told.get("by_stage", {}).items()}
     times |= {"note": told["why"]} if told["why"] else {}
-    return _spaced(found | {"disk": {key.removesuffix("_bytes"): value for key, value in disk.items()}, "time": times})
+    shown: dict[str, Any] = found | {"disk": {key.removesuffix("_bytes"): value for key, value in disk.items()}}
+    return {key.replace("_", " "): _spaced(value) for key, value in (shown | {"time": times}).items()}
 
 
 def _spaced(value: Any) -> Any:

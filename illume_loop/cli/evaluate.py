@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from illume_loop.assess.referee import Referee
     from illume_loop.cli.progress import View
-    from illume_loop.domains.protocol import Domain
+    from illume_loop.domains.protocol import Domain, Split
     from illume_loop.models.protocol import UnifiedModel
 
 BATCH = 256
@@ -35,8 +35,8 @@ class Suite(StrEnum):
     GENEVAL = "geneval"
 
 
-DRAWN = (Suite.HELDOUT, Suite.TRAIN)
-"""The suites that are named by a split, whose prompts are drawn."""
+DRAWN: dict[Suite, Split] = {Suite.HELDOUT: "heldout", Suite.TRAIN: "train"}
+"""The suites that draw the prompts of a split."""
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def evaluate(
     domain, items = open_domain_of_suites(run_dir, model), ITEMS if count is None else count
     version, measured = load(model, run_dir)
     if suite in DRAWN:
-        warn_of_unknown_words(version, measured, [prompt.text for prompt in domain.prompts(suite.value, items, seed)])
+        warn_of_unknown_words(version, measured, [prompt.text for prompt in domain.prompts(DRAWN[suite], items, seed)])
     judged_by, referee = (None, None) if domain.exact else open_referee(run_dir, domain, model)
     with open_view() as view:
         if suite is Suite.UNDERSTANDING:
@@ -139,7 +139,7 @@ def _draw(
     from illume_loop.evals.suites import draw
     from illume_loop.models.protocol import Sampling
 
-    prompts = domain.prompts(suite.value, count, seed)
+    prompts = domain.prompts(DRAWN[suite], count, seed)
     seeds = list(range(seed, seed + count))
     sampling = Sampling(guidance_scale=guidance)
     images, _ = draw(model, prompts, seeds, sampling, BATCH, lambda done, total: view.update("drawing", done, total))

@@ -183,12 +183,12 @@ class _Work:
         kept: list[tuple[Row, list[Image.Image]]] = []
         for place, fields in found:
             tally.num_read += 1
-            row = self._row(place, fields, folder)
-            if isinstance(row, BadRow):
-                tally.left_out[row.reason] += 1
-                left_out.append(LeftOut(place, row))
+            read = self._row(place, fields, folder)
+            if isinstance(read, BadRow):
+                tally.left_out[read.reason] += 1
+                left_out.append(LeftOut(place, read))
             else:
-                kept.append(row)
+                kept.append(read)
         ids = iter(ids_of(self.backend, [image for _, images in kept for image in images], self.wanted.batch_size))
         rows = []
         for row, images in kept:

@@ -21,7 +21,8 @@ from db.writes.teacher import keep_teacher_answer, spend_teacher_call
 from illume_loop.assess.judging import Judge, Opinion
 from illume_loop.assess.questions import whole_question
 from illume_loop.assess.referee import Referee
-from illume_loop.assess.teacher import Answer, Teacher
+from illume_loop.assess.replies import Answer
+from illume_loop.assess.teacher import Teacher
 from illume_loop.config import AssessSettings
 from illume_loop.domains.protocol import Prompt, Question
 from illume_loop.loop.plan import derived_seed, sample_seed

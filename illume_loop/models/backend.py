@@ -23,6 +23,7 @@ from illume_loop.engine.scorer import Branch, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.hooks import OnProgress
 from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.models.sequences import Sequences
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 class EngineBackend(ABC):
     """One model with its processor on one device. `device` is a torch device name."""
+
+    sequences: Sequences
 
     def __init__(self, model: Any, processor: Any, device: str, language: EngineModel) -> None:
         self.model = model
