@@ -205,6 +205,11 @@ def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
     return max(num_rounds + (session.scalar(requested) or 0), last_index + waiting if waiting else 0)
 
 
+def num_retries(session: Session, run_id: int) -> int:
+    """How many rounds of a run run another one again."""
+    return session.scalar(select(func.count()).where(Round.run_id == run_id, Round.retry_of_id.is_not(None))) or 0
+
+
 def prompt_ids_of(session: Session, round_id: int) -> list[int]:
     """The ids of a round's prompts, in order."""
     query = select(RoundPrompt.prompt_id).where(RoundPrompt.round_id == round_id).order_by(RoundPrompt.position)

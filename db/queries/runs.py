@@ -11,6 +11,7 @@ from db.clock import db_now, seconds_since
 from db.models import Event, ModelVersion, Round, Run
 from db.models.round import TERMINAL_STATES
 from db.models.version import version_name
+from db.queries.progress import rounds_in_all, waiting_retries
 
 
 def run_row(session: Session, run_id: int) -> dict[str, Any]:
@@ -81,7 +82,9 @@ def _is_unfinished(session: Session, run_id: int, num_rounds: int) -> bool:
     if not states:
         return True
     last = max(states)
-    return last < num_rounds and states[last] not in ("failed", "cancelled")
+    if waiting_retries(session, run_id):
+        return True
+    return last < rounds_in_all(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
 
 
 def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:

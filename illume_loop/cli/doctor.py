@@ -53,18 +53,21 @@ def doctor(
 def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
     """Return what was found, after the repair where one was asked for, and what that did."""
     from db.migrate import current, head
+    from db.urls import sqlite_file
     from illume_loop.cli.ending import ENDING
-    from illume_loop.cli.runs import open_run, settings_for
+    from illume_loop.cli.runs import database_for, open_run
     from illume_loop.loop.checkup import check_run, check_schema, missing_database
     from illume_loop.loop.promotion import repair as repair_run
-    from illume_loop.loop.run_directory import DATABASE, database_url
+    from illume_loop.loop.run_directory import read_marker
 
     ENDING.run_dir = run_dir
-    own, elsewhere = database_url(run_dir), settings_for(run_dir).store.database_url
-    if not elsewhere and not (run_dir / DATABASE).exists():
+    read_marker(run_dir)  # a directory without a run is refused, whatever database the environment names
+    url = database_for(run_dir)
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
         # Looking into a file that is missing would make an empty one.
-        return [missing_database(run_dir / DATABASE)], None
-    schema = check_schema(current(elsewhere or own), head(), run_dir)
+        return [missing_database(file)], None
+    schema = check_schema(current(url), head(), run_dir)
     if any(finding.state == "bad" for finding in schema):
         return schema, None
     repaired = None

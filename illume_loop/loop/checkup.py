@@ -107,9 +107,7 @@ def _rounds(run: OpenRun) -> Iterator[Finding]:
         if row["state"] == RoundState.FAILED and index not in retried:
             healthy = False
             dead = f" with {row['dead_units']} dead units" if row["dead_units"] else ""
-            todo = (
-                f"have it run again with `illume-loop rounds retry {index} --run-dir {run.path}`, or go on without it"
-            )
+            todo = f"run it again with `illume-loop rounds retry {index} --run-dir {run.path}`, or go on without it"
             yield Finding("round", NOTE, f"round {index} failed{dead}: {row['error']}", todo)
     if healthy:
         yield Finding("rounds", OK, f"{len(rows)} rounds, none failed")

@@ -123,7 +123,7 @@ class Coordinator:
         self._bench = bench
         self._directory = directory
         self._progress = progress
-        self._num_rounds = num_rounds
+        self._num_rounds = self._in_all = num_rounds
         self._executor: Executor = executor or InlineExecutor(bench, self._unit_advanced)
         self._transaction: Transactions = transactions or (lambda: _decisive(bench))
         self._awaited: AwaitReviews | None = None
@@ -161,8 +161,8 @@ class Coordinator:
 
     def _steps_due(self, session: Session, views: Sequence[RoundView]) -> list[Step]:
         loop = self._bench.settings.loop
-        num_rounds = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
-        return reconcile(views, num_rounds, loop.overlap_rounds, loop.dead_unit_tolerance)
+        self._in_all = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
+        return reconcile(views, self._in_all, loop.overlap_rounds, loop.dead_unit_tolerance)
 
     def _cancelled(self, session: Session, views: Sequence[RoundView]) -> list[int]:
         """Return the rounds that were cancelled since the last tick."""
@@ -176,11 +176,10 @@ class Coordinator:
         with transaction(self._bench.engine) as session:
             stage = stage_of(unit.kind, reads.round_of(session, unit.round_id).state)
             counts = reads.stage_counts(session, unit.round_id)[unit.kind]
-            num_rounds = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
         if counts.items_total:
             done, total = done + counts.items_done, counts.items_total
         if total:
-            event = StageProgress(unit.round_index, num_rounds, stage, done, total)
+            event = StageProgress(unit.round_index, self._in_all, stage, done, total)
             self._progress.advanced(event)
 
     def _tell_awaited(self, step: AwaitReviews) -> None:
@@ -188,7 +187,7 @@ class Coordinator:
             self._awaited = step
             wanted = self._bench.settings.curate.reviews
             done = max(0, wanted - step.missing)
-            self._progress.advanced(StageProgress(step.index, self._num_rounds, "waiting for reviews", done, wanted))
+            self._progress.advanced(StageProgress(step.index, self._in_all, "waiting for reviews", done, wanted))
 
     def _report_end(self, index: int) -> None:
         """Where the round has ended: tell it, write the page, and raise if it failed."""

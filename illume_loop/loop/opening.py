@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from db import migrate
 from db.models import Run
 from db.queries.models import checkpoint_digest
-from db.queries.progress import latest_round
+from db.queries.progress import latest_round, num_retries
 from db.queries.runs import leader_of
 from db.sessions import open_engine, transaction
 from db.writes.runs import add_event, add_run, find_run
@@ -28,7 +28,14 @@ from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain
 from illume_loop.domains.text.prompt_set import PromptSet
-from illume_loop.errors import MissingExtraError, NoCheckerError, OtherStoreError, RunLockedError, SettingsChangedError
+from illume_loop.errors import (
+    InconsistentRunError,
+    MissingExtraError,
+    NoCheckerError,
+    OtherStoreError,
+    RunLockedError,
+    SettingsChangedError,
+)
 from illume_loop.loop.calibrating import AUTO, check_calibration, keep_calibration_of_file
 from illume_loop.loop.measures import gate_plans
 from illume_loop.loop.plan import round_prompts
@@ -213,15 +220,18 @@ def _continue_run(
     """
     with transaction(engine) as session:
         run = find_run(session, directory.key)
-        assert run is not None, "its settings were read before, and rows of runs are never deleted"
+        if run is None:
+            raise InconsistentRunError(what=f"the row of the run in {directory.path} is gone since it was read")
         changed = changed_settings(run.settings, settings.resolved())
         if changed:
             raise SettingsChangedError(path=directory.path, names=", ".join(changed))
         _check_store(session, run, settings, directory.path, checkpoints)
         _take_over(session, run, directory.path, settings.run.executor)
         latest = latest_round(session, run.id)
-        if latest is not None and latest.index > settings.run.rounds:
-            settings = settings.with_rounds(latest.index)
+        # A round that runs another one again is none of those that were asked for.
+        num_rounds = 0 if latest is None else latest.index - num_retries(session, run.id)
+        if num_rounds > settings.run.rounds:
+            settings = settings.with_rounds(num_rounds)
         # Workers go by them: where the teacher is and what it may cost, where Ray is, who is told of trainings.
         told = _told_changes(run.settings, settings.resolved())
         run.settings, run.name = settings.resolved(), settings.run.name

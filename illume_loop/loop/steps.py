@@ -88,7 +88,7 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
     again = next(iter(reads.waiting_retries(session, bench.run_id)), None)
     if again is not None:
         prompt_ids = reads.prompt_ids_of(session, again.id)
-        about = f" the prompts of round {again.index} again, which was {again.state}"
+        about = f"; it draws the prompts of round {again.index} again ({again.state})"
     else:
         prompt_ids, about = _new_prompt_ids(bench, session, index)
     round_ = add_round(

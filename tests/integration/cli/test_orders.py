@@ -62,7 +62,7 @@ def _change(run_dir: Path, *statements: str) -> None:
         (("cancel", "2"), 4, "Round 2 is over (promoted)"),
         (("cancel", "9"), 2, "There is no round '9'"),
         (("cancel", "0"), 2, "There is no round '0'"),
-        (("cancel", "one"), 2, "'one' is not a valid"),
+        (("cancel", "one"), 2, "valid integer"),
         (("cancel",), 2, "Missing argument"),
         (("retry", "2"), 4, "it was promoted"),
         (("retry", "9"), 2, "There is no round '9'"),
@@ -156,10 +156,11 @@ def test_a_person_repairs_a_run_by_promoting(run_dir: Path) -> None:
 def test_a_damaged_checkpoint_is_told(run_dir: Path) -> None:
     for config in (run_dir / "checkpoints").rglob("config.json"):
         config.write_text("{}")
-    ended = _told(run_dir, "doctor")
+    ended = _told(run_dir, "doctor", "--json")
     assert ended.code == 3
-    assert "is damaged" in ended.out.replace("\n", " ")
-    assert "restore the files from a copy" in ended.out.replace("\n", " ")
+    [bad] = [check for check in json.loads(ended.out)["checks"] if check["state"] == "bad"]
+    assert "is damaged" in bad["found"]
+    assert "restore the files from a copy" in bad["todo"]
 
 
 def test_a_database_of_an_older_release_is_told(run_dir: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_cancelled_round_is_run_again_with_its_prompts(
         assert _prompts(run.session, 3) == _prompts(run.session, 1)
         told = [event["message"] for event in events(run.session, run.run_id, limit=1000)]
         assert "round 1, cancelled: to be run again, as ann asked: prompts mended" in told
-        assert any(line.startswith("round 3 planned") and "the prompts of round 1 again" in line for line in told)
+        assert any(
+            line.startswith("round 3 planned") and "the prompts of round 1 again (cancelled)" in line for line in told
+        )
         with pytest.raises(NotRetriableError, match="run again as round 3, which is promoted"):
             retry(run.session, run.run_id, 1, by="ann")
     start(small_settings(tmp_path / "base"), run_dir)
