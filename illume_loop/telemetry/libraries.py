@@ -1,4 +1,4 @@
-"""Third-party libraries kept off the terminal: their progress bars, their warnings and their logs.
+"""Third-party libraries kept off the terminal and the network: progress bars, warnings, logs and usage reports.
 
 Invariants:
 - What a library warns of or logs goes to this process's log: `run.log` for `start`, the lines that `worker` and
@@ -20,6 +20,8 @@ QUIET = {
     "DIFFUSERS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # TRL's trainers report each training to the Hugging Face hub.
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_VERBOSITY": "error",
     "KMP_WARNINGS": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -27,7 +29,7 @@ QUIET = {
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""What the libraries read when they are imported."""
+"""What the libraries read when they are imported: no output, and no report of what they are used for."""
 OURS = ("illume_loop", "workers", "db", "migrations")
 
 

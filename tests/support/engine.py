@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.golden import ROOT
 
-DEADLINE_S = 600.0
+DEADLINE_S = 1800.0
 BUILD_S = 3600.0
 
 
