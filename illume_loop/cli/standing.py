@@ -5,7 +5,7 @@ coordinator with a health file (`runtime.health_file`, as in docker-compose.yml)
 sentence in the file and in the log. It begins anew as a fresh process, so changed files and a mended database count.
 
 Only errors that another start would meet again are waited out: usage, what is unhealthy, and conflicts. A process that
-hangs, crashes or whose round failed still ends. On a terminal, where no health file is set, every error ends the
+hangs, crashes or whose round failed still ends. On a terminal, and where no health file is set, every error ends the
 command.
 """
 
@@ -32,8 +32,6 @@ SLACK_S = 60.0
 """Seconds for which the sentence stays in the file while the process begins anew."""
 WAITED_OUT = (2, 3, 4)
 
-log = logging.getLogger(__name__)
-
 
 @contextmanager
 def standing_by(
@@ -48,7 +46,7 @@ def standing_by(
     except Exception as error:
         found = known(error)
         path = os.environ.get(HEALTH_FILE)
-        if not path or found is None or found.exit_code not in WAITED_OUT:
+        if not path or found is None or found.exit_code not in WAITED_OUT or sys.stdin.isatty():
             raise
         worked = time.monotonic() - began > LONGEST_PAUSE_S
         num_waits = 0 if worked else int(os.environ.get(NUM_WAITS, "0"))
@@ -66,9 +64,8 @@ def _wait(path: str, sentence: str, pause_s: float, sleep: Callable[[float], obj
     from illume_loop.telemetry.health import HealthFile
 
     HealthFile(path).tell("unhealthy", sentence, pause_s + SLACK_S)
-    # Not to the log alone: settings that cannot be read have set up none.
+    # Not to the log: settings that cannot be read have set up none.
     print(f"illume-loop: {sentence} Trying again in {pause_s:.0f} s.", file=sys.stderr, flush=True)
-    log.error("%s Trying again in %.0f s.", sentence, pause_s)
     sleep(pause_s)
 
 

@@ -12,6 +12,7 @@ import typer
 from illume_loop.cli.ending import ENDING, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
 from illume_loop.cli.output import hint, say
+from illume_loop.cli.standing import standing_by
 from illume_loop.telemetry.libraries import log_to
 from illume_loop.telemetry.logs import formatter
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from illume_loop.loop.progress import Progress
 
 
+@standing_by()
 def start(
     config: Config = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
@@ -40,7 +42,6 @@ def start(
     as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
 ) -> None:
     """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
-    from illume_loop.cli.standing import standing_by
     from illume_loop.errors import UsageError
 
     flags: dict[str, object] = {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}
@@ -51,14 +52,12 @@ def start(
     elif as_json:
         raise UsageError("--json is for --dry-run; read a run by `illume-loop rounds ls --json`")
     else:
-        with standing_by():
-            _start(config, run_dir, rounds, flags, fresh, fresh_training)
+        _start(config, run_dir, rounds, flags, fresh, fresh_training)
 
 
 def _forecast(config: Path | None, run_dir: Path, flags: dict[str, object], fresh: bool, as_json: bool) -> None:
     """Print what the run would do."""
     from illume_loop.cli.dry_run import show_forecast
-    from illume_loop.telemetry.libraries import log_to
 
     settings = _settings(config, run_dir, flags)
     # A run logs what libraries say to its file, which a dry run does not write.

@@ -8,6 +8,7 @@ import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Config, RunDir
 from illume_loop.cli.output import hint, print_json, print_table
+from illume_loop.cli.standing import standing_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ COLUMNS = ("worker", "role", "host", "device", "model", "items", "progress", "he
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the worker.")]
 
 
+@standing_by()
 def worker(
     role: Annotated[
         list[str] | None,
@@ -36,13 +38,6 @@ def worker(
 
     Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after Ctrl-C, 3 when this worker is unhealthy.
     """
-    from illume_loop.cli.standing import standing_by
-
-    with standing_by():
-        raise typer.Exit(_serve(role or [], config, name))
-
-
-def _serve(roles: list[str], config: Path | None, name: str | None) -> int:
     import logging
 
     from illume_loop.config import load_settings
@@ -57,7 +52,7 @@ def _serve(roles: list[str], config: Path | None, name: str | None) -> int:
     lines.setFormatter(formatter(settings.runtime.log_format))
     log_to(lines, settings.runtime.log_level)
     prepare(settings.runtime)
-    return run_worker(settings, roles, default_toolbox(settings.runtime.weights), name)
+    raise typer.Exit(run_worker(settings, role or [], default_toolbox(settings.runtime.weights), name))
 
 
 @app.command("ls")
