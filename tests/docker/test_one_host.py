@@ -93,7 +93,7 @@ def test_a_worker_that_is_killed_comes_back(project: Project) -> None:
 def test_a_worker_that_hears_sigterm_comes_back(project: Project) -> None:
     """As the daemon's own end sends it: the worker drains, ends with 143 and is started again."""
     project.wait_until_healthy("trainer")
-    project.compose("exec trainer kill -TERM 1")
+    project.compose("exec trainer sh -c 'kill -TERM 1'")
     project.wait(lambda: project.containers("trainer")[0]["RestartCount"] == 1, "the worker to be started again")
     project.wait_until_healthy("trainer")
 
