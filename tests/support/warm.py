@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import os
 import select
@@ -124,6 +125,11 @@ def _become(asked: Mapping[str, Any]) -> None:
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
+    # Python reads this variable at its start alone.
+    encoding = asked["env"].get("PYTHONIOENCODING", "utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding=encoding)
 
 
 if __name__ == "__main__":
