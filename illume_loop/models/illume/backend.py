@@ -30,6 +30,7 @@ class IllumeBackend(EngineBackend):
     """Draws and reads with one ILLUME model. `device` is a torch device name."""
 
     name = "illume"
+    sequences: SequenceBuilder
 
     def __init__(self, model: IllumeForConditionalGeneration, processor: IllumeProcessor, device: str) -> None:
         super().__init__(model, processor, device, IllumeLanguage(model))

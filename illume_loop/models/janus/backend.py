@@ -43,6 +43,7 @@ class JanusBackend(EngineBackend):
     """Draws and reads with one Janus model. `device` is a torch device name."""
 
     name = "janus"
+    sequences: JanusSequences
 
     def __init__(self, model: UnifiedJanus, processor: JanusProcessor, device: str) -> None:
         super().__init__(model, processor, device, JanusLanguage(model))
