@@ -26,7 +26,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "torch.load", "torch.save", "yaml.
 FORBIDDEN_ARGUMENTS = {"allow_pickle", "trust_remote_code", "shell"}
 
 
-def _breaches(tree: ast.AST) -> Iterator[str]:
+def _breaches(tree: ast.AST, words: frozenset[str] = frozenset({"pickle"})) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -36,19 +36,29 @@ def _breaches(tree: ast.AST) -> Iterator[str]:
             case ast.Call(func=func, keywords=keywords):
                 if ast.unparse(func) in FORBIDDEN_CALLS:
                     yield ast.unparse(func)
-                yield from (word.arg for word in keywords if word.arg in FORBIDDEN_ARGUMENTS)
-            case ast.Constant(value="pickle" | "yaml"):
-                yield f"the word {node.value!r}"
+                yield from (word.arg for word in keywords if word.arg in FORBIDDEN_ARGUMENTS and not _is_off(word))
+            case ast.Constant(value=str(value)) if value in words:
+                yield f"the word {value!r}"
+
+
+def _is_off(word: ast.keyword) -> bool:
+    return isinstance(word.value, ast.Constant) and word.value.value is False
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_reads_what_could_run(path: Path) -> None:
-    assert list(_breaches(ast.parse(path.read_text(encoding="utf-8")))) == []
+    # Celery takes the name of a serialiser; elsewhere YAML is a kind of file, which `yaml.safe_load` reads.
+    words = {"pickle", "yaml"} if path.is_relative_to(ROOT / "workers") else {"pickle"}
+    assert list(_breaches(ast.parse(path.read_text(encoding="utf-8")), frozenset(words))) == []
 
 
 def test_the_search_finds_what_it_looks_for() -> None:
-    text = "import pickle\nfrom dill import x\ntorch.load(p)\nnp.load(p, allow_pickle=True)\naccept = ['pickle']\n"
+    text = (
+        "import pickle\nfrom dill import x\ntorch.load(p)\nnp.load(p, allow_pickle=True)\naccept = ['pickle', 'yaml']\n"
+    )
     assert len(list(_breaches(ast.parse(text)))) == 5
+    assert len(list(_breaches(ast.parse(text), frozenset({"pickle", "yaml"})))) == 6
+    assert len(list(_breaches(ast.parse("f(trust_remote_code=flag)\ng(trust_remote_code=False)")))) == 1
 
 
 class _Bomb:
