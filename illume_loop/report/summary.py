@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from illume_loop.config import Settings
+from illume_loop.models.shipped import SHIPPED
+from illume_loop.models.world import SHAPES
 from illume_loop.report.numbers import gain, interval, number, percent
 
 NOT_THE_RUNS_OWN = ("store", "cluster", "runtime")
@@ -54,6 +56,9 @@ def commands(settings: Mapping[str, Mapping[str, Any]], num_rounds: int) -> str:
 def changed_toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
     """The settings that differ from the defaults and change what is computed, as a settings file."""
     defaults = Settings().resolved()
+    run = settings.get("run", {})
+    if run.get("base") in SHIPPED and not run.get("prompts"):
+        defaults["run"]["domain"] = SHAPES  # what "auto" stood for when the run began
     lines: list[str] = []
     for section, values in settings.items():
         changed = {name: value for name, value in values.items() if value != defaults.get(section, {}).get(name, value)}

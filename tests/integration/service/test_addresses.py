@@ -80,10 +80,28 @@ def test_a_worker_that_cannot_open_its_database(one_round: Service, guarded: Pos
     _told(ended, 2, "password authentication failed", one_round.folder)
 
 
-@pytest.mark.parametrize("place", [":secret@127.0.0.1:{port}/0", "127.0.0.1:{port}/99"], ids=["password", "database"])
-def test_a_wrong_address_of_redis(one_round: Service, redis: RedisServer, place: str) -> None:
+@pytest.fixture
+def locked_redis(redis: RedisServer) -> Iterator[RedisServer]:
+    """The server, which asks for a password."""
+    with redis.client() as client:
+        client.config_set("requirepass", "right")
+        yield redis
+        client.execute_command("AUTH", "right")
+        client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("place", [":secret@127.0.0.1:{port}/0", "127.0.0.1:{port}/0"], ids=["wrong", "none"])
+def test_a_redis_that_asks_for_a_password(one_round: Service, locked_redis: RedisServer, place: str) -> None:
+    _check_worker(one_round, place.format(port=locked_redis.port))
+
+
+def test_a_database_that_redis_lacks(one_round: Service, redis: RedisServer) -> None:
+    _check_worker(one_round, f"127.0.0.1:{redis.port}/99")
+
+
+def _check_worker(one_round: Service, place: str) -> None:
     variables = {
-        "ILLUME_CLUSTER__REDIS_URL": "redis://" + place.format(port=redis.port),
+        "ILLUME_CLUSTER__REDIS_URL": f"redis://{place}",
         "ILLUME_CLUSTER__RECONNECT_S": "1",
     }
     _told(

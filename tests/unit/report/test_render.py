@@ -16,7 +16,7 @@ from illume_loop.report.numbers import gain, interval, number, percent
 from illume_loop.report.render import Card, Page, Pair, Sheet, StudyTable, render
 from illume_loop.report.summary import commands, summary
 
-SETTINGS = load_settings(environ={}).resolved()
+SETTINGS = load_settings(None, {"run.domain": "shapes"}, environ={}).resolved()
 EVIL = "<script>alert('x')</script> & \"more\""
 
 
