@@ -184,7 +184,9 @@ def test_the_summary_says_what_the_run_came_to() -> None:
 
 
 def test_the_commands_repeat_what_differs_from_the_defaults() -> None:
-    settings = load_settings(None, {"run.seed": 3, "train.from": "parent", "runtime.threads": 2}, environ={})
+    # A run's row names the domain that "auto" stood for.
+    flags = {"run.seed": 3, "run.domain": "shapes", "train.from": "parent", "runtime.threads": 2}
+    settings = load_settings(None, flags, environ={})
     text = commands(settings.resolved(), 5)
     assert text.startswith('# run.toml\n[run]\nseed = 3\n[train]\nfrom = "parent"\n')
     assert "--rounds 5 --config run.toml" in text
