@@ -84,9 +84,10 @@ def teacher_assessments(
             return spend_teacher_call(session, bench.run_id, bench.settings.teacher.max_calls)
 
     def keep(place: int, question: str, answer: Answer) -> None:
-        with one_by_one, transaction(bench.engine) as session:
-            name = drawn[place].image_sha256
-            keep_teacher_answer(session, bench.run_id, name, question, answer, at=bench.clock())
+        if answer is not None:  # neither yes nor no is asked for again
+            with one_by_one, transaction(bench.engine) as session:
+                name = drawn[place].image_sha256
+                keep_teacher_answer(session, bench.run_id, name, question, answer, at=bench.clock())
         bench.on_progress()
 
     asked = [_teachers_questions(bench, prompt_of(row.prompt).claim) for row in drawn]

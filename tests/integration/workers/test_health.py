@@ -40,5 +40,5 @@ def test_a_heartbeat_writes_the_health(engine: Engine, path: Path) -> None:
 def test_a_worker_without_its_database_says_so(tmp_path: Path, path: Path) -> None:
     away = create_engine(f"sqlite:///{tmp_path}/missing/folder.sqlite")
     _pulse(away, HealthFile(str(path), clock=lambda: 1000.0)).beat()
-    assert path.read_text() == "1030 unhealthy worker has no heartbeat: the database is away\n"
+    assert path.read_text() == "1030 unhealthy worker has no heartbeat: unable to open database file\n"
     away.dispose()
