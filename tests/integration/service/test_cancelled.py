@@ -61,6 +61,7 @@ def test_a_service_that_runs_goes_on_with_the_next_round_and_then_with_the_one_t
     hold.unlink()
     assert service.ended(coordinator) == 0, service.logs()
     rows = service.result()["rounds"]
-    assert [row["retry_of"] for row in rows] == [None, 1, None]
+    # Which comes first depends on whether the coordinator plans the next round before the second command.
+    assert sorted(row["retry_of"] or 0 for row in rows) == [0, 0, 1]
     assert [row["state"] for row in rows] == ["cancelled", "promoted", "promoted"]
     assert "AssertionError" not in service.logs()
