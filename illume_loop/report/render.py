@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from illume_loop.domains import get_domain
+from illume_loop.errors import NotFoundError
 from illume_loop.report import numbers
 from illume_loop.report.curve import MEASURES, curve
 
@@ -96,7 +97,7 @@ def render(page: Page) -> str:
             before=page.before,
             after=page.after,
             settings=json.dumps(page.settings, indent=2),
-            decided_by="the checker" if get_domain(run["domain"]).exact else "the run's base",
+            decided_by=_decided_by(run["domain"]),
         )
     )
 
@@ -120,3 +121,11 @@ def _environment() -> Environment:
     for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number, numbers.drift):
         environment.filters[rule.__name__] = rule
     return environment
+
+
+def _decided_by(domain: str) -> str:
+    """Return who decides at the gate; a run of a domain that is not installed here has a page too."""
+    try:
+        return "the checker" if get_domain(domain).exact else "the run's base"
+    except NotFoundError:
+        return f"the domain {domain}, which is not installed here"

@@ -70,7 +70,8 @@ def test_a_trainer_that_lost_its_lease_leaves_its_successors_checkpoints(
     second_hold = tmp_path / "second-hold"
     second_hold.touch()
     one_round.worker("generator", "assessor", name="other")
-    lost = one_round.worker("trainer", name="lost", HOLD_TRAINING=str(hold))
+    # It is to be ended by the loss of its lease, not by the time that it was stopped for.
+    lost = one_round.worker("trainer", name="lost", HOLD_TRAINING=str(hold), ILLUME_CLUSTER__STALL_AFTER_S="600")
     coordinator = one_round.coordinator()
     unit = one_round.held(kind="train")
     assert list(_checkpoints(one_round)) == [1]
@@ -96,17 +97,16 @@ def test_a_trainer_that_lost_its_lease_leaves_its_successors_checkpoints(
 
 def test_a_worker_without_the_runs_plug_in_counts_an_attempt_and_ends(one_round: Service) -> None:
     """Its unit was sent to it again and again, for as long as a stage may last."""
-    one_round.variables["ILLUME_RUNTIME__MAX_ATTEMPTS"] = "2"
+    one_round.variables["ILLUME_RUNTIME__MAX_ATTEMPTS"] = "1"
     coordinator = one_round.coordinator()
     with one_round.engine() as engine, engine.begin() as connection:
         one_round.wait_for(lambda session: session.scalar(select(Unit).limit(1)), "the first unit")
         connection.exec_driver_sql("UPDATE runs SET settings = jsonb_set(settings, '{run,domain}', '\"nowhere\"')")
-    for number in (1, 2):
-        unfit = one_round.worker("generator", name=f"unfit{number}")
-        assert one_round.ended(unfit) == 3
-        said = one_round.log(f"unfit{number}")
-        assert "This worker cannot do units of the run 1: " in said
-        assert "nowhere" in said
+    unfit = one_round.worker("generator", name="unfit")
+    assert one_round.ended(unfit) == 3
+    said = one_round.log("unfit")
+    assert "This worker cannot do units of the run 1: " in said
+    assert "nowhere" in said
     assert one_round.ended(coordinator) == 1
-    assert "failed 2 times and was given up" in one_round.log("coordinator")
+    assert "was given up" in one_round.log("coordinator")
     assert "nowhere" in one_round.log("coordinator")

@@ -54,7 +54,9 @@ def test_five_steps_and_a_kill_and_five_more_are_ten(
 
     heard: list[int] = []
     rest = train_kept(base, rows, tmp_path, settings, lambda done, _: heard.append(done), "second")
-    assert heard == list(range(6, whole.steps + 1)), "five steps are not taken again"
+    assert [done for done in heard if done] == [*range(6, whole.steps + 1), whole.steps], (
+        "five steps are not taken again"
+    )
     assert rest.losses == whole.losses, "bit for bit: one process, one machine"
     assert rest.mean_loss == whole.mean_loss
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "out"))

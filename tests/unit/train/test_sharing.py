@@ -74,7 +74,7 @@ def _share(
             distributed.barrier()
 
         def on_step(done: int, _total: int) -> None:
-            if done == killed_at:
+            if done and done == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         kept = register.kept()
