@@ -6,7 +6,10 @@ what it needs when it runs.
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -91,4 +94,12 @@ def main() -> None:
     """Run the command line and exit with its code."""
     terminal.ready()
     libraries.silence(lambda: ending.ENDING.debug)
-    sys.exit(ending.run(app))
+    code = ending.run(app)
+    if code == ending.INTERRUPTED:
+        # Threads may be inside native code still, and the end of the interpreter would abort the process there.
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # it may be closed
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
