@@ -91,7 +91,13 @@ def test_another_directory_is_refused(tmp_path: Path) -> None:
             command(tmp_path)
 
 
+def test_the_settings_of_a_run_are_read_with_it(run_dir: Path, tmp_path: Path) -> None:
+    assert settings_for(run_dir).run.seed == 7
+    assert settings_for(tmp_path).run.seed == 0
+
+
 def test_an_older_schema_is_told_and_upgraded(run_dir: Path, capsys: Captured) -> None:
+    """It comes last: without its tables the run is gone."""
     url = f"sqlite:///{run_dir / 'loop.sqlite'}"
     rows = json.loads(_json_of_rounds(run_dir, capsys))
     migrate.downgrade(url, "base")
@@ -103,11 +109,6 @@ def test_an_older_schema_is_told_and_upgraded(run_dir: Path, capsys: Captured) -
     database.upgrade(run_dir)
     database.check(run_dir)
     assert len(rows) == 2
-
-
-def test_the_settings_of_a_run_are_read_with_it(run_dir: Path, tmp_path: Path) -> None:
-    assert settings_for(run_dir).run.seed == 7
-    assert settings_for(tmp_path).run.seed == 0
 
 
 def _json_of_rounds(run_dir: Path, capsys: Captured) -> str:
