@@ -110,12 +110,15 @@ class Pulse:
     def took(self, lease: Lease) -> None:
         """A unit was leased."""
         with self._lock:
-            self._hold = _Hold(lease, self._clock())
+            self._hold = _Hold(lease, self._clock(), total=lease.num_items)
 
     def advanced(self, done: int, total: int) -> None:
-        """Note that `done` of the unit's items are finished. Raises LostLeaseError if the lease is known to be lost."""
+        """Note that `done` of the unit's items are finished; a total of 0 says that it only goes on.
+
+        Raises LostLeaseError if the lease is known to be lost.
+        """
         with self._lock:
-            if self._hold is not None:
+            if self._hold is not None and total:
                 self._hold.done, self._hold.total = done, total
         self.progressed()
 
