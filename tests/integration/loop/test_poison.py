@@ -76,8 +76,8 @@ def _settings(tmp_path: Path, **values: object) -> Settings:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (Illiterate, "understanding fell from the base's 100.0 to "),
-        (Unreadable, "understanding fell from the base's 100.0 to 0.0, more than 2.0"),
+        (Illiterate, "understanding changed by -"),
+        (Unreadable, "understanding changed by -100.0 points from the base's 100.0, a loss of more than 4.0"),
         (Monotone, "diversity fell from the base's "),
     ],
 )
