@@ -1,4 +1,4 @@
-"""What a run asked its teacher: how many calls it has paid for, and the answers of units that are under way."""
+"""A run's calls to its teacher: the number that it has paid for, and the answers of units that are under way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db.types import Base, Sha256
 
 
 class TeacherBudget(Base):
-    """How many calls to the teacher a run has paid for, besides those of `Run.teacher_calls`.
+    """Number of calls to the teacher that a run has paid for, besides those of `Run.teacher_calls`.
 
     It has a row of its own because a coordinator holds the run's row for whole transactions. A run without one has made
     no calls.

@@ -17,7 +17,7 @@ WORKER_STATES = ("running", "draining", "stopped", "unhealthy")
 GONE = ("stopped", "unhealthy")
 """States in which a worker has ended, and has said so."""
 LOST = "lost"
-"""How a worker is shown that has ended, or was cut off, without a word."""
+"""The state shown for a worker that ended, or was cut off, without a word."""
 LOST_BEATS, LOST_SLACK_S = 3, 5.0
 """One heartbeat may be late, and a database that was restarted makes two."""
 
@@ -51,13 +51,13 @@ class Worker(Base):
 
 
 def is_lost() -> ColumnElement[bool]:
-    """Whether a worker was silent for too long without having said that it ends."""
+    """Return whether a worker was silent for too long without having said that it ends."""
     silent = seconds_since(Worker.heartbeat_at) > LOST_BEATS * Worker.heartbeat_s + LOST_SLACK_S
     return Worker.state.not_in(GONE) & silent
 
 
 def is_gone() -> ColumnElement[bool]:
-    """Whether a worker has ended, said so or not."""
+    """Return whether a worker has ended, said so or not."""
     return Worker.state.in_(GONE) | is_lost()
 
 

@@ -38,7 +38,7 @@ def find_unit(session: Session, unit_id: int) -> UnitAddress | None:
 
 
 def is_held(session: Session, unit_id: int, token: int) -> bool:
-    """Whether a unit is leased under this token."""
+    """Return whether a unit is leased under this token."""
     query = select(Unit.id).where(Unit.id == unit_id, in_state("leased"), Unit.fencing_token == token)
     return session.scalar(query) is not None
 

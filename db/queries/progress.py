@@ -198,7 +198,7 @@ def retry_of(session: Session, round_id: int) -> Round | None:
 
 
 def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
-    """How many rounds a run of `num_rounds` comes to: a round that runs another one again does not count."""
+    """Return how many rounds a run of `num_rounds` comes to; a round that runs another one again does not count."""
     requested = select(func.count()).where(Round.run_id == run_id, Round.retry_requested_at.is_not(None))
     last_index = session.scalar(select(func.max(Round.index)).where(Round.run_id == run_id)) or 0
     waiting = len(waiting_retries(session, run_id))
@@ -206,7 +206,7 @@ def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
 
 
 def num_retries(session: Session, run_id: int) -> int:
-    """How many rounds of a run run another one again."""
+    """Return how many rounds of a run repeat another one."""
     return session.scalar(select(func.count()).where(Round.run_id == run_id, Round.retry_of_id.is_not(None))) or 0
 
 

@@ -36,7 +36,7 @@ def _run_row(run: Run) -> dict[str, Any]:
 
 
 def has_runs(session: Session) -> bool:
-    """Whether the database has the table of runs, at whatever schema."""
+    """Return whether the database has the table of runs, at whatever schema."""
     return inspect(session.connection()).has_table(Run.__tablename__)
 
 
