@@ -75,15 +75,12 @@ def num_unattended(session: Session, within_s: float = 24 * 3600.0) -> int:
 
 
 def _is_unfinished(session: Session, run_id: int, num_rounds: int) -> bool:
-    rounds = select(Round.index, Round.state).where(Round.run_id == run_id).order_by(Round.index.desc())
+    rounds = select(Round.index, Round.state).where(Round.run_id == run_id)
     states: dict[int, str] = dict(session.execute(rounds).all())
-    if any(state not in TERMINAL_STATES for state in states.values()):
-        return True
-    if not states:
+    is_open = any(state not in TERMINAL_STATES for state in states.values())
+    if not states or is_open or waiting_retries(session, run_id):
         return True
     last = max(states)
-    if waiting_retries(session, run_id):
-        return True
     return last < rounds_in_all(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
 
 

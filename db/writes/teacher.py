@@ -35,7 +35,7 @@ def spend_teacher_call(session: Session, run_id: int, max_calls: int) -> bool:
 
 
 def keep_teacher_answer(
-    session: Session, run_id: int, image_sha256: str, question: str, answer: bool | None, *, at: datetime
+    session: Session, run_id: int, image_sha256: str, question: str, answer: bool, *, at: datetime
 ) -> None:
     """Keep an answer; nothing where two units asked the same."""
     row = {

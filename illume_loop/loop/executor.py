@@ -71,8 +71,7 @@ def carry_out(
     A failure is counted and recorded in the unit, which becomes `dead` after the last attempt; at once where another
     attempt would only repeat it (`IllumeLoopError.repeats`). Not counted but raised are UnhealthyError and
     ConflictError, except those of `counted`, and a database that stays away. Raises LostLeaseError where another
-    worker took the unit meanwhile,
-    UnitCancelledError where the round was cancelled.
+    worker took the unit meanwhile, UnitCancelledError where its round was cancelled.
     """
     watch = Watch(bench.run_key, lease.round_index, lease.kind, lease.key, lease.num_items)
     try:
