@@ -47,8 +47,9 @@ class HealthFile:
         if self._path is None or ((state, sentence) == self._told and now < self._renew_at):
             return
         self._told, self._renew_at = (state, sentence), now + valid_s / 4
+        # Whole seconds, as `date +%s` counts them: rounded up, a silent process would pass for a second longer.
         # A line break would end the line that a check reads.
-        line = f"{now + valid_s:.0f} {state} {' '.join(sentence.split())}\n"
+        line = f"{int(now + valid_s)} {state} {' '.join(sentence.split())}\n"
         try:
             beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             beside.write_text(line, encoding="utf-8")

@@ -64,6 +64,11 @@ def test_a_sentence_of_several_lines_stays_one(tmp_path: Path) -> None:
     assert _check(tmp_path / "health").stdout == "unhealthy: it failed $(id) `id`\n"
 
 
+def test_the_time_is_in_whole_seconds_never_rounded_up(tmp_path: Path) -> None:
+    HealthFile(str(tmp_path / "health"), clock=lambda: 100.9).tell("ok", "all is well", 30)
+    assert (tmp_path / "health").read_text() == "130 ok all is well\n"
+
+
 def test_the_same_is_written_again_only_after_a_while(tmp_path: Path) -> None:
     now = [100.0]
     health = HealthFile(str(tmp_path / "health"), clock=lambda: now[0])
