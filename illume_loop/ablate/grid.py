@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from db.queries.models import models_table
-from db.queries.rounds import rounds_table
+from illume_db.rounds_table import rounds_table
+from illume_db.versions import models_table
 from illume_loop.ablate.bases import pretrained_base
 from illume_loop.ablate.measuring import Measured, measure_once, plan_of
 from illume_loop.ablate.progress import StudyProgress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from db.queries.judged import Judged
+from illume_db.judging import Judged
 
 WHOLE = "whole answer"
 

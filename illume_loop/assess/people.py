@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from db.queries.reviews import ReviewRow
+from illume_db.reviews import ReviewRow
 from illume_loop.assess.calibration import Fit
 from illume_loop.assess.fitting import Labelled, fit
 from illume_loop.errors import TooFewLabelsError

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from db.queries.reviewing import Unreviewed
+from illume_db.review_queue import Unreviewed
 from illume_loop.assess.calibration import probability_of
 
 TURNS = ("overlap", "boundary", "boundary", "random", "boundary")

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shown(opinion: Mapping[str, Any]) -> dict[str, Any]:
-    """An opinion with the keys of an assessment in `db.queries.samples`."""
+    """An opinion with the keys of an assessment in `illume_db.samples`."""
     details = opinion["details"]
     return {
         "state": opinion["state"],

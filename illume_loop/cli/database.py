@@ -13,8 +13,8 @@ app = typer.Typer(help="Database: bring its schema up to date, or check it.", no
 @app.command("upgrade")
 def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
     """Bring the database to the schema of this version: that of the settings' URL, else that of the run."""
-    from db.migrate import current, head
-    from db.migrate import upgrade as run_migrations
+    from illume_db.migrate import current, head
+    from illume_db.migrate import upgrade as run_migrations
     from illume_loop.cli.runs import database_for
 
     # A server needs no run directory: it is migrated before the first run, from a host that may never see one.
@@ -27,7 +27,7 @@ def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
 @app.command("check")
 def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Check that the database has the schema of this version; exit 3 when it has not."""
-    from db.migrate import current, drift, head
+    from illume_db.migrate import current, drift, head
     from illume_loop.cli.runs import database_for
     from illume_loop.errors import DatabaseDriftError, DatabaseOutdatedError
 

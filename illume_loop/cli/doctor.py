@@ -52,8 +52,8 @@ def doctor(
 
 def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
     """Return what was found, after the repair where one was asked for, and what that did."""
-    from db.migrate import current, head
-    from db.urls import sqlite_file
+    from illume_db.migrate import current, head
+    from illume_db.urls import sqlite_file
     from illume_loop.cli.ending import ENDING
     from illume_loop.cli.runs import database_for, open_run
     from illume_loop.loop.checkup import check_run, check_schema, missing_database

@@ -43,7 +43,7 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
 
 def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
     """Return how many rounds of the run in the directory are over, and its domain; none where there is no run."""
-    from db.queries.rounds import rounds_table
+    from illume_db.rounds_table import rounds_table
     from illume_loop.loop.prompting import domain_of_run
     from illume_loop.loop.run_directory import open_run, stored_settings
     from illume_loop.loop.states import RoundState

@@ -95,7 +95,7 @@ def known(error: BaseException) -> IllumeLoopError | None:
 
 
 def _of_database(error: BaseException) -> IllumeLoopError | None:
-    from db.trouble import trouble_of
+    from illume_db.errors import trouble_of
 
     trouble = trouble_of(error)
     if trouble is None:

@@ -109,7 +109,7 @@ def _of_run(run_dir: Path) -> Calibration:
 
 def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
     """What people reviewed in the run. Raises TooFewLabelsError where that is nothing."""
-    from db.queries.reviews import reviews_of_run
+    from illume_db.reviews import reviews_of_run
     from illume_loop.assess.labelling import Shown
     from illume_loop.assess.reviews import review_label
     from illume_loop.cli.runs import open_run

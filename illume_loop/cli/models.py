@@ -17,7 +17,7 @@ app = typer.Typer(help="Model versions: list, show, promote or export one, or ro
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """List the model versions of the run, the base first."""
-    from db.queries.models import models_table
+    from illume_db.versions import models_table
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run:
@@ -46,7 +46,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show everything about one model version."""
-    from db.queries.models import model_detail
+    from illume_db.versions import model_detail
     from illume_loop.cli.runs import found, open_run
 
     with open_run(run_dir) as run:

@@ -33,8 +33,7 @@ def add(
     run_dir: RunDir = DEFAULT_RUN_DIR,
 ) -> None:
     """Say of one sample whether its image agrees with its prompt; `judge fit --labels human` learns from it."""
-    from db.queries.reviews import prompt_of_sample
-    from db.writes.reviews import NewReview, put_review
+    from illume_db.reviews import NewReview, prompt_of_sample, put_review
     from illume_loop.assess.reviews import criteria_in, reviewer_name
     from illume_loop.cli.loading import open_domain
     from illume_loop.cli.runs import found, open_run
@@ -59,7 +58,7 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """List the reviews, beside what the checker says."""
     from dataclasses import asdict
 
-    from db.queries.reviews import reviews_of_run
+    from illume_db.reviews import reviews_of_run
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run:

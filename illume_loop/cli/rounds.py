@@ -21,7 +21,7 @@ app.command("watch")(watch.watch)
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """List the rounds with their estimates and decisions."""
-    from db.queries.rounds import rounds_table
+    from illume_db.rounds_table import rounds_table
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run:
@@ -40,7 +40,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show everything about one round."""
-    from db.queries.rounds import round_detail
+    from illume_db.rounds_table import round_detail
     from illume_loop.cli.runs import found, open_run
 
     with open_run(run_dir) as run:
@@ -63,7 +63,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """End a round that is under way; workers drop what they do for it, and the run goes on with the next round."""
-    from db.queries.runs import run_key
+    from illume_db.runs import run_key
     from illume_loop.assess.reviews import reviewer_name
     from illume_loop.cli.runs import open_run
     from illume_loop.loop import rounds
@@ -110,7 +110,7 @@ def retry(
 @app.command("health")
 def health(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Check that a coordinator of workers leads the run, this host's or another; exit 3 when none does."""
-    from db.queries.runs import leader_of
+    from illume_db.runs import leader_of
     from illume_loop.cli.runs import open_run
     from illume_loop.errors import NoCoordinatorError
 

@@ -41,7 +41,7 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List samples in the order in which they were planned."""
-    from db.queries.samples import samples_page
+    from illume_db.samples import samples_page
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run:
@@ -59,7 +59,7 @@ def ls(
 @app.command("show")
 def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Show one sample with every assessment of it."""
-    from db.queries.samples import sample_detail
+    from illume_db.samples import sample_detail
     from illume_loop.cli.assessments import fields_of
     from illume_loop.cli.runs import found, open_run
 
@@ -78,7 +78,7 @@ def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson
 @app.command("lineage")
 def lineage(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """Show what a sample came from, and which manifests and models came from it."""
-    from db.queries import samples
+    from illume_db import samples
     from illume_loop.cli.runs import found, open_run
 
     with open_run(run_dir) as run:

@@ -124,20 +124,19 @@ def _serve(
     settings: Settings, run_dir: Path, progress: Progress, rounds: int | None, fresh: bool, fresh_training: bool
 ) -> RunOutcome:
     """Coordinate workers; SIGTERM stops as Ctrl-C does, so that a standby takes over at once."""
-    from illume_loop.loop.service import start_service
-    from workers.executor import CeleryExecutor
-    from workers.service import check_service
+    from illume_workers.sender import CelerySender
+    from illume_workers.service import check_service, start_service
 
     check_service(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sender = CeleryExecutor(settings.cluster)
+    sender = CelerySender(settings.cluster)
     return start_service(
         settings, run_dir, sender, progress=progress, rounds=rounds, fresh=fresh, fresh_training=fresh_training
     )
 
 
 def _summary(run_dir: Path, settings: Settings, page: Path | None) -> None:
-    from db.queries.rounds import rounds_table
+    from illume_db.rounds_table import rounds_table
     from illume_loop.cli.rounds_table import print_rounds
     from illume_loop.loop.run_directory import open_run
 

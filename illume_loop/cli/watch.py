@@ -95,10 +95,10 @@ def _looks(run: OpenRun, every: float) -> Iterator[Look]:
 
 def take_look(run: OpenRun) -> Look:
     """Return what the database holds now; also how many rounds the run is to have, which a start may have changed."""
-    from db.queries.progress import rounds_in_all
-    from db.queries.rounds import round_detail, rounds_table
-    from db.queries.runs import last_events, run_row
-    from db.queries.workers import workers_table
+    from illume_db.rounds import rounds_in_all
+    from illume_db.rounds_table import round_detail, rounds_table
+    from illume_db.runs import last_events, run_row
+    from illume_db.workers import workers_table
 
     rounds = rounds_table(run.session, run.run_id)
     detail = round_detail(run.session, run.run_id, rounds[-1]["index"]) if rounds else None
@@ -231,7 +231,7 @@ class Board:
         return Group(*parts)
 
     def _show_pictures(self, row: Mapping[str, Any]) -> None:
-        from db.queries.evaluations import kept_draws
+        from illume_db.evaluations import kept_draws
         from illume_loop.cli.pictures import can_show, print_picture
         from illume_loop.report.strip import strip
 

@@ -45,7 +45,7 @@ def worker(
     from illume_loop.runtime import prepare
     from illume_loop.telemetry.libraries import log_to
     from illume_loop.telemetry.logs import formatter
-    from workers.process import run_worker
+    from illume_workers.process import run_worker
 
     settings = load_settings(config)
     lines = logging.StreamHandler()
@@ -58,7 +58,7 @@ def worker(
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False) -> None:
     """List the workers, and for each role what waits."""
-    from db.queries.workers import queue_table, workers_table
+    from illume_db.workers import queue_table, workers_table
 
     with _reading(_settings(run_dir, config)) as session:
         workers, queues = workers_table(session), queue_table(session)
@@ -78,8 +78,8 @@ def drain(
     config: Config = None,
 ) -> None:
     """Ask a worker to finish its unit and end."""
-    from db.sessions import open_engine, transaction
-    from db.writes.workers import request_drain
+    from illume_db.sessions import open_engine, transaction
+    from illume_db.workers import request_drain
     from illume_loop.errors import NotFoundError
 
     engine = open_engine(_settings(run_dir, config).store.database_url)
@@ -98,7 +98,7 @@ def health(
     name: Name = None, run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False
 ) -> None:
     """Check that a worker (without --name: one of this host) shows signs of life; exit 3 when none does."""
-    from db.queries.workers import workers_table
+    from illume_db.workers import workers_table
     from illume_loop.errors import NoWorkerError
     from illume_loop.host import host_name
 
@@ -140,15 +140,15 @@ def _reading(settings: Settings) -> AbstractContextManager[Session]:
 
     from sqlalchemy.orm import Session
 
-    from db import migrate
-    from db.sessions import open_engine
+    from illume_db.migrate import current, head
+    from illume_db.sessions import open_engine
     from illume_loop.errors import DatabaseOutdatedError
 
     url = settings.store.database_url
 
     @contextmanager
     def reading() -> Iterator[Session]:
-        found, expected = migrate.current(url), migrate.head()
+        found, expected = current(url), head()
         if found != expected:
             raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
         engine = open_engine(url, read_only=True)

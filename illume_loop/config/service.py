@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
 
-from db import urls as database_urls
+from illume_db.urls import checked
 from illume_loop.config.section import Section, checked_url
 
 
@@ -27,7 +27,7 @@ class StoreSettings(Section):
     @classmethod
     def _database_url_is_one(cls, url: str) -> str:
         # The password first: what `checked` says of a URL may show its beginning.
-        return database_urls.checked(checked_url(url))
+        return checked(checked_url(url))
 
 
 class ClusterSettings(Section):

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Form, Path, Query, Request
 from sqlalchemy.orm import Session
 
-from db.queries.curation import scored_by
-from db.queries.gallery import round_id_of
-from db.queries.live import run_mark
-from db.queries.runs import find_run_row
+from illume_db.curation import scored_by
+from illume_db.gallery import round_id_of
+from illume_db.live import run_mark
+from illume_db.runs import find_run_row
 from illume_loop.dashboard.access import COOKIE, Access, Role, Visitor
 from illume_loop.dashboard.source import Source
 from illume_loop.dashboard.starting import Starter

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from db import migrate
-from db.sessions import open_engine, transaction
+from illume_db.migrate import current, head
+from illume_db.sessions import open_engine, transaction
 from illume_loop.config import Settings
 from illume_loop.dashboard.thumbnails import Thumbnails
 from illume_loop.errors import DatabaseOutdatedError, NotARunDirectoryError
@@ -29,7 +29,7 @@ class Source:
         # It refuses a database that does not know the directory's run.
         stored_settings(run_dir, given)
         url = run_database_url(run_dir, given)
-        found, expected = migrate.current(url), migrate.head()
+        found, expected = current(url), head()
         if found != expected:
             raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
         self._reading = open_engine(url, read_only=True)

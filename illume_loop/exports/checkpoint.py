@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from db.queries.models import model_detail
-from db.queries.runs import run_row
+from illume_db.runs import run_row
+from illume_db.versions import model_detail
 from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
 from illume_loop.artifacts.files import output_folder, storage_full_told
 from illume_loop.errors import NotFoundError, UsageError

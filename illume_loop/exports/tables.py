@@ -16,7 +16,7 @@ from typing import Any
 from datasets import Features, Image, List, Value
 from sqlalchemy.orm import Session
 
-from db.queries.exports import assessments_after, examples_after, reviews_after, samples_after
+from illume_db.exports import assessments_after, examples_after, reviews_after, samples_after
 from illume_loop.assess import instructions
 
 IMAGE_TOKEN = "<image_{}>"

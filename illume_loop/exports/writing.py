@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from db.queries.exports import last_ids, manifest_rounds
-from db.queries.rounds import rounds_table
-from db.queries.runs import run_row
+from illume_db.exports import last_ids, manifest_rounds
+from illume_db.rounds_table import rounds_table
+from illume_db.runs import run_row
 from illume_loop.artifacts.files import output_folder, sha256_of, storage_full_told, write_atomically
 from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
 from illume_loop.exports.card import Origin, card

@@ -12,12 +12,11 @@ from threading import Lock
 
 from PIL import Image
 
-from db.models import ModelVersion
-from db.queries.progress import DrawnRow, PromptRow
-from db.queries.teacher import question_sha256, teacher_answers
-from db.sessions import transaction
-from db.writes.samples import NewAssessment
-from db.writes.teacher import keep_teacher_answer, spend_teacher_call
+from illume_db.prompts import PromptRow
+from illume_db.samples import DrawnRow, NewAssessment
+from illume_db.sessions import transaction
+from illume_db.tables import ModelVersion
+from illume_db.teacher import keep_teacher_answer, question_sha256, spend_teacher_call, teacher_answers
 from illume_loop.assess.judging import Judge, Opinion
 from illume_loop.assess.questions import whole_question
 from illume_loop.assess.referee import Referee

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from db.queries import progress as reads
-from db.queries.calibrations import calibration_of_run
-from db.sessions import transaction
-from db.writes.calibrations import add_calibration
-from db.writes.runs import add_event
-from db.writes.units import NewUnit
+from illume_db.judging import add_calibration, calibration_of_run
+from illume_db.runs import add_event
+from illume_db.sessions import transaction
+from illume_db.units import NewUnit
+from illume_db.versions import base_version
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.assess.calibration import Calibration, Source, calibration_of, read_calibration
 from illume_loop.assess.labelling import OnItems, calibrate, checker_labels, draw_set, read_set
@@ -52,7 +51,7 @@ def keep_calibration_of_file(bench: Workbench) -> None:
     if wanted in ("", AUTO) or stored_calibration(bench.engine, bench.run_id) is not None:
         return
     with transaction(bench.engine) as session:
-        base = reads.base_version(session, bench.run_id)
+        base = base_version(session, bench.run_id)
     found = read_calibration(Path(wanted))
     _check_source(wanted, found, bench.settings, base.sha256)
     with transaction(bench.engine) as session:
@@ -73,7 +72,7 @@ def fit_calibration_of_run(bench: Workbench, on_items: OnItems) -> Callable[[Ses
     Raises TooFewLabelsError.
     """
     with transaction(bench.engine) as session:
-        base = reads.base_version(session, bench.run_id)
+        base = base_version(session, bench.run_id)
     model, domain, settings = bench.models.take(base.sha256), bench.domain, bench.settings
     seed = derived_seed("calibration", settings.run.seed)
     guidance_scale = settings.sampling.guidance_scale

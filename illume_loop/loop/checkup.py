@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from db.models import ModelVersion
-from db.queries import progress as reads
-from db.queries.rounds import rounds_table
+from illume_db.rounds import round_of_candidate, waiting_retries
+from illume_db.rounds_table import rounds_table
+from illume_db.tables import ModelVersion
+from illume_db.versions import active_version
 from illume_loop.errors import IllumeLoopError
 from illume_loop.loop.promotion import open_trial
 from illume_loop.loop.run_directory import OpenRun
@@ -64,7 +65,7 @@ def _active(run: OpenRun) -> Finding:
 
 def _checkpoint(run: OpenRun) -> Finding:
     name = "checkpoint of the active version"
-    if reads.active_version(run.session, run.run_id) is None:
+    if active_version(run.session, run.run_id) is None:
         return Finding(name, NOTE, "not checked, no version is active")
     try:
         version, _ = run.checkpoint()
@@ -86,7 +87,7 @@ def _trials(run: OpenRun) -> Iterator[Finding]:
         if trial is not None:
             yield Finding("trial", OK, f"{version.name} is under trial in round {trial.index}")
             continue
-        round_ = reads.round_of_candidate(run.session, version.id)
+        round_ = round_of_candidate(run.session, version.id)
         where = f"round {round_.index}, {round_.state}" if round_ is not None else "no round"
         todo = f"make it active with `illume-loop models promote {version.name} --run-dir {run.path}`, or leave it"
         yield Finding("trial", NOTE, f"{version.name} waits for a decision by hand ({where})", todo)
@@ -95,7 +96,7 @@ def _trials(run: OpenRun) -> Iterator[Finding]:
 def _rounds(run: OpenRun) -> Iterator[Finding]:
     rows = rounds_table(run.session, run.run_id)
     retried = {row["retry_of"] for row in rows} | {
-        waiting.index for waiting in reads.waiting_retries(run.session, run.run_id)
+        waiting.index for waiting in waiting_retries(run.session, run.run_id)
     }
     healthy = True
     for row in rows:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from db.models import Round
-from db.queries import progress as reads
-from db.queries.progress import UnitRow
-from db.queries.reviews import num_reviewed
-from db.queries.rounds import stage_of
-from db.sessions import transaction
-from db.writes.runs import hold_run
+from illume_db.reviews import num_reviewed
+from illume_db.rounds import decision_of, latest_round, open_rounds, round_at, round_of, rounds_in_all
+from illume_db.rounds_table import stage_of
+from illume_db.runs import hold_run
+from illume_db.sessions import transaction
+from illume_db.tables import Round
+from illume_db.units import UnitRow, stage_counts
 from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop import steps
@@ -161,21 +161,21 @@ class Coordinator:
 
     def _steps_due(self, session: Session, views: Sequence[RoundView]) -> list[Step]:
         loop = self._bench.settings.loop
-        self._in_all = reads.rounds_in_all(session, self._bench.run_id, self._num_rounds)
+        self._in_all = rounds_in_all(session, self._bench.run_id, self._num_rounds)
         return reconcile(views, self._in_all, loop.overlap_rounds, loop.dead_unit_tolerance)
 
     def _cancelled(self, session: Session, views: Sequence[RoundView]) -> list[int]:
         """Return the rounds that were cancelled since the last tick."""
         now_open = {view.index for view in views if not view.state.is_terminal}
         gone, self._open = sorted(self._open - now_open), now_open
-        rounds = [reads.round_at(session, self._bench.run_id, index) for index in gone]
+        rounds = [round_at(session, self._bench.run_id, index) for index in gone]
         return [round_.index for round_ in rounds if round_.state == RoundState.CANCELLED]
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
         """A unit went on by `done` of its `total` items, which count beside those of its like that are finished."""
         with transaction(self._bench.engine) as session:
-            stage = stage_of(unit.kind, reads.round_of(session, unit.round_id).state)
-            counts = reads.stage_counts(session, unit.round_id)[unit.kind]
+            stage = stage_of(unit.kind, round_of(session, unit.round_id).state)
+            counts = stage_counts(session, unit.round_id)[unit.kind]
         if counts.items_total:
             done, total = done + counts.items_done, counts.items_total
         if total:
@@ -192,8 +192,8 @@ class Coordinator:
     def _report_end(self, index: int) -> None:
         """Where the round has ended: tell it, write the page, and raise if it failed."""
         with transaction(self._bench.engine) as session:
-            round_ = reads.round_at(session, self._bench.run_id, index)
-            decision = reads.decision_of(session, round_.id)
+            round_ = round_at(session, self._bench.run_id, index)
+            decision = decision_of(session, round_.id)
         if not RoundState(round_.state).is_terminal:
             return
         began, ended = round_.created_at, round_.ended_at or round_.created_at
@@ -228,15 +228,15 @@ def _words(step: Step) -> str:
 
 def views_of(session: Session, run_id: int, wanted_reviews: int = 0) -> list[RoundView]:
     """What the reconciler sees of a run: its open rounds and its latest one."""
-    rounds = reads.open_rounds(session, run_id)
-    latest = reads.latest_round(session, run_id)
+    rounds = open_rounds(session, run_id)
+    latest = latest_round(session, run_id)
     if latest is not None and latest not in rounds:
         rounds.append(latest)
     return [
         RoundView(
             r.index,
             RoundState(r.state),
-            reads.stage_counts(session, r.id),
+            stage_counts(session, r.id),
             _missing_reviews(session, r, wanted_reviews),
         )
         for r in rounds

@@ -16,7 +16,8 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from db.queries.curation import ExampleRow, SampleRow
+from illume_db.curation import SampleRow
+from illume_db.manifests import ExampleRow
 from illume_loop.assess.critiques import ANALYSIS
 from illume_loop.assess.instructions import json_answer
 from illume_loop.config import CurateSettings

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from db.errors import FencedOutError
-from db.queries.progress import round_of
-from db.sessions import transaction
-from db.writes.units import Lease, fail_attempt, finish_unit, lease_unit
+from illume_db.errors import FencedOutError
+from illume_db.leases import Lease, fail_attempt, finish_unit, lease_unit
+from illume_db.rounds import round_of
+from illume_db.sessions import transaction
 from illume_loop.artifacts.files import disk_is_full
 from illume_loop.errors import (
     ConflictError,

@@ -11,9 +11,9 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from db.queries import progress as reads
-from db.queries.progress import UnitRow
-from db.sessions import transaction
+from illume_db.rounds import round_at, round_of
+from illume_db.sessions import transaction
+from illume_db.units import UnitRow, ready_units
 from illume_loop.errors import LostLeaseError, UnitCancelledError
 from illume_loop.host import host_name, process_name
 from illume_loop.loop.executor import perform
@@ -52,13 +52,13 @@ class InlineExecutor:
     def _went_on(self, unit: UnitRow, done: int, total: int) -> None:
         """Tell how far a unit is. Raises LostLeaseError where a person has cancelled its round meanwhile."""
         with transaction(self._bench.engine) as session:
-            state = reads.round_of(session, unit.round_id).state
+            state = round_of(session, unit.round_id).state
         if state == RoundState.CANCELLED:
             raise LostLeaseError(unit=unit.key)
         self._on_items(unit, done, total)
 
     def _units_due(self, session: Session, issues: Sequence[Issue]) -> Iterator[UnitRow]:
         for issue in issues:
-            round_id = reads.round_at(session, self._bench.run_id, issue.index).id
+            round_id = round_at(session, self._bench.run_id, issue.index).id
             for kind in issue.kinds:
-                yield from reads.ready_units(session, round_id, kind, 1)
+                yield from ready_units(session, round_id, kind, 1)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from db.queries.curation import ExampleRow, SampleRow
-from db.writes.manifests import NewExample
+from illume_db.curation import SampleRow
+from illume_db.manifests import ExampleRow, NewExample
 from illume_loop.assess import instructions
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair, Split

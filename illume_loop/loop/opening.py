@@ -13,16 +13,14 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from db import migrate
-from db.models import Run
-from db.queries.models import checkpoint_digest
-from db.queries.progress import latest_round, num_retries
-from db.queries.runs import leader_of
-from db.sessions import open_engine, transaction
-from db.writes.runs import add_event, add_run, find_run
-from db.writes.training import drop_checkpoints_of_run
-from db.writes.units import take_back_leases
-from db.writes.versions import add_version
+from illume_db.leases import take_back_leases
+from illume_db.migrate import upgrade
+from illume_db.rounds import latest_round, num_retries
+from illume_db.runs import add_event, add_run, find_run, leader_of
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Run
+from illume_db.trainings import drop_checkpoints_of_run
+from illume_db.versions import add_version, checkpoint_digest
 from illume_loop.artifacts.checkpoints import Checkpoint, CheckpointStore
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains import get_domain
@@ -139,7 +137,7 @@ def open_workbench(
     """
     is_new = stored_settings(directory.path, settings.store.database_url) is None
     url = run_database_url(directory.path, settings.store.database_url)
-    migrate.upgrade(url)
+    upgrade(url)
     engine = open_engine(url)
     try:
         images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from db.trouble import trouble_of
+from illume_db.errors import trouble_of
 from illume_loop.artifacts.files import disk_is_full
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from db.queries.curation import SampleRow
+from illume_db.curation import SampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.loop.curate import Scored
 

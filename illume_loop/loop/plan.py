@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from db.writes.units import NewUnit
+from illume_db.units import NewUnit
 from illume_loop.config import SamplingSettings, Settings
 from illume_loop.domains.protocol import Domain, Prompt
 from illume_loop.errors import UsageError

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from db.queries import progress as reads
-from db.queries.curation import ExampleRow, SampleRow
-from db.queries.preflight import needs_preflight
-from db.sessions import transaction
-from db.writes.runs import add_event
-from db.writes.units import NewUnit
+from illume_db.curation import SampleRow
+from illume_db.manifests import ExampleRow
+from illume_db.runs import add_event, needs_preflight
+from illume_db.sessions import transaction
+from illume_db.units import NewUnit
+from illume_db.versions import base_version
 from illume_loop.assess.calibration import Calibration, read_calibration
 from illume_loop.assess.judging import Judge, Opinion
 from illume_loop.assess.labelling import Shown, checker_labels, read_set
@@ -288,7 +288,7 @@ def preflight_units(settings: Settings, session: Session, run_id: int) -> list[N
 def preflight_of_run(bench: Workbench) -> Callable[[Session], None]:
     """Try one prompt of a run; return what notes in its diary what it will do without. Raises as `run` does."""
     with transaction(bench.engine) as session:
-        base = reads.base_version(session, bench.run_id)
+        base = base_version(session, bench.run_id)
     calibration = stored_calibration(bench.engine, bench.run_id) if bench.settings.assess.calibration else None
     notes = Preflight(bench.settings, bench.domain, bench.models.take(base.sha256), calibration).run()
 

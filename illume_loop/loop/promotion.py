@@ -18,12 +18,11 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import ModelVersion, Round
-from db.models.version import version_name
-from db.queries import progress as reads
-from db.queries.runs import last_event_of_kind
-from db.writes.runs import add_event, hold_run
-from db.writes.versions import move_version
+from illume_db.rounds import latest_round, round_of_candidate
+from illume_db.runs import add_event, hold_run, last_event_of_kind
+from illume_db.tables import ModelVersion, Round
+from illume_db.tables.versions import version_name
+from illume_db.versions import active_version, base_version, move_version, version_of
 from illume_loop.errors import (
     IllegalTransitionError,
     InconsistentRunError,
@@ -70,7 +69,7 @@ def rollback(session: Session, run_id: int, *, by: str, expected: str | None = N
 
 def active_of(session: Session, run_id: int) -> ModelVersion:
     """Return the active version. Raises NoActiveVersionError."""
-    active = reads.active_version(session, run_id)
+    active = active_version(session, run_id)
     if active is None:
         raise NoActiveVersionError
     return active
@@ -78,12 +77,12 @@ def active_of(session: Session, run_id: int) -> ModelVersion:
 
 def open_trial(session: Session, version: ModelVersion) -> Round | None:
     """Return the round under way in which a version is under trial; None where it is not."""
-    round_ = reads.round_of_candidate(session, version.id)
+    round_ = round_of_candidate(session, version.id)
     return round_ if round_ is not None and not RoundState(round_.state).is_terminal else None
 
 
 def _activate(session: Session, run_id: int, target: ModelVersion, message: str) -> str:
-    active = reads.active_version(session, run_id)
+    active = active_version(session, run_id)
     if active is not None and target.id == active.id:
         raise PromotionError(name=target.name, reason="it is active already")
     trial = open_trial(session, target)
@@ -158,7 +157,7 @@ def candidate_of(session: Session, round_: Round) -> ModelVersion:
     """Return the candidate of a round that has trained. Raises InconsistentRunError."""
     if round_.candidate_version_id is None:
         raise InconsistentRunError(what=f"round {round_.index} is {round_.state} and has no candidate")
-    return reads.version_of(session, round_.candidate_version_id)
+    return version_of(session, round_.candidate_version_id)
 
 
 def _decided_meanwhile(session: Session, run_id: int, candidate: ModelVersion, active: ModelVersion) -> str:
@@ -178,11 +177,11 @@ def repair(session: Session, run_id: int) -> str | None:
     It is the parent of the latest round, which is what the gate last compared with, or the base.
     """
     hold_run(session, run_id)
-    if reads.active_version(session, run_id) is not None:
+    if active_version(session, run_id) is not None:
         return None
-    latest = reads.latest_round(session, run_id)
-    base = reads.base_version(session, run_id)
-    target = base if latest is None else reads.version_of(session, latest.parent_version_id)
+    latest = latest_round(session, run_id)
+    base = base_version(session, run_id)
+    target = base if latest is None else version_of(session, latest.parent_version_id)
     if open_trial(session, target) is not None:
         target = base
     origin = "the base of the run" if latest is None or target.id == base.id else f"the parent of round {latest.index}"

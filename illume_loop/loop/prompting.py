@@ -10,8 +10,7 @@ from typing import cast
 
 from sqlalchemy.orm import Session
 
-from db.queries.prompts import prompts_of_run
-from db.writes.runs import NewPrompt, ensure_prompts
+from illume_db.prompts import NewPrompt, ensure_prompts, prompts_of_run
 from illume_loop.config import AUTO, Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.protocol import Domain, Prompt, Split

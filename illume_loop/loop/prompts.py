@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from db import models
-from db.queries.curation import UnsolvedPrompt
-from db.queries.progress import PromptRow
-from db.queries.reviews import ReviewRow
-from db.writes.runs import NewPrompt
+from illume_db import tables
+from illume_db.curation import UnsolvedPrompt
+from illume_db.prompts import NewPrompt, PromptRow
+from illume_db.reviews import ReviewRow
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.domains.protocol import Domain, Prompt, Split
 
-PromptColumns = models.Prompt | PromptRow | UnsolvedPrompt | ReviewRow
+PromptColumns = tables.Prompt | PromptRow | UnsolvedPrompt | ReviewRow
 """Whatever has the columns of a prompt."""
 
 

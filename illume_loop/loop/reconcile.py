@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from db.queries.progress import StageCounts
+from illume_db.units import StageCounts
 from illume_loop.loop.states import RoundState
 
 NONE = StageCounts()

@@ -17,12 +17,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from db.models import Round
-from db.queries import progress as reads
-from db.writes.rounds import move_round, request_retry
-from db.writes.runs import add_event, hold_run
-from db.writes.training import drop_checkpoints_of_round
-from db.writes.units import drop_units
+from illume_db.leases import drop_units
+from illume_db.rounds import find_round, move_round, request_retry, retry_of
+from illume_db.runs import add_event, hold_run
+from illume_db.tables import Round
+from illume_db.trainings import drop_checkpoints_of_round
 from illume_loop.errors import IllegalTransitionError, NotFoundError, NotRetriableError, RoundOverError, UsageError
 from illume_loop.loop.promotion import candidate_of, end_trial
 from illume_loop.loop.states import RoundState, transition
@@ -85,7 +84,7 @@ def retry(session: Session, run_id: int, index: int, *, by: str, reason: str = "
 
 
 def _round(session: Session, run_id: int, index: int) -> Round:
-    round_ = reads.find_round(session, run_id, index)
+    round_ = find_round(session, run_id, index)
     if round_ is None:
         raise NotFoundError(kind="round", name=index)
     return round_
@@ -106,7 +105,7 @@ def _why_not(state: RoundState, index: int) -> str:
 
 
 def _why_not_again(session: Session, round_: Round) -> str:
-    again = reads.retry_of(session, round_.id)
+    again = retry_of(session, round_.id)
     if again is None:
         return "that was asked for already, and its turn has not come yet"
     if RoundState(again.state) in RETRIABLE:

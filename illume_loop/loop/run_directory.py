@@ -29,12 +29,12 @@ from uuid import uuid4
 
 from sqlalchemy.orm import Session
 
-from db import migrate, urls
-from db.models.version import version_name
-from db.queries.models import checkpoint_digest
-from db.queries.runs import has_runs, settings_of
-from db.sessions import open_engine
-from db.writes.runs import find_run
+from illume_db.migrate import current, head
+from illume_db.runs import find_run, has_runs, settings_of
+from illume_db.sessions import open_engine
+from illume_db.tables.versions import version_name
+from illume_db.urls import checked, sqlite_file, sqlite_url
+from illume_db.versions import checkpoint_digest
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.files import Root, output_folder, storage_full_told, write_atomically
 from illume_loop.artifacts.images import ImageStore
@@ -137,7 +137,7 @@ def locked(path: Path) -> Iterator[RunDirectory]:
 
 def mark(directory: RunDirectory, database_url: str, *, begun: bool) -> None:
     """Make the directory that of a run, whose row is in this database once it has `begun`."""
-    is_own = database_url == urls.sqlite_url(directory.path / DATABASE)
+    is_own = database_url == sqlite_url(directory.path / DATABASE)
     database = "" if is_own else url_without_password(database_url)
     content = {"format": 2, "key": directory.key, "database": database, "begun": begun}
     data = json.dumps(content, indent=1).encode()
@@ -158,7 +158,7 @@ def open_run(
     url = _url_of(path, marker, database_url)
     if _is_missing(url):
         raise _unknown(path, marker, url)
-    found, expected = migrate.current(url), migrate.head()
+    found, expected = current(url), head()
     if found != expected:
         raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
     engine = open_engine(url, read_only=not writing)
@@ -223,7 +223,7 @@ def _settings_in(path: Path, marker: Marker, url: str) -> dict[str, Any] | None:
     finally:
         engine.dispose()
     if marker.begun and _is_named(path, marker, url):
-        raise DatabaseOutdatedError(found="(none)", expected=migrate.head())
+        raise DatabaseOutdatedError(found="(none)", expected=head())
     return None
 
 
@@ -231,7 +231,7 @@ def _url_of(path: Path, marker: Marker | None, given: str) -> str:
     if given:
         return given
     if marker is None or not marker.database:
-        return urls.sqlite_url(path / DATABASE)
+        return sqlite_url(path / DATABASE)
     if HIDDEN in marker.database:
         raise DatabasePasswordError(path=path, database=marker.database)
     return marker.database
@@ -239,12 +239,12 @@ def _url_of(path: Path, marker: Marker | None, given: str) -> str:
 
 def _is_named(path: Path, marker: Marker, url: str) -> bool:
     """Whether the directory names this database."""
-    return url_without_password(url) == (marker.database or urls.sqlite_url(path / DATABASE))
+    return url_without_password(url) == (marker.database or sqlite_url(path / DATABASE))
 
 
 def _is_missing(url: str) -> bool:
     """Whether the URL is that of a file that is not there: SQLite would make an empty one."""
-    file = urls.sqlite_file(url)
+    file = sqlite_file(url)
     return file is not None and not file.exists()
 
 
@@ -255,7 +255,7 @@ def _unknown(path: Path, marker: Marker, url: str) -> Exception:
     opened = url_without_password(url)
     if _is_named(path, marker, url):
         return RunForgottenError(path=path, database=opened)
-    return OtherDatabaseError(path=path, opened=opened, database=marker.database or urls.sqlite_url(path / DATABASE))
+    return OtherDatabaseError(path=path, opened=opened, database=marker.database or sqlite_url(path / DATABASE))
 
 
 def run_key_in(path: Path) -> str | None:
@@ -294,7 +294,7 @@ def read_marker(path: Path) -> Marker:
 def _first_url(url: str) -> str:
     """Return a URL of the first format as settings would give it today."""
     with suppress(ValueError):
-        return urls.checked(url)
+        return checked(url)
     return url
 
 

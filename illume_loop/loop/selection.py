@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from db.queries.curation import SampleRow
+from illume_db.curation import SampleRow
 from illume_loop.config import Settings
 from illume_loop.loop.curate import Scored, accept
 from illume_loop.loop.manifest import Preference

@@ -8,11 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db.models import Round
-from db.queries import progress as reads
-from db.queries.calibrations import drift_of_round
-from db.queries.curation import (
-    ExampleRow,
+from illume_db.curation import (
     SampleRow,
     accepted_before,
     assessments_before,
@@ -24,13 +20,17 @@ from db.queries.curation import (
     scores_of_round,
     unsolved_prompts,
 )
-from db.queries.evaluations import StoredEvaluation, find_evaluation
-from db.queries.judging import Fared, controls, fared
-from db.queries.reviews import HumanVerdict, verdicts_of_people
-from db.writes.manifests import add_manifest
-from db.writes.rounds import add_decision, add_round, move_round
-from db.writes.runs import add_event, ensure_prompts
-from db.writes.units import NewUnit, add_units, begin_waiting
+from illume_db.evaluations import StoredEvaluation, find_evaluation
+from illume_db.judging import Fared, controls, drift_of_round, fared
+from illume_db.manifests import ExampleRow, add_manifest
+from illume_db.prompts import ensure_prompts, prompt_ids_of
+from illume_db.reviews import HumanVerdict, verdicts_of_people
+from illume_db.rounds import add_decision, add_round, move_round, open_rounds, round_at, waiting_retries
+from illume_db.runs import add_event
+from illume_db.samples import verdicts
+from illume_db.tables import Round
+from illume_db.units import NewUnit, add_units, begin_waiting, first_dead
+from illume_db.versions import base_version, version_of
 from illume_loop.assess.drift import JudgeDrift
 from illume_loop.config import Settings
 from illume_loop.errors import HeldOutError, IllegalTransitionError, InconsistentRunError, UnitDeadError
@@ -61,7 +61,7 @@ def carry_out(bench: Workbench, session: Session, step: Change) -> None:
     if isinstance(step, PlanRound):
         plan_round(bench, session, step.index)
         return
-    round_ = reads.round_at(session, bench.run_id, step.index)
+    round_ = round_at(session, bench.run_id, step.index)
     match step:
         case Move(target=target):
             move(bench, session, round_, target)
@@ -84,10 +84,10 @@ def plan_round(bench: Workbench, session: Session, index: int) -> None:
     """
     settings = bench.settings
     parent = active_of(session, bench.run_id)
-    staleness = len(reads.open_rounds(session, bench.run_id))
-    again = next(iter(reads.waiting_retries(session, bench.run_id)), None)
+    staleness = len(open_rounds(session, bench.run_id))
+    again = next(iter(waiting_retries(session, bench.run_id)), None)
     if again is not None:
-        prompt_ids = reads.prompt_ids_of(session, again.id)
+        prompt_ids = prompt_ids_of(session, again.id)
         about = f"; it draws the prompts of round {again.index} again ({again.state})"
     else:
         prompt_ids, about = _new_prompt_ids(bench, session, index)
@@ -138,7 +138,7 @@ def move(bench: Workbench, session: Session, round_: Round, target: RoundState, 
 
 def give_up(bench: Workbench, session: Session, round_: Round, kind: str) -> None:
     """Fail a round because of its dead units of a kind."""
-    unit = reads.first_dead(session, round_.id, kind)
+    unit = first_dead(session, round_.id, kind)
     if unit is None:
         raise InconsistentRunError(what=f"round {round_.index} counts dead units of the kind {kind} and has none")
     error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=(unit.error or "").removesuffix("."))
@@ -237,8 +237,8 @@ def plan_look(bench: Workbench, session: Session, round_: Round, look: int) -> N
     compared = {round_.parent_version_id, candidate.id}
     units = []
     # Version by version, so that a worker with room for one model loads each of them once.
-    for version_id in sorted(compared | {reads.base_version(session, bench.run_id).id}):
-        name = reads.version_of(session, version_id).name
+    for version_id in sorted(compared | {base_version(session, bench.run_id).id}):
+        name = version_of(session, version_id).name
         for suite in ("heldout", *bench.plans.guards) if version_id in compared else bench.plans.guards:
             plan = bench.plans.of(suite, round_.index, look)
             if find_evaluation(session, version_id, suite, plan.sha256) is None:
@@ -333,7 +333,7 @@ def _judge_auc(
     session: Session, round_: Round, samples: Sequence[SampleRow], scores: dict[tuple[int, int], float]
 ) -> float | None:
     """How well the assessor's scores tell the samples that the checker passes from the others."""
-    passed = reads.verdicts(session, round_.id)
+    passed = verdicts(session, round_.id)
     judged = [s for s in samples if s.sample_id in passed and (s.position, s.sample_index) in scores]
     return auc([scores[s.position, s.sample_index] for s in judged], [passed[s.sample_id] for s in judged])
 
@@ -379,7 +379,7 @@ def _judgement(
     drift = JudgeDrift(found.num_samples, found.shift, found.auc, found.num_failed) if found else None
     candidate = _measured(bench, session, candidate_of(session, round_).id, after)
     return judge(
-        _measured(bench, session, reads.base_version(session, bench.run_id).id, []),
+        _measured(bench, session, base_version(session, bench.run_id).id, []),
         _measured(bench, session, round_.parent_version_id, before),
         replace(candidate, drift=drift),
         bench.settings.gate,
@@ -392,7 +392,7 @@ def _measured(bench: Workbench, session: Session, version_id: int, heldout: Sequ
     for suite, plan in bench.plans.guards.items():
         evaluation = find_evaluation(session, version_id, suite, plan.sha256)
         if evaluation is None:
-            name = reads.version_of(session, version_id).name
+            name = version_of(session, version_id).name
             raise InconsistentRunError(what=f"the units that evaluate {name} are done, and {suite} was not measured")
         found[suite] = evaluation
     read, edited = (found[suite].passed if suite in found else [] for suite in (UNDERSTANDING, EDITING))

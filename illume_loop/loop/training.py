@@ -17,15 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from db.errors import FencedOutError
-from db.models import TrainingCheckpoint
-from db.queries import progress as reads
-from db.queries.runs import run_key
-from db.queries.training import checkpoints_of_training
-from db.sessions import transaction
-from db.writes.runs import add_event
-from db.writes.training import keep_training_checkpoint, mark_checkpoints
-from db.writes.units import Lease, hold_lease
+from illume_db.errors import FencedOutError
+from illume_db.leases import Lease, hold_lease
+from illume_db.rounds import round_of
+from illume_db.runs import add_event, run_key
+from illume_db.sessions import transaction
+from illume_db.tables import TrainingCheckpoint
+from illume_db.trainings import checkpoints_of_training, keep_training_checkpoint, mark_checkpoints
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.errors import CorruptArtifactError, LostLeaseError, NoIntactCheckpointError
 from illume_loop.loop.states import RoundState
@@ -93,14 +91,14 @@ class _Kept:
         )
         if rows and not intact:
             with transaction(self.bench.engine) as session:
-                index = reads.round_of(session, self.lease.round_id).index
+                index = round_of(session, self.lease.round_id).index
             raise NoIntactCheckpointError(index=index, files="; ".join(damaged))
         return list(intact)
 
     def is_cancelled(self) -> bool:
         """Whether a person has cancelled the round, so that nobody goes on with this training."""
         with transaction(self.bench.engine) as session:
-            return bool(reads.round_of(session, self.lease.round_id).state == RoundState.CANCELLED)
+            return bool(round_of(session, self.lease.round_id).state == RoundState.CANCELLED)
 
     def keep(self, step: int, folder: Path) -> KeptCheckpoint:
         """Register a checkpoint and delete those that are too many; its own files where the lease is lost."""

@@ -16,20 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from db.models import ModelVersion
-from db.queries import progress as reads
-from db.queries.curation import examples_of
-from db.queries.judging import next_prompts
-from db.queries.progress import DrawnRow, PromptRow
-from db.sessions import transaction
-from db.writes.calibrations import add_drift
-from db.writes.evaluations import NewItem, add_evaluation
-from db.writes.rounds import set_candidate
-from db.writes.runs import ensure_prompts
-from db.writes.samples import NewAssessment, NewSample, add_assessments, add_samples
-from db.writes.teacher import forget_teacher_answers
-from db.writes.units import Lease
-from db.writes.versions import add_version
+from illume_db.evaluations import NewItem, add_evaluation
+from illume_db.judging import add_drift, next_prompts
+from illume_db.leases import Lease
+from illume_db.manifests import examples_of, manifest_of
+from illume_db.prompts import PromptRow, ensure_prompts, prompts_at
+from illume_db.rounds import round_of, set_candidate
+from illume_db.samples import DrawnRow, NewAssessment, NewSample, add_assessments, add_samples, samples_of
+from illume_db.sessions import transaction
+from illume_db.tables import ModelVersion
+from illume_db.teacher import forget_teacher_answers
+from illume_db.versions import add_version, base_version, version_of
 from illume_loop.assess.drift import drift_between
 from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.engine.drawing import draw_images
@@ -55,8 +52,8 @@ def sample(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Draw the rows of a unit with the version that was fixed when the round was planned, and store their images."""
     settings = bench.settings.sampling
     with transaction(bench.engine) as session:
-        round_ = reads.round_of(session, lease.round_id)
-        version = reads.version_of(session, round_.drawing_version_id)
+        round_ = round_of(session, lease.round_id)
+        version = version_of(session, round_.drawing_version_id)
         rows = _rows(session, lease, settings.samples_per_prompt)
     model = bench.models.take(version.sha256)
     seeds = [sample_seed(bench.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
@@ -79,9 +76,9 @@ def assess(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     Rows that were given up are not there, and not judged.
     """
     with transaction(bench.engine) as session:
-        round_ = reads.round_of(session, lease.round_id)
-        version = reads.version_of(session, round_.drawing_version_id)
-        base = reads.base_version(session, bench.run_id)
+        round_ = round_of(session, lease.round_id)
+        version = version_of(session, round_.drawing_version_id)
+        base = base_version(session, bench.run_id)
         drawn = _drawn_rows(session, lease, bench.settings.sampling.samples_per_prompt)
         foreign = next_prompts(session, lease.round_id, [row.prompt.position for row in drawn]) if drawn else {}
     images = [bench.take_image(row.image_sha256) for row in drawn]
@@ -106,10 +103,10 @@ def train(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Train a candidate on the round's manifest and publish its checkpoint; its hash and splits are verified first."""
     settings = bench.settings
     with transaction(bench.engine) as session:
-        round_ = reads.round_of(session, lease.round_id)
-        parent = reads.version_of(session, round_.parent_version_id)
-        base = reads.base_version(session, bench.run_id)
-        manifest = reads.manifest_of(session, round_.id)
+        round_ = round_of(session, lease.round_id)
+        parent = version_of(session, round_.parent_version_id)
+        base = base_version(session, bench.run_id)
+        manifest = manifest_of(session, round_.id)
         examples = examples_of(session, manifest.id)
     found = manifest_sha256(examples)
     if found != manifest.sha256:
@@ -158,9 +155,9 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     if lease.payload["suite"] == "calibration":
         return fit_calibration_of_run(bench, on_items)
     with transaction(bench.engine) as session:
-        round_index = reads.round_of(session, lease.round_id).index
-        version = reads.version_of(session, lease.payload["version_id"])
-        base = reads.base_version(session, bench.run_id)
+        round_index = round_of(session, lease.round_id).index
+        version = version_of(session, lease.payload["version_id"])
+        base = base_version(session, bench.run_id)
     # A round that was planned before there were looks has none in its payloads.
     plan = bench.plans.of(lease.payload["suite"], round_index, lease.payload.get("look", 0))
     referee = None if bench.domain.exact else referee_of(bench, base.sha256)
@@ -194,10 +191,10 @@ def evaluate(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
 def _drift(bench: Workbench, lease: Lease, on_items: OnItems) -> Effect:
     """Let a candidate and the run's base judge the same samples of the round, evenly chosen from all of them."""
     with transaction(bench.engine) as session:
-        candidate = reads.version_of(session, lease.payload["version_id"])
-        base = reads.base_version(session, bench.run_id)
-        prompts = reads.prompts_at(session, lease.round_id, 0, bench.settings.sampling.prompts_per_round)
-        drawn = reads.samples_of(session, lease.round_id, prompts)
+        candidate = version_of(session, lease.payload["version_id"])
+        base = base_version(session, bench.run_id)
+        prompts = prompts_at(session, lease.round_id, 0, bench.settings.sampling.prompts_per_round)
+        drawn = samples_of(session, lease.round_id, prompts)
     count = min(lease.num_items, len(drawn))
     rows = [drawn[place * len(drawn) // count] for place in range(count)]
     shown = [Shown(prompt_of(row.prompt).claim, bench.images.read(row.image_sha256)) for row in rows]
@@ -234,13 +231,13 @@ def _rows(session: Session, lease: Lease, samples_per_prompt: int) -> list[tuple
     """(prompt, sample index) of the rows that a unit covers."""
     first, stop = lease.first_row, lease.stop_row
     position = first // samples_per_prompt
-    prompts = reads.prompts_at(session, lease.round_id, position, -(-stop // samples_per_prompt))
+    prompts = prompts_at(session, lease.round_id, position, -(-stop // samples_per_prompt))
     return [(prompts[row // samples_per_prompt - position], row % samples_per_prompt) for row in range(first, stop)]
 
 
 def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list[DrawnRow]:
     rows = {(prompt.id, index): prompt for prompt, index in _rows(session, lease, samples_per_prompt)}
-    drawn = reads.samples_of(session, lease.round_id, list({prompt.id: prompt for prompt in rows.values()}.values()))
+    drawn = samples_of(session, lease.round_id, list({prompt.id: prompt for prompt in rows.values()}.values()))
     return [row for row in drawn if (row.prompt.id, row.sample_index) in rows]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from db.queries.models import headline as largest
+from illume_db.versions import headline as largest
 from illume_loop.evals.statistics import wilson_interval
 from illume_loop.report.numbers import gain, interval, number
 

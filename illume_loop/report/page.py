@@ -13,10 +13,10 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from db.queries.evaluations import kept_draws
-from db.queries.rounds import rounds_table
-from db.queries.runs import run_row
-from db.queries.samples import samples_page
+from illume_db.evaluations import kept_draws
+from illume_db.rounds_table import rounds_table
+from illume_db.runs import run_row
+from illume_db.samples import samples_page
 from illume_loop.artifacts.files import write_atomically
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import CorruptArtifactError

@@ -15,12 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.models.round import ROUND_STATES
-from db.models.worker import GONE
-from db.queries.runs import num_unattended
-from db.queries.totals import RunTotals, run_totals
-from db.queries.workers import queue_table, workers_table
-from db.sessions import transaction
+from illume_db.live import RunTotals, run_totals
+from illume_db.runs import num_unattended
+from illume_db.sessions import transaction
+from illume_db.tables.rounds import ROUND_STATES
+from illume_db.tables.units import GONE
+from illume_db.workers import queue_table, workers_table
 from illume_loop.telemetry.tally import TALLY, Tally
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class StoreCollector:
 
 
 def of_store(unattended: int) -> Iterator[Metric]:
-    """Runs that are not finished and have no coordinator; see `db.queries.runs.num_unattended`."""
+    """Runs that are not finished and have no coordinator; see `illume_db.runs.num_unattended`."""
     told = "Runs for workers that are not finished and have no coordinator."
     yield _gauge("illume_unattended_runs", told, (), [((), unattended)])
 

@@ -30,7 +30,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What the libraries read when they are imported: no output, and no report of what they are used for."""
-OURS = ("illume_loop", "workers", "db", "migrations")
+OURS = ("illume_loop", "illume_workers", "illume_db", "illume_migrations")
 
 
 def set_quiet(environ: MutableMapping[str, str] = os.environ) -> None:

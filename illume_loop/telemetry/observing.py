@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from db.errors import FencedOutError
-from db.sessions import open_engine
+from illume_db.errors import FencedOutError
+from illume_db.sessions import open_engine
 from illume_loop.config import RuntimeSettings
 from illume_loop.errors import LostLeaseError
 from illume_loop.telemetry.endpoint import check_metrics, serving_metrics

@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from db.urls import sqlite_url
+from illume_db.urls import sqlite_url
 from illume_loop.errors import UsageError
 
 PROJECT = "illume-loop"

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Assessment, Evaluation, Manifest, ModelVersion, Prompt, Round, Sample, Unit
-from db.queries.rounds import rounds_table
+from illume_db.rounds_table import rounds_table
+from illume_db.tables import Assessment, Evaluation, Manifest, ModelVersion, Prompt, Round, Sample, Unit
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.loop.plan import round_prompts, sample_seed

@@ -12,9 +12,20 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Assessment, Event, Manifest, ModelVersion, Prompt, Round, RoundPrompt, Sample, StageCount, Unit
-from db.queries.curation import examples_of
-from db.queries.rounds import rounds_table
+from illume_db.manifests import examples_of
+from illume_db.rounds_table import rounds_table
+from illume_db.tables import (
+    Assessment,
+    Event,
+    Manifest,
+    ModelVersion,
+    Prompt,
+    Round,
+    RoundPrompt,
+    Sample,
+    StageCount,
+    Unit,
+)
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.loop.manifest import manifest_sha256

@@ -38,8 +38,8 @@ WARM = (
     "illume_loop.cli.main",
     "illume_loop.loop.coordinator",
     "illume_loop.report.page",
-    "workers.executor",
-    "workers.process",
+    "illume_workers.sender",
+    "illume_workers.process",
 )
 
 

@@ -14,9 +14,9 @@ import psycopg
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from db import migrate
-from db.models import Round, Run
-from db.queries.progress import waiting_retries
+from illume_db.migrate import upgrade
+from illume_db.rounds import waiting_retries
+from illume_db.tables import Round, Run
 from illume_loop.config import Settings, load_settings
 from tests.chaos.checks import outcome, violations
 from tests.chaos.cluster import FAILED, Cluster, Nursery
@@ -82,7 +82,7 @@ class Stage:
         self._undisturbed: dict[tuple[int, int], dict[str, Any]] = {}
         self.base = save_canned(folder / "base", 0.4)
         postgres.execute(f"CREATE DATABASE {TEMPLATE}")
-        migrate.upgrade(postgres.url(TEMPLATE))
+        upgrade(postgres.url(TEMPLATE))
 
     def settings(self, plan: Plan) -> Settings:
         """The settings of a seed's run, but for where its stores are."""
@@ -269,8 +269,8 @@ class _Trial:
 
     def _double_messages(self) -> None:
         """Send every unit's message twice more, with its present token and with the one before."""
-        from workers.app import TASK, make_app
-        from workers.roles import KINDS_OF_ROLE, queue_of
+        from illume_workers.app import TASK, make_app
+        from illume_workers.roles import KINDS_OF_ROLE, queue_of
 
         role_of = {kind: role for role, kinds in KINDS_OF_ROLE.items() for kind in kinds}
         settings = load_settings(environ={"ILLUME_CLUSTER__REDIS_URL": self._stage.redis.url()}).cluster

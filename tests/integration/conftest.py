@@ -12,8 +12,8 @@ import psutil
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from db import migrate
-from db.sessions import open_engine
+from illume_db.migrate import upgrade
+from illume_db.sessions import open_engine
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def engine(empty_url: str) -> Iterator[Engine]:
     """An engine on a database at the newest schema."""
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     engine = open_engine(empty_url)
     yield engine
     engine.dispose()

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from db.models import Assessment, Evaluation, Round, Sample
-from db.queries.models import models_table
-from db.queries.rounds import rounds_table
+from illume_db.rounds_table import rounds_table
+from illume_db.tables import Assessment, Evaluation, Round, Sample
+from illume_db.versions import models_table
 from illume_loop.config import Settings, load_settings
 from illume_loop.loop.coordinator import RunOutcome, start_run
 from illume_loop.loop.progress import StageProgress

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from db.queries.progress import find_round
+from illume_db.rounds import find_round
 from illume_loop.config import TrainSettings
 from illume_loop.loop.run_directory import OpenRun, open_run
 from illume_loop.loop.workbench import Toolbox

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from db import migrate
-from db.models import Unit
-from db.queries.workers import workers_table
-from db.sessions import open_engine, transaction
+from illume_db.migrate import upgrade
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Unit
+from illume_db.workers import workers_table
 from tests.support.canned_run import SMALL, result
 from tests.support.held_model import save_held
 from tests.support.plugged import plugged
@@ -179,7 +179,7 @@ def running_service(folder: Path, postgres: PostgresServer, redis: RedisServer, 
         "ILLUME_CLUSTER__REDIS_URL": redis.url(),
         "ILLUME_CLUSTER__CACHE_DIR": str(folder / "cache"),
     }
-    migrate.upgrade(service.database_url)
+    upgrade(service.database_url)
     try:
         yield service
     finally:

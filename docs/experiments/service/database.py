@@ -24,19 +24,19 @@ from filled import SHIPPED, filled_run  # noqa: E402
 from sqlalchemy import text  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 
-from db.queries.rounds import round_detail, rounds_table  # noqa: E402
-from db.sessions import transaction  # noqa: E402
-from db.writes.workers import beat, register_worker  # noqa: E402
+from illume_db.rounds_table import round_detail, rounds_table  # noqa: E402
+from illume_db.sessions import transaction  # noqa: E402
+from illume_db.workers import beat, register_worker  # noqa: E402
 from illume_loop.config import ClusterSettings  # noqa: E402
 from illume_loop.loop.coordinator import Coordinator  # noqa: E402
-from illume_loop.loop.dispatch import Dispatcher  # noqa: E402
-from illume_loop.loop.leadership import Leadership  # noqa: E402
 from illume_loop.loop.run_directory import RunDirectory  # noqa: E402
 from illume_loop.loop.workbench import Workbench  # noqa: E402
+from illume_workers.dispatch import Dispatcher  # noqa: E402
+from illume_workers.leadership import Leadership  # noqa: E402
+from illume_workers.sender import CelerySender  # noqa: E402
 from tests.support.plugged import PLUGIN, plugged  # noqa: E402
 from tests.support.process import ILLUME_LOOP, environment  # noqa: E402
 from tests.support.servers import PostgresServer, RedisServer  # noqa: E402
-from workers.executor import CeleryExecutor  # noqa: E402
 
 SIZES = (10_000, 100_000, 1_000_000)
 ONE_ROUND = 250
@@ -95,7 +95,7 @@ def _measured(bench: Workbench, directory: RunDirectory, redis: RedisServer) -> 
     cluster = ClusterSettings(redis_url=redis.url())
     leadership = Leadership(bench.engine, bench.run_id, cluster.leader_lease_s)
     assert leadership.acquire()
-    dispatcher = Dispatcher(bench, leadership, CeleryExecutor(cluster), lambda _: None, 1000)
+    dispatcher = Dispatcher(bench, leadership, CelerySender(cluster), lambda _: None, 1000)
     coordinator = Coordinator(
         bench, directory, Silent(), 1000, executor=dispatcher, transactions=leadership.transaction
     )

@@ -16,9 +16,9 @@ import numpy as np
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.models import Round
-from db.sessions import transaction
-from db.types import pack_image_ids
+from illume_db.sessions import transaction
+from illume_db.tables import Round
+from illume_db.types import pack_image_ids
 from illume_loop.config import Settings, load_settings
 from illume_loop.loop import plan, steps
 from illume_loop.loop.opening import check_demands, open_workbench

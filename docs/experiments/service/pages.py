@@ -25,8 +25,8 @@ import psutil  # noqa: E402
 from database import MOST_PROMPTS, ONE_ROUND  # noqa: E402
 from filled import SHIPPED, filled_run  # noqa: E402
 
-from db.queries.samples import samples_page  # noqa: E402
-from db.sessions import transaction  # noqa: E402
+from illume_db.samples import samples_page  # noqa: E402
+from illume_db.sessions import transaction  # noqa: E402
 from tests.support.plugged import PLUGIN, plugged  # noqa: E402
 from tests.support.process import ILLUME_LOOP, environment  # noqa: E402
 from tests.support.servers import PostgresServer, free_port  # noqa: E402

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.evaluations import kept_draws
-from db.queries.gallery import Filters, categories_of, extremes, gallery_page, round_numbers
+from illume_db.evaluations import kept_draws
+from illume_db.gallery import Filters, categories_of, extremes, gallery_page, round_numbers
 from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Store, round_here
 from illume_loop.dashboard.render import page
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.gallery import round_id_of, round_numbers
-from db.queries.judged import judged_samples
-from db.queries.reviewing import overlaps, random_share, reviewers_of_run
-from db.queries.reviews import reviews_of_run
-from db.queries.rounds import last_rounds
+from illume_db.gallery import round_id_of, round_numbers
+from illume_db.judging import judged_samples
+from illume_db.review_queue import overlaps, random_share, reviewers_of_run
+from illume_db.reviews import reviews_of_run
+from illume_db.rounds_table import last_rounds
 from illume_loop.assess.calibration import Fit
 from illume_loop.assess.confusion import confusions
 from illume_loop.assess.people import cohens_kappa, fit_on_reviews

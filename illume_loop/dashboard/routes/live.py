@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from db.queries.live import store_mark
+from illume_db.live import store_mark
 from illume_loop.dashboard.access import COOKIE
 from illume_loop.dashboard.asking import Here, Starting, Store, access_of, mark_of
 from illume_loop.dashboard.source import Source

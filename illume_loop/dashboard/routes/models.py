@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.models import compared, comparisons, models_table
-from db.queries.rounds import rounds_table
+from illume_db.rounds_table import rounds_table
+from illume_db.versions import compared, comparisons, models_table
 from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.errors import NoActiveVersionError, NotFoundError, PromotionError, UnderTrialError

@@ -12,11 +12,10 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.gallery import round_id_of, round_numbers
-from db.queries.reviewing import num_of_reviewer, unreviewed
-from db.queries.reviews import num_reviewed, prompt_of_sample
-from db.queries.samples import sample_detail
-from db.writes.reviews import NewReview, put_review, take_back_review
+from illume_db.gallery import round_id_of, round_numbers
+from illume_db.review_queue import num_of_reviewer, unreviewed
+from illume_db.reviews import NewReview, num_reviewed, prompt_of_sample, put_review, take_back_review
+from illume_db.samples import sample_detail
 from illume_loop.assess.reviewing import next_review
 from illume_loop.assess.reviews import criteria_in
 from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form

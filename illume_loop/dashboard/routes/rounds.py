@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Request
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.evaluations import kept_draws
-from db.queries.gallery import Filters, extremes
-from db.queries.reviews import num_reviewed
-from db.queries.rounds import last_rounds, open_stages, round_detail
-from db.queries.runs import last_events, leader_of
+from illume_db.evaluations import kept_draws
+from illume_db.gallery import Filters, extremes
+from illume_db.reviews import num_reviewed
+from illume_db.rounds_table import last_rounds, open_stages, round_detail
+from illume_db.runs import last_events, leader_of
 from illume_loop.dashboard.asking import INT4, Here, RoundIndex, RunHere, Starting, Store, round_here
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.reviewing import reviews_of_sample
-from db.queries.samples import lineage, sample_detail
+from illume_db.review_queue import reviews_of_sample
+from illume_db.samples import lineage, sample_detail
 from illume_loop.dashboard.asking import Here, SampleId, Store
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError

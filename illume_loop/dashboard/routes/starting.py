@@ -9,10 +9,9 @@ from fastapi import APIRouter, Depends, Form, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, Response
 
-from db.models.round import TERMINAL_STATES
-from db.queries.rounds import last_rounds
-from db.queries.runs import leader_of
-from db.writes.runs import add_event
+from illume_db.rounds_table import last_rounds
+from illume_db.runs import add_event, leader_of
+from illume_db.tables.rounds import TERMINAL_STATES
 from illume_loop.dashboard.asking import Admin, Here, RunHere, Starting, Store, own_form
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.errors import NotStartableError, UsageError

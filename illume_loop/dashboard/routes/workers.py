@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
-from db.queries.live import store_mark
-from db.queries.workers import queue_table, workers_table
+from illume_db.live import store_mark
+from illume_db.workers import queue_table, workers_table
 from illume_loop.dashboard.asking import Store
 from illume_loop.dashboard.render import page
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import make_url, text
 
-from db import migrate
-from db.sessions import open_engine
+from illume_db.migrate import HEAD, current, head
+from illume_db.sessions import open_engine
 from tests.support.process import run
 
 
@@ -30,7 +30,7 @@ def test_a_database_server_is_migrated_without_a_run(postgres_url: str, tmp_path
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert "was empty" in first.out
     assert "already there" in second.out
-    assert migrate.current(postgres_url) == migrate.head()
+    assert current(postgres_url) == head()
     assert run("db", "check", cwd=tmp_path, **environ).code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"password"}
 
@@ -56,7 +56,7 @@ def test_a_schema_that_was_changed_by_hand_is_told(postgres_url: str, tmp_path: 
     ended = run("db", "check", "--json", cwd=tmp_path, **environ)
     assert ended.code == 3
     (sentence,) = ended.sentences
-    assert f"is at schema {migrate.HEAD} and is not: index ix_units_due of units is missing;" in sentence
+    assert f"is at schema {HEAD} and is not: index ix_units_due of units is missing;" in sentence
     assert json.loads(ended.out)["drift"] == ["index ix_units_due of units is missing"]
 
 

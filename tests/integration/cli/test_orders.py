@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db import migrate
-from db.sessions import open_engine
+from illume_db.migrate import downgrade
+from illume_db.sessions import open_engine
 from illume_loop.config import load_settings
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.run_directory import stored_settings
@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_told(run_dir: Path) -> None:
 
 
 def test_a_database_of_an_older_release_is_told(run_dir: Path) -> None:
-    migrate.downgrade(f"sqlite:///{run_dir / 'loop.sqlite'}", "0009")
+    downgrade(f"sqlite:///{run_dir / 'loop.sqlite'}", "0009")
     ended = _told(run_dir, "doctor")
     assert ended.code == 3
     assert f"run `illume-loop db upgrade --run-dir {run_dir}`" in ended.out

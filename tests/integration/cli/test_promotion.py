@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from db.queries.models import models_table
-from db.queries.rounds import rounds_table
-from db.queries.runs import events
+from illume_db.rounds_table import rounds_table
+from illume_db.runs import events
+from illume_db.versions import models_table
 from illume_loop.assess.reviews import reviewer_name
 from illume_loop.cli import models
 from illume_loop.errors import NotFoundError, PromotionError, UsageError

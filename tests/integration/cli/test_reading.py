@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from db import migrate
+from illume_db.migrate import downgrade
 from illume_loop.cli import database, models, rounds, samples
 from illume_loop.cli.runs import settings_for
 from illume_loop.errors import DatabaseOutdatedError, NotARunDirectoryError, NotFoundError
@@ -100,7 +100,7 @@ def test_an_older_schema_is_told_and_upgraded(run_dir: Path, capsys: Captured) -
     """It comes last: without its tables the run is gone."""
     url = f"sqlite:///{run_dir / 'loop.sqlite'}"
     rows = json.loads(_json_of_rounds(run_dir, capsys))
-    migrate.downgrade(url, "base")
+    downgrade(url, "base")
     with pytest.raises(DatabaseOutdatedError, match="illume-loop db upgrade"):
         rounds.ls(run_dir)
     with pytest.raises(DatabaseOutdatedError):

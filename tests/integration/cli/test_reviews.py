@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from db.models import Assessment
-from db.queries.samples import samples_page
+from illume_db.samples import samples_page
+from illume_db.tables import Assessment
 from illume_loop.assess.calibration import read_calibration
 from illume_loop.cli import judge, reviews
 from illume_loop.errors import NotFoundError, ReviewExistsError, TooFewLabelsError, UsageError

@@ -15,9 +15,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from db.queries.samples import samples_page
-from db.sessions import open_engine, transaction
-from db.writes.reviews import NewReview, put_review
+from illume_db.reviews import NewReview, put_review
+from illume_db.samples import samples_page
+from illume_db.sessions import open_engine, transaction
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import small_settings, start
 from tests.support.dashboard import RUN, dashboard_over, served

@@ -11,12 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, text, update
 
-from db.models import Assessment, ModelVersion, Review
-from db.queries.models import models_table
-from db.sessions import open_engine, transaction
-from db.writes.calibrations import add_calibration
-from db.writes.rounds import add_round, set_candidate
-from db.writes.versions import add_version
+from illume_db.judging import add_calibration
+from illume_db.rounds import add_round, set_candidate
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Assessment, ModelVersion, Review
+from illume_db.versions import add_version, models_table
 from illume_loop.assess.calibration import Source
 from illume_loop.assess.fitting import Labelled, fit_calibration
 from illume_loop.loop.run_directory import open_run

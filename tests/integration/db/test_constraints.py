@@ -14,13 +14,14 @@ from sqlalchemy import Engine, delete, insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from db.models import Assessment, Example, Manifest, ModelVersion, Prompt, Round, RoundPrompt, Sample, Unit
-from db.sessions import transaction
-from db.writes.manifests import NewExample, add_manifest
-from db.writes.rounds import add_decision, add_round, move_round
-from db.writes.runs import NewPrompt, add_run, ensure_prompts
-from db.writes.samples import NewAssessment, NewSample, add_assessments, add_samples
-from db.writes.versions import add_version, promote_version
+from illume_db.manifests import NewExample, add_manifest
+from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.rounds import add_decision, add_round, move_round
+from illume_db.runs import add_run
+from illume_db.samples import NewAssessment, NewSample, add_assessments, add_samples
+from illume_db.sessions import transaction
+from illume_db.tables import Assessment, Example, Manifest, ModelVersion, Prompt, Round, RoundPrompt, Sample, Unit
+from illume_db.versions import add_version, promote_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = np.array([1, 2], dtype=np.int32)

@@ -8,25 +8,23 @@ from random import Random
 
 from sqlalchemy import Engine, func, select
 
-from db.errors import FencedOutError
-from db.models import Unit
-from db.queries.progress import ready_units, stage_counts
-from db.sessions import transaction
-from db.writes.rounds import add_round, count_samples
-from db.writes.runs import NewPrompt, add_run, ensure_prompts
-from db.writes.units import (
-    NewUnit,
-    add_units,
+from illume_db.errors import FencedOutError
+from illume_db.leases import (
     expire_leases,
     fail_attempt,
     finish_unit,
     hand_back,
     lease_unit,
-    mark_issued,
     renew_lease,
     take_back_leases,
 )
-from db.writes.versions import add_version
+from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.rounds import add_round, count_samples
+from illume_db.runs import add_run
+from illume_db.sessions import transaction
+from illume_db.tables import Unit
+from illume_db.units import NewUnit, add_units, mark_issued, ready_units, stage_counts
+from illume_db.versions import add_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN, ROUND = 1, 1

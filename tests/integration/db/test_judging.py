@@ -7,21 +7,21 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from db import migrate
-from db.queries.judging import Fared, controls, fared, next_prompts
-from db.sessions import open_engine, transaction
-from db.writes.samples import NewAssessment, add_assessments
+from illume_db.judging import Fared, controls, fared, next_prompts
+from illume_db.migrate import upgrade
+from illume_db.samples import NewAssessment, add_assessments
+from illume_db.sessions import open_engine, transaction
 from tests.integration.db.test_revision_0003 import fill
 
 
 @pytest.fixture
 def filled(empty_url: str) -> Iterator[Engine]:
     """One round with three samples of one prompt."""
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     yield engine
     engine.dispose()
 

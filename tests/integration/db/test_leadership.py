@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, func, select
 
-from db.errors import FencedOutError
-from db.models import Event
-from db.sessions import transaction
-from db.writes.leadership import acquire, release, renew
-from db.writes.runs import add_event, add_run
+from illume_db.errors import FencedOutError
+from illume_db.runs import acquire_leadership, add_event, add_run, release_leadership, renew_leadership
+from illume_db.sessions import transaction
+from illume_db.tables import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = 1
@@ -26,13 +25,13 @@ def _run(engine: Engine) -> None:
 
 def _acquire(engine: Engine, owner: str, lease_s: float = 60.0) -> int | None:
     with transaction(engine) as session:
-        return acquire(session, RUN, owner, lease_s)
+        return acquire_leadership(session, RUN, owner, lease_s)
 
 
 def _write(engine: Engine, token: int) -> None:
     with transaction(engine) as session:
         add_event(session, RUN, "written", "a coordinator writes", at=NOW)
-        renew(session, RUN, token, 60.0)
+        renew_leadership(session, RUN, token, 60.0)
 
 
 def test_one_of_many_leads(engine: Engine) -> None:
@@ -51,7 +50,7 @@ def test_a_standby_takes_over_when_the_lease_has_run_out(engine: Engine) -> None
     with pytest.raises(FencedOutError):
         _write(engine, first)
     with transaction(engine) as session:
-        release(session, RUN, first)
+        release_leadership(session, RUN, first)
     _write(engine, second)
     with transaction(engine) as session:
         assert session.scalar(select(func.count()).select_from(Event)) == 1
@@ -62,7 +61,7 @@ def test_a_silent_leader_goes_on_if_nobody_took_over(engine: Engine) -> None:
     token = _acquire(engine, "first", lease_s=-1.0)
     assert token is not None
     with transaction(engine) as session:
-        renew(session, RUN, token, 60.0)
+        renew_leadership(session, RUN, token, 60.0)
     assert _acquire(engine, "second") is None
 
 
@@ -70,7 +69,7 @@ def test_who_leaves_lets_the_next_one_in_at_once(engine: Engine) -> None:
     token = _acquire(engine, "first")
     assert token is not None
     with transaction(engine) as session:
-        release(session, RUN, token)
+        release_leadership(session, RUN, token)
     with pytest.raises(FencedOutError), transaction(engine) as session:
-        renew(session, RUN, token, 60.0)
+        renew_leadership(session, RUN, token, 60.0)
     assert _acquire(engine, "second") == token + 1

@@ -9,11 +9,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
-import migrations
-from db import migrate
-from db.models import Run
-from db.sessions import open_engine, transaction
-from db.types import Base
+import illume_migrations
+from illume_db.migrate import current, downgrade, drift, head, upgrade
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Run
+from illume_db.types import Base
 
 
 def _tables(url: str) -> set[str]:
@@ -24,20 +24,20 @@ def _tables(url: str) -> set[str]:
 
 
 def test_up_down_up(empty_url: str) -> None:
-    assert migrate.current(empty_url) is None
-    migrate.upgrade(empty_url)
+    assert current(empty_url) is None
+    upgrade(empty_url)
     assert _tables(empty_url) == {*Base.metadata.tables, "alembic_version"}
-    migrate.downgrade(empty_url, "base")
+    downgrade(empty_url, "base")
     assert _tables(empty_url) == {"alembic_version"}
-    migrate.upgrade(empty_url)
-    assert migrate.current(empty_url) == migrate.head()
-    migrate.upgrade(empty_url)
-    assert migrate.current(empty_url) == migrate.head()
+    upgrade(empty_url)
+    assert current(empty_url) == head()
+    upgrade(empty_url)
+    assert current(empty_url) == head()
 
 
 def test_the_migrated_schema_is_that_of_the_models(empty_url: str) -> None:
-    migrate.upgrade(empty_url)
-    assert migrate.drift(empty_url) == []
+    upgrade(empty_url)
+    assert drift(empty_url) == []
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_drift_is_found(empty_url: str, change: str, expected: list[str]) -> Non
     on_postgres = empty_url.startswith("postgresql")
     if not on_postgres and ("CONSTRAINT" in change or "ALTER COLUMN" in change):
         pytest.skip("SQLite cannot change a table in this way")
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         connection.execute(text(change.format(on=" ON units" if on_postgres else "")))
     engine.dispose()
-    assert migrate.drift(empty_url) == expected
-    assert migrate.current(empty_url) == migrate.head()
+    assert drift(empty_url) == expected
+    assert current(empty_url) == head()
 
 
 def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
@@ -81,14 +81,14 @@ def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
         connection.execute(text("CREATE TABLE examples (id INTEGER)"))
     engine.dispose()
     with pytest.raises(DatabaseError, match="examples"):
-        migrate.upgrade(empty_url)
+        upgrade(empty_url)
     assert _tables(empty_url) == {"examples"}
 
 
 def test_sqlite_is_set_up_for_several_processes(tmp_path: Path) -> None:
     """A reader sees the last commit while a writer is busy; foreign keys hold; a reading engine cannot write."""
     url = f"sqlite:///{tmp_path / 'test.sqlite'}"
-    migrate.upgrade(url)
+    upgrade(url)
     writer, reader = open_engine(url), open_engine(url, read_only=True)
     with writer.connect() as writing, reader.connect() as reading:
         assert writing.scalar(text("PRAGMA journal_mode")) == "wal"
@@ -104,5 +104,5 @@ def test_sqlite_is_set_up_for_several_processes(tmp_path: Path) -> None:
 
 
 def test_the_last_revision_is_known_without_asking_alembic() -> None:
-    location = Path(migrations.__file__ or "").parent
-    assert ScriptDirectory(str(location)).get_current_head() == migrate.head()
+    location = Path(illume_migrations.__file__ or "").parent
+    assert ScriptDirectory(str(location)).get_current_head() == head()

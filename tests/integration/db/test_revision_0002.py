@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from db import migrate
-from db.models import Round, Sample, Unit
-from db.queries.progress import ready_units, stage_counts
-from db.sessions import open_engine, transaction
-from db.writes.units import finish_unit, lease_unit
+from illume_db.leases import finish_unit, lease_unit
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Round, Sample, Unit
+from illume_db.units import ready_units, stage_counts
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ROUND = 1
@@ -69,7 +69,7 @@ def _old_rows(url: str) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def old_url(empty_url: str) -> str:
     """A database at the first revision with a round on its way."""
-    migrate.upgrade(empty_url, "0001")
+    upgrade(empty_url, "0001")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         _fill(connection)
@@ -80,16 +80,16 @@ def old_url(empty_url: str) -> str:
 def test_up_down_up_keeps_the_rows(old_url: str) -> None:
     before = _old_rows(old_url)
     assert [row[2] for row in before] == [payload for _, _, payload, _, _ in UNITS]
-    migrate.upgrade(old_url)
-    assert migrate.drift(old_url) == []
-    migrate.downgrade(old_url, "0001")
+    upgrade(old_url)
+    assert drift(old_url) == []
+    downgrade(old_url, "0001")
     assert _old_rows(old_url) == before
-    migrate.upgrade(old_url)
-    assert migrate.drift(old_url) == []
+    upgrade(old_url)
+    assert drift(old_url) == []
 
 
 def test_a_round_goes_on_after_the_upgrade(old_url: str) -> None:
-    migrate.upgrade(old_url)
+    upgrade(old_url)
     engine = open_engine(old_url)
     with transaction(engine) as session:
         round_ = session.get_one(Round, ROUND)

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from db import migrate
-from db.models import Example, Manifest
-from db.queries.curation import examples_of, pairs_before
-from db.sessions import open_engine, transaction
-from db.writes.manifests import NewExample, add_manifest
+from illume_db.curation import pairs_before
+from illume_db.manifests import NewExample, add_manifest, examples_of
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Example, Manifest
 
 SHA256 = "0" * 64
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,7 +52,7 @@ def fill(connection: Connection, settings: str = "{}") -> None:
 @pytest.fixture
 def old_url(empty_url: str) -> str:
     """A database at the second revision with a manifest."""
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
@@ -72,7 +72,7 @@ def _rows(url: str) -> list[tuple[Any, ...]]:
 def test_up_down_up_keeps_the_rows_and_what_protects_them(old_url: str) -> None:
     before = _rows(old_url)
     assert len(before) == 2
-    for step in (migrate.upgrade, lambda url: migrate.downgrade(url, "0002"), migrate.upgrade):
+    for step in (upgrade, lambda url: downgrade(url, "0002"), upgrade):
         step(old_url)
         assert _rows(old_url) == before
         engine = open_engine(old_url)
@@ -83,11 +83,11 @@ def test_up_down_up_keeps_the_rows_and_what_protects_them(old_url: str) -> None:
         with engine.connect() as connection, pytest.raises(DBAPIError, match=r"(?i)foreign key|worded_as"):
             connection.execute(text(heldout))
         engine.dispose()
-    assert migrate.drift(old_url) == []
+    assert drift(old_url) == []
 
 
 def test_a_run_of_the_revision_before_goes_on_with_pairs(old_url: str) -> None:
-    migrate.upgrade(old_url)
+    upgrade(old_url)
     engine = open_engine(old_url)
     with transaction(engine) as session:
         old = session.get_one(Manifest, 50)
@@ -105,10 +105,10 @@ def test_a_run_of_the_revision_before_goes_on_with_pairs(old_url: str) -> None:
         assert pairs_before(session, 1, 2) == [], "a round's own pairs are not those of earlier rounds"
         assert np.array_equal(examples[0].rejected.image_ids if examples[0].rejected else [], [1])
     engine.dispose()
-    migrate.downgrade(old_url, "0002")
+    downgrade(old_url, "0002")
     assert sorted(row[2] for row in _rows(old_url)) == ["draw", "draw", "draw", "read"]
-    migrate.upgrade(old_url)
-    assert migrate.drift(old_url) == []
+    upgrade(old_url)
+    assert drift(old_url) == []
     engine = open_engine(old_url)
     with transaction(engine) as session:
         assert session.query(Example).count() == 4

@@ -8,11 +8,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from db import migrate
-from db.models import Assessment
-from db.queries.samples import sample_detail
-from db.sessions import open_engine, transaction
-from db.writes.samples import NewAssessment, add_assessments
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.samples import NewAssessment, add_assessments, sample_detail
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Assessment
 from tests.integration.db.test_revision_0003 import fill
 
 DETAILS: dict[str, Any] = {
@@ -25,11 +24,11 @@ CRITIQUE = {"object": {"verdict": "yes", "evidence": "a circle"}, "analysis": "i
 @pytest.fixture
 def old_url(empty_url: str) -> str:
     """A database at the third revision with one assessment."""
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection, settings='{"assess": {"assessor": "self"}}')
-    migrate.upgrade(empty_url, "0003")
+    upgrade(empty_url, "0003")
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -51,14 +50,14 @@ def _scores(url: str) -> list[tuple[Any, ...]]:
 
 
 def test_up_down_up_keeps_the_rows(old_url: str) -> None:
-    for step in (migrate.upgrade, lambda url: migrate.downgrade(url, "0003"), migrate.upgrade):
+    for step in (upgrade, lambda url: downgrade(url, "0003"), upgrade):
         step(old_url)
         assert _scores(old_url) == [(1, "self", "ok", -3.5)]
-    assert migrate.drift(old_url) == []
+    assert drift(old_url) == []
 
 
 def test_what_an_assessment_rests_on_is_kept(old_url: str) -> None:
-    migrate.upgrade(old_url)
+    upgrade(old_url)
     engine = open_engine(old_url)
     with transaction(engine) as session:
         new = [
@@ -78,7 +77,7 @@ def test_what_an_assessment_rests_on_is_kept(old_url: str) -> None:
 
 
 def test_a_probability_is_one(old_url: str) -> None:
-    migrate.upgrade(old_url)
+    upgrade(old_url)
     engine = open_engine(old_url)
     with pytest.raises(IntegrityError, match="ck_assessments_probability_is_one"), transaction(engine) as session:
         add_assessments(session, [NewAssessment(1, "frozen", "ok", 1.5, 1, probability=1.2)])

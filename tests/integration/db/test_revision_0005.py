@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db import migrate
-from db.models import Run
-from db.queries.calibrations import calibration_of_run, drift_of_round
-from db.sessions import open_engine, transaction
-from db.writes.calibrations import add_calibration, add_drift
+from illume_db import migrate
+from illume_db.judging import add_calibration, add_drift, calibration_of_run, drift_of_round
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Run
 from tests.integration.db.test_revision_0003 import fill
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db import migrate
-from db.sessions import open_engine, transaction
-from db.writes.manifests import NewExample, add_manifest
+from illume_db.manifests import NewExample, add_manifest
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.sessions import open_engine, transaction
 from tests.integration.db.test_revision_0003 import fill
 
 SHA256 = "0" * 64
@@ -28,11 +28,11 @@ def _kinds(url: str) -> list[tuple[str, int | None]]:
 
 
 def test_assessments_go_down_as_rows_that_are_known_there(empty_url: str) -> None:
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     rows = [NewExample(kind, "t", 1, 1, SHA256, answer="{}") for kind in ("assess", "correct")]
     rows[1] = NewExample("correct", "t", 1, 1, SHA256, rejected_id=2, rejected_sha256=SHA256, answer="{}")
     with transaction(engine) as session:
@@ -40,7 +40,7 @@ def test_assessments_go_down_as_rows_that_are_known_there(empty_url: str) -> Non
     engine.dispose()
     old = [("draw", None), ("read", None)]
     assert sorted(_kinds(empty_url), key=str) == sorted([*old, ("assess", None), ("correct", 2)], key=str)
-    for step in (lambda url: migrate.downgrade(url, BEFORE), migrate.upgrade):
+    for step in (lambda url: downgrade(url, BEFORE), upgrade):
         step(empty_url)
         assert sorted(_kinds(empty_url), key=str) == sorted([*old, ("read", None), ("pair", 2)], key=str)
         engine = open_engine(empty_url)
@@ -48,4 +48,4 @@ def test_assessments_go_down_as_rows_that_are_known_there(empty_url: str) -> Non
             with engine.connect() as connection, pytest.raises(DBAPIError, match="examples_are_"):
                 connection.execute(text(change))
         engine.dispose()
-    assert migrate.drift(empty_url) == []
+    assert drift(empty_url) == []

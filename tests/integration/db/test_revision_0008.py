@@ -6,11 +6,10 @@ import threading
 
 from sqlalchemy import select, text
 
-from db import migrate
-from db.models import Assessment, Review
-from db.queries.reviews import num_reviewed, verdicts_of_people
-from db.sessions import open_engine, transaction
-from db.writes.reviews import NewReview, put_review, take_back_review
+from illume_db.migrate import downgrade, upgrade
+from illume_db.reviews import NewReview, num_reviewed, put_review, take_back_review, verdicts_of_people
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Assessment, Review
 from tests.integration.db.test_revision_0003 import fill
 
 OLD = (
@@ -20,14 +19,14 @@ OLD = (
 
 
 def test_old_reviews_get_an_unknown_reviewer_and_differing_ones_are_not_taken_for_no(empty_url: str) -> None:
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url, "0007")
+    upgrade(empty_url, "0007")
     with engine.begin() as connection:
         connection.execute(text(OLD))
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     with transaction(engine) as session:
         (kept,) = session.scalars(select(Review))
         assert (kept.sample_id, kept.reviewer, kept.verdict) == (1, "unknown", "disagree")
@@ -39,19 +38,19 @@ def test_old_reviews_get_an_unknown_reviewer_and_differing_ones_are_not_taken_fo
         assert put_review(session, 2, NewReview("ann", "skip"), replace=False)
         assert num_reviewed(session, 1) == 1
         assert verdicts_of_people(session, 1) == {}
-    migrate.downgrade(empty_url, "0007")
+    downgrade(empty_url, "0007")
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM assessments WHERE assessor = 'human'")) == 0
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     engine.dispose()
 
 
 def test_taking_back_goes_review_by_review_and_settles_what_is_left(empty_url: str) -> None:
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     with transaction(engine) as session:
         for sample, name, verdict in ((1, "ann", "agree"), (1, "bob", "disagree"), (2, "bob", "agree")):
             assert put_review(session, sample, NewReview(name, verdict), replace=False)
@@ -66,11 +65,11 @@ def test_taking_back_goes_review_by_review_and_settles_what_is_left(empty_url: s
 
 def test_two_people_who_decide_at_once_are_both_heard(empty_url: str) -> None:
     """The second one waits for the first, instead of settling the sample without them."""
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
 
     def disagree() -> None:
         with transaction(engine) as session:

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from db import migrate
-from db.sessions import open_engine, transaction
-from db.writes.evaluations import NewItem, add_evaluation
-from db.writes.manifests import NewExample, add_manifest
+from illume_db.evaluations import NewItem, add_evaluation
+from illume_db.manifests import NewExample, add_manifest
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.sessions import open_engine, transaction
 from tests.integration.db.test_revision_0003 import fill
 
 SHA256 = "0" * 64
@@ -29,15 +29,15 @@ def _found(engine: Engine) -> tuple[list[str], list[str], int]:
 
 
 def test_edits_go_down_as_rows_to_draw(empty_url: str) -> None:
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url, BEFORE)
+    upgrade(empty_url, BEFORE)
     old = {"num_items": 1, "items": [NewItem(True)], "at": NOW, "value": 1.0}
     with transaction(engine) as session:
         add_evaluation(session, 1, suite="heldout", plan_sha256=SHA256, **old)  # type: ignore[arg-type]
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     words = "make it blue: it"
     with transaction(engine) as session:
         # Those that `fill` made have numbers of their own, which Postgres would give out again.
@@ -59,7 +59,7 @@ def test_edits_go_down_as_rows_to_draw(empty_url: str) -> None:
         add_manifest(session, 2, SHA256, [NewExample("edit", words, 9, prompt_id, SHA256)], at=NOW)
         add_evaluation(session, 1, suite="editing", plan_sha256=SHA256, **old)  # type: ignore[arg-type]
     assert _found(engine) == (["draw", "read", "edit"], ["heldout", "editing"], 2)
-    for step in (lambda url: migrate.downgrade(url, BEFORE), migrate.upgrade):
+    for step in (lambda url: downgrade(url, BEFORE), upgrade):
         engine.dispose()
         step(empty_url)
         assert _found(engine) == (["draw", "read", "draw"], ["heldout"], 1)
@@ -67,4 +67,4 @@ def test_edits_go_down_as_rows_to_draw(empty_url: str) -> None:
             with engine.connect() as connection, pytest.raises(DBAPIError, match="examples_are_"):
                 connection.execute(text(change))
     engine.dispose()
-    assert migrate.drift(empty_url) == []
+    assert drift(empty_url) == []

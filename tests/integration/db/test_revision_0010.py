@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from db import migrate
-from db.models.version import VERSION_STATES
-from db.sessions import open_engine
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.sessions import open_engine
+from illume_db.tables.versions import VERSION_STATES
 
 BEFORE = "0009"
 NOW = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
@@ -59,7 +59,7 @@ def _add_round(connection: Connection, index: int, state: str, **more: object) -
 @pytest.fixture
 def connection(empty_url: str) -> Iterator[Connection]:
     """A run with an active base, at the newest schema."""
-    migrate.upgrade(empty_url)
+    upgrade(empty_url)
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         _fill(connection, ("active",))
@@ -119,16 +119,16 @@ def test_only_rounds_that_have_ended_without_a_decision_are_run_again(connection
 
 
 def test_a_run_that_lost_its_active_version_goes_up_and_down_as_it_is(empty_url: str) -> None:
-    migrate.upgrade(empty_url, BEFORE)
+    upgrade(empty_url, BEFORE)
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         _fill(connection, ("retired", "rejected", "candidate"))
-    for step in (migrate.upgrade, lambda url: migrate.downgrade(url, BEFORE), migrate.upgrade):
+    for step in (upgrade, lambda url: downgrade(url, BEFORE), upgrade):
         engine.dispose()
         step(empty_url)
         assert _states(engine) == ["retired", "rejected", "candidate"]
     engine.dispose()
-    assert migrate.drift(empty_url) == []
+    assert drift(empty_url) == []
 
 
 def _states(engine: Engine) -> list[str]:

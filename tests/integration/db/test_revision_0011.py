@@ -9,12 +9,18 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from db import migrate
-from db.models import Run
-from db.queries.teacher import num_teacher_calls, question_sha256, teacher_answers
-from db.sessions import open_engine, transaction
-from db.writes.leadership import acquire, renew
-from db.writes.teacher import forget_teacher_answers, keep_teacher_answer, spend_teacher_call
+from illume_db.migrate import downgrade, drift, upgrade
+from illume_db.runs import acquire_leadership, renew_leadership
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Run
+from illume_db.teacher import (
+    forget_teacher_answers,
+    keep_teacher_answer,
+    num_teacher_calls,
+    question_sha256,
+    spend_teacher_call,
+    teacher_answers,
+)
 from tests.integration.db.test_revision_0003 import fill
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,11 +30,11 @@ IMAGE = "a" * 64
 @pytest.fixture
 def old_url(empty_url: str) -> str:
     """A database of the release before, whose run has spent three calls."""
-    migrate.upgrade(empty_url, "0002")
+    upgrade(empty_url, "0002")
     engine = open_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
-    migrate.upgrade(empty_url, "0009")
+    upgrade(empty_url, "0009")
     with engine.begin() as connection:
         connection.execute(text("UPDATE runs SET teacher_calls = 3"))
     engine.dispose()
@@ -37,7 +43,7 @@ def old_url(empty_url: str) -> str:
 
 @pytest.fixture
 def now_engine(old_url: str) -> Iterator[Engine]:
-    migrate.upgrade(old_url)
+    upgrade(old_url)
     engine = open_engine(old_url)
     yield engine
     engine.dispose()
@@ -57,17 +63,17 @@ def test_the_budget_is_one_for_all_processes_and_counts_what_was_spent_before(no
 
 
 def test_up_down_up_keeps_what_was_spent(old_url: str) -> None:
-    migrate.upgrade(old_url)
+    upgrade(old_url)
     engine = open_engine(old_url)
     assert _spend(engine, 10)
     engine.dispose()
-    migrate.downgrade(old_url, "0009")
+    downgrade(old_url, "0009")
     engine = open_engine(old_url)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT teacher_calls FROM runs WHERE id = 1")) == 4
     engine.dispose()
-    migrate.upgrade(old_url)
-    assert migrate.drift(old_url) == []
+    upgrade(old_url)
+    assert drift(old_url) == []
     engine = open_engine(old_url)
     with transaction(engine) as session:
         assert num_teacher_calls(session, 1) == 4
@@ -76,15 +82,15 @@ def test_up_down_up_keeps_what_was_spent(old_url: str) -> None:
 
 def test_a_call_is_paid_for_while_a_coordinator_holds_the_run(postgres_url: str) -> None:
     """A coordinator's transactions begin by changing the run's row, and last as long as a step of its takes."""
-    migrate.upgrade(postgres_url)
+    upgrade(postgres_url)
     engine = open_engine(postgres_url)
     with transaction(engine) as session:
         session.add(Run(id=1, key="k", name="n", seed=0, settings={}, created_at=NOW))
     with transaction(engine) as session:
-        token = acquire(session, 1, "coordinator", 60.0)
+        token = acquire_leadership(session, 1, "coordinator", 60.0)
     assert token is not None
     with transaction(engine) as leading:
-        renew(leading, 1, token, 60.0)
+        renew_leadership(leading, 1, token, 60.0)
         with transaction(engine) as session:
             session.execute(text("SET LOCAL lock_timeout = 200"))
             assert spend_teacher_call(session, 1, 10)

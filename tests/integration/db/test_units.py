@@ -11,29 +11,36 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from db.clock import db_later
-from db.errors import FencedOutError
-from db.models import Event, Unit
-from db.queries.leases import is_left_waiting
-from db.queries.progress import StageCounts, first_dead, num_in_flight, ready_units, stage_counts
-from db.sessions import transaction
-from db.writes.rounds import add_round, move_round
-from db.writes.runs import NewPrompt, add_event, add_run, ensure_prompts
-from db.writes.units import (
+from illume_db.clock import db_later
+from illume_db.errors import FencedOutError
+from illume_db.leases import (
     Lease,
-    NewUnit,
-    add_units,
-    begin_waiting,
     expire_leases,
     fail_attempt,
     finish_unit,
     hand_back,
+    is_left_waiting,
     lease_unit,
-    mark_issued,
     renew_lease,
     take_back_leases,
 )
-from db.writes.versions import add_version
+from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.rounds import add_round, move_round
+from illume_db.runs import add_event, add_run
+from illume_db.sessions import transaction
+from illume_db.tables import Event, Unit
+from illume_db.units import (
+    NewUnit,
+    StageCounts,
+    add_units,
+    begin_waiting,
+    first_dead,
+    mark_issued,
+    num_in_flight,
+    ready_units,
+    stage_counts,
+)
+from illume_db.versions import add_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN, ROUND = 1, 1

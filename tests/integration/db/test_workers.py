@@ -8,18 +8,26 @@ import pytest
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 
-from db.clock import db_later
-from db.models import ModelVersion, Round, Run, Unit, Worker
-from db.queries.leases import last_worker
-from db.queries.runs import num_unattended
-from db.queries.workers import live_workers, queue_table, workers_table
-from db.sessions import transaction
-from db.writes.leadership import acquire, release
-from db.writes.rounds import add_round, move_round
-from db.writes.runs import NewPrompt, add_event, add_run, ensure_prompts
-from db.writes.units import NewUnit, add_units, lease_unit
-from db.writes.versions import add_version
-from db.writes.workers import GONE_KEPT_S, MOST_GONE, beat, mark_stopped, register_worker, request_drain
+from illume_db.clock import db_later
+from illume_db.leases import last_worker, lease_unit
+from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.rounds import add_round, move_round
+from illume_db.runs import acquire_leadership, add_event, add_run, num_unattended, release_leadership
+from illume_db.sessions import transaction
+from illume_db.tables import ModelVersion, Round, Run, Unit, Worker
+from illume_db.units import NewUnit, add_units
+from illume_db.versions import add_version
+from illume_db.workers import (
+    GONE_KEPT_S,
+    MOST_GONE,
+    beat,
+    live_workers,
+    mark_stopped,
+    queue_table,
+    register_worker,
+    request_drain,
+    workers_table,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -180,11 +188,11 @@ def test_runs_without_a_coordinator_are_counted_until_they_are_finished(engine: 
     assert count() == 1
     with transaction(engine) as session:
         run_id = session.scalars(select(Run.id).where(Run.key == "served")).one()
-        token = acquire(session, run_id, "me", 60.0)
+        token = acquire_leadership(session, run_id, "me", 60.0)
         assert token is not None
     assert count() == 0
     with transaction(engine) as session:
-        release(session, run_id, token)
+        release_leadership(session, run_id, token)
         add_version(session, run_id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=NOW)
         ids = ensure_prompts(session, run_id, [NewPrompt("train", "key", "c", "t", {})])
         version_id = session.scalars(select(ModelVersion.id).where(ModelVersion.run_id == run_id)).one()

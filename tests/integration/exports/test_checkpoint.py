@@ -11,12 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoProcessor, JanusConfig, JanusForConditionalGeneration
 
 import illume_loop.models.illume
-from db import migrate
-from db.queries.models import model_detail
-from db.sessions import open_engine, transaction
-from db.urls import sqlite_url
-from db.writes.runs import add_run
-from db.writes.versions import add_version
+from illume_db.migrate import upgrade
+from illume_db.runs import add_run
+from illume_db.sessions import open_engine, transaction
+from illume_db.urls import sqlite_url
+from illume_db.versions import add_version, model_detail
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.cli import models
 from illume_loop.config import load_settings
@@ -40,7 +39,7 @@ def _run_of(checkpoint: Path, folder: Path) -> Path:
     settings = load_settings(environ={}).resolved()
     with locked(folder) as directory:
         url = sqlite_url(folder / DATABASE)
-        migrate.upgrade(url)
+        upgrade(url)
         base = open_stores(folder)[1].publish(checkpoint)
         mark(directory, url, begun=True)
         engine = open_engine(url)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import insert, select
 
-from db.models import Sample
-from db.sessions import open_engine, transaction
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Sample
 from illume_loop.cli import samples
 from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
 from illume_loop.exports import writing
@@ -187,7 +187,7 @@ def test_the_command_tells_rows_and_the_card_how_to_read_them(run_dir: Path, tmp
 
 
 def samples_of_manifest(run: Any) -> set[int]:
-    from db.queries.exports import examples_after
+    from illume_db.exports import examples_after
 
     rows = examples_after(run.session, run.run_id, (0, -1), 1000, of_samples=True)
     return {row["sample"] for row in rows}

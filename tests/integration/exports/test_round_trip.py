@@ -20,9 +20,9 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from db.models import Assessment, Example, Manifest, Prompt, Review, Round, Sample
-from db.queries.samples import sample_detail
-from db.writes.reviews import NewReview, put_review
+from illume_db.reviews import NewReview, put_review
+from illume_db.samples import sample_detail
+from illume_db.tables import Assessment, Example, Manifest, Prompt, Review, Round, Sample
 from illume_loop.assess import instructions
 from illume_loop.exports.formats import FORMATS
 from illume_loop.exports.tables import IMAGE_TOKEN, TABLES, image_text

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from db.models import Example, Round
-from db.queries.samples import samples_page
-from db.sessions import open_engine, transaction
-from db.writes.reviews import NewReview, put_review
+from illume_db.reviews import NewReview, put_review
+from illume_db.samples import samples_page
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Example, Round
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import Heard, small_settings, start
 

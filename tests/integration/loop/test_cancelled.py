@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Prompt, Round, RoundPrompt, StageCount, TrainingCheckpoint, Unit
-from db.queries.models import models_table
-from db.queries.runs import events
+from illume_db.runs import events
+from illume_db.tables import Prompt, Round, RoundPrompt, StageCount, TrainingCheckpoint, Unit
+from illume_db.versions import models_table
 from illume_loop.errors import NotFoundError, NotRetriableError, RoundFailedError, RoundOverError, UsageError
 from illume_loop.loop.rounds import Cancelled, cancel, retry
 from illume_loop.loop.run_directory import OpenRun, open_run

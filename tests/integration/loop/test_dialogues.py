@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db.models import Assessment, Example, Manifest
-from db.queries.curation import examples_of
-from db.queries.samples import lineage
+from illume_db.manifests import examples_of
+from illume_db.samples import lineage
+from illume_db.tables import Assessment, Example, Manifest
 from illume_loop.errors import RoundFailedError, SettingsError
 from illume_loop.loop.manifest import manifest_sha256
 from illume_loop.loop.run_directory import open_run

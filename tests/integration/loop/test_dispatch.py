@@ -12,23 +12,24 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, select, update
 
-from db.clock import db_later
-from db.errors import FencedOutError
-from db.models import Event, Unit, Worker
-from db.queries.progress import UnitRow
-from db.sessions import transaction
-from db.writes.rounds import add_round
-from db.writes.runs import NewPrompt, add_run, ensure_prompts
-from db.writes.units import NewUnit, add_units, finish_unit, lease_unit, renew_lease
-from db.writes.versions import add_version
-from db.writes.workers import mark_stopped, register_worker
+from illume_db.clock import db_later
+from illume_db.errors import FencedOutError
+from illume_db.leases import finish_unit, lease_unit, renew_lease
+from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.rounds import add_round
+from illume_db.runs import add_run
+from illume_db.sessions import transaction
+from illume_db.tables import Event, Unit, Worker
+from illume_db.units import NewUnit, UnitRow, add_units
+from illume_db.versions import add_version
+from illume_db.workers import mark_stopped, register_worker
 from illume_loop.config import load_settings
 from illume_loop.errors import StageStalledError
-from illume_loop.loop.dispatch import Dispatcher
-from illume_loop.loop.leadership import Leadership
 from illume_loop.loop.progress import StageProgress
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.workbench import Workbench, utc_now
+from illume_workers.dispatch import Dispatcher
+from illume_workers.leadership import Leadership
 
 DRAW = [Issue(1, ("assess", "sample"))]
 SETTINGS = load_settings(

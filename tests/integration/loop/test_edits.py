@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from db.models import Assessment, Evaluation, EvaluationItem, Example, Prompt, Sample
-from db.queries.curation import examples_of
-from db.queries.judging import next_prompts
-from db.queries.samples import lineage, sample_detail
-from db.sessions import transaction
+from illume_db.judging import next_prompts
+from illume_db.manifests import examples_of
+from illume_db.samples import lineage, sample_detail
+from illume_db.sessions import transaction
+from illume_db.tables import Assessment, Evaluation, EvaluationItem, Example, Prompt, Sample
 from illume_loop.cli.rounds_table import print_rounds
 from illume_loop.domains import get_domain
 from illume_loop.errors import SettingsError

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from sqlalchemy import select
 from transformers import JanusForConditionalGeneration
 
-from db.models import Assessment, Sample
-from db.queries.models import models_table
+from illume_db.tables import Assessment, Sample
+from illume_db.versions import models_table
 from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import load_settings

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import create_engine, text
 
-from db.sessions import open_engine
+from illume_db.sessions import open_engine
 from illume_loop.assess.calibration import Calibration, read_calibration
 from illume_loop.cli import judge
 from illume_loop.config import Settings, load_settings
@@ -28,10 +28,10 @@ from illume_loop.loop.calibrating import calibration_in
 from illume_loop.loop.run_directory import open_run
 from illume_loop.loop.workbench import Toolbox
 from illume_loop.models.protocol import Scores
+from illume_workers.contexts import RunContexts
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned, save_canned
 from tests.support.canned_run import small_settings, start, table
 from tests.support.plugged import PLUGIN
-from workers.benches import Benches
 
 TOOLS = canned_toolbox()
 BASE_SKILL = 0.4
@@ -168,7 +168,7 @@ def test_a_worker_judges_by_the_runs_calibration(tmp_path: Path) -> None:
     own = load_settings(overrides={"store.artifacts_url": str(tmp_path / "run")}, environ={})
     engine = open_engine(f"sqlite:///{tmp_path / 'run' / 'loop.sqlite'}")
     places = {"cache": tmp_path / "cache", "scratch": tmp_path / "scratch"}
-    bench = Benches(engine, own, TOOLS, device="cpu", on_load=lambda _: None, **places).of_run(1)
+    bench = RunContexts(engine, own, TOOLS, device="cpu", on_load=lambda _: None, **places).of_run(1)
     assert bench.calibration is not None
     assert bench.calibration == _calibration(tmp_path / "run")
     engine.dispose()

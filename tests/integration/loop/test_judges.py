@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from db.models import Assessment, Event, Example, ModelVersion
+from illume_db.tables import Assessment, Event, Example, ModelVersion
 from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.run_directory import open_run

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from db import migrate
-from db.models import Run
-from db.queries.runs import last_events, run_row
-from db.sessions import open_engine
-from db.urls import sqlite_url
+from illume_db.migrate import upgrade
+from illume_db.runs import last_events, run_row
+from illume_db.sessions import open_engine
+from illume_db.tables import Run
+from illume_db.urls import sqlite_url
 from illume_loop.cli.runs import settings_for
 from illume_loop.cli.watch import take_look
 from illume_loop.config import load_settings
@@ -69,7 +69,7 @@ def test_another_database_is_refused_and_not_written_to(
 ) -> None:
     other = sqlite_url(tmp_path / "other.sqlite")
     if is_migrated:
-        migrate.upgrade(other)
+        upgrade(other)
     settings = _settings(run_dir, made, store__database_url=other)
     with pytest.raises(OtherDatabaseError, match=r"copy/run/loop\.sqlite, and .*other\.sqlite does not know it"):
         start(settings, run_dir)
@@ -88,7 +88,7 @@ def test_another_database_is_refused_and_not_written_to(
 def test_a_run_moved_to_postgres_by_a_variable_is_refused(
     run_dir: Path, made: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate.upgrade(postgres_url)
+    upgrade(postgres_url)
     with pytest.raises(OtherDatabaseError, match=r"loop\.sqlite, and postgresql\+psycopg"):
         start(_settings(run_dir, made, store__database_url=postgres_url), run_dir)
     monkeypatch.setenv("ILLUME_STORE__DATABASE_URL", postgres_url)
@@ -119,7 +119,7 @@ def test_a_database_that_was_emptied_is_told(run_dir: Path, made: Path) -> None:
         with pytest.raises(RunForgottenError, match=r"no longer knows the run in .*copy/run: it was emptied"):
             start(_settings(run_dir, made, store__database_url=given), run_dir)
     assert not list(run_dir.glob("loop.sqlite*"))
-    migrate.upgrade(sqlite_url(run_dir / "loop.sqlite"))
+    upgrade(sqlite_url(run_dir / "loop.sqlite"))
     with pytest.raises(RunForgottenError):
         start(_settings(run_dir, made), run_dir)
     with pytest.raises(RunForgottenError), open_run(run_dir):

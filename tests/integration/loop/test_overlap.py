@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db.models import Assessment, ModelVersion, Round, Sample
-from db.queries.progress import ready_units, round_at
-from db.sessions import transaction
+from illume_db.rounds import round_at
+from illume_db.sessions import transaction
+from illume_db.tables import Assessment, ModelVersion, Round, Sample
+from illume_db.units import ready_units
 from illume_loop.loop.coordinator import Coordinator
 from illume_loop.loop.executor import perform
 from illume_loop.loop.opening import check_demands, open_workbench

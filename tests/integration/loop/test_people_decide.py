@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.queries.models import models_table
-from db.queries.runs import events
-from db.writes.versions import promote_version
+from illume_db.runs import events
+from illume_db.versions import models_table, promote_version
 from illume_loop.errors import NoActiveVersionError, UnderTrialError
 from illume_loop.loop.promotion import promote, repair, rollback
 from illume_loop.loop.run_directory import OpenRun, open_run

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from db.queries.curation import examples_of
-from db.sessions import open_engine
+from illume_db.manifests import examples_of
+from illume_db.sessions import open_engine
 from illume_loop.config import Settings
 from illume_loop.domains.protocol import RealPair, Split
 from illume_loop.domains.shapes.domain import ShapesDomain

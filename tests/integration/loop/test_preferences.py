@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db.models import Assessment, Example, Manifest, Prompt
-from db.queries.curation import examples_of
-from db.queries.rounds import round_detail
-from db.queries.samples import lineage, samples_page
+from illume_db.manifests import examples_of
+from illume_db.rounds_table import round_detail
+from illume_db.samples import lineage, samples_page
+from illume_db.tables import Assessment, Example, Manifest, Prompt
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.manifest import manifest_sha256
 from illume_loop.loop.run_directory import open_run

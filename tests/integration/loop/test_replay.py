@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from db.models import Event, Example, Prompt, Round, RoundPrompt, Sample
+from illume_db.tables import Event, Example, Prompt, Round, RoundPrompt, Sample
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import result, small_settings, start, table
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db.models import Assessment, Example, Manifest, Prompt, Sample
-from db.queries.curation import examples_of
-from db.queries.evaluations import kept_draws
-from db.queries.models import model_detail, models_table
-from db.queries.rounds import round_detail
-from db.queries.runs import events, run_row
-from db.queries.samples import lineage, sample_detail, samples_page
+from illume_db.evaluations import kept_draws
+from illume_db.manifests import examples_of
+from illume_db.rounds_table import round_detail
+from illume_db.runs import events, run_row
+from illume_db.samples import lineage, sample_detail, samples_page
+from illume_db.tables import Assessment, Example, Manifest, Prompt, Sample
+from illume_db.versions import model_detail, models_table
 from illume_loop.loop.coordinator import start_run
 from illume_loop.loop.manifest import manifest_sha256
 from illume_loop.loop.progress import StageProgress

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from db.models import Assessment, TeacherAnswer
-from db.queries.samples import sample_detail, samples_page
-from db.queries.teacher import num_teacher_calls
+from illume_db.samples import sample_detail, samples_page
+from illume_db.tables import Assessment, TeacherAnswer
+from illume_db.teacher import num_teacher_calls
 from illume_loop.cli.assessments import fields_of
 from illume_loop.config import Settings
 from illume_loop.errors import TeacherBudgetError, TeacherError, TeacherRefusedError, TeacherUnclearError

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from db.models import Assessment, Evaluation, EvaluationItem, Example, Prompt
-from db.sessions import open_engine, transaction
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Assessment, Evaluation, EvaluationItem, Example, Prompt
 from illume_loop.assess.calibration import probability_of
 from illume_loop.config import Settings, load_settings
 from illume_loop.domains.protocol import Prompt as Wanted
@@ -24,9 +24,9 @@ from illume_loop.domains.text.prompt_set import PromptSet, merged, write_prompt_
 from illume_loop.errors import RoundFailedError, UsageError
 from illume_loop.loop.run_directory import database_url, open_run
 from illume_loop.models.protocol import Scores
+from illume_workers.contexts import RunContexts
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import result, small_settings, start, table
-from workers.benches import Benches
 
 TOOLS = canned_toolbox()
 SIZES = {"train": 20, "heldout": 30, "probe": 6}
@@ -182,7 +182,7 @@ def test_a_worker_on_another_host_has_the_prompts_from_the_database(prompts: Pat
     prompts.unlink()
     engine = open_engine(database_url(tmp_path / "run"))
     own = load_settings(None, {"store.artifacts_url": str(tmp_path / "run")}, environ={})
-    benches = Benches(
+    benches = RunContexts(
         engine, own, TOOLS, device="cpu", cache=tmp_path / "c", scratch=tmp_path / "s", on_load=lambda _: None
     )
     with transaction(engine) as session:

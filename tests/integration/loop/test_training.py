@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from db.models import Event, TrainingCheckpoint, Unit
-from db.sessions import open_engine, transaction
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Event, TrainingCheckpoint, Unit
 from illume_loop.errors import LostLeaseError, NoIntactCheckpointError
 from illume_loop.loop.run_directory import database_url, open_run
 from illume_loop.loop.workbench import Toolbox

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from db import migrate
-from db.models import Assessment, Unit
-from db.sessions import open_engine, transaction
+from illume_db.migrate import downgrade
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Assessment, Unit
 from illume_loop.errors import (
     CorruptArtifactError,
     DatabaseOutdatedError,
@@ -201,7 +201,7 @@ def test_a_directory_without_a_run_cannot_be_read(tmp_path: Path, content: str |
 
 def test_a_database_of_another_schema_is_told(tmp_path: Path) -> None:
     start(small_settings(tmp_path / "base", run__rounds=1), tmp_path / "run")
-    migrate.downgrade(database_url(tmp_path / "run"), "base")
+    downgrade(database_url(tmp_path / "run"), "base")
     with pytest.raises(DatabaseOutdatedError, match="db upgrade"), open_run(tmp_path / "run"):
         pass
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from db.queries.runs import run_row
+from illume_db.runs import run_row
 from illume_loop.cli import report
 from illume_loop.config import load_settings
 from illume_loop.errors import NotARunDirectoryError, UsageError

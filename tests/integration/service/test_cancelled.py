@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from db.models import Round, Sample, TrainingCheckpoint, Unit
+from illume_db.tables import Round, Sample, TrainingCheckpoint, Unit
 from tests.support.service import Service
 
 PATIENT = {"ILLUME_CLUSTER__LEASE_S": "120", "ILLUME_CLUSTER__STALL_AFTER_S": "240"}

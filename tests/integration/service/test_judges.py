@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from db.queries.teacher import num_teacher_calls
-from db.sessions import transaction
+from illume_db.sessions import transaction
+from illume_db.teacher import num_teacher_calls
 from illume_loop.loop import calibrating
 from illume_loop.loop.calibrating import calibration_in
 from illume_loop.loop.run_directory import open_run

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from db.clock import db_later
-from db.models import TrainingCheckpoint, Unit
+from illume_db.clock import db_later
+from illume_db.tables import TrainingCheckpoint, Unit
 from tests.support.service import Service
 
 LEASE_S = 5.0

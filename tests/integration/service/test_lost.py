@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from kombu import Connection, Exchange, Queue
 
-from db.queries.runs import leader_of
+from illume_db.runs import leader_of
 from tests.support.service import Service
 
 QUEUE = "illume.generator"

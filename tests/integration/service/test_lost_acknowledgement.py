@@ -9,8 +9,8 @@ import time
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Unit
-from db.sessions import transaction
+from illume_db.sessions import transaction
+from illume_db.tables import Unit
 from tests.support.service import Service
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from db.models import Unit
-from db.sessions import open_engine, transaction
+from illume_db.sessions import open_engine, transaction
+from illume_db.tables import Unit
 from tests.support.service import Service
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from db import migrate
-from db.queries.workers import workers_table
+from illume_db.migrate import downgrade, upgrade
+from illume_db.workers import workers_table
 from tests.support.servers import free_port
 from tests.support.service import Service
 
@@ -73,11 +73,11 @@ def test_a_postgres_that_stays_away_ends_worker_and_coordinator(one_round: Servi
 def test_a_container_waits_for_what_a_person_has_to_mend(one_round: Service, tmp_path: Path) -> None:
     """Without a health file each of these ends at once; a restart policy would start it again for ever."""
     health = tmp_path / "health"
-    migrate.downgrade(one_round.database_url, "base")
+    downgrade(one_round.database_url, "base")
     worker = one_round.worker("generator", name="early", ILLUME_RUNTIME__HEALTH_FILE=str(health))
     one_round.wait_for(lambda _: health.exists() and " unhealthy " in health.read_text(), "the sentence")
     assert "run `illume-loop db upgrade`" in health.read_text()
-    migrate.upgrade(one_round.database_url)
+    upgrade(one_round.database_url)
     one_round.wait_for(lambda session: workers_table(session), "the worker that began anew")
     assert (one_round.worker_row("early")["state"], one_round.worker_row("early")["pid"]) == ("running", worker.pid)
     worker.send_signal(signal.SIGTERM)

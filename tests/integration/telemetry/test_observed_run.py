@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
 
-from db.queries.rounds import rounds_table
-from db.queries.samples import samples_page
-from db.sessions import open_engine
+from illume_db.rounds_table import rounds_table
+from illume_db.samples import samples_page
+from illume_db.sessions import open_engine
 from illume_loop.loop.run_directory import open_run
 from illume_loop.telemetry import tracing
 from illume_loop.telemetry.collectors import RunCollector

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from db.sessions import transaction
-from db.writes.workers import register_worker
+from illume_db.sessions import transaction
+from illume_db.workers import register_worker
 from illume_loop.config import ClusterSettings
 from illume_loop.telemetry.health import HealthFile
-from workers.pulse import Pulse
+from illume_workers.heartbeat import Heartbeat
 
 SETTINGS = ClusterSettings(heartbeat_s=5, reconnect_s=20)
 
 
-def _pulse(engine: Engine, health: HealthFile) -> Pulse:
+def _pulse(engine: Engine, health: HealthFile) -> Heartbeat:
     ended: list[int] = []
-    return Pulse(engine, "worker", SETTINGS, {"sample"}, stop=lambda: None, end=ended.append, health=health)
+    return Heartbeat(engine, "worker", SETTINGS, {"sample"}, stop=lambda: None, end=ended.append, health=health)
 
 
 @pytest.fixture

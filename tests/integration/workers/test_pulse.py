@@ -11,17 +11,18 @@ import pytest
 from sqlalchemy import Engine, create_engine, select, update
 from sqlalchemy.pool import QueuePool
 
-from db.models import Unit
-from db.queries.workers import workers_table
-from db.sessions import transaction
-from db.writes.rounds import add_round
-from db.writes.runs import NewPrompt, add_run, ensure_prompts
-from db.writes.units import Lease, NewUnit, add_units, hand_back, lease_unit, mark_issued
-from db.writes.versions import add_version
-from db.writes.workers import register_worker, request_drain
+from illume_db.leases import Lease, hand_back, lease_unit
+from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.rounds import add_round
+from illume_db.runs import add_run
+from illume_db.sessions import transaction
+from illume_db.tables import Unit
+from illume_db.units import NewUnit, add_units, mark_issued
+from illume_db.versions import add_version
+from illume_db.workers import register_worker, request_drain, workers_table
 from illume_loop.config import ClusterSettings
 from illume_loop.errors import LostLeaseError
-from workers.pulse import Pulse
+from illume_workers.heartbeat import Heartbeat
 
 NAME = "worker"
 SETTINGS = ClusterSettings(lease_s=60, heartbeat_s=5, stall_after_s=100, drain_deadline_s=30, reconnect_s=20)
@@ -45,10 +46,10 @@ def told() -> Told:
 
 
 @pytest.fixture
-def pulse(engine: Engine, told: Told) -> Pulse:
+def pulse(engine: Engine, told: Told) -> Heartbeat:
     with transaction(engine) as session:
         register_worker(session, name=NAME, host="here", pid=1, roles=["generator"], device="cpu")
-    return Pulse(engine, NAME, SETTINGS, {"sample"}, stop=told.stop, end=told.ended.append, clock=lambda: told.now)
+    return Heartbeat(engine, NAME, SETTINGS, {"sample"}, stop=told.stop, end=told.ended.append, clock=lambda: told.now)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def _expiry(engine: Engine) -> datetime:
     return expires_at
 
 
-def test_a_lease_is_renewed_for_items_and_not_for_time(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+def test_a_lease_is_renewed_for_items_and_not_for_time(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
     pulse.took(lease)
     before = _expiry(engine)
     pulse.beat()
@@ -99,7 +100,7 @@ def test_a_lease_is_renewed_for_items_and_not_for_time(engine: Engine, pulse: Pu
     assert _expiry(engine) == renewed
 
 
-def test_a_lost_lease_ends_the_work_at_the_next_item(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+def test_a_lost_lease_ends_the_work_at_the_next_item(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
     pulse.took(lease)
     with transaction(engine) as session:
         hand_back(session, lease)
@@ -110,7 +111,7 @@ def test_a_lost_lease_ends_the_work_at_the_next_item(engine: Engine, pulse: Puls
 
 
 def test_a_worker_that_hangs_hands_its_unit_back_and_ends(
-    engine: Engine, pulse: Pulse, lease: Lease, told: Told
+    engine: Engine, pulse: Heartbeat, lease: Lease, told: Told
 ) -> None:
     pulse.took(lease)
     told.now += 99
@@ -125,7 +126,7 @@ def test_a_worker_that_hangs_hands_its_unit_back_and_ends(
 
 @pytest.mark.parametrize("progress", [lambda pulse: pulse.advanced(1, 8), lambda pulse: pulse.uses("v0002")])
 def test_items_and_a_loaded_model_are_progress(
-    pulse: Pulse, lease: Lease, told: Told, progress: Callable[[Pulse], None]
+    pulse: Heartbeat, lease: Lease, told: Told, progress: Callable[[Heartbeat], None]
 ) -> None:
     pulse.took(lease)
     told.now += 99
@@ -136,7 +137,7 @@ def test_items_and_a_loaded_model_are_progress(
 
 
 def test_asked_to_drain_it_takes_no_more_and_is_gone_by_the_deadline(
-    engine: Engine, pulse: Pulse, lease: Lease, told: Told
+    engine: Engine, pulse: Heartbeat, lease: Lease, told: Told
 ) -> None:
     pulse.took(lease)
     with transaction(engine) as session:
@@ -152,7 +153,7 @@ def test_asked_to_drain_it_takes_no_more_and_is_gone_by_the_deadline(
 
 
 def test_an_idle_worker_whose_units_are_sent_in_vain_is_deaf(
-    engine: Engine, pulse: Pulse, lease: Lease, told: Told
+    engine: Engine, pulse: Heartbeat, lease: Lease, told: Told
 ) -> None:
     with transaction(engine) as session:
         hand_back(session, lease)
@@ -168,7 +169,7 @@ def test_an_idle_worker_whose_units_are_sent_in_vain_is_deaf(
     assert _row(engine)["state"] == "unhealthy"
 
 
-def test_whatever_was_finished_renews_the_lease(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+def test_whatever_was_finished_renews_the_lease(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
     """A batch, a file and a stage of a load are no items, and an item may take many of them."""
     pulse.took(lease)
     before = _expiry(engine)
@@ -181,7 +182,7 @@ def test_whatever_was_finished_renews_the_lease(engine: Engine, pulse: Pulse, le
     assert _expiry(engine) == renewed, "nothing more was finished"
 
 
-def test_a_lost_lease_ends_the_work_at_the_next_batch(engine: Engine, pulse: Pulse, lease: Lease) -> None:
+def test_a_lost_lease_ends_the_work_at_the_next_batch(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
     pulse.progressed()  # between two units there is nothing to renew
     pulse.took(lease)
     with transaction(engine) as session:
@@ -198,7 +199,7 @@ def _without_workers(engine: Engine) -> None:
 
 
 def test_a_busy_worker_waits_for_its_database_as_long_as_its_lease(
-    pulse: Pulse, lease: Lease, told: Told, engine: Engine
+    pulse: Heartbeat, lease: Lease, told: Told, engine: Engine
 ) -> None:
     pulse.took(lease)
     _without_workers(engine)
@@ -211,7 +212,7 @@ def test_a_busy_worker_waits_for_its_database_as_long_as_its_lease(
 
 
 def test_an_idle_worker_waits_for_its_database_as_long_as_it_is_told_to(
-    pulse: Pulse, told: Told, engine: Engine
+    pulse: Heartbeat, told: Told, engine: Engine
 ) -> None:
     _without_workers(engine)
     told.now += 19
@@ -223,7 +224,7 @@ def test_an_idle_worker_waits_for_its_database_as_long_as_it_is_told_to(
 
 
 def test_waiting_for_the_database_is_no_lack_of_progress(
-    pulse: Pulse, lease: Lease, told: Told, engine: Engine
+    pulse: Heartbeat, lease: Lease, told: Told, engine: Engine
 ) -> None:
     pulse.took(lease)
     told.now += 90
@@ -239,7 +240,7 @@ def test_waiting_for_the_database_is_no_lack_of_progress(
     assert told.ended == [3], "a worker that hangs ends, however often its database is away"
 
 
-def test_no_error_ends_the_heartbeat(engine: Engine, pulse: Pulse, lease: Lease, told: Told) -> None:
+def test_no_error_ends_the_heartbeat(engine: Engine, pulse: Heartbeat, lease: Lease, told: Told) -> None:
     """The pool is empty, which is no error of the driver's: the next beat is due all the same."""
     pulse.took(lease)
     pulse.progressed()
@@ -257,7 +258,7 @@ def test_no_error_ends_the_heartbeat(engine: Engine, pulse: Pulse, lease: Lease,
     assert _expiry(engine) > before
 
 
-def test_a_drain_ends_although_nothing_else_works(engine: Engine, pulse: Pulse, lease: Lease, told: Told) -> None:
+def test_a_drain_ends_although_nothing_else_works(engine: Engine, pulse: Heartbeat, lease: Lease, told: Told) -> None:
     pulse.took(lease)
     pulse.drain()
     engine.dispose()
@@ -267,7 +268,7 @@ def test_a_drain_ends_although_nothing_else_works(engine: Engine, pulse: Pulse, 
     assert told.ended == [0]
 
 
-def test_beats_come_within_the_lease_however_seldom_they_are_set(pulse: Pulse, lease: Lease) -> None:
+def test_beats_come_within_the_lease_however_seldom_they_are_set(pulse: Heartbeat, lease: Lease) -> None:
     pulse._settings = SETTINGS.model_copy(update={"heartbeat_s": 3600.0})
     assert pulse._pause() == 3600
     pulse.took(lease)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from db.queries.judged import Judged
-from db.queries.reviews import ReviewRow
+from illume_db.judging import Judged
+from illume_db.reviews import ReviewRow
 from illume_loop.assess.confusion import WHOLE, confusions
 from illume_loop.assess.people import cohens_kappa, fit_on_reviews
 from illume_loop.errors import TooFewLabelsError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.queries.reviewing import Unreviewed
+from illume_db.review_queue import Unreviewed
 from illume_loop.assess.reviewing import TURNS, next_review, probabilities
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from db.types import UtcDateTime, pack_image_ids, unpack_image_ids
+from illume_db.types import UtcDateTime, pack_image_ids, unpack_image_ids
 
 DIALECT = sqlite.dialect()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from db import migrate
-from db.sessions import open_engine
-from db.urls import checked, sqlite_file, sqlite_url
+from illume_db import migrate
+from illume_db.sessions import open_engine
+from illume_db.urls import checked, sqlite_file, sqlite_url
 
 STRANGE = ["my%20run", "feature%2Flogin", "what?", "a#b", "a&b=c", "a::b", "[1]*", "{x}", "a@b:c", "été", "a;b", "a+b"]
 POSTGRES = "postgresql+psycopg://me:p%40ss@db:5432/illume?sslmode=require"

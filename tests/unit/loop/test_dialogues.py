@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from db.queries.curation import ExampleRow, SampleRow
+from illume_db.curation import SampleRow
+from illume_db.manifests import ExampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.loop.dialogues import assessment_rows, finds_fault, written
 

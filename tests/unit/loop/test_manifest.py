@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from db.queries.curation import ExampleRow, SampleRow
+from illume_db.curation import SampleRow
+from illume_db.manifests import ExampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.domains.protocol import RealPair
 from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples, training_rows

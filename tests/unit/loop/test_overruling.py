@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from db.queries.curation import SampleRow
+from illume_db.curation import SampleRow
 from illume_loop.config import Settings, load_settings
 from illume_loop.loop.dialogues import contradicted
 from illume_loop.loop.selection import select

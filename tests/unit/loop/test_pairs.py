@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.queries.curation import SampleRow
+from illume_db.curation import SampleRow
 from illume_loop.config import Settings, load_settings
 from illume_loop.loop.curate import Scored, accept
 from illume_loop.loop.pairs import Key, clean_pairs, without_near_duplicates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.queries.progress import StageCounts
+from illume_db.units import StageCounts
 from illume_loop.loop.reconcile import (
     Curate,
     Decide,

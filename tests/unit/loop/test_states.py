@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.models.round import ROUND_STATES
-from db.models.version import VERSION_STATES
+from illume_db.tables.rounds import ROUND_STATES
+from illume_db.tables.versions import VERSION_STATES
 from illume_loop.errors import IllegalTransitionError
 from illume_loop.loop.states import Decider, RoundState, VersionState, transition, version_transition
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db.queries.models import headline as largest
+from illume_db.versions import headline as largest
 from illume_loop.report.headline import NOT_COMPARED, compared, comparison, decode, guard, headline, share_of
 
 

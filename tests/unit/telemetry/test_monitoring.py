@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.core import Metric
 
-from db.queries.totals import RunTotals
+from illume_db.live import RunTotals
 from illume_loop.telemetry import collectors
 from illume_loop.telemetry.collectors import ProcessCollector
 from tests.support.compose import BASE, compose

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from illume_loop.config import load_settings
-from workers.benches import merged
+from illume_workers.contexts import merged
 
 
 def test_a_worker_asks_the_runs_teacher_with_its_own_key() -> None:

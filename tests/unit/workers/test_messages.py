@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.messages import LARGEST, BadMessageError, UnitMessage, parse
+from illume_workers.messages import LARGEST, BadMessageError, UnitMessage, parse
 
 
 @given(st.integers(1, LARGEST), st.integers(0, LARGEST))

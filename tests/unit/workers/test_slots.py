@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.slots import device_for, held_slot, num_visible_devices
+from illume_workers.slots import device_for, held_slot, num_visible_devices
 
 
 def test_each_worker_has_a_slot_and_a_clean_folder(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""What curation reads: the round's samples with their scores, what earlier rounds accepted, and a manifest's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Select, case, func, select
+from sqlalchemy.orm import Session, aliased
+
+from illume_db.manifests import ExampleRow, examples_of
+from illume_db.tables import Assessment, Example, Manifest, Prompt, Round, RoundPrompt, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A sample under its natural key, with what a training row needs of it."""
+
+    sample_id: int
+    prompt_id: int
+    round_index: int
+    position: int
+    sample_index: int
+    prompt_key: str
+    category: str
+    text: str
+    image_ids: NDArray[np.int32]
+    image_sha256: str
+    instruction: str | None = None
+    target: str | None = None
+    source_sha256: str | None = None
+
+    @property
+    def claim(self) -> str:
+        """What the image has to show: the prompt, or the target of an edit."""
+        return self.target or self.text
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(prompt position, sample index), its natural key in the round."""
+        return self.position, self.sample_index
+
+
+def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
+    """All samples of a round, ordered by prompt position and sample index."""
+    query = _sample_rows().where(Sample.round_id == round_id).order_by(RoundPrompt.position, Sample.sample_index)
+    return [SampleRow(*row) for row in session.execute(query)]
+
+
+def scored_by(setting: str) -> str:
+    """Whose scores the setting `assess.assessor` means: the control `shuffled` deals out the model's own anew."""
+    return "self" if setting == "shuffled" else setting
+
+
+def scores_of_round(session: Session, round_id: int, assessor: str) -> dict[int, float]:
+    """Sample id to score, of the samples that this assessor could score."""
+    query = (
+        select(Assessment.sample_id, Assessment.score)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .where(Sample.round_id == round_id, Assessment.assessor == assessor, Assessment.state == "ok")
+    )
+    return {sample_id: score for sample_id, score in session.execute(query) if score is not None}
+
+
+def accepted_before(session: Session, run_id: int, round_index: int) -> list[SampleRow]:
+    """Samples that earlier rounds of the run accepted, whatever became of those rounds' candidates."""
+    accepted = (
+        select(Example.sample_id)
+        .join(Manifest, Manifest.id == Example.manifest_id)
+        .join(Round, Round.id == Manifest.round_id)
+        .where(Round.run_id == run_id, Round.index < round_index, Example.sample_id.is_not(None))
+    )
+    query = (
+        _sample_rows().where(Sample.id.in_(accepted)).order_by(Round.index, RoundPrompt.position, Sample.sample_index)
+    )
+    return [SampleRow(*row) for row in session.execute(query)]
+
+
+def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[SampleRow, SampleRow]]:
+    """Preferences (chosen, rejected) that earlier rounds of the run made, each once."""
+    query = (
+        select(Example.sample_id, Example.rejected_id)
+        .distinct()
+        .join(Manifest, Manifest.id == Example.manifest_id)
+        .join(Round, Round.id == Manifest.round_id)
+        .where(Round.run_id == run_id, Round.index < round_index, Example.kind == "pair")
+    )
+    found = query.subquery()
+    both = select(found.c.sample_id).union_all(select(found.c.rejected_id))
+    by_id: dict[int | None, SampleRow] = {
+        row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(both)))
+    }
+    pairs = [(by_id[chosen], by_id[rejected]) for chosen, rejected in session.execute(query)]
+    return sorted(pairs, key=lambda pair: [(row.round_index, row.position, row.sample_index) for row in pair])
+
+
+def critiques_of_round(session: Session, round_id: int, assessor: str) -> dict[int, dict[str, Any]]:
+    """Sample id to what this assessor wrote of it, where it wrote."""
+    query = (
+        select(Assessment.sample_id, Assessment.critique)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .where(Sample.round_id == round_id, Assessment.assessor == assessor, Assessment.state == "ok")
+    )
+    return {sample_id: critique for sample_id, critique in session.execute(query) if critique}
+
+
+def assessments_before(session: Session, run_id: int, round_index: int) -> list[ExampleRow]:
+    """The assessments that earlier rounds of the run made: those of the last manifest, as each holds all before it."""
+    last = (
+        select(Manifest.id)
+        .join(Round, Round.id == Manifest.round_id)
+        .where(Round.run_id == run_id, Round.index < round_index)
+        .order_by(Round.index.desc())
+        .limit(1)
+    )
+    manifest_id = session.scalar(last)
+    rows = [] if manifest_id is None else examples_of(session, manifest_id)
+    return [row for row in rows if row.answer is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class UnsolvedPrompt:
+    """A prompt that was drawn in vain so far."""
+
+    text: str
+    category: str
+    key: str
+    spec: dict[str, Any]
+    instruction: str | None = None
+    target: str | None = None
+
+
+def unsolved_prompts(session: Session, run_id: int) -> list[UnsolvedPrompt]:
+    """The prompts of the run of which samples were drawn, and none has got into a manifest.
+
+    First come those whose last try is longest ago. Prompts of rounds that are not curated yet are none of them.
+    """
+    accepted = select(Example.prompt_id).where(Example.prompt_id == RoundPrompt.prompt_id)
+    drawn = select(Sample.id).where(Sample.round_id == Round.id, Sample.prompt_id == RoundPrompt.prompt_id)
+    undecided = ("planned", "sampling", "assessing", "curating")
+    tried = (
+        select(
+            RoundPrompt.prompt_id, func.max(Round.index).label("last"), func.min(RoundPrompt.position).label("place")
+        )
+        .join(Round, Round.id == RoundPrompt.round_id)
+        .where(Round.run_id == run_id, ~accepted.exists(), drawn.exists())
+        .group_by(RoundPrompt.prompt_id)
+        .having(func.sum(case((Round.state.in_(undecided), 1), else_=0)) == 0)
+        .subquery()
+    )
+    query = (
+        select(Prompt.text, Prompt.category, Prompt.key, Prompt.spec, Prompt.instruction, Prompt.target)
+        .join(tried, tried.c.prompt_id == Prompt.id)
+        .order_by(tried.c.last, tried.c.place, Prompt.text)
+    )
+    return [UnsolvedPrompt(*row) for row in session.execute(query)]
+
+
+def num_drawn_again(session: Session, round_: Round) -> int:
+    """How many prompts of a round were drawn by an earlier round of its run too."""
+    earlier = aliased(RoundPrompt)
+    before = (
+        select(earlier.prompt_id)
+        .join(Round, Round.id == earlier.round_id)
+        .where(Round.index < round_.index, earlier.prompt_id == RoundPrompt.prompt_id)
+    )
+    query = select(func.count()).select_from(RoundPrompt).where(RoundPrompt.round_id == round_.id, before.exists())
+    return session.scalar(query) or 0
+
+
+def _sample_rows() -> Select[
+    int, int, int, int, int, str, str, str, NDArray[np.int32], str, str | None, str | None, str | None
+]:
+    return (
+        select(
+            Sample.id,
+            Sample.prompt_id,
+            Round.index,
+            RoundPrompt.position,
+            Sample.sample_index,
+            Prompt.key,
+            Prompt.category,
+            Prompt.text,
+            Sample.image_ids,
+            Sample.image_sha256,
+            Prompt.instruction,
+            Prompt.target,
+            Prompt.source_sha256,
+        )
+        .join(Round, Round.id == Sample.round_id)
+        .join(Prompt, Prompt.id == Sample.prompt_id)
+        .join(RoundPrompt, (RoundPrompt.round_id == Sample.round_id) & (RoundPrompt.prompt_id == Sample.prompt_id))
+    )

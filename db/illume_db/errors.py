@@ -1,0 +1,114 @@
+"""What is wrong with a database that cannot be used, read from the driver's error.
+
+The drivers' classes are known by their names: importing the drivers here would cost every command their start-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import ExceptionContext
+
+from illume_db.urls import sqlite_file
+
+Kind = Literal["address", "unusable", "full"]
+
+DRIVERS = ("sqlite3", "psycopg")
+
+_DATABASE = "illume_database"
+
+_UNUSABLE = (
+    "OperationalError",
+    "InsufficientPrivilege",
+    "InvalidAuthorizationSpecification",
+    "InvalidCatalogName",
+    "InvalidSchemaName",
+    "ReadOnlySqlTransaction",
+    "UndefinedTable",
+)
+"""Classes of both drivers; the last ones are those of a server that someone has emptied, or given us no rights on."""
+
+_WRONG_ADDRESS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "invalid connection option",
+    "invalid URI query parameter",
+    "invalid port",
+    "invalid integer value",
+    "invalid sslmode",
+)
+"""Words of libpq, psycopg and the server that no later try would change."""
+
+_MISSING = ("database ", "role ")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A database that cannot be used: `address` where its URL is wrong, `full` where its disk is full."""
+
+    kind: Kind
+    reason: str
+    database: str
+    """Its URL without the password; empty where nobody knows."""
+
+
+def name_database(context: ExceptionContext) -> None:
+    """Note at an error which database it is about; a listener of `handle_error`."""
+    if context.engine is not None:
+        setattr(context.original_exception, _DATABASE, context.engine.url.render_as_string(hide_password=True))
+
+
+def trouble_of(error: BaseException) -> Trouble | None:
+    """Return what is wrong with the database, if `error` is an error of its driver that tells so."""
+    links = list(_chain(error))
+    database = next((str(found) for link in links if (found := getattr(link, _DATABASE, ""))), "")
+    for link in links:
+        if type(link).__module__.split(".")[0] in DRIVERS and (kind := _kind_of(link)):
+            return Trouble(kind, _reason(link, database), database)
+    return None
+
+
+def _reason(error: BaseException, database: str) -> str:
+    reason = " ".join(str(error).split())
+    if reason == "unable to open database file" and (file := sqlite_file(database) if database else None):
+        if file.is_dir():
+            return "it is a folder; name a file in it"
+        if not file.parent.is_dir():
+            return f"there is no folder {file.parent}"
+    return reason
+
+
+def _kind_of(error: BaseException) -> Kind | None:
+    reason = str(error)
+    names = {base.__name__ for base in type(error).__mro__}
+    if "disk is full" in reason or "DiskFull" in names:
+        return "full"
+    if _is_wrong_address(reason):
+        return "address"
+    # SQLite says of a damaged file DatabaseError itself; what is derived from it is most often a fault of ours.
+    if names.intersection(_UNUSABLE) or type(error).__name__ == "DatabaseError":
+        return "unusable"
+    return None
+
+
+def _is_wrong_address(reason: str) -> bool:
+    if any(words in reason for words in _WRONG_ADDRESS):
+        return True
+    return "FATAL" in reason and "does not exist" in reason and any(what in reason for what in _MISSING)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+class FencedOutError(Exception):
+    """The unit's lease was given to another worker, whose fencing token is higher."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        super().__init__(f"lease on unit {unit} lost")

@@ -1,0 +1,151 @@
+"""The judges of a run: their calibration and drift, and what they said beside the checker and people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from illume_db.prompts import PromptRow, prompts_at
+from illume_db.tables import Assessment, Calibration, Drift, Sample
+
+
+def calibration_of_run(session: Session, run_id: int) -> Calibration | None:
+    """The calibration of a run, where it has one."""
+    return session.get(Calibration, run_id)
+
+
+def drift_of_round(session: Session, round_id: int) -> Drift | None:
+    """How far the round's candidate drifted as a judge, where it was measured."""
+    return session.get(Drift, round_id)
+
+
+def add_calibration(session: Session, run_id: int, *, sha256: str, content: dict[str, Any], at: datetime) -> None:
+    """Add the calibration of a run. A second one violates its primary key."""
+    session.add(Calibration(run_id=run_id, sha256=sha256, content=content, created_at=at))
+    session.flush()
+
+
+def add_drift(
+    session: Session,
+    round_id: int,
+    *,
+    num_samples: int,
+    shift: float,
+    auc: float | None,
+    num_failed: int,
+    at: datetime,
+) -> None:
+    """Add what was found of a round's candidate. A second time violates its primary key."""
+    values = {"num_samples": num_samples, "shift": shift, "auc": auc, "num_failed": num_failed}
+    session.add(Drift(round_id=round_id, **values, created_at=at))
+    session.flush()
+
+
+INVALID = ("invalid_questions", "invalid_critiques")
+
+
+@dataclass(frozen=True, slots=True)
+class Fared:
+    """Samples of a round by what one assessor said of them; `error` is the commonest of those that failed.
+
+    Of `num_invalid` samples the judge wrote something that was no valid answer, whatever came of the further tries.
+    """
+
+    num_ok: int
+    num_abstained: int
+    num_failed: int
+    num_invalid: int
+    error: str | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What curation tells of the judge."""
+        return {
+            "judge_abstained": self.num_abstained,
+            "judge_failed": self.num_failed,
+            "judge_invalid": self.num_invalid,
+        }
+
+
+def fared(session: Session, round_id: int, assessor: str) -> Fared:
+    """How an assessor fared in a round."""
+
+    def count(*conditions: ColumnElement[bool]) -> int:
+        of_round = Sample.round_id == round_id, Assessment.assessor == assessor
+        query = select(func.count()).select_from(Assessment).join(Sample, Sample.id == Assessment.sample_id)
+        return session.scalar(query.where(*of_round, *conditions)) or 0
+
+    commonest = (
+        select(Assessment.error)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .where(Sample.round_id == round_id, Assessment.assessor == assessor, Assessment.state == "failed")
+        .group_by(Assessment.error)
+        .order_by(func.count().desc(), Assessment.error)
+        .limit(1)
+    )
+    by_state = {state: count(Assessment.state == state) for state in ("ok", "abstained", "failed")}
+    invalid = count(or_(*(Assessment.details[name].as_integer().is_not(None) for name in INVALID)))
+    return Fared(by_state["ok"], by_state["abstained"], by_state["failed"], invalid, session.scalar(commonest))
+
+
+def controls(session: Session, round_id: int, assessor: str) -> list[tuple[float, float]]:
+    """(Mean log-odds of the questions of its own prompt, of a foreign one) for each image that was asked both."""
+    own = Assessment.details["readings"]["yes-no"].as_float()
+    foreign = Assessment.details["control"].as_float()
+    query = (
+        select(own, foreign)
+        .join(Sample, Sample.id == Assessment.sample_id)
+        .where(Sample.round_id == round_id, Assessment.assessor == assessor, own.is_not(None), foreign.is_not(None))
+    )
+    return [(first, second) for first, second in session.execute(query)]
+
+
+def next_prompts(session: Session, round_id: int, positions: Sequence[int]) -> dict[int, PromptRow]:
+    """Position to the prompt that comes after it in the round; after the last one comes the first."""
+    (first,) = prompts_at(session, round_id, 0, 1)
+    found = {prompt.position: prompt for prompt in prompts_at(session, round_id, min(positions), max(positions) + 2)}
+    return {position: found.get(position + 1, first) for position in positions}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One sample: the judge's questions with their log-odds and its probability, which criteria the checker found
+    failed (None where it said nothing), and what people decided of each criterion."""
+
+    questions: list[dict[str, Any]]
+    probability: float | None
+    failed: list[str] | None
+    people: dict[str, bool]
+
+
+def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -> list[Judged]:
+    """The first samples of a round that an assessor judged."""
+    judge, checker, human = aliased(Assessment), aliased(Assessment), aliased(Assessment)
+    some = (
+        select(Sample.id)
+        .where(Sample.round_id == round_id)
+        .order_by(Sample.round_id, Sample.id)
+        .limit(limit)
+        .subquery()
+    )
+    query = (
+        select(judge.details, judge.probability, checker.state, checker.failed_criteria, human.details)
+        .select_from(some)
+        .join(judge, (judge.sample_id == some.c.id) & (judge.assessor == assessor))
+        .outerjoin(checker, (checker.sample_id == some.c.id) & (checker.assessor == "checker"))
+        .outerjoin(human, (human.sample_id == some.c.id) & (human.assessor == "human"))
+    )
+    return [
+        Judged(
+            details.get("questions", []),
+            probability,
+            failed if state == "ok" else None,
+            (people or {}).get("criteria", {}),
+        )
+        for details, probability, state, failed, people in session.execute(query)
+    ]

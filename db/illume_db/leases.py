@@ -1,0 +1,384 @@
+"""The life of a unit: pending -> leased -> done, back to pending after a failed attempt, or dead after the last.
+
+Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win, and
+a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, units
+in the order of their ids and then the counts of their stages, so that transactions wait for each other and never in a
+circle; so a transaction changes units once (by one call of what is below), unless it is alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Update, func, select, update
+from sqlalchemy.orm import Session
+
+from illume_db.clock import db_later, db_now, seconds_since
+from illume_db.errors import FencedOutError
+from illume_db.tables import ModelVersion, Round, StageCount, Unit, Worker
+from illume_db.tables.rounds import TERMINAL_STATES
+from illume_db.tables.units import in_state, is_due, shown_state
+from illume_db.tables.versions import version_name
+from illume_db.units import count_moved, make_ready
+
+MAX_ERROR_LENGTH = 2_000
+
+WAITS_FOR_ROWS = "assess"
+
+SILENT = {"synchronize_session": False}
+"""No unit is kept as an object here, so none has to be brought up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to do a unit; a result is taken only with the unit's present token."""
+
+    unit_id: int
+    round_id: int
+    round_index: int
+    kind: str
+    key: str
+    payload: dict[str, Any]
+    attempts: int
+    token: int
+    first_row: int
+    stop_row: int
+    num_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredLease:
+    """A lease that was taken back, because its worker made no progress for its length; `state` is the unit's now."""
+
+    unit_id: int
+    key: str
+    round_index: int
+    kind: str
+    worker: str
+    items_done: int
+    items_total: int
+    progress_at: datetime | None
+    state: str
+    error: str
+
+
+def lease_unit(
+    session: Session, unit_id: int, owner: str, *, token: int | None = None, lease_s: float | None = None
+) -> Lease | None:
+    """Take a pending unit for `owner`, for `lease_s` seconds or without an end.
+
+    None where it is not pending (any more), not ready, of a round that has ended, or no longer at `token`: then the
+    message that named it is a late or a second one.
+    """
+    open_round = select(Round.id).where(Round.id == Unit.round_id, Round.state.not_in(TERMINAL_STATES)).exists()
+    take = update(Unit).where(Unit.id == unit_id, Unit.state == "pending", Unit.ready_at.is_not(None), open_round)
+    if token is not None:
+        take = take.where(Unit.fencing_token == token)
+    take = take.values(
+        state="leased",
+        lease_owner=owner,
+        lease_expires_at=None if lease_s is None else db_later(lease_s),
+        fencing_token=Unit.fencing_token + 1,
+        items_done=0,
+        progress_at=db_now(),
+    )
+    if not _changes_one(session, take):
+        return None
+    unit = session.get_one(Unit, unit_id, populate_existing=True)
+    count_moved(session, unit.round_id, unit.kind, "pending", "leased")
+    return Lease(
+        unit.id,
+        unit.round_id,
+        session.get_one(Round, unit.round_id).index,
+        unit.kind,
+        unit.key,
+        unit.payload,
+        unit.attempts,
+        unit.fencing_token,
+        unit.first_row or 0,
+        unit.stop_row or 0,
+        unit.items_total,
+    )
+
+
+def renew_lease(session: Session, lease: Lease, items_done: int, items_total: int, lease_s: float) -> bool:
+    """Note progress and let the lease last for `lease_s` seconds from now; False where it is lost."""
+    return _changes_one(
+        session,
+        _held(lease).values(
+            lease_expires_at=db_later(lease_s), items_done=items_done, items_total=items_total, progress_at=db_now()
+        ),
+    )
+
+
+def hold_lease(session: Session, lease: Lease) -> None:
+    """Fence what follows in this transaction: nobody takes the unit over before it is committed.
+
+    Raises FencedOutError where the lease is lost.
+    """
+    held = select(Unit.id).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
+    if session.scalar(held.with_for_update()) is None:
+        raise FencedOutError(lease.key)
+
+
+def finish_unit(
+    session: Session, lease: Lease, seconds: float, effect: Callable[[Session], None] | None = None
+) -> bool:
+    """Mark the unit done and apply its effect in the same transaction, which this fences from its first statement on.
+
+    False where this lease has finished it already (the connection was lost before the answer to a commit came): then
+    nothing is done. Raises FencedOutError where the lease is lost, so that nothing is committed.
+    """
+    done = _held(lease).values(
+        state="done",
+        lease_owner=None,
+        lease_expires_at=None,
+        error=None,
+        seconds=seconds,
+        items_done=Unit.items_total,
+        progress_at=db_now(),
+    )
+    if not _changes_one(session, done):
+        found = session.get_one(Unit, lease.unit_id, populate_existing=True)
+        if (found.state, found.fencing_token) == ("done", lease.token):
+            return False
+        raise FencedOutError(lease.key)
+    # The counts come last, because whoever changes them makes all others of the stage wait.
+    if effect is not None:
+        effect(session)
+    count_moved(session, lease.round_id, lease.kind, "leased", "done", num_items=lease.num_items, seconds=seconds)
+    _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row))
+    return True
+
+
+def fail_attempt(session: Session, lease: Lease, error: str, max_attempts: int) -> str:
+    """Count a failed attempt; the unit's new state, `pending` or after the last attempt `dead`."""
+    state = "dead" if lease.attempts + 1 >= max_attempts else "pending"
+    failed = _given_up(_held(lease), state).values(attempts=lease.attempts + 1, error=error[:MAX_ERROR_LENGTH])
+    if not _changes_one(session, failed):
+        raise FencedOutError(lease.key)
+    count_moved(session, lease.round_id, lease.kind, "leased", state)
+    if state == "dead":
+        _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row))
+    return state
+
+
+def hand_back(session: Session, lease: Lease) -> bool:
+    """Give up a unit that others can do at once; no attempt is counted. False where the lease was lost before."""
+    back = _given_up(_held(lease), "pending").values(fencing_token=Unit.fencing_token + 1)
+    if not _changes_one(session, back):
+        return False
+    count_moved(session, lease.round_id, lease.kind, "leased", "pending")
+    return True
+
+
+def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[ExpiredLease]:
+    """Take back the run's leases that were not renewed in time, each counted as a failed attempt.
+
+    Units that a transaction works on at this moment are left for the next look.
+    """
+    late = (
+        select(Unit, Round.index)
+        .join(Round, Round.id == Unit.round_id)
+        .where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
+        .where(in_state("leased"), Unit.lease_expires_at < db_now())
+        .order_by(Unit.id)
+        .with_for_update(of=Unit, skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    expired = [_expire(session, unit, index, max_attempts) for unit, index in session.execute(late).all()]
+    moved = Counter((unit.round_id, unit.kind, lease.state) for unit, lease in expired)
+    for (round_id, kind, state), num_units in sorted(moved.items()):
+        count_moved(session, round_id, kind, "leased", state, num_units=num_units)
+    for unit, lease in expired:
+        if lease.state == "dead":
+            _settled(session, unit.round_id, unit.kind, (unit.first_row or 0, unit.stop_row or 0))
+    return [lease for _, lease in expired]
+
+
+def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False) -> int:
+    """Make pending again what a dead holder of the run directory's lock left leased; how many units that were.
+
+    With `of_workers` also what workers hold: where a process is to do all units itself, nobody waits for them.
+
+    The token rises, so nothing that the dead one may still send is taken. No attempt is counted: a process that was
+    killed says nothing about its unit.
+    """
+    of_run = select(Round.id).where(Round.run_id == run_id)
+    leased = select(Unit.id).where(Unit.round_id.in_(of_run), in_state("leased")).order_by(Unit.id)
+    if not of_workers:
+        leased = leased.where(Unit.lease_expires_at.is_(None))
+    back = update(Unit).where(Unit.id.in_(leased.with_for_update()))
+    back = _given_up(back, "pending").values(fencing_token=Unit.fencing_token + 1)
+    taken = session.execute(back.returning(Unit.round_id, Unit.kind), execution_options=SILENT)
+    moved = Counter((str(kind), int(round_id)) for round_id, kind in taken.all())
+    for (kind, round_id), num_units in sorted(moved.items()):
+        count_moved(session, round_id, kind, "leased", "pending", num_units=num_units)
+    return sum(moved.values())
+
+
+def drop_units(session: Session, round_id: int) -> int:
+    """Take back all units of a round that are not over, so that nobody finishes or begins one; how many were held.
+
+    Their tokens rise: what a worker still sends is refused, and so are messages on their way. No attempt is counted.
+    """
+    is_open = (Unit.round_id == round_id, Unit.state.in_(("pending", "leased")))
+    query = select(Unit.kind, Unit.state).where(*is_open).order_by(Unit.id).with_for_update()
+    found = session.execute(query).all()
+    dropped = _given_up(update(Unit).where(*is_open), "pending")
+    dropped = dropped.values(fencing_token=Unit.fencing_token + 1, ready_at=None)
+    session.execute(dropped, execution_options=SILENT)
+    held = Counter(kind for kind, state in found if state == "leased")
+    for kind, num_units in sorted(held.items()):
+        count_moved(session, round_id, kind, "leased", "pending", num_units=num_units)
+    return held.total()
+
+
+def _expire(session: Session, unit: Unit, round_index: int, max_attempts: int) -> tuple[Unit, ExpiredLease]:
+    state = "dead" if unit.attempts + 1 >= max_attempts else "pending"
+    worker = unit.lease_owner or "(unknown)"
+    since = f"{unit.progress_at:%Y-%m-%d %H:%M:%S} UTC" if unit.progress_at else "its lease"
+    error = f"the lease of worker {worker} ran out: {unit.items_done} of {unit.items_total} items, none since {since}"
+    lease = ExpiredLease(
+        unit.id,
+        unit.key,
+        round_index,
+        unit.kind,
+        worker,
+        unit.items_done,
+        unit.items_total,
+        unit.progress_at,
+        state,
+        error,
+    )
+    change = update(Unit).where(Unit.id == unit.id, Unit.fencing_token == unit.fencing_token)
+    attempt = {"attempts": unit.attempts + 1, "fencing_token": unit.fencing_token + 1, "error": error}
+    session.execute(_given_up(change, state).values(**attempt), execution_options=SILENT)
+    return unit, lease
+
+
+def _settled(session: Session, round_id: int, kind: str, rows: tuple[int, int]) -> None:
+    if kind == "sample":
+        make_ready(session, round_id, *rows)
+
+
+def _held(lease: Lease) -> Update:
+    return update(Unit).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
+
+
+def _given_up(change: Update, state: str) -> Update:
+    """No one's any more; where it is pending it waits from now on, and was not sent yet."""
+    values: dict[str, Any] = {"state": state, "lease_owner": None, "lease_expires_at": None, "issued_at": None}
+    if state == "pending":
+        values["ready_at"] = db_now()
+    return change.values(**values)
+
+
+def _changes_one(session: Session, change: Update) -> bool:
+    return cast("CursorResult[Any]", session.execute(change, execution_options=SILENT)).rowcount == 1
+
+
+SETTLE_S = 2.0
+"""A message that is younger may be on its way."""
+
+MOST_LINES = 20
+"""Units listed; the counts tell how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitAddress:
+    """The run that a unit belongs to, and its kind."""
+
+    run_id: int
+    kind: str
+
+
+def find_unit(session: Session, unit_id: int) -> UnitAddress | None:
+    """Where a unit belongs; None where there is none of this id."""
+    row = session.execute(
+        select(Round.run_id, Unit.kind).join(Unit, Unit.round_id == Round.id).where(Unit.id == unit_id)
+    ).one_or_none()
+    return None if row is None else UnitAddress(*row)
+
+
+def is_held(session: Session, unit_id: int, token: int) -> bool:
+    """Return whether a unit is leased under this token."""
+    query = select(Unit.id).where(Unit.id == unit_id, in_state("leased"), Unit.fencing_token == token)
+    return session.scalar(query) is not None
+
+
+def version_name_of(session: Session, run_id: int, sha256: str) -> str | None:
+    """The name of the first version of a run that is this checkpoint."""
+    number = session.scalar(
+        select(ModelVersion.number)
+        .where(ModelVersion.run_id == run_id, ModelVersion.sha256 == sha256)
+        .order_by(ModelVersion.number)
+        .limit(1)
+    )
+    return None if number is None else version_name(number)
+
+
+def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
+    """One object per leased unit of a round, the one with the oldest progress first: unit, kind, worker, items_done,
+    items_total, progress_age_s, attempts."""
+    age = seconds_since(Unit.progress_at)
+    query = (
+        select(Unit.key, Unit.kind, Unit.lease_owner, Unit.items_done, Unit.items_total, age, Unit.attempts)
+        .where(Unit.round_id == round_id, in_state("leased"))
+        .order_by(Unit.progress_at, Unit.id)
+        .limit(MOST_LINES)
+    )
+    names = ("unit", "kind", "worker", "items_done", "items_total", "progress_age_s", "attempts")
+    rows: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in session.execute(query)]
+    return [row | {"progress_age_s": _rounded(row["progress_age_s"])} for row in rows]
+
+
+def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
+    """(done, in all) of the items of the units of a kind that are leased."""
+    query = select(func.sum(Unit.items_done), func.sum(Unit.items_total)).where(
+        Unit.round_id == round_id, Unit.kind == kind, in_state("leased")
+    )
+    done, total = session.execute(query).one()
+    return int(done or 0), int(total or 0)
+
+
+def progress_age(session: Session, round_id: int) -> float:
+    """Seconds since anything went on with the units of a round: planned, finished, leased or brought forward.
+
+    What ended the stage before counts, as the units of a stage may have been planned long before it begins. What was
+    brought forward and lost with its worker counts too, so whoever takes it next has as long as any other.
+    """
+    counts = select(func.max(StageCount.progress_at)).where(StageCount.round_id == round_id)
+    units = select(func.max(Unit.progress_at)).where(Unit.round_id == round_id)
+    latest = counts, units.where(in_state("leased")), units.where(is_due(), Unit.items_done > 0)
+    # One statement sees one moment: between two of them a unit may go from held to finished, and be seen in neither.
+    ages = session.execute(select(*(seconds_since(one.scalar_subquery()) for one in latest))).one()
+    return min((age for age in ages if age is not None), default=0.0)
+
+
+def is_left_waiting(session: Session, kinds: Collection[str], waited_s: float, sent_within_s: float) -> bool:
+    """Whether a unit of these kinds has waited for so long although it was sent again lately: nobody listens."""
+    lately = Unit.issued_at.between(db_later(-sent_within_s), db_later(-SETTLE_S))
+    query = select(Unit.id).where(
+        in_state("pending"), Unit.kind.in_(kinds), Unit.ready_at < db_later(-waited_s), lately
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
+def last_worker(session: Session, role: str) -> dict[str, Any] | None:
+    """The worker of a role that was heard of last: name, state, heartbeat_age_s."""
+    query = select(Worker.name, shown_state(), Worker.roles, seconds_since(Worker.heartbeat_at)).order_by(
+        Worker.heartbeat_at.desc()
+    )
+    for name, state, roles, age in session.execute(query):
+        if role in roles:
+            return {"name": name, "state": state, "heartbeat_age_s": age}
+    return None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

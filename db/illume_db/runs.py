@@ -1,0 +1,236 @@
+"""Runs: their settings, their events, and which coordinator leads them.
+
+A coordinator leads by a lease on the run's row, fenced by a token.
+
+Invariants:
+
+- What a coordinator writes after `renew_leadership` in the same transaction is committed only while no other coordinator
+  has taken the lease.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, func, inspect, or_, select, update
+from sqlalchemy.orm import Session
+
+from illume_db.clock import db_later, db_now, seconds_since
+from illume_db.errors import FencedOutError
+from illume_db.rounds import rounds_in_all, waiting_retries
+from illume_db.tables import (
+    Event,
+    ModelVersion,
+    Round,
+    Run,
+    Unit,
+)
+from illume_db.tables.rounds import TERMINAL_STATES
+from illume_db.tables.versions import version_name
+
+
+def find_run(session: Session, key: str) -> Run | None:
+    """The run that a run directory names by `key`."""
+    return session.scalar(select(Run).where(Run.key == key))
+
+
+def add_run(session: Session, *, key: str, name: str, seed: int, settings: dict[str, Any], at: datetime) -> Run:
+    """Add a run."""
+    run = Run(key=key, name=name, seed=seed, settings=settings, created_at=at)
+    session.add(run)
+    session.flush()
+    return run
+
+
+def hold_run(session: Session, run_id: int) -> None:
+    """Keep the run's row locked until the commit, so that what is decided about the run is decided one at a time.
+
+    The coordinator and people decide from what they have read, and none of them may overlook the other. On SQLite
+    every transaction that writes is alone already.
+    """
+    session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
+
+
+def add_event(
+    session: Session, run_id: int, kind: str, message: str, *, at: datetime, round_id: int | None = None
+) -> None:
+    """Add a line to the run's diary."""
+    session.add(Event(run_id=run_id, round_id=round_id, at=at, kind=kind, message=message))
+    session.flush()
+
+
+def run_of(session: Session, run_id: int) -> Run:
+    """A run by its id."""
+    return session.get_one(Run, run_id)
+
+
+def run_row(session: Session, run_id: int) -> dict[str, Any]:
+    """Return the run: name, key, seed, settings (resolved), created_at."""
+    return _run_row(session.get_one(Run, run_id))
+
+
+def find_run_row(session: Session, run_id: int) -> dict[str, Any] | None:
+    """Return the same of a run that somebody asks for; None where there is none."""
+    run = session.get(Run, run_id)
+    return None if run is None else _run_row(run)
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "key": run.key,
+        "seed": run.seed,
+        "settings": run.settings,
+        "created_at": run.created_at.isoformat(),
+    }
+
+
+def has_runs(session: Session) -> bool:
+    """Return whether the database has the table of runs, at whatever schema."""
+    return inspect(session.connection()).has_table(Run.__tablename__)
+
+
+def settings_of(session: Session, key: str) -> dict[str, Any] | None:
+    """Return the settings in the row of a run; None for a key that the database does not know.
+
+    It reads columns that every schema has, so that an older one can be asked before it is upgraded.
+    """
+    return session.scalar(select(Run.settings).where(Run.key == key))
+
+
+def run_key(session: Session, run_id: int) -> str:
+    """What names the run in its run directory, and nothing else anywhere."""
+    return session.get_one(Run, run_id).key
+
+
+def leader_of(session: Session, run_id: int) -> str | None:
+    """The coordinator that leads the run now (its host and process), or None where none does."""
+    return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at >= db_now()))
+
+
+def num_unattended(session: Session, within_s: float = 24 * 3600.0) -> int:
+    """Return how many runs for workers are not finished, have no coordinator, and had a line in their diary lately.
+
+    A run that somebody left unfinished is counted for `within_s`, and not for ever. One whose last round failed or was
+    cancelled waits for a person, who was told of that.
+    """
+    last = select(Event.run_id, func.max(Event.at).label("at")).group_by(Event.run_id).subquery()
+    has_leader = Run.leader.is_not(None) & (Run.leader_expires_at >= db_now())
+    query = select(Run.id, Run.settings).join(last, last.c.run_id == Run.id)
+    found = session.execute(query.where(~has_leader, seconds_since(last.c.at) <= within_s))
+    return sum(
+        settings["run"]["executor"] == "celery" and _is_unfinished(session, run_id, settings["run"]["rounds"])
+        for run_id, settings in found
+    )
+
+
+def _is_unfinished(session: Session, run_id: int, num_rounds: int) -> bool:
+    rounds = select(Round.index, Round.state).where(Round.run_id == run_id)
+    states: dict[int, str] = dict(session.execute(rounds).all())
+    is_open = any(state not in TERMINAL_STATES for state in states.values())
+    if not states or is_open or waiting_retries(session, run_id):
+        return True
+    last = max(states)
+    return last < rounds_in_all(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
+
+
+def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
+    """Lines of the diary with an id above `after`, oldest first: id, at, round (index or None), kind, message."""
+    query = (
+        select(Event.id, Event.at, Round.index, Event.kind, Event.message)
+        .outerjoin(Round, Round.id == Event.round_id)
+        .where(Event.run_id == run_id, Event.id > after)
+        .order_by(Event.id)
+        .limit(limit)
+    )
+    return [
+        {"id": id_, "at": at.isoformat(), "round": index, "kind": kind, "message": message}
+        for id_, at, index, kind, message in session.execute(query)
+    ]
+
+
+def runs_table(session: Session, limit: int = 200) -> list[dict[str, Any]]:
+    """The latest runs of the database: id, name, seed, created_at, num_rounds, state (of the latest round, or None),
+    active (version), num_samples."""
+    rounds = (
+        select(
+            Round.run_id,
+            func.count().label("num_rounds"),
+            func.sum(Round.num_samples).label("num_samples"),
+            func.max(Round.index).label("last"),
+        )
+        .group_by(Round.run_id)
+        .subquery()
+    )
+    query = (
+        select(Run, rounds.c.num_rounds, rounds.c.num_samples, Round.state, ModelVersion.number)
+        .outerjoin(rounds, rounds.c.run_id == Run.id)
+        .outerjoin(Round, (Round.run_id == Run.id) & (Round.index == rounds.c.last))
+        .outerjoin(ModelVersion, (ModelVersion.run_id == Run.id) & (ModelVersion.state == "active"))
+        .order_by(Run.id.desc())
+        .limit(limit)
+    )
+    return [
+        {
+            "id": run.id,
+            "name": run.name,
+            "seed": run.seed,
+            "created_at": run.created_at.isoformat(),
+            "num_rounds": num_rounds or 0,
+            "num_samples": int(num_samples or 0),
+            "state": state,
+            "active": version_name(number) if number is not None else None,
+        }
+        for run, num_rounds, num_samples, state, number in session.execute(query)
+    ]
+
+
+def last_event_of_kind(session: Session, run_id: int, kind: str) -> str | None:
+    """Return the message of the last line of a kind in the diary; None where there is none."""
+    query = select(Event.message).where(Event.run_id == run_id, Event.kind == kind)
+    return session.scalar(query.order_by(Event.id.desc()).limit(1))
+
+
+def last_events(session: Session, run_id: int, limit: int = 12) -> list[dict[str, Any]]:
+    """The last lines of the diary, the latest first; see `events` for the keys."""
+    query = (
+        select(Event.id, Event.at, Round.index, Event.kind, Event.message)
+        .outerjoin(Round, Round.id == Event.round_id)
+        .where(Event.run_id == run_id)
+        .order_by(Event.id.desc())
+        .limit(limit)
+    )
+    return [
+        {"id": id_, "at": at.isoformat(), "round": index, "kind": kind, "message": message}
+        for id_, at, index, kind, message in session.execute(query)
+    ]
+
+
+def needs_preflight(session: Session, run_id: int, key: str) -> bool:
+    """Return whether a run has drawn nothing yet and no unit with this key is done."""
+    over = or_(Round.num_samples > 0, (Unit.key == key) & (Unit.state == "done"))
+    query = select(Round.id).outerjoin(Unit, Unit.round_id == Round.id).where(Round.run_id == run_id, over).limit(1)
+    return session.execute(query).first() is None
+
+
+def acquire_leadership(session: Session, run_id: int, owner: str, lease_s: float) -> int | None:
+    """Become the run's coordinator for `lease_s` seconds; the token, or None while another one is."""
+    free = or_(Run.leader.is_(None), Run.leader_expires_at < db_now())
+    take = update(Run).where(Run.id == run_id, free)
+    taken = take.values(leader=owner, leader_token=Run.leader_token + 1, leader_expires_at=db_later(lease_s))
+    return session.scalar(taken.returning(Run.leader_token))
+
+
+def renew_leadership(session: Session, run_id: int, token: int, lease_s: float) -> None:
+    """Stay the run's coordinator for `lease_s` seconds from now. Raises FencedOutError where another one took over."""
+    kept = update(Run).where(Run.id == run_id, Run.leader_token == token, Run.leader.is_not(None))
+    change = session.execute(kept.values(leader_expires_at=db_later(lease_s)))
+    if cast("CursorResult[Any]", change).rowcount != 1:
+        raise FencedOutError(f"of run {run_id}")
+
+
+def release_leadership(session: Session, run_id: int, token: int) -> None:
+    """Let the next one take over at once; nothing where it already has."""
+    free = update(Run).where(Run.id == run_id, Run.leader_token == token)
+    session.execute(free.values(leader=None, leader_expires_at=None))

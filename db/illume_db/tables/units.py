@@ -1,0 +1,186 @@
+"""Tables of units, of the counts of a stage, and of the workers that do them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    Double,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    and_,
+    case,
+    literal_column,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from illume_db.clock import seconds_since
+from illume_db.types import Base, BigId, State, one_of
+
+UNIT_KINDS = ("sample", "assess", "train", "evaluate")
+
+UNIT_STATES = ("pending", "leased", "done", "dead")
+
+ROLES = ("generator", "assessor", "trainer")
+
+ROLE_OF_KIND: Mapping[str, str] = {
+    "sample": "generator",
+    "assess": "assessor",
+    "evaluate": "assessor",
+    "train": "trainer",
+}
+"""Which role of worker does which kind of unit."""
+
+
+def _partial(name: str, condition: str, *columns: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
+class Unit(Base):
+    """A piece of work of a round. `key` is its natural key within the round.
+
+    Each lease raises `fencing_token`, and a result is taken only with the token of the present lease. A lease without
+    an expiry lasts as long as its holder keeps the lock of the run directory. Triggers refuse every change of a unit
+    that is done or dead, and every lowering of the token.
+
+    `first_row` <= row < `stop_row` are the rows of the round that a sample or assess unit covers; the units of one kind
+    cover each row once. `ready_at` is since when a pending unit may be done: never yet for an assessment whose rows are
+    not drawn. `issued_at` is when it was last sent to the workers. All times are the database's.
+    """
+
+    __tablename__ = "units"
+    __table_args__ = (
+        UniqueConstraint("round_id", "key"),
+        CheckConstraint(one_of("kind", UNIT_KINDS), name="kind_known"),
+        CheckConstraint(one_of("state", UNIT_STATES), name="state_known"),
+        CheckConstraint("(state = 'leased') = (lease_owner IS NOT NULL)", name="leased_has_owner"),
+        CheckConstraint("state <> 'dead' OR error IS NOT NULL", name="dead_says_why"),
+        Index("ix_units_rows", "round_id", "kind", "first_row"),
+        _partial("ix_units_due", "state = 'pending' AND ready_at IS NOT NULL", "round_id", "kind", "id"),
+        _partial("ix_units_issued", "state = 'pending' AND issued_at IS NOT NULL", "round_id", "kind"),
+        _partial("ix_units_leased", "state = 'leased'", "round_id", "kind"),
+        _partial("ix_units_dead", "state = 'dead'", "round_id", "kind"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
+    kind: Mapped[str] = mapped_column(State)
+    key: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(State, default="pending")
+    attempts: Mapped[int] = mapped_column(default=0)
+    fencing_token: Mapped[int] = mapped_column(BigId, default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float | None]
+    first_row: Mapped[int | None]
+    stop_row: Mapped[int | None]
+    ready_at: Mapped[datetime | None]
+    issued_at: Mapped[datetime | None]
+    items_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    items_total: Mapped[int] = mapped_column(default=0, server_default="0")
+    progress_at: Mapped[datetime | None]
+
+
+def in_state(state: str) -> ColumnElement[bool]:
+    """Units in a state, written out: with a bound parameter neither database would see that a partial index serves."""
+    return Unit.state == literal_column(f"'{state}'")
+
+
+def is_due() -> ColumnElement[bool]:
+    """Units that could be taken now."""
+    return and_(in_state("pending"), Unit.ready_at.is_not(None))
+
+
+class StageCount(Base):
+    """How many units of one kind a round has in each state, and how far they are.
+
+    Changed in the transaction that changes a unit, so that a look at a round never counts its units. Whoever changes
+    this row holds it until it commits: what is read after that is read by one transaction at a time.
+    """
+
+    __tablename__ = "stage_counts"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", UNIT_KINDS), name="kind_known"),
+        CheckConstraint("num_units = num_pending + num_leased + num_done + num_dead", name="states_sum_up"),
+        CheckConstraint(
+            "num_pending >= 0 AND num_leased >= 0 AND num_done >= 0 AND num_dead >= 0", name="none_below_zero"
+        ),
+    )
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(State, primary_key=True)
+    num_units: Mapped[int]
+    num_pending: Mapped[int]
+    num_leased: Mapped[int] = mapped_column(default=0)
+    num_done: Mapped[int] = mapped_column(default=0)
+    num_dead: Mapped[int] = mapped_column(default=0)
+    items_total: Mapped[int] = mapped_column(BigId)
+    items_done: Mapped[int] = mapped_column(BigId, default=0)
+    seconds: Mapped[float] = mapped_column(default=0.0)
+    progress_at: Mapped[datetime | None]
+
+
+WORKER_STATES = ("running", "draining", "stopped", "unhealthy")
+
+GONE = ("stopped", "unhealthy")
+"""States in which a worker has ended, and has said so."""
+
+LOST = "lost"
+"""The state shown for a worker that ended, or was cut off, without a word."""
+
+LOST_BEATS, LOST_SLACK_S = 3, 5.0
+"""One heartbeat may be late, and a database that was restarted makes two."""
+
+
+class Worker(Base):
+    """A process that does units. Its row outlives it, so that one can see how it ended; times are the database's.
+
+    `unit_key` is the unit that it holds, `model_version` the name of the version that it has loaded last. `heartbeat_s`
+    is how often it shows life: one that is silent for longer than `LOST_BEATS` of these and `LOST_SLACK_S` is lost,
+    whatever its state says, because whoever crashes says nothing.
+    """
+
+    __tablename__ = "workers"
+    __table_args__ = (CheckConstraint(one_of("state", WORKER_STATES), name="state_known"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    roles: Mapped[list[Any]]
+    device: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(State)
+    drain_requested: Mapped[bool]
+    model_version: Mapped[str | None] = mapped_column(String(32))
+    unit_key: Mapped[str | None] = mapped_column(String(128))
+    items_done: Mapped[int] = mapped_column(BigId)
+    heartbeat_s: Mapped[float] = mapped_column(Double, server_default="5")
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    progress_at: Mapped[datetime]
+
+
+def is_lost() -> ColumnElement[bool]:
+    """Return whether a worker was silent for too long without having said that it ends."""
+    silent = seconds_since(Worker.heartbeat_at) > LOST_BEATS * Worker.heartbeat_s + LOST_SLACK_S
+    return Worker.state.not_in(GONE) & silent
+
+
+def is_gone() -> ColumnElement[bool]:
+    """Return whether a worker has ended, said so or not."""
+    return Worker.state.in_(GONE) | is_lost()
+
+
+def shown_state() -> ColumnElement[str]:
+    """A worker's state, `lost` for one that is."""
+    return case((is_lost(), LOST), else_=Worker.state)

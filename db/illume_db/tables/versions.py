@@ -1,0 +1,116 @@
+"""Tables of model versions and of what was measured: evaluations, calibrations and judge drift."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from illume_db.types import Base, BigId, Sha256, State, one_of
+
+VERSION_STATES = ("candidate", "active", "rejected", "retired")
+
+
+class ModelVersion(Base):
+    """A checkpoint named by number (v0001 is the run's base) and by the digest of its files."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("run_id", "number"),
+        CheckConstraint(one_of("state", VERSION_STATES), name="state_known"),
+        Index(
+            "uq_model_versions_one_active",
+            "run_id",
+            unique=True,
+            sqlite_where=text("state = 'active'"),
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    number: Mapped[int]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    state: Mapped[str] = mapped_column(State)
+    sha256: Mapped[str] = mapped_column(Sha256)
+    num_bytes: Mapped[int] = mapped_column(BigId)
+    origin: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+    @property
+    def name(self) -> str:
+        """The version's name in tables and on the command line: v0001, v0002, ..."""
+        return version_name(self.number)
+
+
+def version_name(number: int) -> str:
+    """v0001 for 1."""
+    return f"v{number:04d}"
+
+
+SUITES = ("heldout", "understanding", "diversity", "editing")
+
+
+class Evaluation(Base):
+    """One suite on one model version. `plan_sha256` is over prompts, seeds and sampling: equal plans, equal items.
+
+    `value` lies in 0..1: the share of items that passed, or the diversity.
+    """
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        UniqueConstraint("model_version_id", "suite", "plan_sha256"),
+        CheckConstraint(one_of("suite", SUITES), name="suite_known"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    suite: Mapped[str] = mapped_column(State)
+    plan_sha256: Mapped[str] = mapped_column(Sha256)
+    num_items: Mapped[int]
+    value: Mapped[float]
+    created_at: Mapped[datetime]
+
+
+class EvaluationItem(Base):
+    """One item's outcome. The first held-out draws keep their image, so that versions can be seen side by side."""
+
+    __tablename__ = "evaluation_items"
+
+    evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluations.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    passed: Mapped[bool]
+    prompt_id: Mapped[int | None] = mapped_column(ForeignKey("prompts.id"))
+    image_sha256: Mapped[str | None] = mapped_column(Sha256)
+
+
+class Calibration(Base):
+    """The one calibration of a run, fixed before its first round. `sha256` is over its canonical content; a trigger
+    refuses every change."""
+
+    __tablename__ = "calibrations"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(Sha256)
+    content: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class Drift(Base):
+    """How a round's candidate judges some of the round's samples, compared with the run's base, the frozen judge.
+
+    `shift` is the mean difference of calibrated log-odds; `auc` is how well the candidate's tell what the frozen judge
+    takes for right from the rest, and None where it takes all of them for the same; `num_failed` of the
+    samples got no number from the candidate.
+    """
+
+    __tablename__ = "drifts"
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    num_samples: Mapped[int]
+    shift: Mapped[float]
+    auc: Mapped[float | None]
+    num_failed: Mapped[int]
+    created_at: Mapped[datetime]

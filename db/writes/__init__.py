@@ -1,1 +1,0 @@
-"""Writes, one subject a file. They flush and never commit: the transaction belongs to the caller."""

@@ -1,0 +1,96 @@
+"""The Celery app: JSON only, one queue for each role, a message acknowledged when its unit is over.
+
+Redis carries messages and nothing else. What is in it may be lost, doubled or old: the database decides (see
+`illume_workers.messages`). There is no result backend; a unit's result is its row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from illume_loop.config import ClusterSettings
+from illume_loop.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from celery import Celery
+from celery.worker.request import Request
+
+TASK = "illume_loop.unit"
+
+CONNECT_TIMEOUT_S = 5.0
+
+SOCKET_TIMEOUT_S = 10.0
+"""Longer than the second for which the consumer's blocking read waits, and no wait without an end."""
+
+FIRST_PAUSE_S = 2
+"""Celery waits this much longer before each next try to connect."""
+
+
+def make_app(settings: ClusterSettings) -> Celery:
+    """The app of the coordinator and of every worker. Raises MissingExtraError."""
+    try:
+        from celery import Celery
+    except ImportError as error:
+        raise MissingExtraError(feature="the Celery executor", extra="service") from error
+    app = Celery("illume_loop", set_as_current=False)
+    app.conf.update(configuration(settings))
+    return app
+
+
+def configuration(settings: ClusterSettings) -> dict[str, Any]:
+    """Celery's settings."""
+    return {
+        "broker_url": _verifying(settings.redis_url),
+        "broker_connection_retry": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": tries_within(settings.reconnect_s),
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout_s,
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "socket_keepalive": True,
+        },
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        # A unit that fails has been recorded as failed; the coordinator sends it again under a new token.
+        "task_acks_on_failure_or_timeout": True,
+        "task_reject_on_worker_lost": True,
+        "task_create_missing_queues": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_pool": "solo",
+        "worker_concurrency": 1,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_detect_quorum_queues": False,
+    }
+
+
+def _verifying(url: str) -> str:
+    """The URL, whose TLS verifies the server unless it says otherwise: left alone, Celery would accept anyone."""
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+
+
+def tries_within(seconds: float) -> int:
+    """How many tries Celery needs to spend at least `seconds`: it pauses 2, 4, 6, ... seconds between them."""
+    tries, spent = 1, 0
+    while spent < seconds:
+        spent += FIRST_PAUSE_S * tries
+        tries += 1
+    return tries
+
+
+class UnitRequest(Request):  # type: ignore[misc]
+    """See the module."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # What is named here is what an acknowledgement may fail with unnoticed.
+        self._connection_errors = ()

@@ -1,0 +1,100 @@
+"""What a worker works with, for each run whose units it gets: one model at a time for all of them.
+
+The settings that a result depends on come from the run's row; where the stores are, how long to wait and which device
+to use come from the worker's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from illume_db.runs import run_of
+from illume_db.sessions import transaction
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.artifacts.files import Root
+from illume_loop.artifacts.images import ImageStore
+from illume_loop.config import Settings, load_settings
+from illume_loop.hooks import OnProgress, ignore
+from illume_loop.loop.measures import gate_plans
+from illume_loop.loop.prompting import domain_of_run
+from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
+
+OWN_SECTIONS = ("store", "cluster", "runtime")
+
+MOST_FRESH_IMAGES = 4096
+"""Images kept for a worker that draws and assesses; one that only draws would keep them all without this."""
+
+
+class RunContexts:
+    """Workbenches by run."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        toolbox: Toolbox,
+        *,
+        device: str,
+        cache: Path,
+        scratch: Path,
+        on_load: Callable[[str], None],
+        on_progress: OnProgress = ignore,
+    ) -> None:
+        """`on_load` hears the sha256 of each checkpoint that was loaded; `on_progress` is called as units go on."""
+        root = Root(settings.store.artifacts_url)
+        self._engine, self._settings, self._toolbox, self._scratch = engine, settings, toolbox, scratch
+        self._on_progress = on_progress
+        self._images = ImageStore(root, on_progress)
+        cached = cache / "checkpoints"
+        self._checkpoints = CheckpointStore(root, cached, always_cache=True, on_progress=on_progress)
+        self._shelf = ModelShelf(
+            self._checkpoints, toolbox, device, capacity=1, on_load=on_load, on_progress=on_progress
+        )
+        self._benches: dict[int, tuple[dict[str, Any], Workbench]] = {}
+
+    def of_run(self, run_id: int) -> Workbench:
+        """The workbench of a run, made anew where a start has changed the run's settings meanwhile."""
+        with transaction(self._engine) as session:
+            run = run_of(session, run_id)
+            stored, run_key = run.settings, run.key
+        if run_id not in self._benches or self._benches[run_id][0] != stored:
+            self._benches[run_id] = stored, self._make(run_id, run_key, stored)
+        return self._benches[run_id][1]
+
+    def tidy(self) -> None:
+        """Between two units: forget the oldest images that nobody came for."""
+        for _, bench in self._benches.values():
+            fresh = bench.fresh_images
+            for name in list(fresh)[: max(0, len(fresh) - MOST_FRESH_IMAGES)]:
+                del fresh[name]
+
+    def _make(self, run_id: int, run_key: str, stored: dict[str, Any]) -> Workbench:
+        settings = merged(self._settings, stored)
+        with transaction(self._engine) as session:
+            domain = domain_of_run(session, run_id, settings)
+        return Workbench(
+            engine=self._engine,
+            run_id=run_id,
+            run_key=run_key,
+            settings=settings,
+            domain=domain,
+            plans=gate_plans(domain, settings),
+            images=self._images,
+            checkpoints=self._checkpoints,
+            models=self._shelf,
+            toolbox=self._toolbox,
+            scratch=self._scratch,
+            on_progress=self._on_progress,
+        )
+
+
+def merged(own: Settings, stored: dict[str, dict[str, object]]) -> Settings:
+    """The settings of a run's row, with this process's own for where things are and how to wait."""
+    of_run = load_settings(stored=stored, environ={})
+    # A run keeps no key: each host has its own.
+    teacher = of_run.teacher.model_copy(update={"key": own.teacher.key})
+    return of_run.model_copy(update={section: getattr(own, section) for section in OWN_SECTIONS} | {"teacher": teacher})

@@ -1,0 +1,219 @@
+"""A worker process: takes messages from the queues of its roles, one at a time, until it is told or has to end.
+
+SIGTERM and SIGINT drain it: the unit in hand is finished, or handed back at the deadline. The signal is also seen by
+the pulse's side through a file descriptor, because a main thread that is deep in a call runs no handler.
+
+How it ends: with 0 if `workers drain` asked for it, with 143 (SIGTERM) or 130 (SIGINT) if a signal did, with 3 if it is
+unhealthy. So a container that is to be restarted unless it ended with 0 comes back after a restart of the host and
+stays down after `workers drain`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from illume_db.migrate import current, head
+from illume_db.sessions import open_engine, transaction
+from illume_db.workers import mark_stopped, register_worker
+from illume_loop.config import Settings
+from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
+from illume_loop.host import host_name, process_name
+from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.loop.workbench import Toolbox
+from illume_loop.telemetry.health import STARTING_S, HealthFile
+from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.observing import check_telemetry, observed
+from illume_workers.app import TASK, make_app
+from illume_workers.contexts import RunContexts
+from illume_workers.heartbeat import EXIT_DONE, EXIT_UNHEALTHY, Heartbeat
+from illume_workers.messages import BadMessageError, parse
+from illume_workers.roles import KINDS_OF_ROLE, checked_roles, queue_of
+from illume_workers.service import check_service
+from illume_workers.slots import default_cache, device_for, held_slot, num_visible_devices
+from illume_workers.unit_runner import UnitRunner
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+TALKATIVE = ("alembic", "celery.worker.strategy", "celery.app.trace")
+"""They have a line for every message; ours say what became of it."""
+
+SIGNALLED = 128
+"""Added to the number of a signal it is the exit code by which shells and containers tell who ended a process."""
+
+log = logging.getLogger(__name__)
+
+
+def default_name(roles: Sequence[str], host: str) -> str:
+    """Return a name of roles, host and process, unique among the workers that live."""
+    return f"{'+'.join(roles)}@{process_name(host)}"
+
+
+def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> int:
+    """Serve until drained; return the exit code.
+
+    Raises UsageError for settings or roles that cannot be served, UnhealthyError if this worker has to end and may be
+    started again.
+    """
+    roles = checked_roles(roles)
+    check_service(settings)
+    check_telemetry(settings.runtime)
+    name = name or default_name(roles, host_name(settings.runtime.host_name))
+    health = HealthFile(settings.runtime.health_file)
+    health.tell("starting", f"{name} starts", STARTING_S)
+    cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
+    app = make_app(settings.cluster)
+    for logger in TALKATIVE:
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    with held_slot(cache) as slot, _engine(settings) as engine:
+        device = device_for(settings.runtime.device, slot.number, num_visible_devices())
+        _register(engine, settings, name, roles, device)
+        kinds = frozenset(kind for role in roles for kind in KINDS_OF_ROLE[role])
+        pulse = Heartbeat(engine, name, settings.cluster, kinds, stop=_stop_taking, end=os._exit, health=health)
+        benches = RunContexts(
+            engine,
+            settings,
+            toolbox,
+            device=device,
+            cache=cache,
+            scratch=slot.scratch,
+            on_load=lambda sha256: attendant.loaded(sha256),
+            on_progress=pulse.progressed,
+        )
+        attendant = UnitRunner(engine, settings, benches, pulse, name=name, kinds=kinds)
+        state = "unhealthy"
+        try:
+            with (
+                _signals_to(pulse),
+                observed(settings.runtime, database_url=settings.store.database_url),
+                at_hand(worker=name),
+            ):
+                pulse.start()
+                log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
+                _consume(app, attendant, [queue_of(role) for role in roles], name, settings)
+            state = "stopped"
+        finally:
+            pulse.close()
+            health.remove()
+            _say_goodbye(engine, name, state)
+        return pulse.exit_code
+
+
+def _consume(app: Celery, attendant: UnitRunner, queues: list[str], name: str, settings: Settings) -> None:
+    """Take messages until told to stop. Raises what ended it otherwise."""
+    from celery.worker import WorkController
+
+    failures: list[Exception] = []
+
+    def unit(*arguments: object, **payload: object) -> None:
+        try:
+            attendant.attend(parse(arguments, payload))
+        except BadMessageError as error:
+            log.error("dropped a message: %s", error)
+        except (UnhealthyError, SQLAlchemyError) as error:
+            failures.append(error)
+            _stop_taking(EXIT_UNHEALTHY)
+        except Exception:
+            # Nothing of the unit's own gets here, so this is ours; its lease runs out, and that is counted.
+            log.exception("a unit was left undone")
+
+    # The body checks the arguments itself.
+    app.task(name=TASK, typing=False, Request="illume_workers.app:UnitRequest")(unit)
+    controller: Any = WorkController(
+        app=app,
+        hostname=f"worker@{name}",
+        queues=queues,
+        pool_cls="solo",
+        concurrency=1,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    controller.start()
+    if failures:
+        raise failures[0]
+    if controller.exitcode:
+        raise BrokerUnusableError(url=app.connection_for_read().as_uri(), seconds=settings.cluster.reconnect_s)
+
+
+def _stop_taking(code: int = EXIT_DONE) -> None:
+    """Have Celery's consumer end when the unit in hand is over."""
+    from celery.worker import state
+
+    state.should_stop = code
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    url = settings.store.database_url
+    patience = Patience(settings.cluster.reconnect_s)
+    found, expected = patience.outlast(lambda: current(url)), head()
+    if found != expected:
+        raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str], device: str) -> None:
+    host = host_name(settings.runtime.host_name)
+
+    def register() -> None:
+        with transaction(engine) as session:
+            register_worker(
+                session,
+                name=name,
+                host=host,
+                pid=os.getpid(),
+                roles=roles,
+                device=device,
+                heartbeat_s=settings.cluster.heartbeat_s,
+            )
+
+    Patience(settings.cluster.reconnect_s).outlast(register)
+
+
+def _say_goodbye(engine: Engine, name: str, state: str) -> None:
+    try:
+        with transaction(engine) as session:
+            mark_stopped(session, name, state)
+    except SQLAlchemyError as error:
+        log.warning("could not say goodbye, the database is away: %s", reason_of(error))
+
+
+@contextmanager
+def _signals_to(pulse: Heartbeat) -> Iterator[None]:
+    """Let SIGTERM and SIGINT drain the worker, whatever the main thread is doing."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    def listen() -> None:
+        while number := reading.recv(1):
+            pulse.drain(SIGNALLED + number[0])
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # The handlers do nothing: that there is one is what makes the interpreter write to the descriptor.
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    previous = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    Thread(target=listen, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writing.close()

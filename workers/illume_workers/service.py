@@ -1,0 +1,199 @@
+"""The loop as a service: one coordinator leads, others stand by, workers on any host do the units."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from illume_db.errors import FencedOutError
+from illume_loop.config import ClusterSettings, Settings
+from illume_loop.errors import RunLockedError, UsageError
+from illume_loop.loop.coordinator import Coordinator, RunOutcome, Turn, write_run_page
+from illume_loop.loop.opening import Demands, check_demands, open_workbench
+from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.loop.progress import Progress
+from illume_loop.loop.prompting import with_domain
+from illume_loop.loop.run_directory import RunDirectory, check_path, locked
+from illume_loop.loop.workbench import Workbench, default_toolbox
+from illume_loop.telemetry.health import STARTING_S, HealthFile
+from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.observing import observed
+from illume_workers.dispatch import Dispatcher, Sender
+from illume_workers.leadership import Leadership
+
+FIRST_PAUSE_S = 0.02
+
+TICK_S = 120.0
+"""Seconds that one tick may take before the coordinator counts as unhealthy; curating a large round takes tens."""
+
+OPENING_S = 20.0
+"""Far longer than opening a run takes; a lock that is held for longer belongs to a process that works inline."""
+
+log = logging.getLogger(__name__)
+
+
+def start_service(
+    settings: Settings,
+    run_dir: Path,
+    sender: Sender,
+    *,
+    progress: Progress,
+    rounds: int | None = None,
+    fresh: bool = False,
+    fresh_training: bool = False,
+) -> RunOutcome:
+    """Coordinate the run in `run_dir` until it has `rounds` rounds; stand by while another coordinator does.
+
+    The directory's lock is held only while the run is opened: what keeps two coordinators apart is the leadership,
+    which a dead host gives up too. Raises what `start_run` raises, StageStalledError, and UnhealthyError where Postgres
+    or Redis stay away.
+    """
+    settings = settings.with_rounds(rounds)
+    check_path(run_dir, fresh=fresh)
+    patience = Patience(settings.cluster.reconnect_s)
+    health = HealthFile(settings.runtime.health_file)
+    health.tell("starting", f"opens the run in {run_dir}", STARTING_S)
+    settings = patience.outlast(partial(with_domain, settings, run_dir))
+    demands = patience.outlast(partial(check_demands, settings, run_dir))
+    with ExitStack() as stack:
+        stack.callback(health.remove)
+        directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
+        stack.enter_context(observed(settings.runtime, bench))
+        stack.enter_context(at_hand(run=bench.run_key))
+        num_rounds = bench.settings.run.rounds
+        host = settings.runtime.host_name
+        leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s, host)
+
+        def make_coordinator() -> Coordinator:
+            dispatcher = Dispatcher(bench, leadership, sender, progress.advanced, num_rounds)
+            return Coordinator(
+                bench, directory, progress, num_rounds, executor=dispatcher, transactions=leadership.transaction
+            )
+
+        lead(leadership, make_coordinator, settings.cluster, health)
+        return RunOutcome(run_dir, patience.outlast(lambda: write_run_page(bench, directory)))
+
+
+def lead(
+    leadership: Leadership,
+    make_coordinator: Callable[[], Coordinator],
+    settings: ClusterSettings,
+    health: HealthFile,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Coordinate until nothing is left to do, waiting for the leadership first and whenever it is lost.
+
+    The health file says `ok` for as long as ticks end or another coordinator is seen to lead.
+
+    Raises what the coordinator raises, and the database's error where it stays away.
+    """
+    patience = Patience(settings.reconnect_s, sleep)
+    longest_s = min(settings.poll_s, settings.leader_lease_s / 3)
+    while True:
+        _stand_by(leadership, patience, longest_s, health, sleep)
+        leads = f"{leadership.owner} leads"
+        health.tell("ok", leads, TICK_S)
+        try:
+            _turn(make_coordinator(), patience, longest_s, partial(health.tell, "ok", leads, TICK_S), sleep)
+            return
+        except FencedOutError:
+            log.warning("another coordinator took over, standing by")
+        finally:
+            _release(leadership)
+
+
+def _open(
+    stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path, fresh_training: bool
+) -> tuple[RunDirectory, Workbench]:
+    with _locked_soon(run_dir) as directory:
+        # No model is loaded here: a toolbox is made, and never used.
+        bench = stack.enter_context(
+            open_workbench(settings, demands, directory, default_toolbox(settings.runtime.weights), fresh_training)
+        )
+        return directory, bench
+
+
+@contextmanager
+def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
+    """The directory's lock, which another coordinator may hold for as long as it takes to open a run."""
+    deadline = time.monotonic() + OPENING_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                directory = stack.enter_context(locked(run_dir))
+                break
+            except RunLockedError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(FIRST_PAUSE_S)
+        yield directory
+
+
+def _stand_by(
+    leadership: Leadership,
+    patience: Patience,
+    longest_s: float,
+    health: HealthFile,
+    sleep: Callable[[float], object],
+) -> None:
+    waiting = False
+    while not patience.outlast(leadership.acquire):
+        health.tell("ok", f"{leadership.owner} stands by, another coordinator leads", TICK_S)
+        if not waiting:
+            log.info("another coordinator leads this run, standing by")
+            waiting = True
+        sleep(longest_s)
+    log.info("%s leads", leadership.owner)
+
+
+def _turn(
+    coordinator: Coordinator,
+    patience: Patience,
+    longest_s: float,
+    on_tick: Callable[[], object],
+    sleep: Callable[[float], object],
+) -> None:
+    """Tick, at once after anything has moved and ever more slowly while nothing does."""
+    pause = FIRST_PAUSE_S
+    while True:
+        turn = patience.outlast(coordinator.tick)
+        on_tick()
+        match turn:
+            case Turn.OVER:
+                return
+            case Turn.CHANGED:
+                pause = FIRST_PAUSE_S
+            case Turn.MOVED:
+                pause = FIRST_PAUSE_S
+                sleep(min(pause, longest_s))
+            case Turn.WAITING:
+                sleep(min(pause, longest_s))
+                pause *= 2
+
+
+def _release(leadership: Leadership) -> None:
+    try:
+        leadership.release()
+    except SQLAlchemyError as error:
+        # It runs out by itself.
+        log.warning("could not give up the leadership, the database is away: %s", reason_of(error))
+
+
+def check_service(settings: Settings) -> None:
+    """Refuse settings with which coordinator and workers would not meet. Raises UsageError."""
+    if not settings.store.database_url.startswith("postgresql"):
+        raise UsageError(
+            "The Celery executor needs Postgres: set store.database_url (or ILLUME_STORE__DATABASE_URL) to a"
+            " postgresql+psycopg:// URL, the same for the coordinator and every worker."
+        )
+    if not settings.store.artifacts_url:
+        raise UsageError(
+            "The Celery executor needs a store that every host reaches: set store.artifacts_url (or"
+            " ILLUME_STORE__ARTIFACTS_URL) to a shared folder or an object store."
+        )
