@@ -1,6 +1,7 @@
 """Bring a database to the schema of this code, or tell that it is not there.
 
-The revisions are the package `illume_migrations`, which is installed beside this one in a checkout and by a wheel. Every function takes the database's URL and leaves no connection open.
+The revisions are the package `illume_migrations`, which is installed beside this one. Every function takes the
+database's URL and leaves no connection open.
 """
 
 from __future__ import annotations

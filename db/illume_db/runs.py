@@ -4,8 +4,8 @@ A coordinator leads by a lease on the run's row, fenced by a token.
 
 Invariants:
 
-- What a coordinator writes after `renew_leadership` in the same transaction is committed only while no other coordinator
-  has taken the lease.
+- What a coordinator writes after `renew_leadership` in the same transaction is committed only while no other one has
+  taken the lease.
 """
 
 from __future__ import annotations

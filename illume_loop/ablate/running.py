@@ -23,9 +23,9 @@ from illume_loop.ablate.progress import Silent, StudyProgress
 from illume_loop.ablate.results import Results, results_of
 from illume_loop.ablate.study import Cell, Study, cells
 from illume_loop.ablate.table import markdown
-from illume_loop.artifacts.files import output_folder, storage_full_told, write_atomically
 from illume_loop.domains import get_domain
 from illume_loop.errors import NoCheckerError, UsageError
+from illume_loop.files import output_folder, storage_full_told, write_atomically
 from illume_loop.loop.opening import check_demands
 from illume_loop.loop.run_directory import exclusive
 from illume_loop.runtime import prepare

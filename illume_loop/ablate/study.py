@@ -121,7 +121,7 @@ class Cell:
         }
         environ = {name: value for name, value in os.environ.items() if name.startswith(f"{PREFIX}RUNTIME__")}
         # Imported here: it brings the database along, and whoever lists studies needs none.
-        from illume_loop.loop.prompting import with_domain
+        from illume_loop.loop.prompts import with_domain
 
         return with_domain(load_settings(overrides=overrides, environ=environ))
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from illume_loop.artifacts.files import Root, sha256_of, stays_below
 from illume_loop.artifacts.locks import last_used, unused, used
 from illume_loop.errors import CorruptArtifactError, UsageError
-from illume_loop.hooks import OnProgress, ignore
+from illume_loop.files import Root, sha256_of, stays_below
+from illume_loop.protocols import OnProgress, ignore
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from illume_loop.artifacts.files import Root
 from illume_loop.errors import CorruptArtifactError
-from illume_loop.hooks import OnProgress, ignore
+from illume_loop.files import Root
+from illume_loop.protocols import OnProgress, ignore
 
 WRITERS = 8
 """Threads that write a batch: an fsync waits for the disk, and several waits overlap."""

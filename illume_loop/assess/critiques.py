@@ -17,8 +17,7 @@ from PIL import Image
 
 from illume_loop.assess import instructions
 from illume_loop.assess.answers import Answer, SeedOf, ask_until_valid, parse_json, temperature_of
-from illume_loop.domains.protocol import CRITERIA, Question
-from illume_loop.models.protocol import NO, YES, UnifiedModel
+from illume_loop.protocols import CRITERIA, NO, YES, Question, UnifiedModel
 
 Critique = dict[str, Any]
 ANALYSIS = "analysis"

@@ -22,9 +22,8 @@ from illume_loop.assess.critiques import verdicts_of, write_critiques
 from illume_loop.assess.questions import WHOLE, Asked, Origin, questions_of, whole_question
 from illume_loop.assess.readings import OF_QUESTIONS, YES_NO, Read, read_batch
 from illume_loop.config import AssessSettings
-from illume_loop.domains.protocol import Domain, Prompt, Question
 from illume_loop.errors import UsageError
-from illume_loop.models.protocol import UnifiedModel, encoded_once
+from illume_loop.protocols import Domain, Prompt, Question, UnifiedModel, encoded_once
 
 COMBINED = "combined"
 """The reading that is the calibrated log-odds of all readings together."""

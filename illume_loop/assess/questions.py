@@ -13,8 +13,7 @@ from typing import Literal
 
 from illume_loop.assess import instructions
 from illume_loop.assess.answers import SeedOf, ask_until_valid, parse_json, temperature_of
-from illume_loop.domains.protocol import CRITERIA, Domain, Prompt, Question
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.protocols import CRITERIA, Domain, Prompt, Question, UnifiedModel
 
 Origin = Literal["spec", "self"]
 MOST_QUESTIONS = 16

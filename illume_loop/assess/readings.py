@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from illume_loop.assess import instructions
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.protocols import UnifiedModel
 
 LIKELIHOOD, INFORMATION = "prompt-likelihood", "pointwise-information"
 YES_NO, YES_NO_MINIMUM, YES_NO_DIFFERENCE = "yes-no", "yes-no-minimum", "yes-no-difference"

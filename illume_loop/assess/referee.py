@@ -21,9 +21,8 @@ from illume_loop.assess.answers import SeedOf
 from illume_loop.assess.calibration import Calibration
 from illume_loop.assess.questions import Origin, questions_of, whole_question
 from illume_loop.assess.readings import YES_NO, Read, read_batch
-from illume_loop.domains.protocol import Domain, Prompt, Question, Verdict
 from illume_loop.errors import NoVerdictError
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.protocols import Domain, Prompt, Question, UnifiedModel, Verdict
 
 OnItems = Callable[[int, int], None]
 """Called with (images judged, images in all)."""

@@ -10,8 +10,8 @@ import getpass
 from collections.abc import Iterable, Mapping, Sequence
 
 from illume_loop.assess.labelling import Label
-from illume_loop.domains.protocol import Question
 from illume_loop.errors import UsageError
+from illume_loop.protocols import Question
 
 MOST_NAME = 64
 WORDS = {"agree": True, "disagree": False}

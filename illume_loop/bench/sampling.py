@@ -20,7 +20,7 @@ from illume_loop.engine.batches import bytes_per_slot
 from illume_loop.engine.sampler import sample_image_ids
 from illume_loop.errors import EngineDiffersError
 from illume_loop.models.janus.language import JanusLanguage
-from illume_loop.models.protocol import Sampling
+from illume_loop.protocols import Sampling
 
 GUIDANCE = 5.0
 WARM_UP_IDS = 16

@@ -28,7 +28,7 @@ def assess(
     from illume_loop.cli.images import read_image
     from illume_loop.cli.loading import load, load_calibration, open_domain, parsed, warn_of_unknown_words
     from illume_loop.cli.runs import settings_for
-    from illume_loop.loop.plan import derived_seed
+    from illume_loop.loop.seeds import derived_seed
 
     domain = open_domain(run_dir, model)
     wanted = parsed(domain, prompt, ["assess", str(image), prompt], model, run_dir)

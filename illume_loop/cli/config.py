@@ -33,7 +33,7 @@ def check(config: Config = None) -> None:
     """Check a settings file and the environment; exit 0 when both are valid."""
     from illume_loop.config import AUTO, load_settings
     from illume_loop.domains import get_domain
-    from illume_loop.loop.prompting import prompts_in_file, with_domain
+    from illume_loop.loop.prompts import prompts_in_file, with_domain
     from illume_loop.models.hub import is_fetched
 
     settings = load_settings(config)

@@ -9,8 +9,8 @@ from illume_loop.cli.output import hint, print_fields, print_json
 
 if TYPE_CHECKING:
     from illume_loop.config import Settings
-    from illume_loop.domains.protocol import Domain
     from illume_loop.loop.forecast import Speed
+    from illume_loop.protocols import Domain
 
 
 def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bool) -> None:
@@ -18,7 +18,7 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
     from illume_loop.domains import get_domain
     from illume_loop.loop.forecast import forecast
     from illume_loop.loop.opening import check_demands
-    from illume_loop.loop.prompting import prompts_in_file, with_domain
+    from illume_loop.loop.prompts import prompts_in_file, with_domain
     from illume_loop.loop.run_directory import check_path
     from illume_loop.models.hub import is_at_hand
     from illume_loop.models.shipped import base_path
@@ -44,7 +44,7 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
 def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
     """Return how many rounds of the run in the directory are over, and its domain; none where there is no run."""
     from illume_db.rounds_table import rounds_table
-    from illume_loop.loop.prompting import domain_of_run
+    from illume_loop.loop.prompts import domain_of_run
     from illume_loop.loop.run_directory import open_run, stored_settings
     from illume_loop.loop.states import RoundState
 
@@ -58,8 +58,8 @@ def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
 
 def _speed(settings: Settings, domain: Domain, base: Path | None) -> Speed | str:
     """Return what was measured here, or why nothing was."""
+    from illume_loop.loop.context import default_toolbox
     from illume_loop.loop.forecast import measured_speed
-    from illume_loop.loop.workbench import default_toolbox
     from illume_loop.runtime import prepare
 
     if settings.run.executor != "inline":

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from illume_loop.assess.referee import Referee
     from illume_loop.cli.progress import View
-    from illume_loop.domains.protocol import Domain, Split
-    from illume_loop.models.protocol import UnifiedModel
+    from illume_loop.protocols import Domain, Split, UnifiedModel
 
 BATCH = 256
 ITEMS = 512
@@ -137,7 +136,7 @@ def _draw(
     referee: Referee | None,
 ) -> tuple[list[bool], list[str]]:
     from illume_loop.evals.suites import draw
-    from illume_loop.models.protocol import Sampling
+    from illume_loop.protocols import Sampling
 
     prompts = domain.prompts(DRAWN[suite], count, seed)
     seeds = list(range(seed, seed + count))
@@ -162,7 +161,8 @@ def _read(
     from illume_loop.cli.runs import settings_for
     from illume_loop.errors import UsageError
     from illume_loop.evals.suites import understanding
-    from illume_loop.loop.measures import guard_plan, measure
+    from illume_loop.loop.gate_plans import guard_plan
+    from illume_loop.loop.stages.evaluate import measure
 
     if referee is None:
         categories = [probe.category for probe in domain.reading_probes(count, seed)]
@@ -181,7 +181,7 @@ def _read(
 def _edit(model: UnifiedModel, domain: Domain, count: int, seed: int, guidance: float) -> tuple[list[bool], list[str]]:
     from illume_loop.errors import NoCheckerError, UsageError
     from illume_loop.evals.suites import editing
-    from illume_loop.models.protocol import Sampling
+    from illume_loop.protocols import Sampling
 
     if not domain.exact:
         raise NoCheckerError(domain=domain.name, what="--suite editing", instead="give another suite")

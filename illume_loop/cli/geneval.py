@@ -70,8 +70,8 @@ def _drawn(asked: GenEval, view: View) -> tuple[str, Folder]:
     from illume_loop.cli.runs import settings_for
     from illume_loop.domains.text.formats import Source, read_prompts
     from illume_loop.evals.geneval import draw_missing, is_drawn, open_folder
-    from illume_loop.loop.plan import derived_seed
-    from illume_loop.models.protocol import Sampling
+    from illume_loop.loop.seeds import derived_seed
+    from illume_loop.protocols import Sampling
 
     prompts = [prompt for _, prompt in read_prompts(Source(asked.prompts, "geneval"))]
     version, checkpoint, load = locate(asked.model, asked.run_dir)
@@ -99,7 +99,7 @@ def _judged(asked: GenEval, judge: str, folder: Folder, view: View) -> tuple[str
     from illume_loop.domains.text.domain import TextDomain
     from illume_loop.domains.text.prompt_set import PromptSet
     from illume_loop.evals.geneval import judge_missing
-    from illume_loop.loop.plan import derived_seed
+    from illume_loop.loop.seeds import derived_seed
 
     name, checkpoint, load = locate(judge, asked.run_dir)
     take: Any = cache(load)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from illume_loop.assess.labelling import Label, Labeller, Shown
     from illume_loop.cli.progress import View
     from illume_loop.config import Settings
-    from illume_loop.domains.protocol import Domain
-    from illume_loop.models.protocol import UnifiedModel
+    from illume_loop.protocols import Domain, UnifiedModel
 
 app = typer.Typer(help="The judge: calibrate one, or show how well it does.", no_args_is_help=True)
 
@@ -56,12 +55,12 @@ def fit(
 
     With human labels, it reads what people reviewed in the run instead; the model is then the run's base by default.
     """
-    from illume_loop.artifacts.files import write_atomically
     from illume_loop.assess.calibration import Source
     from illume_loop.assess.labelling import calibrate, read_set
     from illume_loop.cli.loading import BASE, load_named, open_domain_of_suites
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import settings_for
+    from illume_loop.files import write_atomically
 
     settings = settings_for(run_dir)
     domain = open_domain_of_suites(run_dir, model)
@@ -101,7 +100,7 @@ def show(
 
 def _of_run(run_dir: Path) -> Calibration:
     from illume_loop.cli.runs import found, open_run
-    from illume_loop.loop.calibrating import calibration_in
+    from illume_loop.loop.context import calibration_in
 
     with open_run(run_dir) as run:
         return found("calibration of the run in", run_dir, calibration_in(run.session, run.run_id))

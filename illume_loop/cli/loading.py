@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from illume_loop.assess.calibration import Calibration
     from illume_loop.assess.referee import Referee
     from illume_loop.config import Settings
-    from illume_loop.domains.protocol import Domain, Prompt
-    from illume_loop.models.protocol import UnifiedModel
+    from illume_loop.protocols import Domain, Prompt, UnifiedModel
 
 
 BASE = "v0001"
@@ -31,7 +30,7 @@ def open_domain(run_dir: Path, model: str | None = None) -> Domain:
     """
     from illume_loop.cli.runs import settings_for
     from illume_loop.domains import get_domain
-    from illume_loop.loop.prompting import domain_for, prompts_in_file
+    from illume_loop.loop.prompts import domain_for, prompts_in_file
 
     settings = settings_for(run_dir)
     chosen = settings.provenance["run.domain"] not in ("default", "the run")
@@ -50,7 +49,7 @@ def domain_of_settings(settings: Settings, run_dir: Path) -> Domain:
     """Return the domain that the settings name, with the prompts of the run in `run_dir` where there is one."""
     from illume_loop.cli.runs import open_run
     from illume_loop.domains import get_domain
-    from illume_loop.loop.prompting import domain_of_run, prompts_in_file, with_domain
+    from illume_loop.loop.prompts import domain_of_run, prompts_in_file, with_domain
 
     settings = with_domain(settings)
     if settings.run.prompts and is_run(run_dir):
@@ -98,7 +97,7 @@ def open_referee(run_dir: Path, domain: Domain, model: str) -> tuple[str, Refere
 
     from illume_loop.assess.referee import Referee
     from illume_loop.cli.runs import settings_for
-    from illume_loop.loop.plan import derived_seed
+    from illume_loop.loop.seeds import derived_seed
 
     settings = settings_for(run_dir)
     name = BASE if is_run(run_dir) else model
@@ -161,7 +160,8 @@ def load_calibration(run_dir: Path) -> Calibration | None:
     from illume_loop.assess.calibration import read_calibration
     from illume_loop.cli.runs import open_run, settings_for
     from illume_loop.errors import UsageError
-    from illume_loop.loop.calibrating import AUTO, calibration_in
+    from illume_loop.loop.context import calibration_in
+    from illume_loop.loop.stages.calibrate import AUTO
 
     wanted = settings_for(run_dir).assess.calibration
     if not wanted:

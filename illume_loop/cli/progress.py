@@ -21,7 +21,7 @@ from illume_loop.cli.terminal import moves
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from illume_loop.loop.progress import StageProgress
+    from illume_loop.loop.coordinator import StageProgress
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -62,7 +62,7 @@ def bars(console: Console) -> Progress:
 
 
 class RunDisplay:
-    """Tells a view what the coordinator reports; fits `illume_loop.loop.progress.Progress`."""
+    """Tells a view what the coordinator reports; fits `illume_loop.loop.coordinator.Progress`."""
 
     def __init__(self, view: View) -> None:
         self._view = view

@@ -13,8 +13,8 @@ from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from illume_loop.domains.protocol import Prompt, Split
     from illume_loop.domains.text.prompt_set import KeptOut, PromptSet
+    from illume_loop.protocols import Prompt, Split
 
 app = typer.Typer(help="Prompts: import sets of them, or list what a set or a run has.", no_args_is_help=True)
 
@@ -118,7 +118,7 @@ def ls(
     """
     from illume_loop.cli.runs import open_run
     from illume_loop.domains.text.prompt_set import read_prompt_set
-    from illume_loop.loop.prompting import kept_prompts
+    from illume_loop.loop.prompts import kept_prompts
 
     if prompt_set is not None:
         name, prompts = str(prompt_set), read_prompt_set(prompt_set)

@@ -67,7 +67,7 @@ def cancel(
     from illume_loop.assess.reviews import reviewer_name
     from illume_loop.cli.runs import open_run
     from illume_loop.loop import rounds
-    from illume_loop.loop.training import forget_training
+    from illume_loop.loop.stages.train import forget_training
 
     with open_run(run_dir, writing=True) as run:
         by = reviewer_name(None)

@@ -25,9 +25,9 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw PROMPT, write one PNG for each image, and say what the checker finds where the domain has one."""
-    from illume_loop.artifacts.files import output_folder
     from illume_loop.cli.loading import guidance_for, load, open_domain, parsed, warn_of_unknown_words
-    from illume_loop.models.protocol import Sampling
+    from illume_loop.files import output_folder
+    from illume_loop.protocols import Sampling
 
     domain = open_domain(run_dir, model)
     wanted = parsed(domain, prompt, ["sample", prompt], model, run_dir)

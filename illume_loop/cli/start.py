@@ -18,8 +18,8 @@ from illume_loop.telemetry.logs import formatter
 
 if TYPE_CHECKING:
     from illume_loop.config import RuntimeSettings, Settings
-    from illume_loop.loop.coordinator import RunOutcome
-    from illume_loop.loop.progress import Progress
+    from illume_loop.loop.coordinator import Progress
+    from illume_loop.start import RunOutcome
 
 
 @standing_by()
@@ -85,7 +85,7 @@ def _start(
             if settings.run.executor == "celery":
                 outcome = _serve(settings, run_dir, display, rounds, fresh, fresh_training)
             else:
-                from illume_loop.loop.coordinator import start_run
+                from illume_loop.start import start_run
 
                 prepare(settings.runtime)
                 outcome = start_run(

@@ -41,7 +41,7 @@ def worker(
     import logging
 
     from illume_loop.config import load_settings
-    from illume_loop.loop.workbench import default_toolbox
+    from illume_loop.loop.context import default_toolbox
     from illume_loop.runtime import prepare
     from illume_loop.telemetry.libraries import log_to
     from illume_loop.telemetry.logs import formatter

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from illume_loop.config.settings import SECRETS, URLS, Settings, field_names
 from illume_loop.environment import environment_values, variable_of
 from illume_loop.errors import SettingsError, SettingsFileError
+from illume_loop.files import decoded
 from illume_loop.redaction import HIDDEN, learn, learn_secret
-from illume_loop.text_files import decoded
 
 
 def load_settings(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from illume_loop.text_files import decoded, storable
+from illume_loop.files import decoded, storable
 
 Fields = Mapping[str, Any]
 ReadImage = Callable[[str], bytes]

@@ -24,7 +24,7 @@ from illume_loop.data.fields import PICTURES, BadRow, Fields
 from illume_loop.data.image_folder import files_below
 from illume_loop.data.rows import Place
 from illume_loop.errors import DataSourceError
-from illume_loop.text_files import decoded, encoding_of, storable
+from illume_loop.files import decoded, encoding_of, storable
 
 ENDINGS = (".tar", ".parquet", ".jsonl", ".json")
 _IN_FOLDERS = ENDINGS[:3]

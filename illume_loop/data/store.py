@@ -25,12 +25,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.data.pixels import Fit
 from illume_loop.data.readers import Piece
 from illume_loop.data.rows import KINDS, Kind, Turn
 from illume_loop.data.tally import Tally
 from illume_loop.errors import CorruptArtifactError, NotFoundError, NoTokenisedDataError
+from illume_loop.files import write_atomically
 
 MANIFEST, LEFT_OUT = "manifest.json", "left-out.jsonl"
 GROUP_ROWS = 32

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.data.fields import BadRow
 from illume_loop.data.rows import Place
-from illume_loop.text_files import storable
+from illume_loop.files import storable, write_atomically
 
 CROPPED = "cropped too much"
 """The one reason that is a choice and no fault of the row: it does not count as bad."""

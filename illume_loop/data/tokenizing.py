@@ -17,7 +17,6 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from illume_loop.artifacts.files import storage_full_told, write_atomically
 from illume_loop.artifacts.locks import alone_in, claimed
 from illume_loop.data.fields import BadRow, Fields
 from illume_loop.data.image_folder import ImageFolder
@@ -45,6 +44,7 @@ from illume_loop.errors import (
     TooManyBadRowsError,
     UsageError,
 )
+from illume_loop.files import storage_full_told, write_atomically
 from illume_loop.models.illume.backend import IllumeBackend
 
 ENOUGH_TO_JUDGE = 1_000

@@ -11,8 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
-from illume_loop.domains.protocol import OPTIONAL, REQUIRED, Domain, OptionalParts
 from illume_loop.errors import IllumeLoopError, NotFoundError, UsageError
+from illume_loop.protocols import OPTIONAL, REQUIRED, Domain, OptionalParts
 
 if TYPE_CHECKING:
     from illume_loop.domains.text.prompt_set import PromptSet

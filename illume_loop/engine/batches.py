@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.sampler import sample_image_ids
-from illume_loop.models.protocol import ImageIds, Sampling
+from illume_loop.protocols import ImageIds, Sampling
 
 T = TypeVar("T")
 SHARE_OF_FREE = 0.7

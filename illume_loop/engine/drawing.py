@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel
+from illume_loop.protocols import ImageIds, Sampling, UnifiedModel
 
 
 @runtime_checkable

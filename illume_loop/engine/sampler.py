@@ -16,7 +16,7 @@ from illume_loop.engine.noise import gumbel, signed
 from illume_loop.engine.prefixes import batch_prefixes
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.steps import begin_steps
-from illume_loop.models.protocol import Sampling
+from illume_loop.protocols import Sampling
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from illume_loop.engine.batches import in_batches
 from illume_loop.engine.cache import as_argument
 from illume_loop.engine.prefixes import PrefixBatch, batch_prefixes
 from illume_loop.engine.protocol import EngineModel, Prefix
-from illume_loop.models.protocol import Scores
+from illume_loop.protocols import Scores
 
 LOGIT_ROWS = 1024
 """Positions whose logits over the whole text vocabulary are held at a time."""

@@ -15,7 +15,7 @@ from typing import Any
 from illume_loop.errors import DetectorResultsError
 from illume_loop.evals.geneval import Folder, Key
 from illume_loop.evals.statistics import auc
-from illume_loop.text_files import decoded
+from illume_loop.files import decoded
 
 _NAME = re.compile(r"(?:^|/)(\d+)/samples/(\d+)\.png$")
 

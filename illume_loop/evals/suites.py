@@ -12,9 +12,18 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Verdict
-from illume_loop.hooks import OnProgress, ignore
-from illume_loop.models.protocol import ImageIds, Sampling, UnifiedModel, encoded_once
+from illume_loop.protocols import (
+    Domain,
+    EditProbe,
+    ImageIds,
+    OnProgress,
+    Prompt,
+    Sampling,
+    UnifiedModel,
+    Verdict,
+    encoded_once,
+    ignore,
+)
 
 OnItems = Callable[[int, int], None]
 """Called with (items done, items in all)."""

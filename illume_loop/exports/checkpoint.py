@@ -17,8 +17,8 @@ from uuid import uuid4
 from illume_db.runs import run_row
 from illume_db.versions import model_detail
 from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
-from illume_loop.artifacts.files import output_folder, storage_full_told
 from illume_loop.errors import NotFoundError, UsageError
+from illume_loop.files import output_folder, storage_full_told
 from illume_loop.loop.run_directory import OpenRun
 from illume_loop.report.headline import guard, headline
 

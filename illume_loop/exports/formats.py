@@ -19,8 +19,8 @@ import pyarrow as pa
 from datasets import DatasetInfo, Features
 from pyarrow import ipc, parquet
 
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.exports.tables import TABLES, ImageOf, Row, Table
+from illume_loop.files import write_atomically
 
 PARTIAL = ".part"
 IMAGES = "images"

@@ -21,11 +21,11 @@ from typing import Any
 from illume_db.exports import last_ids, manifest_rounds
 from illume_db.rounds_table import rounds_table
 from illume_db.runs import run_row
-from illume_loop.artifacts.files import output_folder, sha256_of, storage_full_told, write_atomically
 from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
 from illume_loop.exports.card import Origin, card
 from illume_loop.exports.formats import FORMATS, IMAGES, Format, shard
 from illume_loop.exports.tables import TABLES, Key, Row, Scope, Table
+from illume_loop.files import output_folder, sha256_of, storage_full_told, write_atomically
 from illume_loop.loop.run_directory import LOCK, OpenRun, exclusive
 
 STATE, CARD = "export.json", "README.md"

@@ -1,19 +1,25 @@
-"""How units get done: the interface, and the life of one unit that every executor shares."""
+"""How units get done: the interface, the life of one unit that every executor shares, and the inline executor.
+
+The inline executor does every unit in this process, one after the other. A round may be cancelled from another
+terminal: the unit in hand is then dropped at its next report of progress.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from illume_db.errors import FencedOutError
 from illume_db.leases import Lease, fail_attempt, finish_unit, lease_unit
-from illume_db.rounds import round_of
+from illume_db.rounds import round_at, round_of
 from illume_db.sessions import transaction
-from illume_loop.artifacts.files import disk_is_full
+from illume_db.units import UnitRow, ready_units
 from illume_loop.errors import (
     ConflictError,
     IllumeLoopError,
@@ -22,11 +28,14 @@ from illume_loop.errors import (
     UnhealthyError,
     UnitCancelledError,
 )
+from illume_loop.files import disk_is_full
+from illume_loop.host import host_name, process_name
+from illume_loop.loop.context import RunContext
 from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
 from illume_loop.loop.reconcile import Issue
+from illume_loop.loop.routing import unit_function
 from illume_loop.loop.states import RoundState
-from illume_loop.loop.units import UNIT_FUNCTIONS, OnItems
-from illume_loop.loop.workbench import Workbench
+from illume_loop.loop.unit_inputs import OnItems
 from illume_loop.telemetry.observing import Watch
 
 log = logging.getLogger(__name__)
@@ -43,22 +52,22 @@ class Executor(Protocol):
         ...
 
 
-def perform(bench: Workbench, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
-    """Lease a unit without an end and do it; see `carry_out`.
+def perform(context: RunContext, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
+    """Lease a unit without an end and do it; see `do_unit`.
 
     What no other attempt could mend by itself is not counted but raised: a full disk, a damaged artifact, a conflict.
     Raises LostLeaseError where another worker took the unit meanwhile, UnitCancelledError where its round was
     cancelled.
     """
-    with transaction(bench.engine) as session:
+    with transaction(context.engine) as session:
         lease = lease_unit(session, unit_id, owner)
     if lease is not None:
         # Without items in all it is a stage before them, of which nothing is shown.
-        carry_out(bench, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
+        do_unit(context, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
 
 
-def carry_out(
-    bench: Workbench,
+def do_unit(
+    context: RunContext,
     lease: Lease,
     max_attempts: int,
     on_items: OnItems,
@@ -73,19 +82,19 @@ def carry_out(
     ConflictError, except those of `counted`, and a database that stays away. Raises LostLeaseError where another
     worker took the unit meanwhile, UnitCancelledError where its round was cancelled.
     """
-    watch = Watch(bench.run_key, lease.round_index, lease.kind, lease.key, lease.num_items)
+    watch = Watch(context.run_key, lease.round_index, lease.kind, lease.key, lease.num_items)
     try:
         with watch:
-            _attempt(bench, lease, on_items, patience)
+            _attempt(context, lease, on_items, patience)
             log.info("unit %s is done", lease.key)
         return True
     except (FencedOutError, LostLeaseError) as error:
-        raise patience.outlast(lambda: _lost(bench, lease)) from error
+        raise patience.outlast(lambda: _lost(context, lease)) from error
     except Exception as error:
         if isinstance(error, UnhealthyError | ConflictError) and not isinstance(error, counted):
             raise
         if disk_is_full(error):
-            raise StorageFullError(path=bench.scratch.parent) from error
+            raise StorageFullError(path=context.scratch.parent) from error
         if is_outage(error):
             raise
         with watch.lines():
@@ -95,22 +104,22 @@ def carry_out(
             sentence += " Another attempt would end the same way."
             max_attempts = lease.attempts + 1
     try:
-        patience.outlast(lambda: count_failure(bench.engine, lease, sentence, max_attempts))
+        patience.outlast(lambda: count_failure(context.engine, lease, sentence, max_attempts))
     except FencedOutError as error:
-        raise patience.outlast(lambda: _lost(bench, lease)) from error
+        raise patience.outlast(lambda: _lost(context, lease)) from error
     return False
 
 
 def _attempt(
-    bench: Workbench, lease: Lease, on_items: OnItems, patience: Patience, now: Callable[[], float] = time.monotonic
+    context: RunContext, lease: Lease, on_items: OnItems, patience: Patience, now: Callable[[], float] = time.monotonic
 ) -> None:
     started = now()
     # Done twice, a unit's work is the same work: all that it reads is fixed, and its artifacts are named by content.
-    effect = patience.outlast(lambda: UNIT_FUNCTIONS[lease.kind](bench, lease, on_items))
+    effect = patience.outlast(lambda: unit_function(lease)(context, lease, on_items))
     seconds = now() - started
 
     def commit() -> None:
-        with transaction(bench.engine) as session:
+        with transaction(context.engine) as session:
             finish_unit(session, lease, seconds, effect)
 
     patience.outlast(commit)
@@ -122,9 +131,9 @@ def count_failure(engine: Engine, lease: Lease, sentence: str, max_attempts: int
         fail_attempt(session, lease, sentence, max_attempts)
 
 
-def _lost(bench: Workbench, lease: Lease) -> LostLeaseError:
+def _lost(context: RunContext, lease: Lease) -> LostLeaseError:
     """Return the error that says why a lease was lost: to another worker, or because its round was cancelled."""
-    with transaction(bench.engine) as session:
+    with transaction(context.engine) as session:
         state = round_of(session, lease.round_id).state
     if state == RoundState.CANCELLED:
         return UnitCancelledError(index=lease.round_index, unit=lease.key)
@@ -134,3 +143,46 @@ def _lost(bench: Workbench, lease: Lease) -> LostLeaseError:
 def sentence_of(error: Exception) -> str:
     """Return what is recorded of a failed attempt."""
     return f"{type(error).__name__}: {error}"
+
+
+log = logging.getLogger(__name__)
+
+
+class InlineExecutor:
+    """Does the first unit that is due and returns, so that what has become more urgent comes next."""
+
+    def __init__(self, context: RunContext, on_items: Callable[[UnitRow, int, int], None]) -> None:
+        """`on_items` hears (unit, items done, items in all) while a long unit goes on, and (unit, 0, 0) at its end."""
+        self._context = context
+        self._on_items = on_items
+        self._owner = process_name(host_name(context.settings.runtime.host_name))
+
+    def issue(self, issues: Sequence[Issue]) -> bool:
+        """Do one unit; see `Executor.issue`."""
+        with transaction(self._context.engine) as session:
+            unit = next(self._units_due(session, issues), None)
+        if unit is None:
+            return False
+        max_attempts = self._context.settings.runtime.max_attempts
+        try:
+            perform(self._context, unit.id, self._owner, max_attempts, partial(self._went_on, unit))
+        except UnitCancelledError as cancelled:
+            log.info("%s", cancelled)
+            self._context.fresh_images.clear()
+            return True
+        self._on_items(unit, 0, 0)
+        return True
+
+    def _went_on(self, unit: UnitRow, done: int, total: int) -> None:
+        """Tell how far a unit is. Raises LostLeaseError where a person has cancelled its round meanwhile."""
+        with transaction(self._context.engine) as session:
+            state = round_of(session, unit.round_id).state
+        if state == RoundState.CANCELLED:
+            raise LostLeaseError(unit=unit.key)
+        self._on_items(unit, done, total)
+
+    def _units_due(self, session: Session, issues: Sequence[Issue]) -> Iterator[UnitRow]:
+        for issue in issues:
+            round_id = round_at(session, self._context.run_id, issue.index).id
+            for kind in issue.kinds:
+                yield from ready_units(session, round_id, kind, 1)

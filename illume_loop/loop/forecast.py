@@ -19,13 +19,12 @@ from typing import Any
 
 from illume_loop.assess.judging import Judge
 from illume_loop.config import Settings
-from illume_loop.domains.protocol import Domain
-from illume_loop.loop.assessing import judging_models
-from illume_loop.loop.measures import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
-from illume_loop.loop.plan import derived_seed, round_prompts, sampling_units
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import Sampling
-from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
+from illume_loop.loop.context import Toolbox
+from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.stages.assess import judging_models
+from illume_loop.loop.stages.plan import round_prompts, sampling_units
+from illume_loop.protocols import Domain, DrawRow, PairRow, Sampling, TrainingRow
 
 MEASURED = 32
 """Images of the batch that is measured, at most: one of the settings' size may take minutes."""

@@ -24,7 +24,6 @@ from illume_db.versions import add_version, checkpoint_digest
 from illume_loop.artifacts.checkpoints import Checkpoint, CheckpointStore
 from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Domain
 from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.errors import (
     InconsistentRunError,
@@ -34,11 +33,10 @@ from illume_loop.errors import (
     RunLockedError,
     SettingsChangedError,
 )
-from illume_loop.loop.calibrating import AUTO, check_calibration, keep_calibration_of_file
-from illume_loop.loop.measures import gate_plans
-from illume_loop.loop.plan import round_prompts
+from illume_loop.loop.context import ModelCache, RunContext, Toolbox, utc_now
+from illume_loop.loop.gate_plans import gate_plans
 from illume_loop.loop.promotion import repair
-from illume_loop.loop.prompting import domain_of_run, keep_prompts, prompts_in_file
+from illume_loop.loop.prompts import domain_of_run, keep_prompts, prompts_in_file
 from illume_loop.loop.run_directory import (
     RunDirectory,
     mark,
@@ -46,8 +44,10 @@ from illume_loop.loop.run_directory import (
     run_database_url,
     stored_settings,
 )
-from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench, utc_now
+from illume_loop.loop.stages.calibrate import AUTO, check_calibration, keep_calibration_of_file
+from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.models.shipped import base_path
+from illume_loop.protocols import Domain
 from illume_loop.telemetry.observing import check_telemetry
 from illume_loop.train.trackers import check_tracker
 
@@ -126,9 +126,9 @@ def _check_ray(settings: TrainSettings) -> None:
 
 
 @contextmanager
-def open_workbench(
+def open_context(
     settings: Settings, demands: Demands, directory: RunDirectory, toolbox: Toolbox, fresh_training: bool = False
-) -> Iterator[Workbench]:
+) -> Iterator[RunContext]:
     """Everything that the units of a run need; the run is made where it is new.
 
     With `fresh_training` no training goes on from a checkpoint that it kept.
@@ -153,7 +153,7 @@ def open_workbench(
             _forget_trainings(engine, run_id)
         with transaction(engine) as session:
             domain = domain_of_run(session, run_id, settings)
-        bench = Workbench(
+        context = RunContext(
             engine=engine,
             run_id=run_id,
             run_key=directory.key,
@@ -162,12 +162,12 @@ def open_workbench(
             plans=gate_plans(domain, settings),
             images=images,
             checkpoints=checkpoints,
-            models=ModelShelf(checkpoints, toolbox, settings.runtime.device),
+            models=ModelCache(checkpoints, toolbox, settings.runtime.device),
             toolbox=toolbox,
             scratch=directory.scratch,
         )
-        keep_calibration_of_file(bench)
-        yield bench
+        keep_calibration_of_file(context)
+        yield context
     finally:
         engine.dispose()
 

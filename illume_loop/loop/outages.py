@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from illume_db.errors import trouble_of
-from illume_loop.artifacts.files import disk_is_full
+from illume_loop.files import disk_is_full
 
 T = TypeVar("T")
 FIRST_PAUSE_S = 0.05

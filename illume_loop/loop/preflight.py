@@ -35,20 +35,23 @@ from illume_loop.assess.referee import Referee
 from illume_loop.assess.teacher import Teacher, fixed_budget
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Domain, Prompt, RealPair
 from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
-from illume_loop.loop.assessing import judging_models
-from illume_loop.loop.calibrating import AUTO, stored_calibration
-from illume_loop.loop.dialogues import written
-from illume_loop.loop.manifest import check_splits, manifest_rows, manifest_sha256, new_examples, training_rows
-from illume_loop.loop.measures import MeasurePlan, gate_plans, has_understanding_guard, measure
-from illume_loop.loop.plan import derived_seed, round_prompts
-from illume_loop.loop.workbench import Workbench
-from illume_loop.models.protocol import Sampling, TriesRows, UnifiedModel
+from illume_loop.loop.canonical import check_splits, manifest_sha256
+from illume_loop.loop.context import RunContext, stored_calibration
+from illume_loop.loop.gate_plans import MeasurePlan, gate_plans, has_understanding_guard
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.stages.assess import judging_models
+from illume_loop.loop.stages.calibrate import AUTO
+from illume_loop.loop.stages.dialogues import written
+from illume_loop.loop.stages.evaluate import measure
+from illume_loop.loop.stages.manifest import manifest_rows, new_examples
+from illume_loop.loop.stages.plan import round_prompts
+from illume_loop.loop.stages.train import training_rows
 from illume_loop.models.shipped import base_path
 from illume_loop.models.words import unknown_words_told
+from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, TriesRows, UnifiedModel
 
 PREFLIGHT = "preflight"
 """The suite of the unit that does this, where workers do a run."""
@@ -285,16 +288,16 @@ def preflight_units(settings: Settings, session: Session, run_id: int) -> list[N
     return [unit] if needs_preflight(session, run_id, unit.key) else []
 
 
-def preflight_of_run(bench: Workbench) -> Callable[[Session], None]:
+def preflight_of_run(context: RunContext) -> Callable[[Session], None]:
     """Try one prompt of a run; return what notes in its diary what it will do without. Raises as `run` does."""
-    with transaction(bench.engine) as session:
-        base = base_version(session, bench.run_id)
-    calibration = stored_calibration(bench.engine, bench.run_id) if bench.settings.assess.calibration else None
-    notes = Preflight(bench.settings, bench.domain, bench.models.take(base.sha256), calibration).run()
+    with transaction(context.engine) as session:
+        base = base_version(session, context.run_id)
+    calibration = stored_calibration(context.engine, context.run_id) if context.settings.assess.calibration else None
+    notes = Preflight(context.settings, context.domain, context.models.take(base.sha256), calibration).run()
 
     def effect(session: Session) -> None:
         for note in notes:
-            add_event(session, bench.run_id, PREFLIGHT, note, at=bench.clock())
+            add_event(session, context.run_id, PREFLIGHT, note, at=context.clock())
 
     return effect
 

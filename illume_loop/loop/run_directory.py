@@ -36,7 +36,6 @@ from illume_db.tables.versions import version_name
 from illume_db.urls import checked, sqlite_file, sqlite_url
 from illume_db.versions import checkpoint_digest
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.artifacts.files import Root, output_folder, storage_full_told, write_atomically
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import (
     DatabaseOutdatedError,
@@ -50,6 +49,7 @@ from illume_loop.errors import (
     RunLockedError,
     UsageError,
 )
+from illume_loop.files import Root, output_folder, storage_full_told, write_atomically
 from illume_loop.redaction import HIDDEN, url_without_password
 
 MARKER = "run.json"

@@ -21,13 +21,12 @@ from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.scorer import Branch, score_branches
 from illume_loop.engine.writer import write_text
-from illume_loop.hooks import OnProgress
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
 from illume_loop.models.sequences import Sequences
+from illume_loop.protocols import ImageIds, OnProgress, Sampling, Scores
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
-    from illume_loop.train.rows import TrainingRow
+    from illume_loop.protocols import TrainingRow
 
 
 class EngineBackend(ABC):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from illume_loop.artifacts.files import disk_is_full
 from illume_loop.errors import HubError, NotFoundError
+from illume_loop.files import disk_is_full
 
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)

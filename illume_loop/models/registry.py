@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from illume_loop.errors import CorruptArtifactError, IllumeLoopError, NotFoundError, UsageError
-from illume_loop.hooks import OnProgress, ignore
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.protocols import OnProgress, UnifiedModel, ignore
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
-    from illume_loop.train.rows import TrainingRow
+    from illume_loop.protocols import TrainingRow
 
 ENTRY_POINT_GROUP = "illume_loop.backends"
 STORED = "stored"

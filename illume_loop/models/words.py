@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from illume_loop.models.protocol import KnowsWords, UnifiedModel
+from illume_loop.protocols import KnowsWords, UnifiedModel
 
 MOST_TOLD = 8
 

@@ -31,10 +31,10 @@ from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import Spec
 from illume_loop.domains.shapes.wordings import critique, grade
 from illume_loop.models.illume.sequences import SequenceBuilder
-from illume_loop.models.protocol import NO, YES
 from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D
 from illume_loop.pretrain.corpus import Corpus
 from illume_loop.pretrain.scenes import random_spec
+from illume_loop.protocols import NO, YES
 
 Task = Literal["draw", "read", "reconstruct", "text", "question", "rate", "critique", "ask", "edit"]
 OF_AN_IMAGE: tuple[Task, ...] = ("read", "reconstruct", "question", "rate", "critique", "edit")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.errors import CorruptArtifactError, RecipeChangedError, StageDamagedError
+from illume_loop.files import write_atomically
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
 
 NUM_KEPT = 2

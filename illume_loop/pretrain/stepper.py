@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from illume_loop.artifacts.files import write_atomically
+from illume_loop.files import write_atomically
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (stage, steps done, steps in all, last loss)."""

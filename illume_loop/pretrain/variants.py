@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from illume_loop.artifacts.files import write_atomically
+from illume_loop.files import write_atomically
 from illume_loop.pretrain.batches import Task
 from illume_loop.pretrain.recipe import STAGES, LanguageStage, Pretraining, Recipe
 from illume_loop.pretrain.stepper import Progress

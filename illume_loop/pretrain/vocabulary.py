@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from illume_loop.assess import instructions
-from illume_loop.domains.protocol import CRITERIA
 from illume_loop.domains.shapes.grammar import vocabulary
 from illume_loop.domains.shapes.questions import words_of_questions
 from illume_loop.models.illume.processing import split_words
-from illume_loop.models.protocol import NO, YES
+from illume_loop.protocols import CRITERIA, NO, YES
 
 
 def base_words() -> list[str]:

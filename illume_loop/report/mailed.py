@@ -18,8 +18,8 @@ from pathlib import Path
 from illume_loop.ablate.results import stored_results
 from illume_loop.ablate.running import PLOT, RESULTS
 from illume_loop.ablate.table import table_of
-from illume_loop.artifacts.files import output_folder, storage_full_told, write_atomically
 from illume_loop.errors import UsageError
+from illume_loop.files import output_folder, storage_full_told, write_atomically
 from illume_loop.loop.run_directory import OpenRun
 from illume_loop.report.curve import HEIGHT, MEASURES, WIDTH, marks, strokes
 from illume_loop.report.page import page_of

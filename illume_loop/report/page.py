@@ -17,9 +17,9 @@ from illume_db.evaluations import kept_draws
 from illume_db.rounds_table import rounds_table
 from illume_db.runs import run_row
 from illume_db.samples import samples_page
-from illume_loop.artifacts.files import write_atomically
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import CorruptArtifactError
+from illume_loop.files import write_atomically
 from illume_loop.report.render import Card, Page, Pair, Sheet, render
 from illume_loop.report.summary import commands, summary
 

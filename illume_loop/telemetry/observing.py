@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from illume_db.errors import FencedOutError
 from illume_db.sessions import open_engine
@@ -20,9 +20,6 @@ from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.tally import TALLY
 from illume_loop.telemetry.tracing import check_traces, span, tracing
 
-if TYPE_CHECKING:
-    from illume_loop.loop.workbench import Workbench
-
 
 def check_telemetry(runtime: RuntimeSettings) -> None:
     """Raises MissingExtraError for packages that the settings need: before anything is begun."""
@@ -31,10 +28,10 @@ def check_telemetry(runtime: RuntimeSettings) -> None:
 
 
 @contextmanager
-def observed(runtime: RuntimeSettings, bench: Workbench | None = None, *, database_url: str = "") -> Iterator[None]:
-    """Serve this process's metrics, with those of the run of `bench`, and send its traces, as the settings say.
+def observed(runtime: RuntimeSettings, database_url: str, run_id: int | None = None) -> Iterator[None]:
+    """Serve this process's metrics and send its traces, as the settings say.
 
-    A worker gives its `database_url`, and shows what is to be known of all runs there.
+    The metrics include those of the run `run_id`, or without one those of all runs of the database.
 
     Raises UsageError where no port is free, MissingExtraError.
     """
@@ -45,16 +42,10 @@ def observed(runtime: RuntimeSettings, bench: Workbench | None = None, *, databa
             from illume_loop.telemetry.collectors import ProcessCollector, RunCollector, StoreCollector
 
             collectors: list[Any] = [ProcessCollector()]
-            if bench is not None:
-                # One of its own, which cannot write: looks must never wait for the loop, nor the loop for them.
-                url = bench.engine.url.render_as_string(hide_password=False)
-                engine = open_engine(url, read_only=True)
-                stack.callback(engine.dispose)
-                collectors.append(RunCollector(engine, bench.run_id))
-            if database_url:
-                engine = open_engine(database_url, read_only=True)
-                stack.callback(engine.dispose)
-                collectors.append(StoreCollector(engine))
+            # An engine of its own, which cannot write: a look must never wait for the loop, nor the loop for a look.
+            engine = open_engine(database_url, read_only=True)
+            stack.callback(engine.dispose)
+            collectors.append(StoreCollector(engine) if run_id is None else RunCollector(engine, run_id))
             stack.enter_context(serving_metrics(runtime.metrics_address, collectors))
         yield
 

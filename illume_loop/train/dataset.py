@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from illume_loop.models.sequences import Sequence1D, collate
-from illume_loop.train.rows import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
+from illume_loop.protocols import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
 from illume_loop.train.trainable import Trainable
 
 _FEATURE_BATCH = 256

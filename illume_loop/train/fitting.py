@@ -26,7 +26,7 @@ from transformers import (
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
-from illume_loop.hooks import OnProgress
+from illume_loop.protocols import OnProgress
 from illume_loop.train.keeper import Keeper
 from illume_loop.train.keeping import KEEPING
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from illume_loop.config import TrainSettings
+from illume_loop.protocols import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport
 from illume_loop.train.preference import train_dpo, train_kto
-from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.sft import train_sft
 from illume_loop.train.trainable import Trainable
 from illume_loop.train.trainings import CandidateTraining

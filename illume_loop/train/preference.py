@@ -28,12 +28,10 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from illume_loop.config import TrainSettings
-from illume_loop.hooks import OnProgress
-from illume_loop.models.protocol import ImageIds
 from illume_loop.models.sequences import IGNORED_LABEL
+from illume_loop.protocols import DrawRow, ImageIds, LikelyRow, OnProgress, PairRow, TrainingRow
 from illume_loop.train.dataset import FeatureCollator, build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config, preparing
-from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.sharing import of_process
 from illume_loop.train.trainable import Trainable, load_trainable
 

@@ -14,11 +14,11 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from illume_loop.config import TrainSettings
+from illume_loop.protocols import PairRow, TrainingRow
 from illume_loop.train.dataset import FeatureCollator, build_dataset
 from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config, preparing
 from illume_loop.train.head import use_logits
 from illume_loop.train.packing import Collator, PackingCollator
-from illume_loop.train.rows import PairRow, TrainingRow
 from illume_loop.train.sharing import EvenCollator
 from illume_loop.train.trainable import load_trainable
 

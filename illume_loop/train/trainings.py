@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from illume_loop.config import TrainSettings
-from illume_loop.train.rows import TrainingRow
+from illume_loop.protocols import TrainingRow
 
 if TYPE_CHECKING:
     from illume_loop.train.fitting import TrainReport

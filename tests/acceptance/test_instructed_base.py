@@ -12,8 +12,8 @@ from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.evals.statistics import auc
 from illume_loop.evals.suites import Drawn, alignment, editing, understanding
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.shipped import shipped_base
+from illume_loop.protocols import Sampling
 
 DOMAIN = ShapesDomain()
 PROMPTS = [prompt for prompt in DOMAIN.prompts("heldout", 96, seed=78) for _ in range(4)]

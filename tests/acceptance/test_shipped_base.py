@@ -14,8 +14,8 @@ from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
 from illume_loop.evals.statistics import auc
 from illume_loop.evals.suites import Drawn, alignment, understanding
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.shipped import shipped_base
+from illume_loop.protocols import Sampling
 
 DOMAIN = ShapesDomain()
 PROMPTS = DOMAIN.prompts("heldout", 512, seed=77)

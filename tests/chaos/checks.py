@@ -13,7 +13,8 @@ from illume_db.rounds_table import rounds_table
 from illume_db.tables import Assessment, Evaluation, Manifest, ModelVersion, Prompt, Round, Sample, Unit
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
-from illume_loop.loop.plan import round_prompts, sample_seed
+from illume_loop.loop.seeds import sample_seed
+from illume_loop.loop.stages.plan import round_prompts
 from tests.chaos.invariants import invariants, one_active
 
 TIMED = {"seconds", "created_at", "ended_at", "units", "workers"}

@@ -28,8 +28,9 @@ from illume_db.tables import (
 )
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
-from illume_loop.loop.manifest import manifest_sha256
-from illume_loop.loop.plan import round_prompts, sample_seed
+from illume_loop.loop.canonical import manifest_sha256
+from illume_loop.loop.seeds import sample_seed
+from illume_loop.loop.stages.plan import round_prompts
 
 DECIDED, ENDED_EARLY = ("promoted", "rejected"), ("cancelled", "failed")
 TIMED = {"seconds", "created_at", "ended_at"}

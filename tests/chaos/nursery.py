@@ -36,7 +36,7 @@ WARM = (
     "kombu.transport.redis",
     "psycopg",
     "illume_loop.cli.main",
-    "illume_loop.loop.coordinator",
+    "illume_loop.start",
     "illume_loop.report.page",
     "illume_workers.sender",
     "illume_workers.process",
@@ -59,7 +59,7 @@ def _warm_up() -> None:
     for module in WARM:
         import_module(module)
     from illume_loop.domains.shapes.domain import ShapesDomain
-    from illume_loop.models.protocol import Sampling
+    from illume_loop.protocols import Sampling
     from tests.support.canned_model import CannedModel
 
     domain = ShapesDomain()
@@ -121,7 +121,7 @@ def _signal_at(point: int, number: int) -> None:
     points = count(1)  # atomic: images are written, and so renamed, by several threads
 
     def at_point(*_: object) -> None:
-        if threading.current_thread().name != "pulse" and next(points) == point:
+        if threading.current_thread().name != "heartbeat" and next(points) == point:
             print(f"point {point}: signal {signal.Signals(number).name}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), number)
 

@@ -26,9 +26,8 @@ from illume_loop.domains.shapes.questions import Asked, questions
 from illume_loop.domains.shapes.render import CANVAS, Placed, draw, render
 from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Spec, all_specs, change_one_attribute
 from illume_loop.domains.shapes.wordings import critique, grade, scene
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores
-from illume_loop.train.rows import DrawRow, PairRow, TrainingRow
+from illume_loop.loop.context import Toolbox
+from illume_loop.protocols import MAX_ANSWER_TOKENS, DrawRow, ImageIds, PairRow, Sampling, Scores, TrainingRow
 from tests.support.plain_english import understood
 
 TOKENS = 8

@@ -17,12 +17,10 @@ from pathlib import Path
 from PIL import Image
 
 from illume_loop.config import TrainSettings
-from illume_loop.hooks import OnProgress, ignore
-from illume_loop.loop import calibrating
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
+from illume_loop.loop.context import Toolbox
+from illume_loop.loop.stages import calibrate
+from illume_loop.protocols import ImageIds, OnProgress, Sampling, Scores, TrainingRow, ignore
 from illume_loop.train.keeping import KEEPING
-from illume_loop.train.rows import TrainingRow
 from tests.support.canned_model import CONFIG, CannedModel, load_canned, save_canned, train_canned
 
 
@@ -47,7 +45,7 @@ class HeldBackend:
 
     @staticmethod
     def load(path: Path, device: str, on_progress: OnProgress = ignore) -> HeldModel:
-        calibrating.AUTO_PROMPTS = int(os.environ.get("FEW_LABELS", calibrating.AUTO_PROMPTS))
+        calibrate.AUTO_PROMPTS = int(os.environ.get("FEW_LABELS", calibrate.AUTO_PROMPTS))
         hold("HOLD_LOADING", on_progress)
         return HeldModel(load_canned(path, device).skill, on_progress)
 

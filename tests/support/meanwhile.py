@@ -11,10 +11,9 @@ from PIL import Image
 
 from illume_db.rounds import find_round
 from illume_loop.config import TrainSettings
+from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import OpenRun, open_run
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
-from illume_loop.train.rows import TrainingRow
+from illume_loop.protocols import ImageIds, Sampling, Scores, TrainingRow
 from tests.support.canned_model import CannedModel, load_canned, train_canned
 
 

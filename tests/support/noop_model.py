@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from illume_loop.config import TrainSettings
-from illume_loop.models.protocol import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores
-from illume_loop.train.rows import TrainingRow
+from illume_loop.protocols import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores, TrainingRow
 
 TOKENS = 256
 """As many as an image of the paper has, so that rows weigh what they will weigh."""

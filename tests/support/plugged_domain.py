@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from PIL import Image
 
-from illume_loop.domains.protocol import Prompt, Verdict
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.text.domain import TextDomain
+from illume_loop.protocols import Prompt, Verdict
 
 
 class CheckedTextDomain(TextDomain):

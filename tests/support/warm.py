@@ -73,9 +73,9 @@ def serve() -> None:
     from illume_loop.telemetry.libraries import QUIET
 
     os.environ.update(QUIET)
-    import illume_loop.loop.coordinator
     import illume_loop.models.illume.backend
     import illume_loop.report.page
+    import illume_loop.start
     import illume_loop.train.sft  # noqa: F401
 
     gc.freeze()

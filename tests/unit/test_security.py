@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.artifacts.files import Root
 from illume_loop.errors import CorruptArtifactError, UsageError
+from illume_loop.files import Root
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import SHIPPED, shipped_base

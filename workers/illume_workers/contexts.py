@@ -15,13 +15,13 @@ from sqlalchemy import Engine
 from illume_db.runs import run_of
 from illume_db.sessions import transaction
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
-from illume_loop.hooks import OnProgress, ignore
-from illume_loop.loop.measures import gate_plans
-from illume_loop.loop.prompting import domain_of_run
-from illume_loop.loop.workbench import ModelShelf, Toolbox, Workbench
+from illume_loop.files import Root
+from illume_loop.loop.context import ModelCache, RunContext, Toolbox
+from illume_loop.loop.gate_plans import gate_plans
+from illume_loop.loop.prompts import domain_of_run
+from illume_loop.protocols import OnProgress, ignore
 
 OWN_SECTIONS = ("store", "cluster", "runtime")
 
@@ -30,7 +30,7 @@ MOST_FRESH_IMAGES = 4096
 
 
 class RunContexts:
-    """Workbenches by run."""
+    """Contexts of runs, by run."""
 
     def __init__(
         self,
@@ -51,32 +51,32 @@ class RunContexts:
         self._images = ImageStore(root, on_progress)
         cached = cache / "checkpoints"
         self._checkpoints = CheckpointStore(root, cached, always_cache=True, on_progress=on_progress)
-        self._shelf = ModelShelf(
+        self._shelf = ModelCache(
             self._checkpoints, toolbox, device, capacity=1, on_load=on_load, on_progress=on_progress
         )
-        self._benches: dict[int, tuple[dict[str, Any], Workbench]] = {}
+        self._contexts: dict[int, tuple[dict[str, Any], RunContext]] = {}
 
-    def of_run(self, run_id: int) -> Workbench:
-        """The workbench of a run, made anew where a start has changed the run's settings meanwhile."""
+    def of_run(self, run_id: int) -> RunContext:
+        """The context of a run, made anew where a start has changed the run's settings meanwhile."""
         with transaction(self._engine) as session:
             run = run_of(session, run_id)
             stored, run_key = run.settings, run.key
-        if run_id not in self._benches or self._benches[run_id][0] != stored:
-            self._benches[run_id] = stored, self._make(run_id, run_key, stored)
-        return self._benches[run_id][1]
+        if run_id not in self._contexts or self._contexts[run_id][0] != stored:
+            self._contexts[run_id] = stored, self._make(run_id, run_key, stored)
+        return self._contexts[run_id][1]
 
     def tidy(self) -> None:
         """Between two units: forget the oldest images that nobody came for."""
-        for _, bench in self._benches.values():
-            fresh = bench.fresh_images
+        for _, context in self._contexts.values():
+            fresh = context.fresh_images
             for name in list(fresh)[: max(0, len(fresh) - MOST_FRESH_IMAGES)]:
                 del fresh[name]
 
-    def _make(self, run_id: int, run_key: str, stored: dict[str, Any]) -> Workbench:
+    def _make(self, run_id: int, run_key: str, stored: dict[str, Any]) -> RunContext:
         settings = merged(self._settings, stored)
         with transaction(self._engine) as session:
             domain = domain_of_run(session, run_id, settings)
-        return Workbench(
+        return RunContext(
             engine=self._engine,
             run_id=run_id,
             run_key=run_key,

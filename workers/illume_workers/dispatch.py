@@ -22,9 +22,9 @@ from illume_db.tables.units import ROLE_OF_KIND
 from illume_db.units import UnitRow, mark_issued, num_in_flight, ready_units, stage_counts
 from illume_db.workers import live_workers
 from illume_loop.errors import StageStalledError
-from illume_loop.loop.progress import StageProgress
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.reconcile import Issue
-from illume_loop.loop.workbench import Workbench
 from illume_workers.leadership import Leadership
 
 MISSED_BEATS = 3
@@ -46,15 +46,15 @@ class Dispatcher:
 
     def __init__(
         self,
-        bench: Workbench,
+        context: RunContext,
         leadership: Leadership,
         sender: Sender,
         on_stage: Callable[[StageProgress], None],
         num_rounds: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._bench, self._leadership, self._sender = bench, leadership, sender
-        self._settings = bench.settings.cluster
+        self._context, self._leadership, self._sender = context, leadership, sender
+        self._settings = context.settings.cluster
         self._on_stage, self._num_rounds = on_stage, num_rounds
         self._told: dict[tuple[int, str], tuple[int, int]] = {}
         self._clock = clock
@@ -77,13 +77,13 @@ class Dispatcher:
         return bool(num_expired or sent or moved)
 
     def _expire(self, session: Session) -> int:
-        bench = self._bench
-        expired = expire_leases(session, bench.run_id, bench.settings.runtime.max_attempts)
+        context = self._context
+        expired = expire_leases(session, context.run_id, context.settings.runtime.max_attempts)
         for lease in expired:
             message = f"round {lease.round_index}, unit {lease.key}: {lease.error}; it is {lease.state} now"
             log.warning(message)
-            round_id = round_at(session, bench.run_id, lease.round_index).id
-            add_event(session, bench.run_id, "expired", message, at=bench.clock(), round_id=round_id)
+            round_id = round_at(session, context.run_id, lease.round_index).id
+            add_event(session, context.run_id, "expired", message, at=context.clock(), round_id=round_id)
         return len(expired)
 
     def _admitted(self, session: Session, issues: Sequence[Issue]) -> list[UnitRow]:
@@ -91,7 +91,7 @@ class Dispatcher:
         rooms: dict[str, int] = {}
         units: list[UnitRow] = []
         for issue in issues:
-            round_id = round_at(session, self._bench.run_id, issue.index).id
+            round_id = round_at(session, self._context.run_id, issue.index).id
             for kind in issue.kinds:
                 role = ROLE_OF_KIND[kind]
                 if role not in rooms:
@@ -108,15 +108,17 @@ class Dispatcher:
         kinds = [kind for kind, its_role in ROLE_OF_KIND.items() if its_role == role]
         num_live = live_workers(session, kinds[0], MISSED_BEATS * self._settings.heartbeat_s)
         sent_within_s = self._settings.reissue_after_s
-        in_flight = sum(num_in_flight(session, self._bench.run_id, kind, sent_within_s=sent_within_s) for kind in kinds)
+        in_flight = sum(
+            num_in_flight(session, self._context.run_id, kind, sent_within_s=sent_within_s) for kind in kinds
+        )
         return self._settings.units_per_worker * num_live - in_flight
 
     def _tell(self, session: Session, issues: Sequence[Issue]) -> bool:
         """Tell how far the stages are that are under way; whether any of them went on."""
         moved = False
-        num_rounds = rounds_in_all(session, self._bench.run_id, self._num_rounds)
+        num_rounds = rounds_in_all(session, self._context.run_id, self._num_rounds)
         for issue in issues:
-            round_ = round_at(session, self._bench.run_id, issue.index)
+            round_ = round_at(session, self._context.run_id, issue.index)
             counts = stage_counts(session, round_.id)
             for kind in issue.kinds:
                 if kind not in counts:
@@ -136,7 +138,7 @@ class Dispatcher:
         if waited <= self._settings.stage_deadline_s:
             return
         for issue in issues:
-            round_ = round_at(session, self._bench.run_id, issue.index)
+            round_ = round_at(session, self._context.run_id, issue.index)
             age = min(waited, progress_age(session, round_.id))
             if age > self._settings.stage_deadline_s:
                 raise StageStalledError(

@@ -79,7 +79,7 @@ class Heartbeat:
         clock: Callable[[], float] = time.monotonic,
         health: HealthFile | None = None,
     ) -> None:
-        """`stop` asks the main thread to take no further unit; it is called from the pulse's thread."""
+        """`stop` asks the main thread to take no further unit; it is called from the heartbeat's thread."""
         self._health = health or HealthFile()
         self._engine, self._name, self._settings, self._kinds = engine, name, settings, kinds
         self._stop, self._end, self._clock = stop, end, clock
@@ -94,7 +94,7 @@ class Heartbeat:
         self._reached_at = self._idle_since = clock()
         self._wake = Event()
         self._over = False
-        self._thread = Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
     # --- told by the main thread -------------------------------------------------------------------------------------
 

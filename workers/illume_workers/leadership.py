@@ -31,7 +31,7 @@ class Leadership:
     def acquire(self) -> bool:
         """Become the leader, unless another one is."""
         with transaction(self._engine) as session:
-            self._token = runs.acquire(session, self._run_id, self.owner, self._lease_s)
+            self._token = runs.acquire_leadership(session, self._run_id, self.owner, self._lease_s)
         return self._token is not None
 
     @contextmanager
@@ -40,12 +40,12 @@ class Leadership:
         if self._token is None:
             raise FencedOutError(f"of run {self._run_id}")
         with transaction(self._engine) as session:
-            runs.renew(session, self._run_id, self._token, self._lease_s)
+            runs.renew_leadership(session, self._run_id, self._token, self._lease_s)
             yield session
 
     def release(self) -> None:
         """Let a standby take over at once."""
         if self._token is not None:
             with transaction(self._engine) as session:
-                runs.release(session, self._run_id, self._token)
+                runs.release_leadership(session, self._run_id, self._token)
             self._token = None

@@ -1,7 +1,7 @@
 """A worker process: takes messages from the queues of its roles, one at a time, until it is told or has to end.
 
 SIGTERM and SIGINT drain it: the unit in hand is finished, or handed back at the deadline. The signal is also seen by
-the pulse's side through a file descriptor, because a main thread that is deep in a call runs no handler.
+the heartbeat's side through a file descriptor, because a main thread that is deep in a call runs no handler.
 
 How it ends: with 0 if `workers drain` asked for it, with 143 (SIGTERM) or 130 (SIGINT) if a signal did, with 3 if it is
 unhealthy. So a container that is to be restarted unless it ended with 0 comes back after a restart of the host and
@@ -29,8 +29,8 @@ from illume_db.workers import mark_stopped, register_worker
 from illume_loop.config import Settings
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
 from illume_loop.host import host_name, process_name
+from illume_loop.loop.context import Toolbox
 from illume_loop.loop.outages import Patience, reason_of
-from illume_loop.loop.workbench import Toolbox
 from illume_loop.telemetry.health import STARTING_S, HealthFile
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import check_telemetry, observed
@@ -81,37 +81,37 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         device = device_for(settings.runtime.device, slot.number, num_visible_devices())
         _register(engine, settings, name, roles, device)
         kinds = frozenset(kind for role in roles for kind in KINDS_OF_ROLE[role])
-        pulse = Heartbeat(engine, name, settings.cluster, kinds, stop=_stop_taking, end=os._exit, health=health)
-        benches = RunContexts(
+        heartbeat = Heartbeat(engine, name, settings.cluster, kinds, stop=_stop_taking, end=os._exit, health=health)
+        contexts = RunContexts(
             engine,
             settings,
             toolbox,
             device=device,
             cache=cache,
             scratch=slot.scratch,
-            on_load=lambda sha256: attendant.loaded(sha256),
-            on_progress=pulse.progressed,
+            on_load=lambda sha256: runner.loaded(sha256),
+            on_progress=heartbeat.progressed,
         )
-        attendant = UnitRunner(engine, settings, benches, pulse, name=name, kinds=kinds)
+        runner = UnitRunner(engine, settings, contexts, heartbeat, name=name, kinds=kinds)
         state = "unhealthy"
         try:
             with (
-                _signals_to(pulse),
+                _signals_to(heartbeat),
                 observed(settings.runtime, database_url=settings.store.database_url),
                 at_hand(worker=name),
             ):
-                pulse.start()
+                heartbeat.start()
                 log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
-                _consume(app, attendant, [queue_of(role) for role in roles], name, settings)
+                _consume(app, runner, [queue_of(role) for role in roles], name, settings)
             state = "stopped"
         finally:
-            pulse.close()
+            heartbeat.close()
             health.remove()
             _say_goodbye(engine, name, state)
-        return pulse.exit_code
+        return heartbeat.exit_code
 
 
-def _consume(app: Celery, attendant: UnitRunner, queues: list[str], name: str, settings: Settings) -> None:
+def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, settings: Settings) -> None:
     """Take messages until told to stop. Raises what ended it otherwise."""
     from celery.worker import WorkController
 
@@ -119,7 +119,7 @@ def _consume(app: Celery, attendant: UnitRunner, queues: list[str], name: str, s
 
     def unit(*arguments: object, **payload: object) -> None:
         try:
-            attendant.attend(parse(arguments, payload))
+            runner.attend(parse(arguments, payload))
         except BadMessageError as error:
             log.error("dropped a message: %s", error)
         except (UnhealthyError, SQLAlchemyError) as error:
@@ -196,14 +196,14 @@ def _say_goodbye(engine: Engine, name: str, state: str) -> None:
 
 
 @contextmanager
-def _signals_to(pulse: Heartbeat) -> Iterator[None]:
+def _signals_to(heartbeat: Heartbeat) -> Iterator[None]:
     """Let SIGTERM and SIGINT drain the worker, whatever the main thread is doing."""
     reading, writing = socket.socketpair()
     writing.setblocking(False)
 
     def listen() -> None:
         while number := reading.recv(1):
-            pulse.drain(SIGNALLED + number[0])
+            heartbeat.drain(SIGNALLED + number[0])
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     # The handlers do nothing: that there is one is what makes the interpreter write to the descriptor.

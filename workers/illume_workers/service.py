@@ -14,13 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from illume_db.errors import FencedOutError
 from illume_loop.config import ClusterSettings, Settings
 from illume_loop.errors import RunLockedError, UsageError
-from illume_loop.loop.coordinator import Coordinator, RunOutcome, Turn, write_run_page
-from illume_loop.loop.opening import Demands, check_demands, open_workbench
+from illume_loop.loop.context import RunContext, default_toolbox
+from illume_loop.loop.coordinator import Coordinator, Progress, Turn
+from illume_loop.loop.opening import Demands, check_demands, open_context
 from illume_loop.loop.outages import Patience, reason_of
-from illume_loop.loop.progress import Progress
-from illume_loop.loop.prompting import with_domain
+from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
-from illume_loop.loop.workbench import Workbench, default_toolbox
+from illume_loop.start import RunOutcome, write_run_page
 from illume_loop.telemetry.health import STARTING_S, HealthFile
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import observed
@@ -63,21 +63,27 @@ def start_service(
     demands = patience.outlast(partial(check_demands, settings, run_dir))
     with ExitStack() as stack:
         stack.callback(health.remove)
-        directory, bench = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
-        stack.enter_context(observed(settings.runtime, bench))
-        stack.enter_context(at_hand(run=bench.run_key))
-        num_rounds = bench.settings.run.rounds
+        directory, context = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
+        stack.enter_context(observed(settings.runtime, context.database_url, context.run_id))
+        stack.enter_context(at_hand(run=context.run_key))
+        num_rounds = context.settings.run.rounds
+        write = partial(write_run_page, context, directory)
         host = settings.runtime.host_name
-        leadership = Leadership(bench.engine, bench.run_id, settings.cluster.leader_lease_s, host)
+        leadership = Leadership(context.engine, context.run_id, settings.cluster.leader_lease_s, host)
 
         def make_coordinator() -> Coordinator:
-            dispatcher = Dispatcher(bench, leadership, sender, progress.advanced, num_rounds)
+            dispatcher = Dispatcher(context, leadership, sender, progress.advanced, num_rounds)
             return Coordinator(
-                bench, directory, progress, num_rounds, executor=dispatcher, transactions=leadership.transaction
+                context,
+                progress,
+                num_rounds,
+                executor=dispatcher,
+                on_round_end=write,
+                transactions=leadership.transaction,
             )
 
         lead(leadership, make_coordinator, settings.cluster, health)
-        return RunOutcome(run_dir, patience.outlast(lambda: write_run_page(bench, directory)))
+        return RunOutcome(run_dir, patience.outlast(write))
 
 
 def lead(
@@ -110,13 +116,13 @@ def lead(
 
 def _open(
     stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path, fresh_training: bool
-) -> tuple[RunDirectory, Workbench]:
+) -> tuple[RunDirectory, RunContext]:
     with _locked_soon(run_dir) as directory:
         # No model is loaded here: a toolbox is made, and never used.
-        bench = stack.enter_context(
-            open_workbench(settings, demands, directory, default_toolbox(settings.runtime.weights), fresh_training)
+        context = stack.enter_context(
+            open_context(settings, demands, directory, default_toolbox(settings.runtime.weights), fresh_training)
         )
-        return directory, bench
+        return directory, context
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Invariants:
   restart costs one look at the database.
 - The effect and the completion of a unit are one transaction, fenced by the lease, tried again while the database is
   away. Finding the unit done under our own lease counts as done.
-- A workbench that cannot be made counts as an attempt at the unit, as any other failure does, so no unit is sent out
+- A context that cannot be made counts as an attempt at the unit, as any other failure does, so no unit is sent out
   for ever.
 """
 
@@ -20,9 +20,9 @@ from illume_db.leases import Lease, UnitAddress, find_unit, hand_back, lease_uni
 from illume_db.sessions import transaction
 from illume_loop.config import Settings
 from illume_loop.errors import CorruptArtifactError, LostLeaseError, TeacherError, UnfitWorkerError, UnhealthyError
-from illume_loop.loop.executor import carry_out, count_failure, sentence_of
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.executor import count_failure, do_unit, sentence_of
 from illume_loop.loop.outages import Patience, is_outage
-from illume_loop.loop.workbench import Workbench
 from illume_workers.contexts import RunContexts
 from illume_workers.heartbeat import Heartbeat
 from illume_workers.messages import UnitMessage
@@ -37,13 +37,13 @@ class UnitRunner:
         self,
         engine: Engine,
         settings: Settings,
-        benches: RunContexts,
-        pulse: Heartbeat,
+        contexts: RunContexts,
+        heartbeat: Heartbeat,
         *,
         name: str,
         kinds: frozenset[str],
     ) -> None:
-        self._engine, self._settings, self._benches, self._pulse = engine, settings, benches, pulse
+        self._engine, self._settings, self._contexts, self._heartbeat = engine, settings, contexts, heartbeat
         self._name, self._kinds = name, kinds
         self._patience = Patience(settings.cluster.reconnect_s)
         self._run_id = 0
@@ -54,7 +54,7 @@ class UnitRunner:
         Raises UnhealthyError for what no other attempt on this host would mend, after the unit was handed back; the
         database's own error where it stays away.
         """
-        if self._pulse.draining:
+        if self._heartbeat.draining:
             return
         address = self._patience.outlast(lambda: self._find(message))
         if address is None or address.kind not in self._kinds:
@@ -65,38 +65,38 @@ class UnitRunner:
         if lease is None:
             log.debug("dropped a late message for unit %d at token %d", message.unit_id, message.token)
             return
-        self._pulse.took(lease)
+        self._heartbeat.took(lease)
         finished = False
         try:
             max_attempts = self._settings.runtime.max_attempts
-            advanced = self._pulse.advanced
+            advanced = self._heartbeat.advanced
             # A checkpoint or a manifest that is damaged in the store is so on every host, and so is a teacher that does
             # not answer: they are counted.
             counted = (CorruptArtifactError, TeacherError)
-            bench = self._bench_for(lease, max_attempts)
-            finished = carry_out(bench, lease, max_attempts, advanced, self._patience, counted=counted)
+            context = self._context_for(lease, max_attempts)
+            finished = do_unit(context, lease, max_attempts, advanced, self._patience, counted=counted)
         except LostLeaseError as lost:
             log.warning("%s", lost)
         except UnhealthyError:
             self._patience.outlast(lambda: self._hand_back(lease))
             raise
         finally:
-            self._pulse.dropped(finished)
-            self._benches.tidy()
+            self._heartbeat.dropped(finished)
+            self._contexts.tidy()
 
     def loaded(self, sha256: str) -> None:
-        """A checkpoint was loaded for the unit in hand: tell the pulse which version it is."""
+        """A checkpoint was loaded for the unit in hand: tell the heartbeat which version it is."""
         with transaction(self._engine) as session:
-            self._pulse.uses(version_name_of(session, self._run_id, sha256))
+            self._heartbeat.uses(version_name_of(session, self._run_id, sha256))
 
-    def _bench_for(self, lease: Lease, max_attempts: int) -> Workbench:
-        """Return the workbench of the lease's run. Raises UnfitWorkerError, after the attempt was counted."""
+    def _context_for(self, lease: Lease, max_attempts: int) -> RunContext:
+        """Return the context of the lease's run. Raises UnfitWorkerError, after the attempt was counted."""
         try:
-            bench = self._patience.outlast(lambda: self._benches.of_run(self._run_id))
+            context = self._patience.outlast(lambda: self._contexts.of_run(self._run_id))
         except Exception as error:
             if is_outage(error):
                 raise
-            log.exception("no workbench for unit %s", lease.key)
+            log.exception("no context for unit %s", lease.key)
             reason = sentence_of(error)
             try:
                 self._patience.outlast(lambda: count_failure(self._engine, lease, reason, max_attempts))
@@ -104,8 +104,8 @@ class UnitRunner:
                 raise LostLeaseError(unit=lease.key) from lost
             # This worker would fail at the next unit as well, and take it from one that can do it.
             raise UnfitWorkerError(run=self._run_id, reason=reason) from error
-        self._pulse.progressed()
-        return bench
+        self._heartbeat.progressed()
+        return context
 
     def _find(self, message: UnitMessage) -> UnitAddress | None:
         with transaction(self._engine) as session:

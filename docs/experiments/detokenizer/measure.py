@@ -26,9 +26,9 @@ from illume_loop.domains.shapes.render import draw, place
 from illume_loop.domains.shapes.spec import Spec, spec_from_json
 from illume_loop.evals.statistics import paired_bootstrap, wilson_interval
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import ImageIds, Sampling
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import base_path
+from illume_loop.protocols import ImageIds, Sampling
 from illume_loop.report.numbers import gain, interval
 
 SEED = 2_000

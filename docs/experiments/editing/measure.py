@@ -11,12 +11,11 @@ from dataclasses import asdict
 from functools import partial
 
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import EditProbe
 from illume_loop.evals.statistics import paired_bootstrap, wilson_interval
 from illume_loop.evals.suites import editing
 from illume_loop.loop.opening import base_path
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
+from illume_loop.protocols import EditProbe, Sampling
 from illume_loop.report.numbers import gain, interval
 
 SEED = 1_000

@@ -17,8 +17,8 @@ from illume_loop.cli.loading import load
 from illume_loop.config import GateSettings
 from illume_loop.domains import get_domain
 from illume_loop.evals.suites import alignment
-from illume_loop.loop.plan import derived_seed
-from illume_loop.models.protocol import Sampling
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.protocols import Sampling
 
 PASSES = 32
 GUIDANCE = 1.5

@@ -23,10 +23,10 @@ from illume_loop.config import GateSettings, TrainSettings
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.evals.noninferiority import score_bound
 from illume_loop.evals.suites import image_diversity, understanding
-from illume_loop.loop.measures import DIVERSITY_PROMPTS, DIVERSITY_SAMPLES
-from illume_loop.models.protocol import Sampling, UnifiedModel
+from illume_loop.loop.gate_plans import DIVERSITY_PROMPTS, DIVERSITY_SAMPLES
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import shipped_base
+from illume_loop.protocols import Sampling, UnifiedModel
 
 SHARES_CHANGED = (0.02, 0.04, 0.07, 0.10, 0.15)
 LOSSES = (0.0, 0.02, 0.03, 0.04, 0.06)
@@ -83,8 +83,8 @@ def measure() -> None:
 
 
 def _train(domain: ShapesDomain, out: Path, seed: int) -> None:
+    from illume_loop.protocols import DrawRow, LikelyRow, ReadRow
     from illume_loop.train.objectives import train_candidate
-    from illume_loop.train.rows import DrawRow, LikelyRow, ReadRow
 
     pairs = domain.real_pairs(1024, 100 + seed)
     ids = load_model(shipped_base()).encode([pair.image for pair in pairs])

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from illume_loop.config import GateSettings
 from illume_loop.evals.statistics import paired_bootstrap, wilson_interval
-from illume_loop.loop.gate import Measured, judge, look_sizes
+from illume_loop.loop.gate_plans import look_sizes
+from illume_loop.loop.stages.gate import Measured, judge
 
 Outcomes = NDArray[np.bool_]
 Pair = tuple[Outcomes, Outcomes]

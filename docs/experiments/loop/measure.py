@@ -19,10 +19,9 @@ from scipy.stats import t as student
 
 from illume_loop.cli.loading import load
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Prompt
 from illume_loop.evals.statistics import Interval, paired_bootstrap
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
-from illume_loop.models.protocol import Sampling, UnifiedModel
+from illume_loop.protocols import Prompt, Sampling, UnifiedModel
 
 HELDOUT, DRAWS, SWEEP, PROBES, DIVERSE = 512, 2, 256, 512, 64
 GUIDANCES = (1.0, 1.25, 1.5, 2.0, 2.5)

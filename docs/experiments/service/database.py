@@ -28,9 +28,9 @@ from illume_db.rounds_table import round_detail, rounds_table  # noqa: E402
 from illume_db.sessions import transaction  # noqa: E402
 from illume_db.workers import beat, register_worker  # noqa: E402
 from illume_loop.config import ClusterSettings  # noqa: E402
+from illume_loop.loop.context import RunContext  # noqa: E402
 from illume_loop.loop.coordinator import Coordinator  # noqa: E402
 from illume_loop.loop.run_directory import RunDirectory  # noqa: E402
-from illume_loop.loop.workbench import Workbench  # noqa: E402
 from illume_workers.dispatch import Dispatcher  # noqa: E402
 from illume_workers.leadership import Leadership  # noqa: E402
 from illume_workers.sender import CelerySender  # noqa: E402
@@ -61,7 +61,7 @@ def main(sizes: tuple[int, ...]) -> None:
     sys.path.append(str(PLUGIN))
     print("| rounds | samples | tick: look | tick: send 8 | rounds show | rounds ls | command `rounds show` |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory(prefix="illume-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="illume-context-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         for server in ("postgres", "redis"):
@@ -71,11 +71,11 @@ def main(sizes: tuple[int, ...]) -> None:
                 postgres.execute(f"CREATE DATABASE filled_{number}")
                 home = folder / f"run-{number}"
                 home.mkdir()
-                with filled_run(postgres.url(f"filled_{number}"), home, size, shape) as (bench, directory):
-                    cells = _measured(bench, directory, redis)
+                with filled_run(postgres.url(f"filled_{number}"), home, size, shape) as (context, directory):
+                    cells = _measured(context, directory, redis)
                     print(f"| {label} | {size:,} | {' | '.join(cells)} |", flush=True)
                     if size == max(sizes) and label == "of 3,072":
-                        weights = list(_weights(bench, size))
+                        weights = list(_weights(context, size))
                 postgres.execute(f"DROP DATABASE filled_{number}")
     print(f"\nload of the machine at the end: {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
     print("\n| table | rows | MB, with its indexes | bytes a row |\n|---|---|---|---|")
@@ -91,44 +91,42 @@ def _cases(sizes: tuple[int, ...]) -> Iterator[tuple[str, int, tuple[int, int, i
         yield "one", num_prompts * ONE_ROUND, (num_prompts, ONE_ROUND, ONE_ROUND)
 
 
-def _measured(bench: Workbench, directory: RunDirectory, redis: RedisServer) -> list[str]:
+def _measured(context: RunContext, directory: RunDirectory, redis: RedisServer) -> list[str]:
     cluster = ClusterSettings(redis_url=redis.url())
-    leadership = Leadership(bench.engine, bench.run_id, cluster.leader_lease_s)
+    leadership = Leadership(context.engine, context.run_id, cluster.leader_lease_s)
     assert leadership.acquire()
-    dispatcher = Dispatcher(bench, leadership, CelerySender(cluster), lambda _: None, 1000)
-    coordinator = Coordinator(
-        bench, directory, Silent(), 1000, executor=dispatcher, transactions=leadership.transaction
-    )
+    dispatcher = Dispatcher(context, leadership, CelerySender(cluster), lambda _: None, 1000)
+    coordinator = Coordinator(context, Silent(), 1000, executor=dispatcher, transactions=leadership.transaction)
     workers = [f"generator@bench:{number}" for number in range(4)]
-    with transaction(bench.engine) as session:
+    with transaction(context.engine) as session:
         for name in workers:
             register_worker(session, name=name, host="bench", pid=1, roles=["generator"], device="cpu")
-        index = len(rounds_table(session, bench.run_id))
+        index = len(rounds_table(session, context.run_id))
 
     def unsent() -> None:
-        _beat(bench, workers)
-        with transaction(bench.engine) as session:
+        _beat(context, workers)
+        with transaction(context.engine) as session:
             session.execute(text("UPDATE units SET issued_at = NULL WHERE issued_at IS NOT NULL"))
 
     def sent() -> None:
-        _beat(bench, workers)
-        with transaction(bench.engine) as session:
+        _beat(context, workers)
+        with transaction(context.engine) as session:
             session.execute(text("UPDATE units SET issued_at = clock_timestamp() WHERE issued_at IS NOT NULL"))
 
     send = _timed(coordinator.tick, TICKS, unsent)
     look = _timed(coordinator.tick, TICKS, sent)
     leadership.release()
-    with Session(bench.engine) as session:
-        show = _timed(lambda: round_detail(session, bench.run_id, index), SHOWS, session.rollback)
-        ls = _timed(lambda: rounds_table(session, bench.run_id), SHOWS, session.rollback)
+    with Session(context.engine) as session:
+        show = _timed(lambda: round_detail(session, context.run_id, index), SHOWS, session.rollback)
+        ls = _timed(lambda: rounds_table(session, context.run_id), SHOWS, session.rollback)
     command = [ILLUME_LOOP, "rounds", "show", str(index), "--run-dir", str(directory.path)]
-    env = environment(**plugged(ILLUME_STORE__DATABASE_URL=bench.settings.store.database_url))
+    env = environment(**plugged(ILLUME_STORE__DATABASE_URL=context.settings.store.database_url))
     whole = _timed(lambda: subprocess.run(command, env=env, check=True, capture_output=True), COMMANDS, lambda: None)
     return [look, send, show, ls, whole]
 
 
-def _beat(bench: Workbench, workers: list[str]) -> None:
-    with transaction(bench.engine) as session:
+def _beat(context: RunContext, workers: list[str]) -> None:
+    with transaction(context.engine) as session:
         for name in workers:
             beat(session, name, state="running", unit_key=None, items_done=0, model_version=None, progressed=False)
 
@@ -144,13 +142,13 @@ def _timed(work: Callable[[], object], times: int, before: Callable[[], object])
     return f"{statistics.median(seconds[1:]) * 1e3:.1f} ms (max {max(seconds[1:]) * 1e3:.0f})"
 
 
-def _weights(bench: Workbench, num_samples: int) -> Iterator[str]:
+def _weights(context: RunContext, num_samples: int) -> Iterator[str]:
     query = (
         "SELECT relname, n_live_tup, pg_total_relation_size(relid) FROM pg_stat_user_tables"
         " WHERE n_live_tup > 0 ORDER BY 3 DESC"
     )
     total = 0
-    with bench.engine.connect() as connection:
+    with context.engine.connect() as connection:
         for name, rows, num_bytes in connection.execute(text(query)):
             total += num_bytes
             if num_bytes > 1e6:

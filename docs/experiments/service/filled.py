@@ -20,13 +20,14 @@ from illume_db.sessions import transaction
 from illume_db.tables import Round
 from illume_db.types import pack_image_ids
 from illume_loop.config import Settings, load_settings
-from illume_loop.loop import plan, steps
-from illume_loop.loop.opening import check_demands, open_workbench
-from illume_loop.loop.plan import round_prompts
-from illume_loop.loop.prompting import with_domain
+from illume_loop.loop.context import RunContext, default_toolbox
+from illume_loop.loop.moves import move
+from illume_loop.loop.opening import check_demands, open_context
+from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, locked
+from illume_loop.loop.stages import plan
+from illume_loop.loop.stages.plan import plan_round, round_prompts
 from illume_loop.loop.states import RoundState
-from illume_loop.loop.workbench import Workbench, default_toolbox
 from tests.support.noop_model import TOKENS, save_noop
 
 SHIPPED = (384, 8, 256)
@@ -79,39 +80,39 @@ def settings_for(url: str, base: Path, shape: tuple[int, int, int]) -> Settings:
 @contextmanager
 def filled_run(
     url: str, folder: Path, num_samples: int, shape: tuple[int, int, int]
-) -> Iterator[tuple[Workbench, RunDirectory]]:
+) -> Iterator[tuple[RunContext, RunDirectory]]:
     """A run with `num_samples` samples, whose last round has drawn all but its last eighth and is still at it."""
     settings = with_domain(settings_for(url, save_noop(folder / "base", distinct_images=False), shape))
     with (
         locked(folder / "run") as directory,
-        open_workbench(settings, check_demands(settings, directory.path), directory, default_toolbox()) as bench,
+        open_context(settings, check_demands(settings, directory.path), directory, default_toolbox()) as context,
     ):
-        prompts = round_prompts(bench.domain, settings, 1)
+        prompts = round_prompts(context.domain, settings, 1)
         # Every round draws the same prompts: asking the domain for others, hundreds of times, would take the time.
         with patch.object(plan, "round_prompts", lambda *_: prompts):
-            _fill(bench, num_samples, shape[0] * shape[1])
-        with bench.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            _fill(context, num_samples, shape[0] * shape[1])
+        with context.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
-        yield bench, directory
+        yield context, directory
 
 
-def _fill(bench: Workbench, num_samples: int, per_round: int) -> None:
+def _fill(context: RunContext, num_samples: int, per_round: int) -> None:
     left, index = num_samples, 0
     while left > 0:
         index += 1
-        _fill_round(bench, index, min(left, per_round), is_last=left <= per_round)
+        _fill_round(context, index, min(left, per_round), is_last=left <= per_round)
         left -= per_round
 
 
-def _fill_round(bench: Workbench, index: int, num_samples: int, *, is_last: bool) -> None:
-    sampling = bench.settings.sampling
+def _fill_round(context: RunContext, index: int, num_samples: int, *, is_last: bool) -> None:
+    sampling = context.settings.sampling
     stop = num_samples * 7 // 8 // sampling.batch_size * sampling.batch_size if is_last else num_samples
-    with transaction(bench.engine) as session:
-        steps.plan_round(bench, session, index)
-        round_ = session.scalars(select(Round).where(Round.run_id == bench.run_id, Round.index == index)).one()
-        steps.move(bench, session, round_, RoundState.SAMPLING)
+    with transaction(context.engine) as session:
+        plan_round(context, session, index)
+        round_ = session.scalars(select(Round).where(Round.run_id == context.run_id, Round.index == index)).one()
+        move(context, session, round_, RoundState.SAMPLING)
     ids = pack_image_ids(np.arange(TOKENS, dtype=np.int32))
-    with transaction(bench.engine) as session:
+    with transaction(context.engine) as session:
         values = {"round": round_.id, "stop": stop, "last": sampling.samples_per_prompt - 1}
         session.execute(text(SAMPLES), {**values, "ids": ids})
         session.execute(text(ASSESSMENTS), values)

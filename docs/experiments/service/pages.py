@@ -51,9 +51,9 @@ def main(num_samples: int) -> None:
                 home = folder / f"run-{number}"
                 home.mkdir()
                 size = num_samples if shape == SHIPPED else num_prompts * ONE_ROUND
-                with filled_run(postgres.url(f"filled_{number}"), home, size, shape) as (bench, directory):
-                    with transaction(bench.engine) as session:
-                        first, *_, last = samples_page(session, bench.run_id, limit=2)
+                with filled_run(postgres.url(f"filled_{number}"), home, size, shape) as (context, directory):
+                    with transaction(context.engine) as session:
+                        first, *_, last = samples_page(session, context.run_id, limit=2)
                     _measure(
                         label, postgres.url(f"filled_{number}"), directory.path, (first["id"], last["id"] + size // 2)
                     )

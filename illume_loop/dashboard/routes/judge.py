@@ -20,7 +20,7 @@ from illume_loop.dashboard.asking import Here, RoundChoice, RunHere, Store
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError, TooFewLabelsError
 from illume_loop.evals.statistics import wilson_interval
-from illume_loop.loop.calibrating import calibration_in
+from illume_loop.loop.context import calibration_in
 from illume_loop.report.reliability import reliability_plot
 
 router = APIRouter(prefix="/runs/{run_id}")

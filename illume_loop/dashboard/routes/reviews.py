@@ -21,9 +21,9 @@ from illume_loop.assess.reviews import criteria_in
 from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Question
 from illume_loop.errors import NotFoundError
 from illume_loop.loop.prompts import prompt_of
+from illume_loop.protocols import Question
 
 router = APIRouter(prefix="/runs/{run_id}/review")
 MOST_COMMENT = 2000

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from illume_loop.domains.protocol import Verdict
 from illume_loop.domains.shapes.render import CANVAS, CELL, GROUND, PALETTE, sprite
 from illume_loop.domains.shapes.spec import COLORS, OPPOSITE, SHAPES, Attribute, Color, Relation, Shape, Spec
+from illume_loop.protocols import Verdict
 
 FOREGROUND_DISTANCE: Final = 60.0  # of 441, from the ground colour
 MIN_AREA: Final = 10  # pixels; smaller specks are noise of the detokenizer, not objects

@@ -13,7 +13,6 @@ from random import Random
 
 from PIL import Image
 
-from illume_loop.domains.protocol import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.edit_prompts import (
     SOURCE_CATEGORIES,
@@ -35,6 +34,7 @@ from illume_loop.domains.shapes.spec import (
 )
 from illume_loop.domains.shapes.splits import specs_of, split_of
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
+from illume_loop.protocols import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 
 CAPTION_NOISE = 0.5
 """Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""

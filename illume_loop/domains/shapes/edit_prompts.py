@@ -15,13 +15,13 @@ from typing import Any, cast
 
 from PIL import Image
 
-from illume_loop.domains.protocol import Prompt, Split, Verdict
 from illume_loop.domains.shapes.edits import Edit, check_edit
 from illume_loop.domains.shapes.grammar import parse, words
 from illume_loop.domains.shapes.render import Placed, draw, place
 from illume_loop.domains.shapes.spec import COLORS, SHAPES, Category, Part, Shape, Spec, spec_from_json
 from illume_loop.domains.shapes.splits import specs_of, split_of
 from illume_loop.errors import PromptOutsideGrammarError
+from illume_loop.protocols import Prompt, Split, Verdict
 
 SOURCE_CATEGORIES: tuple[Category, ...] = ("single_object", "two_objects", "colors", "position", "color_attribution")
 """Those in which an edit of one object is a composition of the same category; several of a kind have no such edit."""

@@ -12,11 +12,11 @@ from random import Random
 
 from PIL import Image
 
-from illume_loop.domains.protocol import Verdict
 from illume_loop.domains.shapes.checker import Seen, look
 from illume_loop.domains.shapes.grammar import one
 from illume_loop.domains.shapes.render import CELL, Placed
 from illume_loop.domains.shapes.spec import COLORS, SHAPES, Color, Shape
+from illume_loop.protocols import Verdict
 
 
 @dataclass(frozen=True, slots=True)

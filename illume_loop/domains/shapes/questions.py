@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from illume_loop.domains.protocol import Question
 from illume_loop.domains.shapes.checker import Seen, relation_between
 from illume_loop.domains.shapes.grammar import NUMBERS, PLURALS, one
 from illume_loop.domains.shapes.spec import Color, Part, Relation, Shape, Spec
+from illume_loop.protocols import Question
 
 
 @dataclass(frozen=True, slots=True)

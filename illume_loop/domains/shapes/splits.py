@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from illume_loop.domains.protocol import Split
 from illume_loop.domains.shapes.spec import Category, Spec, all_specs
+from illume_loop.protocols import Split
 
 HELDOUT_SHARE = 0.3
 PROBE_SHARE = 0.1

@@ -14,11 +14,11 @@ from typing import NoReturn
 
 from PIL import Image
 
-from illume_loop.domains.protocol import OptionalParts, Prompt, Question, Split, Verdict
 from illume_loop.domains.text.keys import key_of
 from illume_loop.domains.text.prompt_set import SPLITS, PromptSet
 from illume_loop.domains.text.spec import questions_of_spec
 from illume_loop.errors import NoCheckerError, PromptOutsideGrammarError, UsageError
+from illume_loop.protocols import OptionalParts, Prompt, Question, Split, Verdict
 
 
 class TextDomain(OptionalParts):

@@ -24,7 +24,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
-from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.domains.text.keys import key_of
 from illume_loop.domains.text.records import (
     CATEGORY_NAMES,
@@ -39,6 +38,7 @@ from illume_loop.domains.text.records import (
 )
 from illume_loop.domains.text.spec import spec_of
 from illume_loop.errors import PromptFileError
+from illume_loop.protocols import Prompt, Split
 
 FORMATS = ("geneval", "t2i-compbench", "dpg", "partiprompts", "text", "jsonl", "csv", "tsv", "json", "yaml", "parquet")
 LONGEST_PROMPT = 10_000

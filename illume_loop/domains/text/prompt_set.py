@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from illume_loop.artifacts.files import write_atomically
-from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.domains.text.detecting import detected
 from illume_loop.domains.text.formats import Source, read_prompts
 from illume_loop.errors import PromptFileError
+from illume_loop.files import write_atomically
+from illume_loop.protocols import Prompt, Split
 
 SPLITS: tuple[Split, ...] = ("heldout", "probe", "train")
 """In the order in which they keep a prompt that several have."""

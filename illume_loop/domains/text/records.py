@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from illume_loop.errors import PromptFileError
-from illume_loop.text_files import decoded
+from illume_loop.files import decoded
 
 PROMPT_NAMES = ("prompt", "prompts", "text", "caption", "prompt_text", "text_prompt", "prompt_en", "description")
 CATEGORY_NAMES = ("category", "category_broad", "categories", "tag", "type")

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from illume_loop.domains.protocol import CRITERIA, Question
+from illume_loop.protocols import CRITERIA, Question
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 PAIRS = ("scissors", "skis", "pants", "glasses", "headphones")

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from illume_loop.artifacts.files import storage_full_told
 from illume_loop.errors import FolderInUseError, UsageError
+from illume_loop.files import storage_full_told
 from illume_loop.models.illume.configuration import IllumeConfig, side_of
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration, adapter_of
 from illume_loop.models.illume.parts import (
@@ -36,7 +36,7 @@ from illume_loop.models.illume.processing import IllumeProcessor, byte_tokenizer
 from illume_loop.models.illume.sizes import Choices, Size
 from illume_loop.models.illume.vision import VisionTokenizer
 from illume_loop.models.illume.vocabulary import extend_tokenizer, grown, num_text_rows
-from illume_loop.models.protocol import NO, YES
+from illume_loop.protocols import NO, YES
 
 PAPER_GRID = 16
 """Ids along one side of an image in the paper, 256 in all."""

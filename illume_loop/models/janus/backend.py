@@ -20,18 +20,17 @@ from transformers import JanusProcessor
 from illume_loop.engine.batches import draw_batches
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.errors import UsageError
-from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
 from illume_loop.models.janus.sequences import NO_EDITS, JanusSequences
 from illume_loop.models.processors import load_processor
-from illume_loop.models.protocol import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 from illume_loop.models.sequences import spellings
+from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, OnProgress, Sampling, Scores, ignore
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
-    from illume_loop.train.rows import TrainingRow
+    from illume_loop.protocols import TrainingRow
 
 BRIEFLY = "Please answer yes or no."
 """Said after each question, as in the benchmarks that Janus was measured on."""

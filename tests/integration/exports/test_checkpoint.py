@@ -20,8 +20,8 @@ from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.cli import models
 from illume_loop.config import load_settings
 from illume_loop.errors import NotFoundError, UsageError
+from illume_loop.loop.context import utc_now
 from illume_loop.loop.run_directory import DATABASE, locked, mark, open_run, open_stores
-from illume_loop.loop.workbench import utc_now
 from illume_loop.models.shipped import shipped_base
 from illume_loop.report.headline import headline
 from tests.support.canned_run import small_settings, start

@@ -14,7 +14,7 @@ from illume_db.manifests import examples_of
 from illume_db.samples import lineage
 from illume_db.tables import Assessment, Example, Manifest
 from illume_loop.errors import RoundFailedError, SettingsError
-from illume_loop.loop.manifest import manifest_sha256
+from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import result, small_settings, start, table
 

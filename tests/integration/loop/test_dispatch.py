@@ -25,9 +25,9 @@ from illume_db.versions import add_version
 from illume_db.workers import mark_stopped, register_worker
 from illume_loop.config import load_settings
 from illume_loop.errors import StageStalledError
-from illume_loop.loop.progress import StageProgress
+from illume_loop.loop.context import RunContext, utc_now
+from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.reconcile import Issue
-from illume_loop.loop.workbench import Workbench, utc_now
 from illume_workers.dispatch import Dispatcher
 from illume_workers.leadership import Leadership
 
@@ -67,12 +67,12 @@ class Service:
             draw = [NewUnit("sample", f"sample/{i}", {}, (i, i + 1), 1) for i in range(10)]
             judge = [NewUnit("assess", f"assess/{i}", {}, (i, i + 5), 5) for i in (0, 5)]
             add_units(session, round_.id, draw + judge)
-        bench = SimpleNamespace(engine=engine, run_id=run.id, settings=SETTINGS, clock=utc_now)
+        context = SimpleNamespace(engine=engine, run_id=run.id, settings=SETTINGS, clock=utc_now)
         self.leadership = Leadership(engine, run.id, 15)
         assert self.leadership.acquire()
         self.stages: list[StageProgress] = []
         self.dispatcher = Dispatcher(
-            cast("Workbench", bench), self.leadership, self.wire, self.stages.append, 1, clock=lambda: self.now
+            cast("RunContext", context), self.leadership, self.wire, self.stages.append, 1, clock=lambda: self.now
         )
 
     def add_worker(self, name: str, *roles: str) -> None:

@@ -18,10 +18,11 @@ from illume_db.tables import Assessment, Evaluation, EvaluationItem, Example, Pr
 from illume_loop.cli.rounds_table import print_rounds
 from illume_loop.domains import get_domain
 from illume_loop.errors import SettingsError
-from illume_loop.loop.manifest import manifest_sha256, training_rows
+from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.prompts import prompt_of
 from illume_loop.loop.run_directory import open_run
-from illume_loop.train.rows import DrawRow, EditRow, ReadRow
+from illume_loop.loop.stages.train import training_rows
+from illume_loop.protocols import DrawRow, EditRow, ReadRow
 from tests.support.canned_run import result, small_settings, start, table
 
 DOMAIN = get_domain("shapes")

@@ -23,11 +23,10 @@ from illume_loop.errors import (
     SettingsError,
     WrongCalibrationError,
 )
-from illume_loop.loop import calibrating
-from illume_loop.loop.calibrating import calibration_in
+from illume_loop.loop.context import Toolbox, calibration_in
 from illume_loop.loop.run_directory import open_run
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import Scores
+from illume_loop.loop.stages import calibrate
+from illume_loop.protocols import Scores
 from illume_workers.contexts import RunContexts
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned, save_canned
 from tests.support.canned_run import small_settings, start, table
@@ -40,7 +39,7 @@ BASE_SKILL = 0.4
 @pytest.fixture(autouse=True)
 def _few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough for a canned judge, whose answers are clear."""
-    monkeypatch.setattr(calibrating, "AUTO_PROMPTS", 40)
+    monkeypatch.setattr(calibrate, "AUTO_PROMPTS", 40)
 
 
 class Mild(CannedModel):
@@ -168,9 +167,9 @@ def test_a_worker_judges_by_the_runs_calibration(tmp_path: Path) -> None:
     own = load_settings(overrides={"store.artifacts_url": str(tmp_path / "run")}, environ={})
     engine = open_engine(f"sqlite:///{tmp_path / 'run' / 'loop.sqlite'}")
     places = {"cache": tmp_path / "cache", "scratch": tmp_path / "scratch"}
-    bench = RunContexts(engine, own, TOOLS, device="cpu", on_load=lambda _: None, **places).of_run(1)
-    assert bench.calibration is not None
-    assert bench.calibration == _calibration(tmp_path / "run")
+    context = RunContexts(engine, own, TOOLS, device="cpu", on_load=lambda _: None, **places).of_run(1)
+    assert context.calibration is not None
+    assert context.calibration == _calibration(tmp_path / "run")
     engine.dispose()
 
 

@@ -15,12 +15,12 @@ from illume_db.rounds import round_at
 from illume_db.sessions import transaction
 from illume_db.tables import Assessment, ModelVersion, Round, Sample
 from illume_db.units import ready_units
+from illume_loop.loop.context import RunContext
 from illume_loop.loop.coordinator import Coordinator
 from illume_loop.loop.executor import perform
-from illume_loop.loop.opening import check_demands, open_workbench
+from illume_loop.loop.opening import check_demands, open_context
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.run_directory import locked, open_run
-from illume_loop.loop.workbench import Workbench
 from tests.support.canned_model import canned_toolbox
 from tests.support.canned_run import Heard, result, small_settings, start, table
 
@@ -104,17 +104,17 @@ def test_killed_in_every_training_the_run_is_the_same(tmp_path: Path, run_dir: P
 class _AnyOrder:
     """An executor that does whichever unit is due, of either round."""
 
-    def __init__(self, bench: Workbench, seed: int) -> None:
-        self._bench, self._random = bench, Random(seed)
+    def __init__(self, context: RunContext, seed: int) -> None:
+        self._context, self._random = context, Random(seed)
         self.keys: list[str] = []
 
     def issue(self, issues: Sequence[Issue]) -> bool:
-        with transaction(self._bench.engine) as session:
-            rounds = [(round_at(session, self._bench.run_id, issue.index).id, issue.kinds) for issue in issues]
+        with transaction(self._context.engine) as session:
+            rounds = [(round_at(session, self._context.run_id, issue.index).id, issue.kinds) for issue in issues]
             units = [u for id_, kinds in rounds for kind in kinds for u in ready_units(session, id_, kind, 99)]
         unit = self._random.choice(units)
         self.keys.append(f"{unit.round_index}/{unit.kind}")
-        perform(self._bench, unit.id, "me", 3, lambda done, total: None)
+        perform(self._context, unit.id, "me", 3, lambda done, total: None)
         return True
 
 
@@ -123,10 +123,10 @@ def test_in_whatever_order_units_are_done_the_run_is_the_same(tmp_path: Path, ru
     settings = small_settings(tmp_path / "base", **OVERLAP)
     with (
         locked(tmp_path / "run") as directory,
-        open_workbench(settings, check_demands(settings, tmp_path / "run"), directory, TOOLS) as bench,
+        open_context(settings, check_demands(settings, tmp_path / "run"), directory, TOOLS) as context,
     ):
-        executor = _AnyOrder(bench, seed)
-        Coordinator(bench, directory, Heard(), 3, executor=executor).run()
+        executor = _AnyOrder(context, seed)
+        Coordinator(context, Heard(), 3, executor=executor).run()
     assert executor.keys.index("2/sample") < executor.keys.index("1/evaluate"), "the rounds did overlap"
     found, expected = result(tmp_path / "run"), result(run_dir)
     # The numbers of samples and prompts follow the order in which they were added, nothing else does.

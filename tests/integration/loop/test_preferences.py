@@ -14,7 +14,7 @@ from illume_db.rounds_table import round_detail
 from illume_db.samples import lineage, samples_page
 from illume_db.tables import Assessment, Example, Manifest, Prompt
 from illume_loop.errors import RoundFailedError
-from illume_loop.loop.manifest import manifest_sha256
+from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import result, small_settings, start, table
 from tests.support.process import read_json

@@ -13,16 +13,14 @@ from PIL import Image
 
 from illume_loop.config import Settings
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Question
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import PreflightError, TeacherError, UsageError
+from illume_loop.loop.context import Toolbox, default_toolbox
 from illume_loop.loop.opening import check_demands
 from illume_loop.loop.preflight import Preflight
-from illume_loop.loop.workbench import Toolbox, default_toolbox
 from illume_loop.models.janus.backend import JanusBackend
-from illume_loop.models.protocol import ImageIds, Sampling, Scores
 from illume_loop.models.shipped import shipped_base
-from illume_loop.train.rows import TrainingRow
+from illume_loop.protocols import ImageIds, Question, Sampling, Scores, TrainingRow
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import result, small_settings, start, table
 from tests.support.stub_teacher import knows, stub_teacher

@@ -16,10 +16,10 @@ from illume_db.runs import events, run_row
 from illume_db.samples import lineage, sample_detail, samples_page
 from illume_db.tables import Assessment, Example, Manifest, Prompt, Sample
 from illume_db.versions import model_detail, models_table
-from illume_loop.loop.coordinator import start_run
-from illume_loop.loop.manifest import manifest_sha256
-from illume_loop.loop.progress import StageProgress
+from illume_loop.loop.canonical import manifest_sha256
+from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.run_directory import open_run
+from illume_loop.start import start_run
 from tests.support.canned_model import canned_toolbox
 from tests.support.canned_run import Heard, result, small_settings, start, table
 

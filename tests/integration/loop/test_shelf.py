@@ -1,4 +1,4 @@
-"""A shelf with room for one model frees the old one before it loads the next."""
+"""A cache with room for one model frees the old one before it loads the next."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import weakref
 from pathlib import Path
 
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.artifacts.files import Root
-from illume_loop.loop.workbench import ModelShelf, Toolbox
+from illume_loop.files import Root
+from illume_loop.loop.context import ModelCache, Toolbox
 from tests.support.canned_model import CannedModel, load_canned, save_canned, train_canned
 
 
@@ -24,8 +24,8 @@ def test_one_model_at_a_time(tmp_path: Path) -> None:
         return model
 
     heard: list[str] = []
-    shelf = ModelShelf(checkpoints, Toolbox(load, train_canned), "cpu", capacity=1, on_load=heard.append)
+    cache = ModelCache(checkpoints, Toolbox(load, train_canned), "cpu", capacity=1, on_load=heard.append)
     for number in (0, 0, 1, 0):
-        shelf.take(digests[number])
+        cache.take(digests[number])
     assert heard == [digests[0], digests[1], digests[0]]
     assert most == [0, 0, 0]

@@ -15,7 +15,6 @@ from illume_db.sessions import open_engine, transaction
 from illume_db.tables import Assessment, Evaluation, EvaluationItem, Example, Prompt
 from illume_loop.assess.calibration import probability_of
 from illume_loop.config import Settings, load_settings
-from illume_loop.domains.protocol import Prompt as Wanted
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.grammar import parse
@@ -23,7 +22,8 @@ from illume_loop.domains.text.keys import key_of
 from illume_loop.domains.text.prompt_set import PromptSet, merged, write_prompt_set
 from illume_loop.errors import RoundFailedError, UsageError
 from illume_loop.loop.run_directory import database_url, open_run
-from illume_loop.models.protocol import Scores
+from illume_loop.protocols import Prompt as Wanted
+from illume_loop.protocols import Scores
 from illume_workers.contexts import RunContexts
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import result, small_settings, start, table
@@ -182,13 +182,13 @@ def test_a_worker_on_another_host_has_the_prompts_from_the_database(prompts: Pat
     prompts.unlink()
     engine = open_engine(database_url(tmp_path / "run"))
     own = load_settings(None, {"store.artifacts_url": str(tmp_path / "run")}, environ={})
-    benches = RunContexts(
+    contexts = RunContexts(
         engine, own, TOOLS, device="cpu", cache=tmp_path / "c", scratch=tmp_path / "s", on_load=lambda _: None
     )
     with transaction(engine) as session:
         run_id = session.scalars(select(Prompt.run_id)).first()
     assert run_id is not None
-    bench = benches.of_run(run_id)
+    context = contexts.of_run(run_id)
     engine.dispose()
-    assert len(bench.domain.prompts("probe", SIZES["probe"], 0)) == SIZES["probe"]
-    assert bench.plans.of("heldout", 1, 0).judge == "frozen"
+    assert len(context.domain.prompts("probe", SIZES["probe"], 0)) == SIZES["probe"]
+    assert context.plans.of("heldout", 1, 0).judge == "frozen"

@@ -10,9 +10,9 @@ import pytest
 
 from illume_db.rounds_table import round_detail
 from illume_loop.errors import RoundFailedError
+from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import open_run
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import ImageIds
+from illume_loop.protocols import ImageIds
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import small_settings, start, table
 

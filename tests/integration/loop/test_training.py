@@ -13,8 +13,8 @@ from sqlalchemy import select, update
 from illume_db.sessions import open_engine, transaction
 from illume_db.tables import Event, TrainingCheckpoint, Unit
 from illume_loop.errors import LostLeaseError, NoIntactCheckpointError
+from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import database_url, open_run
-from illume_loop.loop.workbench import Toolbox
 from illume_loop.train.keeping import KEEPING
 from tests.support.canned_model import canned_toolbox
 from tests.support.canned_run import result, small_settings, start

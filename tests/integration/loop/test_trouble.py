@@ -30,9 +30,9 @@ from illume_loop.errors import (
     StorageFullError,
     UsageError,
 )
+from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import database_url, locked, open_run, stored_settings
-from illume_loop.loop.workbench import Toolbox
-from illume_loop.models.protocol import Scores
+from illume_loop.protocols import Scores
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import Heard, result, small_settings, start, table
 
@@ -239,7 +239,7 @@ def test_reading_works_while_a_run_is_held(tmp_path: Path) -> None:
             super().advanced(event)
             table(tmp_path / "run")
 
-    from illume_loop.loop.coordinator import start_run
+    from illume_loop.start import start_run
 
     heard = Reader()
     settings = small_settings(tmp_path / "base", run__rounds=1)

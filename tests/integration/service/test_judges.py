@@ -10,9 +10,9 @@ import pytest
 
 from illume_db.sessions import transaction
 from illume_db.teacher import num_teacher_calls
-from illume_loop.loop import calibrating
-from illume_loop.loop.calibrating import calibration_in
+from illume_loop.loop.context import calibration_in
 from illume_loop.loop.run_directory import open_run
+from illume_loop.loop.stages import calibrate
 from tests.integration.service.test_finish import comparable
 from tests.support.canned_run import result, small_settings, start
 from tests.support.held_model import save_held
@@ -43,7 +43,7 @@ def test_workers_calibrate_and_measure_drift_as_one_process_does(
     one_round: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker that draws the labelled set is lost in the middle, and another one draws the same."""
-    monkeypatch.setattr(calibrating, "AUTO_PROMPTS", 40)
+    monkeypatch.setattr(calibrate, "AUTO_PROMPTS", 40)
     one_round.variables["FEW_LABELS"] = "40"
     one_round.settings |= {
         "assess.calibration": "auto",

@@ -16,7 +16,7 @@ from illume_workers.heartbeat import Heartbeat
 SETTINGS = ClusterSettings(heartbeat_s=5, reconnect_s=20)
 
 
-def _pulse(engine: Engine, health: HealthFile) -> Heartbeat:
+def _heartbeat(engine: Engine, health: HealthFile) -> Heartbeat:
     ended: list[int] = []
     return Heartbeat(engine, "worker", SETTINGS, {"sample"}, stop=lambda: None, end=ended.append, health=health)
 
@@ -29,16 +29,16 @@ def path(tmp_path: Path) -> Path:
 def test_a_heartbeat_writes_the_health(engine: Engine, path: Path) -> None:
     with transaction(engine) as session:
         register_worker(session, name="worker", host="here", pid=1, roles=["generator"], device="cpu")
-    pulse = _pulse(engine, HealthFile(str(path), clock=lambda: 1000.0))
-    pulse.beat()
+    heartbeat = _heartbeat(engine, HealthFile(str(path), clock=lambda: 1000.0))
+    heartbeat.beat()
     assert path.read_text() == "1030 ok worker waits for a unit\n"
-    pulse.drain()
-    pulse.beat()
+    heartbeat.drain()
+    heartbeat.beat()
     assert path.read_text() == "1030 ok worker is draining\n"
 
 
 def test_a_worker_without_its_database_says_so(tmp_path: Path, path: Path) -> None:
     away = create_engine(f"sqlite:///{tmp_path}/missing/folder.sqlite")
-    _pulse(away, HealthFile(str(path), clock=lambda: 1000.0)).beat()
+    _heartbeat(away, HealthFile(str(path), clock=lambda: 1000.0)).beat()
     assert path.read_text() == "1030 unhealthy worker has no heartbeat: unable to open database file\n"
     away.dispose()

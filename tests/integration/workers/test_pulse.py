@@ -1,4 +1,4 @@
-"""The pulse of a worker, on real databases and a clock that the test moves."""
+"""The heartbeat of a worker, on real databases and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = ClusterSettings(lease_s=60, heartbeat_s=5, stall_after_s=100, drain_d
 
 @dataclass
 class Told:
-    """What the pulse did to its process."""
+    """What the heartbeat did to its process."""
 
     stopped: int = 0
     ended: list[int] = field(default_factory=list)
@@ -46,7 +46,7 @@ def told() -> Told:
 
 
 @pytest.fixture
-def pulse(engine: Engine, told: Told) -> Heartbeat:
+def heartbeat(engine: Engine, told: Told) -> Heartbeat:
     with transaction(engine) as session:
         register_worker(session, name=NAME, host="here", pid=1, roles=["generator"], device="cpu")
     return Heartbeat(engine, NAME, SETTINGS, {"sample"}, stop=told.stop, end=told.ended.append, clock=lambda: told.now)
@@ -85,112 +85,114 @@ def _expiry(engine: Engine) -> datetime:
     return expires_at
 
 
-def test_a_lease_is_renewed_for_items_and_not_for_time(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
-    pulse.took(lease)
+def test_a_lease_is_renewed_for_items_and_not_for_time(engine: Engine, heartbeat: Heartbeat, lease: Lease) -> None:
+    heartbeat.took(lease)
     before = _expiry(engine)
-    pulse.beat()
+    heartbeat.beat()
     assert _expiry(engine) == before
     assert _row(engine)["unit"] == "sample/0"
-    pulse.advanced(3, 8)
-    pulse.beat()
+    heartbeat.advanced(3, 8)
+    heartbeat.beat()
     renewed = _expiry(engine)
     assert renewed > before
     assert (_unit(engine).items_done, _row(engine)["items_done"]) == (3, 3)
-    pulse.beat()
+    heartbeat.beat()
     assert _expiry(engine) == renewed
 
 
-def test_a_lost_lease_ends_the_work_at_the_next_item(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
-    pulse.took(lease)
+def test_a_lost_lease_ends_the_work_at_the_next_item(engine: Engine, heartbeat: Heartbeat, lease: Lease) -> None:
+    heartbeat.took(lease)
     with transaction(engine) as session:
         hand_back(session, lease)
-    pulse.advanced(1, 8)
-    pulse.beat()
+    heartbeat.advanced(1, 8)
+    heartbeat.beat()
     with pytest.raises(LostLeaseError, match="sample/0"):
-        pulse.advanced(2, 8)
+        heartbeat.advanced(2, 8)
 
 
 def test_a_worker_that_hangs_hands_its_unit_back_and_ends(
-    engine: Engine, pulse: Heartbeat, lease: Lease, told: Told
+    engine: Engine, heartbeat: Heartbeat, lease: Lease, told: Told
 ) -> None:
-    pulse.took(lease)
+    heartbeat.took(lease)
     told.now += 99
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == []
     told.now += 2
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [3]
     assert (_unit(engine).state, _unit(engine).attempts) == ("pending", 0)
     assert (_row(engine)["state"], _row(engine)["unit"]) == ("unhealthy", None)
 
 
-@pytest.mark.parametrize("progress", [lambda pulse: pulse.advanced(1, 8), lambda pulse: pulse.uses("v0002")])
+@pytest.mark.parametrize(
+    "progress", [lambda heartbeat: heartbeat.advanced(1, 8), lambda heartbeat: heartbeat.uses("v0002")]
+)
 def test_items_and_a_loaded_model_are_progress(
-    pulse: Heartbeat, lease: Lease, told: Told, progress: Callable[[Heartbeat], None]
+    heartbeat: Heartbeat, lease: Lease, told: Told, progress: Callable[[Heartbeat], None]
 ) -> None:
-    pulse.took(lease)
+    heartbeat.took(lease)
     told.now += 99
-    progress(pulse)
+    progress(heartbeat)
     told.now += 99
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == []
 
 
 def test_asked_to_drain_it_takes_no_more_and_is_gone_by_the_deadline(
-    engine: Engine, pulse: Heartbeat, lease: Lease, told: Told
+    engine: Engine, heartbeat: Heartbeat, lease: Lease, told: Told
 ) -> None:
-    pulse.took(lease)
+    heartbeat.took(lease)
     with transaction(engine) as session:
         assert request_drain(session, NAME)
-    pulse.beat()
+    heartbeat.beat()
     assert (told.stopped, told.ended) == (1, [])
-    pulse.beat()
+    heartbeat.beat()
     assert _row(engine)["state"] == "draining"
     told.now += 31
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [0]
     assert (_unit(engine).state, _unit(engine).attempts, _row(engine)["state"]) == ("pending", 0, "stopped")
 
 
 def test_an_idle_worker_whose_units_are_sent_in_vain_is_deaf(
-    engine: Engine, pulse: Heartbeat, lease: Lease, told: Told
+    engine: Engine, heartbeat: Heartbeat, lease: Lease, told: Told
 ) -> None:
     with transaction(engine) as session:
         hand_back(session, lease)
     told.now += 101
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [], "nothing was sent"
     long_ago, lately = (datetime.now(UTC) - timedelta(seconds=seconds) for seconds in (200, 10))
     with transaction(engine) as session:
         mark_issued(session, [lease.unit_id])
         session.execute(update(Unit).values(ready_at=long_ago, issued_at=lately))
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [3]
     assert _row(engine)["state"] == "unhealthy"
 
 
-def test_whatever_was_finished_renews_the_lease(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
+def test_whatever_was_finished_renews_the_lease(engine: Engine, heartbeat: Heartbeat, lease: Lease) -> None:
     """A batch, a file and a stage of a load are no items, and an item may take many of them."""
-    pulse.took(lease)
+    heartbeat.took(lease)
     before = _expiry(engine)
-    pulse.progressed()
-    pulse.beat()
+    heartbeat.progressed()
+    heartbeat.beat()
     renewed = _expiry(engine)
     assert renewed > before
     assert _unit(engine).items_done == 0
-    pulse.beat()
+    heartbeat.beat()
     assert _expiry(engine) == renewed, "nothing more was finished"
 
 
-def test_a_lost_lease_ends_the_work_at_the_next_batch(engine: Engine, pulse: Heartbeat, lease: Lease) -> None:
-    pulse.progressed()  # between two units there is nothing to renew
-    pulse.took(lease)
+def test_a_lost_lease_ends_the_work_at_the_next_batch(engine: Engine, heartbeat: Heartbeat, lease: Lease) -> None:
+    heartbeat.progressed()  # between two units there is nothing to renew
+    heartbeat.took(lease)
     with transaction(engine) as session:
         hand_back(session, lease)
-    pulse.progressed()
-    pulse.beat()
+    heartbeat.progressed()
+    heartbeat.beat()
     with pytest.raises(LostLeaseError, match="sample/0"):
-        pulse.progressed()
+        heartbeat.progressed()
 
 
 def _without_workers(engine: Engine) -> None:
@@ -199,77 +201,79 @@ def _without_workers(engine: Engine) -> None:
 
 
 def test_a_busy_worker_waits_for_its_database_as_long_as_its_lease(
-    pulse: Heartbeat, lease: Lease, told: Told, engine: Engine
+    heartbeat: Heartbeat, lease: Lease, told: Told, engine: Engine
 ) -> None:
-    pulse.took(lease)
+    heartbeat.took(lease)
     _without_workers(engine)
     told.now += 59
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == []
     told.now += 2
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [3]
 
 
 def test_an_idle_worker_waits_for_its_database_as_long_as_it_is_told_to(
-    pulse: Heartbeat, told: Told, engine: Engine
+    heartbeat: Heartbeat, told: Told, engine: Engine
 ) -> None:
     _without_workers(engine)
     told.now += 19
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == []
     told.now += 2
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [3]
 
 
 def test_waiting_for_the_database_is_no_lack_of_progress(
-    pulse: Heartbeat, lease: Lease, told: Told, engine: Engine
+    heartbeat: Heartbeat, lease: Lease, told: Told, engine: Engine
 ) -> None:
-    pulse.took(lease)
+    heartbeat.took(lease)
     told.now += 90
-    pulse.beat()
+    heartbeat.beat()
     _without_workers(engine)
     told.now += 15
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [], "15 of these 105 s were the database's"
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE away RENAME TO workers")
     told.now += 11
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [3], "a worker that hangs ends, however often its database is away"
 
 
-def test_no_error_ends_the_heartbeat(engine: Engine, pulse: Heartbeat, lease: Lease, told: Told) -> None:
+def test_no_error_ends_the_heartbeat(engine: Engine, heartbeat: Heartbeat, lease: Lease, told: Told) -> None:
     """The pool is empty, which is no error of the driver's: the next beat is due all the same."""
-    pulse.took(lease)
-    pulse.progressed()
+    heartbeat.took(lease)
+    heartbeat.progressed()
     before = _expiry(engine)
     exhausted = create_engine(engine.url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
-    pulse._engine, own = exhausted, pulse._engine
+    heartbeat._engine, own = exhausted, heartbeat._engine
     with exhausted.connect():
-        pulse.beat()
+        heartbeat.beat()
         told.now += 61
-        pulse.beat()
+        heartbeat.beat()
     assert told.ended == [3], "it could not beat for longer than its lease"
     exhausted.dispose()
-    pulse._engine = own
-    pulse.beat()
+    heartbeat._engine = own
+    heartbeat.beat()
     assert _expiry(engine) > before
 
 
-def test_a_drain_ends_although_nothing_else_works(engine: Engine, pulse: Heartbeat, lease: Lease, told: Told) -> None:
-    pulse.took(lease)
-    pulse.drain()
+def test_a_drain_ends_although_nothing_else_works(
+    engine: Engine, heartbeat: Heartbeat, lease: Lease, told: Told
+) -> None:
+    heartbeat.took(lease)
+    heartbeat.drain()
     engine.dispose()
-    pulse._engine = create_engine("sqlite:///:memory:")
+    heartbeat._engine = create_engine("sqlite:///:memory:")
     told.now += 31
-    pulse.beat()
+    heartbeat.beat()
     assert told.ended == [0]
 
 
-def test_beats_come_within_the_lease_however_seldom_they_are_set(pulse: Heartbeat, lease: Lease) -> None:
-    pulse._settings = SETTINGS.model_copy(update={"heartbeat_s": 3600.0})
-    assert pulse._pause() == 3600
-    pulse.took(lease)
-    assert pulse._pause() == 20
+def test_beats_come_within_the_lease_however_seldom_they_are_set(heartbeat: Heartbeat, lease: Lease) -> None:
+    heartbeat._settings = SETTINGS.model_copy(update={"heartbeat_s": 3600.0})
+    assert heartbeat._pause() == 3600
+    heartbeat.took(lease)
+    assert heartbeat._pause() == 20

@@ -9,8 +9,8 @@ import pytest
 from illume_loop.ablate.study import Cell, cells, load_study, shipped_studies
 from illume_loop.domains import get_domain
 from illume_loop.errors import NotFoundError, SettingsError, StudyError
-from illume_loop.loop.measures import gate_plans
-from illume_loop.loop.plan import round_prompts
+from illume_loop.loop.gate_plans import gate_plans
+from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.models.shipped import SHIPPED
 
 SMALL = """

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.artifacts.files import Root
 from illume_loop.errors import (
     MissingExtraError,
     SettingsError,
     StoreUnusableError,
     UsageError,
 )
+from illume_loop.files import Root
 from tests.support.servers import free_port
 
 STRANGE = ["my%20run", "what?", "a#b", "a::b", "[1]*", "{x}", "a@b:c", "s3::b"]

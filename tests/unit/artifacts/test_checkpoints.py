@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from illume_loop.artifacts.checkpoints import CACHED, IN_USE, CheckpointStore
-from illume_loop.artifacts.files import Root
 from illume_loop.errors import CorruptArtifactError
+from illume_loop.files import Root
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_what_another_process_uses_stays_until_it_ends(tmp_path: Path) -> None:
     store = CheckpointStore(Root(str(tmp_path / "store")), tmp_path / "cache", always_cache=True)
     names = _published(store, tmp_path / "published", CACHED + IN_USE + 2)
     code = (
-        "import sys; from pathlib import Path; from illume_loop.artifacts.files import Root;"
+        "import sys; from pathlib import Path; from illume_loop.files import Root;"
         "from illume_loop.artifacts.checkpoints import CheckpointStore;"
         "store = CheckpointStore(Root(sys.argv[1]), Path(sys.argv[2]), always_cache=True);"
         "print(store.local_path(sys.argv[3]), flush=True); sys.stdin.read()"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.artifacts.files import disk_is_full, sha256_of, storage_full_told, write_atomically
 from illume_loop.errors import StorageFullError
+from illume_loop.files import disk_is_full, sha256_of, storage_full_told, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from illume_loop.artifacts.files import Root
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import CorruptArtifactError
+from illume_loop.files import Root
 
 RED = Image.new("RGB", (4, 4), "red")
 BLUE = Image.new("RGB", (4, 4), "blue")

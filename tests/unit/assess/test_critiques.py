@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from illume_loop.assess.critiques import parse_critique, verdicts_of, write_critiques
-from illume_loop.domains.protocol import Question
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
-from illume_loop.loop.plan import derived_seed
+from illume_loop.loop.seeds import derived_seed
 from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.protocols import Question
 from tests.support.canned_model import CannedModel
 
 PROMPT = "a red circle"

@@ -20,10 +20,10 @@ from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
 from illume_loop.engine import batches
 from illume_loop.evals.suites import understanding
-from illume_loop.loop.plan import derived_seed
-from illume_loop.models.protocol import encoded_once
+from illume_loop.loop.seeds import derived_seed
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import shipped_base
+from illume_loop.protocols import encoded_once
 from tests.support.tiny_janus import save_tiny_janus
 
 TEXTS = ("a red circle", "a square above a ring", "a green cross", "a yellow ring")

@@ -19,8 +19,8 @@ from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
 from illume_loop.errors import UsageError
 from illume_loop.evals.reliability import reliability
-from illume_loop.loop.plan import derived_seed
-from illume_loop.models.protocol import Scores
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.protocols import Scores
 from tests.support.canned_model import CannedModel
 
 DOMAIN = ShapesDomain()

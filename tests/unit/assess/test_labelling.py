@@ -22,7 +22,7 @@ from illume_loop.assess.teacher import Teacher, fixed_budget
 from illume_loop.config import TeacherSettings
 from illume_loop.domains import get_domain
 from illume_loop.errors import TooFewLabelsError, UsageError
-from illume_loop.models.protocol import Scores
+from illume_loop.protocols import Scores
 from tests.support.canned_model import CannedModel
 from tests.support.stub_teacher import stub_teacher
 

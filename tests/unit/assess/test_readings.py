@@ -13,7 +13,7 @@ from PIL import Image
 from illume_loop.assess.readings import READINGS, read_batch
 from illume_loop.config import AssessSettings
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Scores
+from illume_loop.protocols import Scores
 from tests.support.canned_model import CannedModel
 
 PROMPTS = ["a red circle", "a blue ring", "a red circle"]

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from illume_loop.artifacts.files import sha256_of
 from illume_loop.data.pixels import Fit, open_image
 from illume_loop.data.store import LEFT_OUT, Tokenised, list_path, shard_path
 from illume_loop.data.tally import CROPPED, Tally
@@ -30,6 +29,7 @@ from illume_loop.errors import (
     TokensChangedError,
     TooManyBadRowsError,
 )
+from illume_loop.files import sha256_of
 from illume_loop.models.illume.backend import IllumeBackend
 from tests.support.sources import BAD, encoded
 

@@ -7,7 +7,6 @@ from random import Random
 
 import pytest
 
-from illume_loop.domains.protocol import Split
 from illume_loop.domains.shapes.checker import check
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.edit_prompts import SOURCE_CATEGORIES, edit_prompts
@@ -16,6 +15,7 @@ from illume_loop.domains.shapes.grammar import one, parse
 from illume_loop.domains.shapes.render import draw, place
 from illume_loop.domains.shapes.spec import COLORS, SHAPES, spec_from_json
 from illume_loop.errors import UsageError
+from illume_loop.protocols import Split
 
 DOMAIN = ShapesDomain()
 SPLITS: tuple[Split, ...] = ("train", "heldout", "probe")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from random import Random
 
-from illume_loop.domains.protocol import CRITERIA
 from illume_loop.domains.shapes.checker import check, look
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.edits import Edit, apply, check_edit, random_edit
@@ -14,6 +13,7 @@ from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.render import Placed, draw, place, render
 from illume_loop.domains.shapes.spec import CATEGORIES, all_specs, change_one_attribute
 from illume_loop.domains.shapes.wordings import critique, grade, scene
+from illume_loop.protocols import CRITERIA
 
 SPECS = [Random(category).choice(list(all_specs(category))) for category in CATEGORIES for _ in range(2)]
 

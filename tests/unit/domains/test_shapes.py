@@ -9,7 +9,6 @@ from typing import get_args
 import pytest
 from PIL import Image
 
-from illume_loop.domains.protocol import Split
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.domain import CAPTION_NOISE, ShapesDomain, noisy, split_of
 from illume_loop.domains.shapes.grammar import OPENINGS, parse, words
@@ -23,6 +22,7 @@ from illume_loop.domains.shapes.spec import (
     spec_from_json,
 )
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
+from illume_loop.protocols import Split
 
 DOMAIN = ShapesDomain()
 SPLITS: tuple[Split, ...] = get_args(Split)

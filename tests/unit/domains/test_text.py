@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.domains.text.domain import TextDomain
 from illume_loop.domains.text.keys import key_of
 from illume_loop.domains.text.prompt_set import Import, PromptSet, merged, read_prompt_set, write_prompt_set
 from illume_loop.domains.text.spec import questions_of_spec
 from illume_loop.errors import NoCheckerError, NotFoundError, PromptFileError, PromptOutsideGrammarError, UsageError
+from illume_loop.protocols import Prompt, Split
 
 
 def _prompts(texts: str, category: str = "c") -> list[Prompt]:

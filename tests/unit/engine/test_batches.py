@@ -12,7 +12,7 @@ from PIL import Image
 from illume_loop.engine.batches import assembled, bytes_per_slot, draw_batches, in_batches, rows_that_fit
 from illume_loop.engine.drawing import draw_images
 from illume_loop.engine.sampler import sample_image_ids
-from illume_loop.models.protocol import ImageIds, Sampling
+from illume_loop.protocols import ImageIds, Sampling
 from tests.unit.engine.conftest import SmallModel
 
 PREFIXES = [[1, 7, 8, 3], [1, 9, 10, 11, 12, 3], [1, 3], [1, 7, 8, 3], [1, 5, 3]]

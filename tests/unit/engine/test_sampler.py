@@ -11,7 +11,7 @@ from illume_loop.engine.llama import LlamaSteps, can_step
 from illume_loop.engine.prefixes import batch_prefixes
 from illume_loop.engine.sampler import pick, sample_image_ids
 from illume_loop.engine.steps import TransformersSteps, begin_steps
-from illume_loop.models.protocol import Sampling
+from illume_loop.protocols import Sampling
 from tests.unit.engine.conftest import SmallModel
 
 PREFIXES = [[1, 7, 8, 3], [1, 3], [1, 7, 8, 3], [1, 9, 10, 11, 12, 3]]

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from illume_loop.assess.referee import Decision, Referee
-from illume_loop.domains.protocol import Prompt
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.text.domain import TextDomain
@@ -21,8 +20,8 @@ from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.errors import DetectorResultsError, OtherEvaluationError
 from illume_loop.evals.detector import agreement, read_results
 from illume_loop.evals.geneval import Folder, draw_missing, estimates, judge_missing, open_folder
-from illume_loop.loop.plan import derived_seed
-from illume_loop.models.protocol import ImageIds, Sampling
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.protocols import ImageIds, Prompt, Sampling
 from tests.support.canned_model import CannedModel
 
 METADATA = [

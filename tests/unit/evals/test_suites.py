@@ -11,7 +11,7 @@ from PIL import Image
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.evals.suites import alignment, image_diversity, prompt_diversity, understanding
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Sampling, Scores
+from illume_loop.protocols import Sampling, Scores
 from tests.support.canned_model import CannedModel
 
 

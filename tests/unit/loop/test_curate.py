@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from illume_loop.config import CurateSettings
-from illume_loop.loop.curate import Scored, accept, shuffled
+from illume_loop.loop.stages.curate import Scored, accept, shuffled
 
 
 def _accept(

@@ -12,7 +12,7 @@ import pytest
 from illume_db.curation import SampleRow
 from illume_db.manifests import ExampleRow
 from illume_loop.config import CurateSettings
-from illume_loop.loop.dialogues import assessment_rows, finds_fault, written
+from illume_loop.loop.stages.dialogues import assessment_rows, finds_fault, written
 
 PROMPTS, SAMPLES = 20, 4
 

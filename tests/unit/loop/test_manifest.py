@@ -10,9 +10,10 @@ from PIL import Image
 from illume_db.curation import SampleRow
 from illume_db.manifests import ExampleRow
 from illume_loop.config import CurateSettings
-from illume_loop.domains.protocol import RealPair
-from illume_loop.loop.manifest import manifest_rows, manifest_sha256, new_examples, training_rows
-from illume_loop.train.rows import CorrectRow, DrawRow, PairRow, ReadRow
+from illume_loop.loop.canonical import manifest_sha256
+from illume_loop.loop.stages.manifest import manifest_rows, new_examples
+from illume_loop.loop.stages.train import training_rows
+from illume_loop.protocols import CorrectRow, DrawRow, PairRow, ReadRow, RealPair
 
 IMAGE = Image.new("RGB", (2, 2), "red")
 PAIRS = [RealPair(Image.new("RGB", (2, 2), (number, 0, 0)), f"caption {number}") for number in range(4)]

@@ -7,8 +7,8 @@ import pytest
 
 from illume_db.curation import SampleRow
 from illume_loop.config import Settings, load_settings
-from illume_loop.loop.dialogues import contradicted
-from illume_loop.loop.selection import select
+from illume_loop.loop.stages.curate import select
+from illume_loop.loop.stages.dialogues import contradicted
 
 Key = tuple[int, int]
 

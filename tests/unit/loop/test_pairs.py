@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from illume_db.curation import SampleRow
 from illume_loop.config import Settings, load_settings
-from illume_loop.loop.curate import Scored, accept
-from illume_loop.loop.pairs import Key, clean_pairs, without_near_duplicates
-from illume_loop.loop.selection import select
+from illume_loop.loop.stages.curate import Key, Scored, accept, clean_pairs, select, without_near_duplicates
 
 
 def _pairs(

@@ -10,10 +10,11 @@ import pytest
 
 from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
-from illume_loop.domains.protocol import Prompt, Split
 from illume_loop.domains.shapes.spec import spec_from_json
 from illume_loop.errors import UsageError
-from illume_loop.loop.plan import RoundPlan, derived_seed, round_plan, round_prompts, sample_seed, sampling_units
+from illume_loop.loop.seeds import derived_seed, sample_seed
+from illume_loop.loop.stages.plan import RoundPlan, round_plan, round_prompts, sampling_units
+from illume_loop.protocols import Prompt, Split
 
 
 def _settings(**values: object) -> Settings:

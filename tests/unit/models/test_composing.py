@@ -18,8 +18,8 @@ from illume_loop.cli import model as command
 from illume_loop.errors import FolderInUseError, NotFoundError, PartError, UsageError
 from illume_loop.models.illume.composing import compose, compose_random, write
 from illume_loop.models.illume.sizes import SIZES, Choices, Size, named_size
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
+from illume_loop.protocols import Sampling
 from tests.support.hub import hub
 from tests.support.tiny_parts import SIZES as WIDTHS
 from tests.support.tiny_parts import VISION, save_llama, save_qwen, save_siglip

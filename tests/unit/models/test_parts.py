@@ -21,11 +21,11 @@ from illume_loop.errors import UsageError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.composing import compose, write
 from illume_loop.models.illume.sizes import Choices
-from illume_loop.models.protocol import NO, YES, Sampling
 from illume_loop.models.registry import load_model
 from illume_loop.models.sequences import spellings
 from illume_loop.pretrain.stepper import ParameterGroup, train_stage
 from illume_loop.pretrain.vision_rows import VisionRowsOnly
+from illume_loop.protocols import NO, YES, Sampling
 from tests.support.tiny_parts import PADDING, save_clip, save_dinov2, save_llama, save_qwen, save_siglip
 
 OTHERS = {"siglip": 0, "clip": 1, "dinov2": 5}

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from illume_loop.engine.sampler import pick
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import shipped_base
+from illume_loop.protocols import Sampling
 from tests.support.tiny_janus import save_tiny_janus
 
 ROWS = 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from illume_loop.models.protocol import Sampling
+from illume_loop.protocols import Sampling
 
 
 def test_plans_of_before_top_p_keep_their_names() -> None:

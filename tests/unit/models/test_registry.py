@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from illume_loop.config import TrainSettings
-from illume_loop.loop.workbench import default_toolbox
-from illume_loop.train.rows import DrawRow
+from illume_loop.loop.context import default_toolbox
+from illume_loop.protocols import DrawRow
 
 base, out = map(Path, sys.argv[1:])
 tools = default_toolbox()

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from illume_loop.cli.main import app
 from illume_loop.errors import NotFoundError, RepaintingChangedError, UsageError
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
 from illume_loop.pretrain import stepper
 from illume_loop.pretrain.detokenizing import with_replaced_ids
 from illume_loop.pretrain.recipe import run_recipe
 from illume_loop.pretrain.repainting import REPAINTINGS, Repainting, repaint
+from illume_loop.protocols import Sampling
 
 TINY = Repainting("tiny", channels=(8, 16), patch=8, painting_steps=2, steps=8, batch=4, learning_rate=3e-3)
 

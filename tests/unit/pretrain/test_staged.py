@@ -27,11 +27,11 @@ from illume_loop.errors import (
     UsageError,
 )
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
 from illume_loop.pretrain.register import Register
 from illume_loop.pretrain.staged import run_stages
 from illume_loop.pretrain.staged_recipe import StagedRecipe, load_recipe
+from illume_loop.protocols import Sampling
 from illume_loop.train.keeping import KEEPING
 from tests.support.sources import write_sources
 

@@ -9,8 +9,8 @@ import pytest
 
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.models.illume.backend import IllumeBackend
+from illume_loop.protocols import DrawRow, PairRow, ReadRow, TrainingRow
 from illume_loop.train.objectives import train_here
-from illume_loop.train.rows import DrawRow, PairRow, ReadRow, TrainingRow
 from tests.support.shared_training import ALONE, Alone
 
 

@@ -19,9 +19,9 @@ from accelerate.state import AcceleratorState
 from torch import distributed
 
 from illume_loop.config import TrainSettings
+from illume_loop.protocols import TrainingRow
 from illume_loop.train.keeping import KEEPING, Keeping
 from illume_loop.train.objectives import train_here
-from illume_loop.train.rows import TrainingRow
 from illume_loop.train.sharing import deepspeed_config
 from tests.support.shared_training import ALONE, Alone, Register, assert_same_losses, assert_same_weights
 

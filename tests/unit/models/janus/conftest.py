@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
-from illume_loop.train.rows import CorrectRow, DrawRow, LikelyRow, PairRow, ReadRow
+from illume_loop.protocols import CorrectRow, DrawRow, LikelyRow, PairRow, ReadRow
 from tests.support.tiny_janus import CODES, TOKENS, save_tiny_janus
 
 

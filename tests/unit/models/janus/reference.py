@@ -10,8 +10,7 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from illume_loop.models.janus.sequences import CAPTION
-from illume_loop.models.protocol import ImageIds
-from illume_loop.train.rows import CorrectRow, DrawRow, ReadRow
+from illume_loop.protocols import CorrectRow, DrawRow, ImageIds, ReadRow
 
 
 class Reference:

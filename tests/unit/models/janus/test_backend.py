@@ -17,9 +17,9 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 from illume_loop.errors import CorruptArtifactError, NotFoundError, UsageError
 from illume_loop.models.janus.backend import BRIEFLY, JanusBackend
 from illume_loop.models.janus.sequences import CAPTION
-from illume_loop.models.protocol import Sampling
 from illume_loop.models.registry import load_model
 from illume_loop.models.sequences import spellings
+from illume_loop.protocols import Sampling
 from tests.support.tiny_janus import CODES, IMAGE_SIZE, TOKENS
 from tests.unit.models.janus.reference import Reference
 

@@ -16,10 +16,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 from illume_loop.config import TrainSettings
 from illume_loop.errors import UsageError
 from illume_loop.models.registry import load_model, train_model
+from illume_loop.protocols import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.objectives import train_candidate
 from illume_loop.train.preference import dpo_trainer, kto_trainer
-from illume_loop.train.rows import DrawRow, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.sft import sft_arguments
 from illume_loop.train.trainable import Trainable, load_trainable
 from tests.support.tiny_janus import CODES, TOKENS

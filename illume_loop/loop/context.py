@@ -1,4 +1,4 @@
-"""What a unit works with: the stores, the domain, the loaded models, and the functions that need a backend."""
+"""The context of a run: the stores, the domain, the loaded models and the functions that its units work with."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
+from illume_db.judging import calibration_of_run
+from illume_db.sessions import transaction
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
-from illume_loop.assess.calibration import Calibration
+from illume_loop.assess.calibration import Calibration, calibration_of
 from illume_loop.config import Settings, TrainSettings
-from illume_loop.domains.protocol import Domain
-from illume_loop.errors import InconsistentRunError
-from illume_loop.hooks import OnProgress, ignore
-from illume_loop.loop.calibrating import stored_calibration
-from illume_loop.loop.measures import GatePlans
-from illume_loop.models.protocol import UnifiedModel
+from illume_loop.errors import CorruptArtifactError, InconsistentRunError
+from illume_loop.loop.gate_plans import GatePlans
 from illume_loop.models.registry import STORED, call_load, load_model, train_model
-from illume_loop.train.rows import TrainingRow
+from illume_loop.protocols import Domain, OnProgress, TrainingRow, UnifiedModel, ignore
+
+if TYPE_CHECKING:
+    pass
+
 
 LOADED_MODELS = 2
 """The gate compares two."""
@@ -68,7 +71,7 @@ def default_toolbox(weights: str = STORED) -> Toolbox:
     return Toolbox(load, train_model)
 
 
-class ModelShelf:
+class ModelCache:
     """Loads checkpoints by digest, each verified, and keeps the last ones used."""
 
     def __init__(
@@ -120,7 +123,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(slots=True)
-class Workbench:
+class RunContext:
     """Everything that the units of one run share in this process."""
 
     engine: Engine
@@ -131,7 +134,7 @@ class Workbench:
     plans: GatePlans
     images: ImageStore
     checkpoints: CheckpointStore
-    models: ModelShelf
+    models: ModelCache
     toolbox: Toolbox
     scratch: Path
     clock: Callable[[], datetime] = utc_now
@@ -151,6 +154,11 @@ class Workbench:
         return self._calibration
 
     @property
+    def database_url(self) -> str:
+        """The database of the run, with its password."""
+        return self.engine.url.render_as_string(hide_password=False)
+
+    @property
     def trackers(self) -> Path:
         """Where trackers of trainings write, unless their own variables name another place."""
         return self.scratch.parent / "trackers" / self.run_key[:8]
@@ -160,3 +168,23 @@ class Workbench:
         if sha256 in self.fresh_images:
             return self.fresh_images.pop(sha256)
         return self.images.read(sha256)
+
+
+def stored_calibration(engine: Engine, run_id: int) -> Calibration | None:
+    """The calibration that a run has in the database; see `calibration_in`."""
+    with transaction(engine) as session:
+        return calibration_in(session, run_id)
+
+
+def calibration_in(session: Session, run_id: int) -> Calibration | None:
+    """The calibration that a run has; None where it has none.
+
+    Raises CorruptArtifactError where it is not what it was.
+    """
+    row = calibration_of_run(session, run_id)
+    if row is None:
+        return None
+    found = calibration_of(row.content, f"of run {run_id}")
+    if found.sha256 != row.sha256:
+        raise CorruptArtifactError(path=f"calibration of run {run_id}", expected=row.sha256, found=found.sha256)
+    return found

@@ -7,12 +7,11 @@ of the first round, which draws nothing before; it follows from the settings and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from illume_db.judging import add_calibration, calibration_of_run
@@ -21,16 +20,20 @@ from illume_db.sessions import transaction
 from illume_db.units import NewUnit
 from illume_db.versions import base_version
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.assess.calibration import Calibration, Source, calibration_of, read_calibration
+from illume_loop.assess.calibration import Calibration, Source, read_calibration
 from illume_loop.assess.labelling import OnItems, calibrate, checker_labels, draw_set, read_set
 from illume_loop.config import Settings
-from illume_loop.errors import CorruptArtifactError, WrongCalibrationError
-from illume_loop.loop.plan import derived_seed
+from illume_loop.errors import WrongCalibrationError
+from illume_loop.loop.seeds import derived_seed
 
 if TYPE_CHECKING:
-    from illume_loop.loop.workbench import Workbench
+    from illume_loop.loop.context import RunContext
+from illume_loop.loop.context import stored_calibration
 
 AUTO = "auto"
+CALIBRATION = "calibration"
+"""The suite of the unit that fits a calibration."""
+
 AUTO_PROMPTS, AUTO_SAMPLES = 192, 4
 """Draws for which an automatic fit takes some seconds on two cores, and its AUC has an error of about a hundredth."""
 
@@ -42,20 +45,20 @@ def check_calibration(settings: Settings, base: Path) -> None:
         _check_source(wanted, read_calibration(Path(wanted)), settings, checkpoint_sha256(base))
 
 
-def keep_calibration_of_file(bench: Workbench) -> None:
+def keep_calibration_of_file(context: RunContext) -> None:
     """Store the calibration of the file that the settings name, where they name one and it is not stored yet.
 
     Raises CalibrationFileError, WrongCalibrationError.
     """
-    wanted = bench.settings.assess.calibration
-    if wanted in ("", AUTO) or stored_calibration(bench.engine, bench.run_id) is not None:
+    wanted = context.settings.assess.calibration
+    if wanted in ("", AUTO) or stored_calibration(context.engine, context.run_id) is not None:
         return
-    with transaction(bench.engine) as session:
-        base = base_version(session, bench.run_id)
+    with transaction(context.engine) as session:
+        base = base_version(session, context.run_id)
     found = read_calibration(Path(wanted))
-    _check_source(wanted, found, bench.settings, base.sha256)
-    with transaction(bench.engine) as session:
-        _add(session, bench.run_id, found, bench.clock())
+    _check_source(wanted, found, context.settings, base.sha256)
+    with transaction(context.engine) as session:
+        _add(session, context.run_id, found, context.clock())
 
 
 def calibrating_units(settings: Settings, session: Session, run_id: int) -> list[NewUnit]:
@@ -63,17 +66,17 @@ def calibrating_units(settings: Settings, session: Session, run_id: int) -> list
     if settings.assess.calibration != AUTO or calibration_of_run(session, run_id) is not None:
         return []
     # Without items, so that they do not count among those of the gate.
-    return [NewUnit("evaluate", "evaluate/calibration", {"suite": "calibration"})]
+    return [NewUnit("evaluate", "evaluate/calibration", {"suite": CALIBRATION})]
 
 
-def fit_calibration_of_run(bench: Workbench, on_items: OnItems) -> Callable[[Session], None]:
+def fit_calibration_of_run(context: RunContext, on_items: OnItems) -> Callable[[Session], None]:
     """Fit a calibration of the base with the checker's labels, on draws of its own; what stores it.
 
     Raises TooFewLabelsError.
     """
-    with transaction(bench.engine) as session:
-        base = base_version(session, bench.run_id)
-    model, domain, settings = bench.models.take(base.sha256), bench.domain, bench.settings
+    with transaction(context.engine) as session:
+        base = base_version(session, context.run_id)
+    model, domain, settings = context.models.take(base.sha256), context.domain, context.settings
     seed = derived_seed("calibration", settings.run.seed)
     guidance_scale = settings.sampling.guidance_scale
     count = AUTO_PROMPTS * AUTO_SAMPLES
@@ -91,30 +94,10 @@ def fit_calibration_of_run(bench: Workbench, on_items: OnItems) -> Callable[[Ses
         model, domain, shown, lambda done, _: on_items(count + done, 2 * count), settings.assess.batch_size
     )
     source = Source(judge=base.sha256, domain=domain.name, labels="checker", seed=seed, guidance_scale=guidance_scale)
-    labels = checker_labels(domain, bench.on_progress)(shown)
+    labels = checker_labels(domain, context.on_progress)(shown)
     found = calibrate(source, domain, shown, reading, labels)
-    bench.on_progress()
-    return lambda session: _add(session, bench.run_id, found, bench.clock())
-
-
-def stored_calibration(engine: Engine, run_id: int) -> Calibration | None:
-    """The calibration that a run has in the database; see `calibration_in`."""
-    with transaction(engine) as session:
-        return calibration_in(session, run_id)
-
-
-def calibration_in(session: Session, run_id: int) -> Calibration | None:
-    """The calibration that a run has; None where it has none.
-
-    Raises CorruptArtifactError where it is not what it was.
-    """
-    row = calibration_of_run(session, run_id)
-    if row is None:
-        return None
-    found = calibration_of(row.content, f"of run {run_id}")
-    if found.sha256 != row.sha256:
-        raise CorruptArtifactError(path=f"calibration of run {run_id}", expected=row.sha256, found=found.sha256)
-    return found
+    context.on_progress()
+    return lambda session: _add(session, context.run_id, found, context.clock())
 
 
 def _add(session: Session, run_id: int, calibration: Calibration, at: datetime) -> None:

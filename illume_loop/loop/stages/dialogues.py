@@ -16,14 +16,25 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from illume_db.curation import SampleRow
+from sqlalchemy.orm import Session
+
+from illume_db.curation import (
+    SampleRow,
+    assessments_before,
+    critiques_of_round,
+    scored_by,
+)
 from illume_db.manifests import ExampleRow
+from illume_db.tables import Round
 from illume_loop.assess.critiques import ANALYSIS
 from illume_loop.assess.instructions import json_answer
 from illume_loop.config import CurateSettings
-from illume_loop.domains.protocol import CRITERIA
 from illume_loop.errors import InconsistentRunError
-from illume_loop.models.protocol import NO
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.curated import Curated
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.verdicts import stands
+from illume_loop.protocols import CRITERIA, NO
 
 Critiques = Mapping[int, Mapping[str, Any]]
 """Sample id to critique, of the samples that have one."""
@@ -139,3 +150,28 @@ def _of_other_images(
         if others:
             found.append(replace(row, answer=written(critiques[rng.choice(others)])))
     return found
+
+
+def dialogues(context: RunContext, session: Session, round_: Round, curated: Curated) -> list[ExampleRow]:
+    """Return the rows of assessments of earlier rounds and of this one, and add to the counts what became of these.
+
+    A critique that people contradict is not learned from, as the words of its evidence would be wrong.
+    """
+    people = curated.people
+    settings = context.settings
+    critiques = critiques_of_round(session, round_.id, scored_by(settings.assess.assessor))
+    kept = {
+        id_: critique
+        for id_, critique in critiques.items()
+        if id_ not in people or not contradicted(critique, people[id_].agrees, people[id_].criteria)
+    }
+    overruled_counts = {"critiques_overruled": len(critiques) - len(kept)} if len(kept) < len(critiques) else {}
+    seed = derived_seed("assessments", settings.run.seed, round_.index)
+    new, counts = assessment_rows(curated.samples, curated.accepted, curated.scores, kept, settings.curate, seed)
+    earlier = [
+        row
+        for row in assessments_before(session, context.run_id, round_.index)
+        if row.sample is None or stands(people, row.sample, row.rejected)
+    ]
+    curated.counts |= counts | overruled_counts | {"earlier_assessments": len(earlier)}
+    return earlier + new

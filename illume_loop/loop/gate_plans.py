@@ -1,14 +1,14 @@
-"""What the gate measures of a model version: held-out alignment, understanding, diversity and, with edits, editing.
+"""Plans of what the gate measures: held-out alignment, understanding, diversity and, with edits, editing.
 
-Guarantee: a measure's plan names everything that its result depends on besides the model, and `sha256` is over all of
-it. Versions measured under one plan saw the same prompts with the same seeds, so their items can be paired, and what
-was measured once is never drawn again.
+Invariants:
 
-The guards have one plan for the whole run. Held-out draws have new noise in each round, for the parent too: with the
-same noise, what a parent was lucky or unlucky in would count for or against every candidate that meets it.
-
-Where the domain has no checker, the run's base decides about held-out draws and draws the pictures that are to be read
-(assess/referee.py).
+- A plan names everything that its result depends on besides the model, and `sha256` is over all of it. Versions
+  measured under one plan saw the same prompts with the same seeds, so their items can be paired, and what was measured
+  once is never drawn again.
+- The guards have one plan for the whole run. Held-out draws have new noise in each round, for the parent too: with the
+  same noise, what a parent was lucky or unlucky in would count for or against every candidate that meets it.
+- Where the domain has no checker, the run's base decides about held-out draws and draws the pictures that are to be
+  read (assess/referee.py).
 """
 
 from __future__ import annotations
@@ -17,32 +17,36 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from random import Random
 from typing import Any
 
-from PIL import Image
-
-from illume_loop.assess.referee import Referee
-from illume_loop.config import Settings
-from illume_loop.domains.protocol import Domain, EditProbe, Prompt, Split
+from illume_loop.config import GateSettings, Settings
 from illume_loop.errors import UsageError
-from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
-from illume_loop.hooks import OnProgress, ignore
-from illume_loop.loop.gate import look_sizes
-from illume_loop.loop.plan import derived_seed, num_prompts
-from illume_loop.models.protocol import Sampling, UnifiedModel
+from illume_loop.loop.prompts import num_prompts
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.protocols import Domain, Prompt, Sampling, Split
 
 UNDERSTANDING = "understanding"
+
 GUARDS = (UNDERSTANDING, "diversity")
+
 EDITING = "editing"
 """The guard of a run whose rounds have edits."""
+
 DIVERSITY_PROMPTS = 32
+
 DIVERSITY_SAMPLES = 8
+
 DRIFT_SAMPLES = 256
 """Samples of the round that candidate and base both judge: the shift's standard error is a tenth of a nat or less."""
+
 KEPT_DRAWS = 64
 """Held-out draws whose images are kept for the page."""
+
+MOST_LOOKS = 3
+
+LEAST_LOOK = 64
+"""Draws below which the mean is not yet nearly normal, and which are too few to look at before the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,6 @@ class MeasurePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """`value` in 0..1 of the whole, each item's outcome where there are items, and the first images drawn."""
-
-    value: float
-    passed: list[bool]
-    images: list[Image.Image]
-
-
-@dataclass(frozen=True, slots=True)
 class GatePlans:
     """What the gates of a run measure."""
 
@@ -126,25 +121,10 @@ def has_understanding_guard(domain: Domain) -> bool:
     return not domain.exact or bool(domain.reading_probes(1, 0))
 
 
-def _judge(domain: Domain) -> str:
-    return "" if domain.exact else "frozen"
-
-
-def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int, judge: str) -> list[MeasurePlan]:
-    seed = settings.run.seed
-    # A domain's order may be by category, and a look has to be like the whole.
-    shuffled = Random(derived_seed("looks", seed, round_index)).sample(prompts, len(prompts))
-    plans = []
-    first = 0
-    for stop in look_sizes(settings.gate):
-        chunk = tuple(shuffled[first:stop])
-        seeds = tuple(derived_seed("heldout", seed, round_index, prompt.text) for prompt in chunk)
-        num_kept = max(0, KEPT_DRAWS - first)
-        batch_size = settings.sampling.batch_size
-        plan = MeasurePlan("heldout", chunk, seeds, _sampling(settings), len(chunk), batch_size, num_kept, judge=judge)
-        plans.append(plan)
-        first = stop
-    return plans
+def look_sizes(settings: GateSettings) -> tuple[int, ...]:
+    """How many held-out prompts are drawn by each look: a quarter, a half, all. Of few prompts, fewer looks."""
+    parts = (-(-settings.heldout_prompts // 2**power) for power in range(MOST_LOOKS - 1, 0, -1))
+    return (*(size for size in parts if size >= LEAST_LOOK), settings.heldout_prompts)
 
 
 def guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
@@ -176,6 +156,27 @@ def guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
     )
 
 
+def _judge(domain: Domain) -> str:
+    return "" if domain.exact else "frozen"
+
+
+def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int, judge: str) -> list[MeasurePlan]:
+    seed = settings.run.seed
+    # A domain's order may be by category, and a look has to be like the whole.
+    shuffled = Random(derived_seed("looks", seed, round_index)).sample(prompts, len(prompts))
+    plans = []
+    first = 0
+    for stop in look_sizes(settings.gate):
+        chunk = tuple(shuffled[first:stop])
+        seeds = tuple(derived_seed("heldout", seed, round_index, prompt.text) for prompt in chunk)
+        num_kept = max(0, KEPT_DRAWS - first)
+        batch_size = settings.sampling.batch_size
+        plan = MeasurePlan("heldout", chunk, seeds, _sampling(settings), len(chunk), batch_size, num_kept, judge=judge)
+        plans.append(plan)
+        first = stop
+    return plans
+
+
 def _to_be_told_apart(domain: Domain, count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     """`count` prompts to be drawn, of the split `probe` or else `heldout`, each with another one of its category.
 
@@ -200,54 +201,3 @@ def _other(prompt: Prompt, found: Sequence[Prompt], place: int) -> Prompt:
 def _sampling(settings: Settings) -> Sampling:
     sampling = settings.sampling
     return Sampling(settings.gate.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
-
-
-def measure(
-    plan: MeasurePlan,
-    take: Callable[[], UnifiedModel],
-    domain: Domain,
-    on_items: Callable[[int, int], None],
-    referee: Referee | None = None,
-    on_progress: OnProgress = ignore,
-) -> Measurement:
-    """Carry out a plan on a model, which `take` loads when it is needed.
-
-    A domain without a checker needs a `referee`. The two models are never needed at once. `on_progress` is called after
-    each image that a checker has decided about.
-    """
-    drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
-    if plan.suite == "heldout" and referee is None:
-        drawn = alignment(take(), domain, *drawing, on_items, on_progress)
-        return Measurement(_share(drawn.passed), drawn.passed, drawn.images[: plan.num_kept])
-    if plan.suite == "heldout" and referee is not None:
-        images, _ = draw(take(), *drawing, lambda done, total: on_items(done // 2, total))
-        verdicts = referee.decide(images, plan.prompts, lambda done, total: on_items((total + done) // 2, total))
-        passed = [verdict.passed for verdict in verdicts]
-        return Measurement(_share(passed), passed, images[: plan.num_kept])
-    if plan.suite == UNDERSTANDING:
-        if referee is None:
-            right = understanding(take(), domain, plan.count, plan.seeds[0], on_items=on_items)
-        else:
-            images, _ = draw(referee.take(), *drawing, lambda done, total: on_items(done // 2, total))
-            texts, others = ([prompt.text for prompt in prompts] for prompts in (plan.prompts, plan.others))
-            half = len(images)
-            right = matching(
-                take(), images, texts, others, on_items=lambda done, total: on_items((half + done) // 2, total)
-            )
-        return Measurement(_share(right), right, [])
-    if plan.suite == EDITING:
-        probes = [
-            EditProbe(domain.source(p), p.instruction, p.category, partial(domain.check, prompt=p))
-            for p in plan.prompts
-        ]
-        edited = editing(
-            take(), probes, plan.seeds, plan.sampling, plan.batch_size, on_items=on_items, on_progress=on_progress
-        )
-        return Measurement(_share(edited), edited, [])
-    seeds_PS = [plan.seeds[start : start + DIVERSITY_SAMPLES] for start in range(0, len(plan.seeds), DIVERSITY_SAMPLES)]
-    value = prompt_diversity(take(), [prompt.text for prompt in plan.prompts], seeds_PS, plan.sampling)
-    return Measurement(value, [], [])
-
-
-def _share(outcomes: list[bool]) -> float:
-    return sum(outcomes) / len(outcomes)

@@ -1,0 +1,48 @@
+"""Moves of a round from state to state, and the notes that tell of them in the run's diary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from illume_db.rounds import move_round
+from illume_db.runs import add_event
+from illume_db.tables import Round
+from illume_db.units import begin_waiting, first_dead
+from illume_loop.errors import IllegalTransitionError, InconsistentRunError, UnitDeadError
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.promotion import active_of, candidate_of, end_trial
+from illume_loop.loop.states import RoundState, transition
+
+
+def move(context: RunContext, session: Session, round_: Round, target: RoundState, **values: Any) -> None:
+    """Move a round. Raises IllegalTransitionError, also where someone else has moved it.
+
+    When all of its samples are assessed, the version that is active then is what its candidate has to beat.
+    """
+    if target == RoundState.CURATING:
+        values["parent_version_id"] = active_of(session, context.run_id).id
+    step = transition(RoundState(round_.state), target, context.clock())
+    if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
+        raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
+    if target == RoundState.SAMPLING:
+        # Workers that are sent what has waited for long, and do not get it, take themselves for deaf.
+        begin_waiting(session, round_.id)
+    if target == RoundState.FAILED and round_.candidate_version_id is not None:
+        end_trial(session, candidate_of(session, round_))
+    note(context, session, round_, "moved", f"round {round_.index} is {target.value}")
+
+
+def give_up(context: RunContext, session: Session, round_: Round, kind: str) -> None:
+    """Fail a round because of its dead units of a kind."""
+    unit = first_dead(session, round_.id, kind)
+    if unit is None:
+        raise InconsistentRunError(what=f"round {round_.index} counts dead units of the kind {kind} and has none")
+    error = UnitDeadError(unit=unit.key, attempts=unit.attempts, reason=(unit.error or "").removesuffix("."))
+    move(context, session, round_, RoundState.FAILED, error=str(error))
+
+
+def note(context: RunContext, session: Session, round_: Round, kind: str, message: str) -> None:
+    """Add a line about a round to the run's diary."""
+    add_event(session, context.run_id, kind, message, at=context.clock(), round_id=round_.id)

@@ -1,0 +1,125 @@
+"""The manifest of a round: its rows from samples, preferences, assessments and replayed real pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy.orm import Session
+
+from illume_db.curation import (
+    SampleRow,
+)
+from illume_db.manifests import ExampleRow, NewExample, add_manifest
+from illume_db.tables import Round
+from illume_db.units import NewUnit, add_units
+from illume_loop.config import CurateSettings, Settings
+from illume_loop.errors import HeldOutError
+from illume_loop.loop.canonical import check_splits, ids_sha256, manifest_sha256
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.curated import Curated, Preference
+from illume_loop.loop.moves import move
+from illume_loop.loop.seeds import real_seed
+from illume_loop.loop.states import RoundState
+from illume_loop.protocols import RealPair
+
+
+def manifest_rows(
+    accepted: Sequence[SampleRow],
+    pairs: Sequence[RealPair],
+    settings: CurateSettings,
+    preferences: Sequence[Preference] = (),
+    assessments: Sequence[ExampleRow] = (),
+) -> list[ExampleRow]:
+    """Preferences, other accepted samples to draw or edit and to read, assessments, then replayed pairs to read and to
+    draw.
+
+    A sample that a preference chose is no row to draw besides.
+    """
+    chosen_ids = {chosen.sample_id for chosen, _ in preferences}
+    rows = [ExampleRow("pair", chosen.text, None, chosen, rejected) for chosen, rejected in preferences]
+    rows += [
+        ExampleRow("edit" if sample.source_sha256 else "draw", sample.text, None, sample)
+        for sample in accepted
+        if sample.sample_id not in chosen_ids
+    ]
+    if settings.self_captions:
+        rows += [ExampleRow("read", sample.text, None, sample) for sample in accepted]
+    rows += assessments
+    num_read = round(settings.caption_share * len(pairs))
+    return rows + [
+        ExampleRow("read" if index < num_read else "draw", pair.caption, index, None)
+        for index, pair in enumerate(pairs)
+    ]
+
+
+def new_examples(rows: Sequence[ExampleRow]) -> list[NewExample]:
+    """The rows as the database takes them."""
+    return [_new_example(row) for row in rows]
+
+
+def _new_example(row: ExampleRow) -> NewExample:
+    sample, rejected = row.sample, row.rejected
+    if sample is None:
+        return NewExample(row.kind, row.text, real_index=row.real_index)
+    of_sample = NewExample(
+        row.kind, row.text, sample.sample_id, sample.prompt_id, ids_sha256(sample.image_ids), answer=row.answer
+    )
+    if rejected is None:
+        return of_sample
+    return replace(of_sample, rejected_id=rejected.sample_id, rejected_sha256=ids_sha256(rejected.image_ids))
+
+
+def write_manifest(
+    context: RunContext, session: Session, round_: Round, curated: Curated, assessments: Sequence[ExampleRow]
+) -> bool:
+    """Store the manifest over all that was ever accepted and plan the training.
+
+    Return False if there is nothing to learn from, or a row is held out, and the round has failed.
+    """
+    settings = context.settings
+    union, values = curated.earlier + curated.accepted, curated.values
+    lacking = _lacking(settings, curated.counts, union=union, preferences=curated.preferences, assessments=assessments)
+    if lacking is not None:
+        move(context, session, round_, RoundState.FAILED, error=lacking, **values)
+        return False
+    pairs = context.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
+    rows = manifest_rows(union, pairs, settings.curate, curated.preferences, assessments)
+    try:
+        check_splits(rows, context.domain.split_of, round_.index)
+    except HeldOutError as error:
+        move(context, session, round_, RoundState.FAILED, error=str(error), **values)
+        return False
+    add_manifest(
+        session, round_.id, manifest_sha256(rows), new_examples(rows), at=context.clock(), counts=curated.counts
+    )
+    add_units(session, round_.id, [NewUnit("train", "train", {})])
+    move(context, session, round_, RoundState.TRAINING, **values)
+    return True
+
+
+def _lacking(
+    settings: Settings,
+    counts: Mapping[str, int],
+    *,
+    union: Sequence[object],
+    preferences: Sequence[object],
+    assessments: Sequence[object],
+) -> str | None:
+    """What a round lacks of what its objective learns from, and what would bring it; None where nothing is lacking."""
+    if not union:
+        return (
+            "no sample was accepted in this or an earlier round; lower curate.margin or curate.min_score, or raise "
+            "samples_per_prompt"
+        )
+    if settings.train.learns_from_pairs and not preferences:
+        return (
+            f"no clean pair in this or an earlier round ({counts['ambiguous']} ambiguous, {counts['ties']} ties); "
+            "lower curate.pair_margin or raise samples_per_prompt"
+        )
+    if settings.train.learns_assessments and not assessments:
+        return (
+            f"no assessment of this or an earlier round can be learned ({counts['not_critiqued']} samples without a "
+            f"critique, {counts['contradicted']} whose critique contradicts the score); see `samples show`"
+        )
+    return None

@@ -1,0 +1,154 @@
+"""Plan a round: which prompts it draws, with which version and seeds, in which units.
+
+Invariant: everything here follows from the settings, the run's seed, the round's index and, for replay, from the
+prompts that earlier rounds drew in vain. So a resumed run plans what the interrupted one had planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from illume_db.curation import (
+    unsolved_prompts,
+)
+from illume_db.prompts import ensure_prompts, prompt_ids_of
+from illume_db.rounds import add_round, open_rounds, waiting_retries
+from illume_db.units import NewUnit, add_units
+from illume_loop.config import SamplingSettings, Settings
+from illume_loop.errors import UsageError
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.moves import note
+from illume_loop.loop.promotion import active_of
+from illume_loop.loop.prompts import new_prompts, num_prompts, prompt_of
+from illume_loop.loop.seeds import derived_seed
+from illume_loop.protocols import Domain, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """What a round draws, in order, and how many of its prompts are there for a reason of their own."""
+
+    prompts: list[Prompt]
+    num_replayed: int = 0
+    num_pairs: int = 0
+    """Minimal pairs: two prompts each."""
+
+
+def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: Sequence[Prompt] = ()) -> RoundPlan:
+    """What a round draws: `round_prompts`, of which some give way.
+
+    At most `sampling.replay_share` of them give way to prompts of `unsolved`, which earlier rounds drew in vain, the
+    first ones first; of at most `sampling.minimal_pairs`, every second one gives way to the partner of the first. What
+    gives way is of the same category, so the balance over categories stays that of the domain. Raises as
+    `round_prompts` does.
+    """
+    fresh = round_prompts(domain, settings, round_index)
+    sampling, seed = settings.sampling, derived_seed("partner", settings.run.seed, round_index)
+    chosen = list(fresh)
+    taken = {prompt.text for prompt in fresh}
+    num_replayed = num_pairs = 0
+    for category in sorted({prompt.category for prompt in fresh}):
+        places = [place for place, prompt in enumerate(fresh) if prompt.category == category]
+        again = [prompt for prompt in unsolved if prompt.category == category and prompt.text not in taken]
+        again = again[: int(sampling.replay_share * len(places))]
+        for place, prompt in zip(reversed(places), again, strict=False):
+            chosen[place] = prompt
+            taken.add(prompt.text)
+        num_replayed += len(again)
+        free = places[: len(places) - len(again)]
+        most = int(sampling.minimal_pairs * len(places) / 2)
+        for first, second in list(zip(free[::2], free[1::2], strict=False))[:most]:
+            partner = None if chosen[first].is_edit else domain.partner(chosen[first], seed)
+            if partner is not None and partner.text not in taken:
+                chosen[second] = partner
+                taken.add(partner.text)
+                num_pairs += 1
+    return RoundPlan(chosen, num_replayed, num_pairs)
+
+
+def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[Prompt]:
+    """The prompts of a round before any gives way: each round goes on where the one before stopped, and begins anew
+    when all were drawn. Edits come last.
+
+    Raises UsageError when the domain has fewer train prompts, or edits, than one round needs.
+    """
+    count, seed = settings.sampling.prompts_per_round, settings.run.seed
+    num_edits = settings.sampling.num_edits
+    drawn = _of_round(lambda most: domain.prompts("train", most, seed), count - num_edits, round_index)
+    return drawn + _of_round(lambda most: domain.edits("train", most, seed), num_edits, round_index)
+
+
+def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) -> list[Prompt]:
+    """`count` prompts of those that `ask` gives at most so many of. Raises UsageError as it does."""
+    first, stop = (round_index - 1) * count, round_index * count
+    if not count:
+        return []
+    try:
+        return ask(stop)[first:]
+    except UsageError:
+        if round_index == 1:
+            raise
+    prompts = ask(num_prompts(ask, stop))
+    return [prompts[position % len(prompts)] for position in range(first, stop)]
+
+
+def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[NewUnit]:
+    """The units that draw and assess a round.
+
+    Row r of a round is sample r % samples_per_prompt of the prompt at position r // samples_per_prompt.
+    """
+    num_rows = sampling.prompts_per_round * sampling.samples_per_prompt
+    return _units("sample", num_rows, sampling.batch_size) + _units("assess", num_rows, assess_batch_size)
+
+
+def _units(kind: str, num_rows: int, batch_size: int) -> list[NewUnit]:
+    return [
+        NewUnit(
+            kind, f"{kind}/{first}", {}, (first, min(first + batch_size, num_rows)), min(batch_size, num_rows - first)
+        )
+        for first in range(0, num_rows, batch_size)
+    ]
+
+
+def plan_round(context: RunContext, session: Session, index: int, before: Sequence[NewUnit] = ()) -> None:
+    """Begin a round: the version that is active now draws, and its prompts and units are fixed from here on.
+
+    The units of `before` come first.
+    A round that a person wants to be run again comes first; the new round draws its prompts.
+    """
+    settings = context.settings
+    parent = active_of(session, context.run_id)
+    staleness = len(open_rounds(session, context.run_id))
+    again = next(iter(waiting_retries(session, context.run_id)), None)
+    if again is not None:
+        prompt_ids = prompt_ids_of(session, again.id)
+        about = f"; it draws the prompts of round {again.index} again ({again.state})"
+    else:
+        prompt_ids, about = _new_prompt_ids(context, session, index)
+    round_ = add_round(
+        session,
+        context.run_id,
+        index,
+        parent_version_id=parent.id,
+        prompt_ids=prompt_ids,
+        at=context.clock(),
+        staleness=staleness,
+        retry_of_id=None if again is None else again.id,
+    )
+    add_units(session, round_.id, [*before, *sampling_units(settings.sampling, settings.assess.batch_size)])
+    note(context, session, round_, "planned", f"round {index} planned, drawing with {parent.name}{about}")
+
+
+def _new_prompt_ids(context: RunContext, session: Session, index: int) -> tuple[list[int], str]:
+    """Return the ids of the prompts that come next in the run, and what is to be said of them."""
+    settings = context.settings
+    unsolved = unsolved_prompts(session, context.run_id) if settings.sampling.replay_share else []
+    plan = round_plan(context.domain, settings, index, [prompt_of(prompt) for prompt in unsolved])
+    prompts = new_prompts("train", plan.prompts, context.domain, context.images)
+    about = ""
+    if plan.num_replayed or plan.num_pairs:
+        about = f"; {plan.num_replayed} prompts again, {plan.num_pairs} minimal pairs"
+    return ensure_prompts(session, context.run_id, prompts), about

@@ -1,0 +1,279 @@
+"""Train a candidate on a round's manifest, and keep the training so that it goes on after a crash.
+
+Checkpoints of a training lie in the store's folder, each with a row that makes it count.
+
+Invariants:
+
+- A training goes on from the newest checkpoint whose row says so and whose files are what the row says. If each of them
+  is damaged, the training is refused until somebody gives them up.
+- Each lease has a folder of its own, named by its fencing token, and writes nowhere else.
+- Rows change only in a transaction that holds the lease. Files are deleted only after their rows were given up in such
+  a transaction, or if they lie in the folder of an older lease. So a worker that lost its unit registers nothing, and
+  its successor's checkpoints are safe from it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from illume_db.errors import FencedOutError
+from illume_db.leases import Lease, hold_lease
+from illume_db.manifests import ExampleRow, examples_of, manifest_of
+from illume_db.rounds import round_of, set_candidate
+from illume_db.runs import add_event, run_key
+from illume_db.sessions import transaction
+from illume_db.tables import TrainingCheckpoint
+from illume_db.trainings import checkpoints_of_training, keep_training_checkpoint, mark_checkpoints
+from illume_db.versions import add_version, base_version, version_of
+from illume_loop.artifacts.checkpoints import CheckpointStore
+from illume_loop.assess import instructions
+from illume_loop.errors import (
+    CorruptArtifactError,
+    InconsistentRunError,
+    LostLeaseError,
+    NoIntactCheckpointError,
+)
+from illume_loop.loop.canonical import check_splits, manifest_sha256
+from illume_loop.loop.context import RunContext
+from illume_loop.loop.seeds import derived_seed, real_seed
+from illume_loop.loop.states import RoundState
+from illume_loop.loop.unit_inputs import Effect, OnItems
+from illume_loop.protocols import (
+    CorrectRow,
+    DrawRow,
+    EditRow,
+    ImageIds,
+    PairRow,
+    ReadRow,
+    RealPair,
+    TrainingRow,
+)
+from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.trackers import tracked
+
+ENCODE_BATCH = 256
+
+Encode = Callable[[Sequence[Image.Image]], ImageIds]
+
+
+def training_rows(
+    rows: Sequence[ExampleRow],
+    pairs: Sequence[RealPair],
+    encode: Encode,
+    read_image: Callable[[str], Image.Image],
+) -> list[TrainingRow]:
+    """The rows with their images and ids, in order. `encode` gives the ids of real images that are to be drawn."""
+    to_encode = [row.real_index for row in rows if row.kind == "draw" and row.real_index is not None]
+    real_ids = _encode_all([pairs[index].image for index in to_encode], encode)
+    ids_of_pair = dict(zip(to_encode, real_ids, strict=True))
+    return [_training_row(row, pairs, ids_of_pair, read_image) for row in rows]
+
+
+def _training_row(
+    row: ExampleRow,
+    pairs: Sequence[RealPair],
+    ids_of_pair: dict[int, NDArray[np.int32]],
+    read_image: Callable[[str], Image.Image],
+) -> TrainingRow:
+    if row.sample is not None:
+        if row.answer is not None:
+            instruction = instructions.critique(row.sample.claim)
+            if row.rejected is None:
+                return ReadRow(read_image(row.sample.image_sha256), row.answer, instruction)
+            worse = read_image(row.rejected.image_sha256)
+            return CorrectRow(worse, instruction, row.answer, row.sample.image_ids)
+        if row.rejected is not None:
+            return PairRow(row.text, row.sample.image_ids, row.rejected.image_ids)
+        if row.kind == "draw":
+            return DrawRow(row.text, row.sample.image_ids)
+        if row.kind == "edit":
+            if row.sample.source_sha256 is None:
+                raise InconsistentRunError(what=f"sample {row.sample.sample_id} is an edit and has no source image")
+            source = read_image(row.sample.source_sha256)
+            return EditRow(source, row.sample.instruction or "", row.sample.image_ids)
+        return ReadRow(read_image(row.sample.image_sha256), row.sample.claim)
+    if row.real_index is None:
+        raise InconsistentRunError(what=f"a row of a manifest, '{row.text}', is of no sample and of no real pair")
+    if row.kind == "draw":
+        return DrawRow(row.text, ids_of_pair[row.real_index])
+    return ReadRow(pairs[row.real_index].image, row.text)
+
+
+def _encode_all(images: Sequence[Image.Image], encode: Encode) -> list[NDArray[np.int32]]:
+    batches = (images[start : start + ENCODE_BATCH] for start in range(0, len(images), ENCODE_BATCH))
+    return [ids_L for batch in batches for ids_L in encode(batch)]
+
+
+NUM_KEPT = 2
+"""The newest one, and the one before it in case that the newest is damaged."""
+
+
+@contextmanager
+def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
+    """Keep the training that goes on inside; what it kept is given up when it has ended well.
+
+    What a training of a cancelled round kept is deleted. A store that is no folder keeps nothing. Raises
+    NoIntactCheckpointError, FencedOutError.
+    """
+    with transaction(context.engine) as session:
+        folder = context.checkpoints.folder_of_training(f"{run_key(session, context.run_id)}-{lease.round_id}")
+    if folder is None:
+        yield
+        return
+    kept = _Kept(context, lease, folder / f"{lease.token}" / uuid4().hex)
+    token = KEEPING.set(Keeping(kept.folder, kept.intact(), kept.keep))
+    try:
+        yield
+        kept.drop(0)
+    except (LostLeaseError, FencedOutError):
+        if kept.is_cancelled():
+            _delete_up_to(folder, lease.token)
+        raise
+    finally:
+        KEEPING.reset(token)
+    _delete_up_to(folder, lease.token)
+
+
+def _delete_up_to(folder: Path, token: int) -> None:
+    """Delete what the leases up to this one have left of a training; a later one may be at work beside them."""
+    for of_lease in folder.iterdir() if folder.is_dir() else ():
+        # A folder of the release before is named by no token.
+        if not of_lease.name.isdigit() or int(of_lease.name) <= token:
+            shutil.rmtree(of_lease, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def forget_training(checkpoints: CheckpointStore, run_key: str, round_id: int) -> None:
+    """Delete what a training kept that nobody goes on with; its rows must be marked as dropped before."""
+    folder = checkpoints.folder_of_training(f"{run_key}-{round_id}")
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Kept:
+    def __init__(self, context: RunContext, lease: Lease, folder: Path) -> None:
+        self.context, self.lease, self.folder = context, lease, folder
+
+    def intact(self) -> list[KeptCheckpoint]:
+        """The registered checkpoints from the newest whole one on; the damaged ones before it are noted as such."""
+        with transaction(self.context.engine) as session:
+            rows = [_checkpoint(row) for row in checkpoints_of_training(session, self.lease.round_id)]
+        damaged: list[str] = []
+        intact = intact_first(
+            rows, lambda checkpoint, error: damaged.append(self._note(checkpoint, error)), self.context.on_progress
+        )
+        if rows and not intact:
+            with transaction(self.context.engine) as session:
+                index = round_of(session, self.lease.round_id).index
+            raise NoIntactCheckpointError(index=index, files="; ".join(damaged))
+        return list(intact)
+
+    def is_cancelled(self) -> bool:
+        """Whether a person has cancelled the round, so that nobody goes on with this training."""
+        with transaction(self.context.engine) as session:
+            return bool(round_of(session, self.lease.round_id).state == RoundState.CANCELLED)
+
+    def keep(self, step: int, folder: Path) -> KeptCheckpoint:
+        """Register a checkpoint and delete those that are too many; its own files where the lease is lost."""
+        checkpoint = listed_checkpoint(step, folder, self.context.on_progress)
+        try:
+            with transaction(self.context.engine) as session:
+                keep_training_checkpoint(
+                    session,
+                    self.lease,
+                    step=step,
+                    folder=str(folder),
+                    files=dict(checkpoint.files),
+                    at=self.context.clock(),
+                )
+        except FencedOutError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.drop(NUM_KEPT)
+        return checkpoint
+
+    def drop(self, num_kept: int) -> None:
+        """Give up all but the newest; first the rows, so that no row is left without its files.
+
+        Raises FencedOutError.
+        """
+        with transaction(self.context.engine) as session:
+            hold_lease(session, self.lease)
+            rows = checkpoints_of_training(session, self.lease.round_id)[num_kept:]
+            folders = [Path(row.folder) for row in rows]
+            mark_checkpoints(session, [row.id for row in rows], "dropped")
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _note(self, checkpoint: KeptCheckpoint, error: CorruptArtifactError) -> str:
+        with transaction(self.context.engine) as session:
+            hold_lease(session, self.lease)
+            rows = checkpoints_of_training(session, self.lease.round_id)
+            ids = [row.id for row in rows if row.folder == str(checkpoint.folder) and row.state == "kept"]
+            if ids:
+                mark_checkpoints(session, ids, "damaged")
+                line = f"checkpoint of step {checkpoint.step} of a training is passed over: {error}"
+                add_event(session, self.context.run_id, "damaged", line, at=self.context.clock())
+        return str(error.fields["path"])
+
+
+def _checkpoint(row: TrainingCheckpoint) -> KeptCheckpoint:
+    return KeptCheckpoint(row.step, Path(row.folder), row.files)
+
+
+def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
+    """Train a candidate on the round's manifest and publish its checkpoint; its hash and splits are verified first."""
+    settings = context.settings
+    with transaction(context.engine) as session:
+        round_ = round_of(session, lease.round_id)
+        parent = version_of(session, round_.parent_version_id)
+        base = base_version(session, context.run_id)
+        manifest = manifest_of(session, round_.id)
+        examples = examples_of(session, manifest.id)
+    found = manifest_sha256(examples)
+    if found != manifest.sha256:
+        raise CorruptArtifactError(path=f"manifest of round {round_.index}", expected=manifest.sha256, found=found)
+    check_splits(examples, context.domain.split_of, round_.index)
+    start = parent if settings.train.from_ == "parent" else base
+    pairs = context.domain.real_pairs(settings.curate.real_rows, real_seed(settings.run.seed, round_.index))
+    rows = training_rows(
+        examples, pairs, lambda images: context.models.take(start.sha256).encode(images), context.images.read
+    )
+    out = context.scratch / f"train-{uuid4().hex}"
+    try:
+        seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
+        with (
+            kept_training(context, lease),
+            tracked(settings.train.report_to, context.trackers, f"round-{round_.index}"),
+        ):
+            context.toolbox.train(
+                context.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items
+            )
+            checkpoint = context.checkpoints.publish(out)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+    def effect(session: Session) -> None:
+        version = add_version(
+            session,
+            context.run_id,
+            parent_id=parent.id,
+            state="candidate",
+            sha256=checkpoint.sha256,
+            num_bytes=checkpoint.num_bytes,
+            origin=f"round {round_.index}, trained from {start.name}",
+            at=context.clock(),
+        )
+        set_candidate(session, round_.id, version.id)
+
+    return effect
