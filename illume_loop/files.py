@@ -31,7 +31,7 @@ from illume_loop.errors import (
     StoreUnusableError,
     UsageError,
 )
-from illume_loop.protocols import OnProgress, ignore
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.redaction import url_without_password
 
 BLOCK_BYTES = 1 << 20

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from illume_loop.config import TrainSettings
 
     pass
@@ -29,17 +31,6 @@ from dataclasses import field, replace
 from typing import Literal
 
 from illume_loop.errors import NoCheckerError, NotFoundError, UsageError
-
-OnProgress = Callable[[], object]
-"""Called without arguments, from any thread, after a batch, a block of a file or a stage of a load.
-
-It may raise to end work that nobody wants any more.
-"""
-
-
-def ignore() -> None:
-    """Do nothing: nobody waits."""
-
 
 ImageIds = NDArray[np.int32]
 
@@ -147,6 +138,26 @@ class Sampling:
         """What a plan's name is made of; top-p came later, and 1.0 is what plans of before were carried out with."""
         content = asdict(self)
         return content if self.top_p < 1.0 else {key: value for key, value in content.items() if key != "top_p"}
+
+
+class TrainFunction(Protocol):
+    """A function that trains a copy of the checkpoint `base` on `rows` and writes the candidate's checkpoint to `out`."""
+
+    def __call__(
+        self,
+        base: Path,
+        rows: Sequence[TrainingRow],
+        out: Path,
+        settings: TrainSettings,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> object:
+        """Train. The same arguments must give the same checkpoint, so that a killed training is simply run again.
+
+        `on_step` is called with (steps done, steps in all) after each step, and with (0, 0) after each stage before the
+        first one.
+        """
+        ...
 
 
 @runtime_checkable

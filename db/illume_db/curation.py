@@ -1,4 +1,4 @@
-"""What curation reads: the round's samples with their scores, what earlier rounds accepted, and a manifest's rows."""
+"""Manifests: add one with its training rows, once; nothing changes them afterwards."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, case, func, select, union_all
 from sqlalchemy.orm import Session, aliased
 
-from illume_db.manifests import ExampleRow, examples_of
 from illume_db.tables import Assessment, Example, Manifest, Prompt, Round, RoundPrompt, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """A row of a manifest; `sample` is None for a replayed real pair.
+
+    `rejected` is the worse sample of a preference or of a correction, `answer` what is said in an assessment.
+    """
+
+    kind: str
+    text: str
+    real_index: int | None
+    sample: SampleRow | None
+    rejected: SampleRow | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +207,19 @@ def _sample_rows() -> Select[
         .join(Prompt, Prompt.id == Sample.prompt_id)
         .join(RoundPrompt, (RoundPrompt.round_id == Sample.round_id) & (RoundPrompt.prompt_id == Sample.prompt_id))
     )
+
+
+def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
+    """The rows of a manifest in order."""
+    query = select(Example).where(Example.manifest_id == manifest_id).order_by(Example.position)
+    columns = Example.sample_id, Example.rejected_id
+    named = union_all(*(select(column).where(Example.manifest_id == manifest_id) for column in columns))
+    samples: dict[int | None, SampleRow] = {
+        row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(named)))
+    }
+    return [
+        ExampleRow(
+            row.kind, row.text, row.real_index, samples.get(row.sample_id), samples.get(row.rejected_id), row.answer
+        )
+        for row in session.scalars(query)
+    ]

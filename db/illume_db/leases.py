@@ -23,14 +23,9 @@ from illume_db.tables import ModelVersion, Round, StageCount, Unit, Worker
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due, shown_state
 from illume_db.tables.versions import version_name
-from illume_db.units import count_moved, make_ready
+from illume_db.units import SILENT, count_moved, make_ready
 
 MAX_ERROR_LENGTH = 2_000
-
-WAITS_FOR_ROWS = "assess"
-
-SILENT = {"synchronize_session": False}
-"""No unit is kept as an object here, so none has to be brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
-"""Units of a round: add them, read those that are due, and keep the counts of a stage in step with them.
+"""The life of a unit: pending -> leased -> done, back to pending after a failed attempt, or dead after the last.
 
-The counts change in the transaction that changes the unit. The row of counts is changed first and stays locked until
-the transaction ends.
+Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win, and
+a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, units
+in the order of their ids and then the counts of their stages, so that transactions wait for each other and never in a
+circle; so a transaction changes units once (by one call of what is below), unless it is alone.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from sqlalchemy import ColumnElement, CursorResult, Select, case, func, insert, 
 from sqlalchemy.orm import Session
 
 from illume_db.clock import db_later, db_now
-from illume_db.leases import SILENT, WAITS_FOR_ROWS
-from illume_db.tables import (
-    Round,
-    StageCount,
-    Unit,
-)
+from illume_db.tables import Round, StageCount, Unit
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due
+
+SILENT = {"synchronize_session": False}
+"""No unit is kept as an object here, so none has to be brought up to date."""
+
+WAITS_FOR_ROWS = "assess"
 
 
 @dataclass(frozen=True, slots=True)

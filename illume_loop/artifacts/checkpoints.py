@@ -24,7 +24,7 @@ from typing import Any
 from illume_loop.artifacts.locks import last_used, unused, used
 from illume_loop.errors import CorruptArtifactError, UsageError
 from illume_loop.files import Root, sha256_of, stays_below
-from illume_loop.protocols import OnProgress, ignore
+from illume_loop.hooks import OnProgress, ignore
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.files import Root
-from illume_loop.protocols import OnProgress, ignore
+from illume_loop.hooks import OnProgress, ignore
 
 WRITERS = 8
 """Threads that write a batch: an fsync waits for the disk, and several waits overlap."""

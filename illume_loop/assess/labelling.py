@@ -19,7 +19,8 @@ from illume_loop.assess.fitting import Labelled, fit_calibration
 from illume_loop.assess.readings import INFORMATION, LIKELIHOOD, YES_NO, YES_NO_MINIMUM, Read, read_batch
 from illume_loop.assess.teacher import Teacher
 from illume_loop.errors import UsageError
-from illume_loop.protocols import Domain, OnProgress, Prompt, Sampling, UnifiedModel, ignore
+from illume_loop.hooks import OnProgress, ignore
+from illume_loop.protocols import Domain, Prompt, Sampling, UnifiedModel
 
 BATCH = 256
 """Images drawn or read together, unless the caller says otherwise."""

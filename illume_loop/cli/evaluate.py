@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from illume_loop.cli.estimates import print_estimates
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Guidance, RunDir, Seed
-from illume_loop.cli.output import print_json, print_table
+from illume_loop.cli.output import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from illume_loop.protocols import Domain, Split, UnifiedModel
 
 BATCH = 256
+
 ITEMS = 512
+
 GENEVAL = "GenEval: "
 
 
@@ -113,16 +116,6 @@ def _by_category(passed: list[bool], categories: list[str]) -> dict[str, Any]:
         name: _estimate([right for right, category in zip(passed, categories, strict=True) if category == name])
         for name in dict.fromkeys(categories)
     }
-
-
-def print_estimates(row: dict[str, Any]) -> None:
-    """A table of the whole and each category."""
-    from illume_loop.report.numbers import interval
-
-    cells = [["all", str(row["n"]), interval(row)]]
-    cells.extend([name, str(part["n"]), interval(part)] for name, part in row["by_category"].items())
-    by = f", judged by {row['judge']}" if row.get("judge") else ""
-    print_table(f"{row['suite']} of {row['model']}, seed {row['seed']}{by}", ("category", "n", "right, %"), cells)
 
 
 def _draw(

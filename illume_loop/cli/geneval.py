@@ -35,7 +35,7 @@ class GenEval:
 
 def evaluate_geneval(asked: GenEval, as_json: bool) -> None:
     """Draw, judge and tell. Raises PromptFileError, OtherEvaluationError, DetectorResultsError, and as loading does."""
-    from illume_loop.cli.evaluate import print_estimates
+    from illume_loop.cli.estimates import print_estimates
     from illume_loop.cli.loading import BASE, is_run
     from illume_loop.cli.progress import open_view
     from illume_loop.evals.detector import agreement, read_results

@@ -24,7 +24,6 @@ from illume_loop.cli import (
     database,
     doctor,
     ending,
-    evaluate,
     judge,
     model,
     models,
@@ -39,6 +38,7 @@ from illume_loop.cli import (
     terminal,
     worker,
 )
+from illume_loop.cli.evaluate import evaluate
 from illume_loop.telemetry import libraries
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(prompts.app, name="prompts")
 app.command("sample")(sample.sample)
 app.command("assess")(assess.assess)
-app.command("eval")(evaluate.evaluate)
+app.command("eval")(evaluate)
 app.add_typer(judge.app, name="judge")
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)

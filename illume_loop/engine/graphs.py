@@ -15,7 +15,7 @@ from itertools import groupby
 
 import torch
 
-from illume_loop.protocols import OnProgress, ignore
+from illume_loop.hooks import OnProgress, ignore
 
 STRETCH = 128
 """Slots to a graph: shorter ones read less that is not filled, longer ones are fewer to capture."""

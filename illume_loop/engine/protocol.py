@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from illume_loop.protocols import OnProgress
+from illume_loop.hooks import OnProgress
 
 Prefix = Sequence[int] | Tensor
 """What stands before anything drawn, written or read: ids of text, or input embeddings (T, H) where there are images.

@@ -12,18 +12,8 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from illume_loop.protocols import (
-    Domain,
-    EditProbe,
-    ImageIds,
-    OnProgress,
-    Prompt,
-    Sampling,
-    UnifiedModel,
-    Verdict,
-    encoded_once,
-    ignore,
-)
+from illume_loop.hooks import OnProgress, ignore
+from illume_loop.protocols import Domain, EditProbe, ImageIds, Prompt, Sampling, UnifiedModel, Verdict, encoded_once
 
 OnItems = Callable[[int, int], None]
 """Called with (items done, items in all)."""

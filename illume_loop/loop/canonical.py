@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_db.manifests import ExampleRow
+from illume_db.curation import ExampleRow
 from illume_loop.errors import HeldOutError
 from illume_loop.protocols import Split
 

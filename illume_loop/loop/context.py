@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from sqlalchemy import Engine
@@ -20,11 +20,13 @@ from illume_db.sessions import transaction
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.assess.calibration import Calibration, calibration_of
-from illume_loop.config import Settings, TrainSettings
+from illume_loop.config import Settings
 from illume_loop.errors import CorruptArtifactError, InconsistentRunError
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.gate_plans import GatePlans
-from illume_loop.models.registry import STORED, call_load, load_model, train_model
-from illume_loop.protocols import Domain, OnProgress, TrainingRow, UnifiedModel, ignore
+from illume_loop.models.registry import STORED, call_load, load_model
+from illume_loop.protocols import Domain, TrainFunction, UnifiedModel
+from illume_loop.train.candidates import train_candidate
 
 if TYPE_CHECKING:
     pass
@@ -32,22 +34,6 @@ if TYPE_CHECKING:
 
 LOADED_MODELS = 2
 """The gate compares two."""
-
-
-class TrainFunction(Protocol):
-    """Trains a copy of the checkpoint `base` on `rows` and writes the candidate's checkpoint to `out`."""
-
-    def __call__(
-        self,
-        base: Path,
-        rows: Sequence[TrainingRow],
-        out: Path,
-        settings: TrainSettings,
-        seed: int,
-        on_step: Callable[[int, int], None],
-    ) -> object:
-        """The same arguments must give the same checkpoint. `on_step` is called as `Backend.train` says."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ def default_toolbox(weights: str = STORED) -> Toolbox:
     def load(path: Path, device: str, on_progress: OnProgress = ignore) -> UnifiedModel:
         return load_model(path, device=device, weights=weights, on_progress=on_progress)
 
-    return Toolbox(load, train_model)
+    return Toolbox(load, train_candidate)
 
 
 class ModelCache:

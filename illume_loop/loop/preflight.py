@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from illume_db.curation import SampleRow
-from illume_db.manifests import ExampleRow
+from illume_db.curation import ExampleRow, SampleRow
 from illume_db.runs import add_event, needs_preflight
 from illume_db.sessions import transaction
 from illume_db.units import NewUnit
@@ -51,7 +50,8 @@ from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
 from illume_loop.models.shipped import base_path
 from illume_loop.models.words import unknown_words_told
-from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, TriesRows, UnifiedModel
+from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, UnifiedModel
+from illume_loop.train.candidates import try_rows
 
 PREFLIGHT = "preflight"
 """The suite of the unit that does this, where workers do a run."""
@@ -181,8 +181,7 @@ class Preflight:
             if tried.prompt.is_edit:
                 images[SOURCE] = self.domain.source(tried.prompt)
         rows = training_rows(self.rows, self.pairs, self.model.encode, images.__getitem__)
-        if isinstance(self.model, TriesRows):
-            self.model.try_rows(rows, self.settings.train)
+        try_rows(self.model, rows, self.settings.train)
 
     def measure(self) -> None:
         """Measure one item of everything that the gate measures."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from illume_db.curation import (
-    SampleRow,
-)
+from illume_db.curation import SampleRow
 from illume_db.reviews import HumanVerdict
 from illume_loop.config import Settings
 

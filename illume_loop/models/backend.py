@@ -6,7 +6,7 @@ A backend adds how its images get in and out of pixels, and how its prompts, que
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,12 +21,12 @@ from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.scorer import Branch, score_branches
 from illume_loop.engine.writer import write_text
+from illume_loop.hooks import OnProgress
 from illume_loop.models.sequences import Sequences
-from illume_loop.protocols import ImageIds, OnProgress, Sampling, Scores
+from illume_loop.protocols import ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
-    from illume_loop.protocols import TrainingRow
 
 
 class EngineBackend(ABC):
@@ -55,25 +55,8 @@ class EngineBackend(ABC):
         return self.language.on_progress
 
     @staticmethod
-    def train(
-        base: Path,
-        rows: Sequence[TrainingRow],
-        out: Path,
-        settings: TrainSettings,
-        seed: int,
-        on_step: Callable[[int, int], None],
-    ) -> object:
-        """Training by the objective of the settings; see `illume_loop.train.objectives`."""
-        # Imported here: training builds on the backends, and who only draws and reads needs no trainer.
-        from illume_loop.train.objectives import train_candidate
-
-        return train_candidate(base, rows, out, settings, seed, on_step)
-
-    def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
-        """Lay rows out as a training of this model reads them; see `TriesRows`."""
-        from illume_loop.train.objectives import lay_out
-
-        lay_out(self, rows, settings)
+    def check_training(settings: TrainSettings) -> None:
+        """Raise UsageError where models of this backend cannot be trained by these settings."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

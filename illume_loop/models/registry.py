@@ -1,7 +1,8 @@
 """Finds the backend of a checkpoint directory by the `model_type` in its config.json.
 
 Backends are entry points of the group `illume_loop.backends`: the name is the model type, the object has
-`load(path, device[, dtype, on_progress]) -> UnifiedModel` and `train(base, rows, out, settings, seed, on_step)`.
+`load(path, device[, dtype, on_progress]) -> UnifiedModel` and a `train`, which is a
+`illume_loop.protocols.TrainFunction`. Backends of ours have no `train`: `illume_loop.train` trains their models.
 Importing this module imports no backend: a process that loads no model needs no torch.
 
 A `load` that takes `on_progress` is given it. Its model should call it at least every minute while it works: a worker
@@ -11,7 +12,7 @@ loses its unit when nothing is reported for as long as a lease lasts.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import entry_points
 from inspect import signature
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from illume_loop.errors import CorruptArtifactError, IllumeLoopError, NotFoundError, UsageError
-from illume_loop.protocols import OnProgress, UnifiedModel, ignore
+from illume_loop.hooks import OnProgress, ignore
+from illume_loop.protocols import UnifiedModel
 
 if TYPE_CHECKING:
-    from illume_loop.config import TrainSettings
-    from illume_loop.protocols import TrainingRow
+    pass
 
 ENTRY_POINT_GROUP = "illume_loop.backends"
 STORED = "stored"
@@ -37,22 +38,6 @@ class Backend(Protocol):
         """Load a checkpoint directory in the precision stored.
 
         A backend may take `dtype` as a third argument, the name of the precision in which to load instead.
-        """
-        ...
-
-    def train(
-        self,
-        base: Path,
-        rows: Sequence[TrainingRow],
-        out: Path,
-        settings: TrainSettings,
-        seed: int,
-        on_step: Callable[[int, int], None],
-    ) -> object:
-        """Train a copy of the checkpoint `base` on `rows` and write the candidate's checkpoint to `out`.
-
-        The same arguments must give the same checkpoint, so that a killed training is simply run again. `on_step` is
-        called with (steps done, steps in all) after each step, and with (0, 0) after each stage before the first one.
         """
         ...
 
@@ -90,16 +75,9 @@ def call_load(
     return load(path, device)
 
 
-def train_model(
-    base: Path,
-    rows: Sequence[TrainingRow],
-    out: Path,
-    settings: TrainSettings,
-    seed: int,
-    on_step: Callable[[int, int], None],
-) -> object:
-    """Train by the backend of the checkpoint `base`; see `Backend.train`. Raises what `load_model` raises."""
-    return _backend(_model_type(base)).train(base, rows, out, settings, seed, on_step)
+def backend_of(checkpoint: Path) -> Backend:
+    """Return the backend of a checkpoint directory. Raises what `load_model` raises, but for weights."""
+    return _backend(_model_type(checkpoint))
 
 
 def _model_type(path: Path) -> str:

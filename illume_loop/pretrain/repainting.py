@@ -20,7 +20,8 @@ from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.errors import RepaintingChangedError, UsageError
 from illume_loop.models.illume import IllumeConfig
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.illume.detokenizer import ConvDetokenizer, build_detokenizer
+from illume_loop.models.illume.detokenizer import build_detokenizer
+from illume_loop.models.illume.detokenizer_conv import ConvDetokenizer
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import base_path
 from illume_loop.pretrain.detokenizing import PixelBatches, normalised, train_detokenizer

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from illume_loop.config import TrainSettings
 from illume_loop.pretrain.staged_recipe import Stage
-
-if TYPE_CHECKING:
-    from illume_loop.train.fitting import TrainReport
 
 
 @dataclass(frozen=True, slots=True)
 class StageTraining:
     """A stage of a recipe, from the checkpoint `base` to the checkpoint `out`; all paths are absolute."""
+
+    runner: ClassVar[str] = "illume_loop.pretrain.stage_trainer:train_stage"
 
     base: Path
     out: Path
@@ -26,12 +25,6 @@ class StageTraining:
     seed: int
     rows_at_once: int
     loaders: int
-
-    def run(self, on_step: Callable[[int, int], None]) -> TrainReport:
-        """See `illume_loop.train.trainings.Training.run`."""
-        from illume_loop.pretrain.stage_trainer import train_stage
-
-        return train_stage(self, on_step)
 
     @property
     def passes(self) -> int:

@@ -24,7 +24,7 @@ from illume_loop.files import sha256_of, storage_full_told, write_atomically
 from illume_loop.pretrain.register import Register, check_asked
 from illume_loop.pretrain.stage_training import StageTraining
 from illume_loop.pretrain.staged_recipe import Stage, StagedRecipe
-from illume_loop.train.fitting import TrainReport
+from illume_loop.train.ray_driver import train_where_set
 
 MADE_BY, LOSSES = "recipe.json", "losses.json"
 
@@ -71,21 +71,13 @@ def _run(
         base.absolute(), new.absolute(), stage, sources, settings, recipe.seed, recipe.rows_at_once, recipe.loaders
     )
     with register.keeping(recipe.keep_every_seconds):
-        report = _train(training, lambda done, total: on_progress(stage.name, done, total))
+        report = train_where_set(training, lambda done, total: on_progress(stage.name, done, total))
     # Without the time that it took: what a killed training leaves is what another one leaves.
     told = {"steps": report.steps, "rows": report.num_rows, "mean_loss": report.mean_loss, "losses": report.losses}
     write_atomically(new / LOSSES, json.dumps(told, indent=1).encode())
     write_atomically(new / MADE_BY, json.dumps(asked, indent=1).encode())
     new.rename(finished)
     register.forget()
-
-
-def _train(training: StageTraining, on_step: Callable[[int, int], None]) -> TrainReport:
-    if training.settings.backend == "ray":
-        from illume_loop.train.ray_driver import train_on_ray
-
-        return train_on_ray(training, on_step)
-    return training.run(on_step)
 
 
 def _asked(

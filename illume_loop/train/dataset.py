@@ -12,8 +12,9 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from illume_loop.config import TrainSettings
 from illume_loop.models.sequences import Sequence1D, collate
-from illume_loop.protocols import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
+from illume_loop.protocols import CorrectRow, DrawRow, EditRow, LikelyRow, PairRow, ReadRow, TrainingRow
 from illume_loop.train.trainable import Trainable
 
 _FEATURE_BATCH = 256
@@ -52,6 +53,15 @@ def build_dataset(
     return Dataset.from_list(sequences), FeatureCollator(
         backend.sequences.pad, torch.cat(features) if features else None
     )
+
+
+def lay_out(backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
+    """Turn rows into ids, labels, features and one batch, as every objective does; both sides of a pair are drawn."""
+    likely: list[LikelyRow] = [row for row in rows if not isinstance(row, PairRow)]
+    for pair in (row for row in rows if isinstance(row, PairRow)):
+        likely += [DrawRow(pair.prompt, pair.chosen_ids), DrawRow(pair.prompt, pair.rejected_ids)]
+    dataset, collate = build_dataset(likely, backend, settings.text_dropout, 0)
+    collate([dataset[place] for place in range(len(dataset))])
 
 
 class FeatureCollator:

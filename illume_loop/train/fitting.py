@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,13 @@ from transformers import (
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
-from illume_loop.protocols import OnProgress
+from illume_loop.hooks import OnProgress
 from illume_loop.train.keeper import Keeper
 from illume_loop.train.keeping import KEEPING
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
 from illume_loop.train.trackers import tracker_of, training_name
 from illume_loop.train.trainable import Trainable
-
-OnStep = Callable[[int, int], None]
-"""Called with (optimizer steps done, steps in all); with (0, 0) after each stage before the first step."""
+from illume_loop.train.trainings import OnStep
 
 LORA_TARGETS = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 

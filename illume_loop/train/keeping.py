@@ -20,7 +20,7 @@ from typing import Any
 
 from illume_loop.artifacts.checkpoints import entries_of, verify_file
 from illume_loop.errors import CorruptArtifactError
-from illume_loop.protocols import OnProgress, ignore
+from illume_loop.hooks import OnProgress, ignore
 
 EVERY_SECONDS = 60.0
 """Training that a kill may cost; a training that is shorter leaves no checkpoint."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
@@ -28,12 +27,14 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from illume_loop.config import TrainSettings
+from illume_loop.hooks import OnProgress
 from illume_loop.models.sequences import IGNORED_LABEL
-from illume_loop.protocols import DrawRow, ImageIds, LikelyRow, OnProgress, PairRow, TrainingRow
+from illume_loop.protocols import DrawRow, ImageIds, LikelyRow, PairRow, TrainingRow
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config, preparing
+from illume_loop.train.fitting import TrainReport, common_arguments, fit, lora_config, preparing
 from illume_loop.train.sharing import of_process
 from illume_loop.train.trainable import Trainable, load_trainable
+from illume_loop.train.trainings import CandidateTraining, OnStep
 
 ANCHOR = "anchor"
 """The key of a batch under which the rows of the anchor stand, as a batch of their own."""
@@ -43,28 +44,26 @@ ANCHOR_LABELS = "anchor_labels"
 Item = dict[str, Any]
 
 
-def train_dpo(
-    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
-) -> TrainReport:
-    """Direct preference optimisation (arXiv 2305.18290) of a copy of `base`; see `train_sft`.
+def train_dpo(training: CandidateTraining, on_step: OnStep) -> TrainReport:
+    """Direct preference optimisation (arXiv 2305.18290) of a copy of the base; see `train_sft`.
 
     Raises ValueError where no row is a pair, TrainingDivergedError when the loss is no longer a finite number.
     """
-    backend = load_trainable(base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
+    rows, settings, seed = training.rows, training.settings, training.seed
+    backend = load_trainable(training.base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
     with tempfile.TemporaryDirectory() as scratch:
-        return fit(dpo_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
+        return fit(dpo_trainer(backend, rows, settings, seed, scratch), backend, training.out, len(rows), on_step)
 
 
-def train_kto(
-    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
-) -> TrainReport:
-    """Kahneman-Tversky optimisation (arXiv 2402.01306) of a copy of `base`: each side of a pair counts by itself.
+def train_kto(training: CandidateTraining, on_step: OnStep) -> TrainReport:
+    """Kahneman-Tversky optimisation (arXiv 2402.01306) of a copy of the base: each side of a pair counts by itself.
 
     Raises as `train_dpo` does.
     """
-    backend = load_trainable(base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
+    rows, settings, seed = training.rows, training.settings, training.seed
+    backend = load_trainable(training.base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
     with tempfile.TemporaryDirectory() as scratch:
-        return fit(kto_trainer(backend, rows, settings, seed, scratch), backend, out, len(rows), on_step)
+        return fit(kto_trainer(backend, rows, settings, seed, scratch), backend, training.out, len(rows), on_step)
 
 
 def dpo_trainer(

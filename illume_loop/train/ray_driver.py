@@ -20,9 +20,9 @@ from uuid import uuid4
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import MissingExtraError, RayUnusableError, TrainingWorkersError
-from illume_loop.train.fitting import OnStep, TrainReport
+from illume_loop.train.fitting import TrainReport
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint
-from illume_loop.train.trainings import Training
+from illume_loop.train.trainings import OnStep, Training, run_training
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -31,6 +31,11 @@ MAX_FAILURES = 3
 LOOK_EVERY_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
+
+
+def train_where_set(training: Training, on_step: OnStep) -> TrainReport:
+    """Run a training where its settings say: on Ray, or in this process. Raises what `train_on_ray` raises."""
+    return train_on_ray(training, on_step) if training.settings.backend == "ray" else run_training(training, on_step)
 
 
 def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:

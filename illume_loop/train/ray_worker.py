@@ -22,7 +22,7 @@ from illume_loop.config import RuntimeSettings
 from illume_loop.errors import IllumeLoopError, RayUnusableError
 from illume_loop.runtime import prepare
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first
-from illume_loop.train.trainings import Training
+from illume_loop.train.trainings import Training, run_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def work(config: dict[str, Any]) -> None:
         if job.every_seconds is not None:
             KEEPING.set(Keeping(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds))
         try:
-            report = job.training.run(on_step)
+            report = run_training(job.training, on_step)
         except IllumeLoopError as error:
             if not error.repeats:
                 raise

@@ -6,31 +6,29 @@ One next-token cross-entropy for all rows, as in the paper; the two differ in wh
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 
 from peft import get_peft_model
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from illume_loop.config import TrainSettings
-from illume_loop.protocols import PairRow, TrainingRow
+from illume_loop.protocols import PairRow
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit, lora_config, preparing
+from illume_loop.train.fitting import TrainReport, common_arguments, fit, lora_config, preparing
 from illume_loop.train.head import use_logits
 from illume_loop.train.packing import Collator, PackingCollator
 from illume_loop.train.sharing import EvenCollator
 from illume_loop.train.trainable import load_trainable
+from illume_loop.train.trainings import CandidateTraining, OnStep
 
 
-def train_sft(
-    base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
-) -> TrainReport:
-    """Train a copy of the checkpoint `base` on `rows` and write the candidate to `out`.
+def train_sft(training: CandidateTraining, on_step: OnStep) -> TrainReport:
+    """Train a copy of the base on the rows and write the candidate.
 
     Raises ValueError where rows are preferences, TrainingDivergedError when the loss is no longer a finite number.
     """
-    backend = load_trainable(base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
+    rows, settings, seed = training.rows, training.settings, training.seed
+    backend = load_trainable(training.base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
     likely = [row for row in rows if not isinstance(row, PairRow)]
     if len(likely) < len(rows):
         raise ValueError("the objective sft has no use for pairs")
@@ -46,7 +44,7 @@ def train_sft(
         )
         if settings.saves & {"labelled-logits", "block-logits"}:
             use_logits(backend.model, by_block="block-logits" in settings.saves)
-        return fit(trainer, backend, out, len(rows), on_step)
+        return fit(trainer, backend, training.out, len(rows), on_step)
 
 
 def sft_arguments(settings: TrainSettings, seed: int, scratch: str) -> SFTConfig:

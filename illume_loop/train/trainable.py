@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.registry import load_model
 from illume_loop.models.sequences import Sequences
-from illume_loop.protocols import OnProgress, ignore
 
 
 class Trainable(Protocol):

@@ -1,6 +1,6 @@
-"""Trainings as values: what a process on another host is handed, which there imports what it needs when it runs.
+"""Trainings as values: what a process on another host is handed, which imports there what it needs when it runs.
 
-Importing this imports neither torch nor TRL: these read the environment when they are imported, and not all processes
+Importing this imports neither torch nor TRL. These read the environment when they are imported, and not all processes
 that pass a training on need them.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 from illume_loop.config import TrainSettings
 from illume_loop.protocols import TrainingRow
@@ -17,9 +18,15 @@ from illume_loop.protocols import TrainingRow
 if TYPE_CHECKING:
     from illume_loop.train.fitting import TrainReport
 
+OnStep = Callable[[int, int], None]
+"""Called with (optimizer steps done, steps in all); with (0, 0) after each stage before the first step."""
+
 
 class Training(Protocol):
     """A training of the checkpoint `base` whose result goes to `out`; both are absolute."""
+
+    runner: ClassVar[str]
+    """The function that runs it, as "module:function", so that it is imported only where the training runs."""
 
     @property
     def base(self) -> Path:
@@ -36,23 +43,21 @@ class Training(Protocol):
         """How it runs, and on what."""
         ...
 
-    def run(self, on_step: Callable[[int, int], None]) -> TrainReport:
-        """Train in this process, which may be one of several that share the training."""
-        ...
+
+def run_training(training: Training, on_step: OnStep) -> TrainReport:
+    """Train in this process, which may be one of several that share the training."""
+    run = cast("Callable[[Training, OnStep], TrainReport]", resolve_name(training.runner))
+    return run(training, on_step)
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateTraining:
-    """A candidate from the rows of a manifest; see `illume_loop.train.objectives.train_candidate`."""
+    """The training of a candidate on the rows of a manifest."""
+
+    runner: ClassVar[str] = "illume_loop.train.objectives:train_here"
 
     base: Path
     rows: Sequence[TrainingRow]
     out: Path
     settings: TrainSettings
     seed: int
-
-    def run(self, on_step: Callable[[int, int], None]) -> TrainReport:
-        """See `Training.run`."""
-        from illume_loop.train.objectives import train_here
-
-        return train_here(self.base, self.rows, self.out, self.settings, self.seed, on_step)

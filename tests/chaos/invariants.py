@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from illume_db.manifests import examples_of
+from illume_db.curation import examples_of
 from illume_db.rounds_table import rounds_table
 from illume_db.tables import (
     Assessment,

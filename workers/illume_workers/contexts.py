@@ -18,10 +18,10 @@ from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.config import Settings, load_settings
 from illume_loop.files import Root
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.context import ModelCache, RunContext, Toolbox
 from illume_loop.loop.gate_plans import gate_plans
 from illume_loop.loop.prompts import domain_of_run
-from illume_loop.protocols import OnProgress, ignore
 
 OWN_SECTIONS = ("store", "cluster", "runtime")
 

@@ -84,7 +84,7 @@ def measure() -> None:
 
 def _train(domain: ShapesDomain, out: Path, seed: int) -> None:
     from illume_loop.protocols import DrawRow, LikelyRow, ReadRow
-    from illume_loop.train.objectives import train_candidate
+    from illume_loop.train.candidates import train_candidate
 
     pairs = domain.real_pairs(1024, 100 + seed)
     ids = load_model(shipped_base()).encode([pair.image for pair in pairs])

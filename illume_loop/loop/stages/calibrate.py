@@ -7,8 +7,8 @@ of the first round, which draws nothing before; it follows from the settings and
 
 from __future__ import annotations
 
-from datetime import datetime
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 

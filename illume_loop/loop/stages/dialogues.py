@@ -18,13 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from illume_db.curation import (
-    SampleRow,
-    assessments_before,
-    critiques_of_round,
-    scored_by,
-)
-from illume_db.manifests import ExampleRow
+from illume_db.curation import ExampleRow, SampleRow, assessments_before, critiques_of_round, scored_by
 from illume_db.tables import Round
 from illume_loop.assess.critiques import ANALYSIS
 from illume_loop.assess.instructions import json_answer

@@ -23,18 +23,13 @@ from illume_loop.assess.labelling import Shown, read_set
 from illume_loop.assess.referee import Referee
 from illume_loop.errors import InconsistentRunError
 from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, EDITING, UNDERSTANDING, MeasurePlan
 from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.seeds import derived_seed
 from illume_loop.loop.unit_inputs import Effect, OnItems
-from illume_loop.protocols import (
-    Domain,
-    EditProbe,
-    OnProgress,
-    UnifiedModel,
-    ignore,
-)
+from illume_loop.protocols import Domain, EditProbe, UnifiedModel
 
 DRIFT = "drift"
 """The suite of the unit that measures a candidate's drift as a judge."""

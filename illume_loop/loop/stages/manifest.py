@@ -7,10 +7,8 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from illume_db.curation import (
-    SampleRow,
-)
-from illume_db.manifests import ExampleRow, NewExample, add_manifest
+from illume_db.curation import ExampleRow, SampleRow
+from illume_db.manifests import NewExample, add_manifest
 from illume_db.tables import Round
 from illume_db.units import NewUnit, add_units
 from illume_loop.config import CurateSettings, Settings

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from illume_db.curation import (
-    unsolved_prompts,
-)
+from illume_db.curation import unsolved_prompts
 from illume_db.prompts import ensure_prompts, prompt_ids_of
 from illume_db.rounds import add_round, open_rounds, waiting_retries
 from illume_db.units import NewUnit, add_units

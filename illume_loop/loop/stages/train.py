@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from illume_db.curation import ExampleRow, examples_of
 from illume_db.errors import FencedOutError
 from illume_db.leases import Lease, hold_lease
-from illume_db.manifests import ExampleRow, examples_of, manifest_of
+from illume_db.manifests import manifest_of
 from illume_db.rounds import round_of, set_candidate
 from illume_db.runs import add_event, run_key
 from illume_db.sessions import transaction
@@ -47,16 +48,7 @@ from illume_loop.loop.context import RunContext
 from illume_loop.loop.seeds import derived_seed, real_seed
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.unit_inputs import Effect, OnItems
-from illume_loop.protocols import (
-    CorrectRow,
-    DrawRow,
-    EditRow,
-    ImageIds,
-    PairRow,
-    ReadRow,
-    RealPair,
-    TrainingRow,
-)
+from illume_loop.protocols import CorrectRow, DrawRow, EditRow, ImageIds, PairRow, ReadRow, RealPair, TrainingRow
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
 from illume_loop.train.trackers import tracked
 

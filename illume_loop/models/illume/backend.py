@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from illume_loop.engine.batches import assembled, draw_batches, in_batches
 from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.illume.language import IllumeLanguage
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
@@ -22,7 +23,7 @@ from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.illume.slices import blocks_of, num_blocks
 from illume_loop.models.processors import load_processor
 from illume_loop.models.sequences import spellings
-from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, OnProgress, Sampling, Scores, ignore
+from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 
 
 class IllumeBackend(EngineBackend):

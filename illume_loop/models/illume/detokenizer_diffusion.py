@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_loop.models.illume.configuration import NORM_GROUPS, IllumeConfig
-from illume_loop.models.illume.detokenizer import ConvDetokenizer
+from illume_loop.models.illume.detokenizer_conv import ConvDetokenizer
 
 NOISE_LEVELS = 1000
 """The UNet hears of the share of noise as a number from 0 to this, as the schedulers of diffusers count it."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from illume_loop.engine.matrices import PackedLinear, float32_logits
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration
-from illume_loop.protocols import OnProgress, ignore
 
 
 class IllumeLanguage:

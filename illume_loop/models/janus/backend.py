@@ -7,7 +7,7 @@ be the same id by id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,17 @@ from transformers import JanusProcessor
 from illume_loop.engine.batches import draw_batches
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.errors import UsageError
+from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.janus.language import JanusLanguage
 from illume_loop.models.janus.modeling import UnifiedJanus
 from illume_loop.models.janus.sequences import NO_EDITS, JanusSequences
 from illume_loop.models.processors import load_processor
 from illume_loop.models.sequences import spellings
-from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, OnProgress, Sampling, Scores, ignore
+from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
     from illume_loop.config import TrainSettings
-    from illume_loop.protocols import TrainingRow
 
 BRIEFLY = "Please answer yes or no."
 """Said after each question, as in the benchmarks that Janus was measured on."""
@@ -61,25 +61,9 @@ class JanusBackend(EngineBackend):
         return cls(model, load_processor(JanusProcessor, path), device).report_to(on_progress)
 
     @staticmethod
-    def train(
-        base: Path,
-        rows: Sequence[TrainingRow],
-        out: Path,
-        settings: TrainSettings,
-        seed: int,
-        on_step: Callable[[int, int], None],
-    ) -> object:
-        """Training by the objective of the settings; see `illume_loop.train.objectives`.
-
-        Raises UsageError for a strategy that cuts weights in pieces: both heads are put together for each step.
-        """
+    def check_training(settings: TrainSettings) -> None:
+        """Raise UsageError for a strategy that cuts weights in pieces: both heads are put together for each step."""
         _check_strategy(settings)
-        return EngineBackend.train(base, rows, out, settings, seed, on_step)
-
-    def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
-        """Lay rows out as a training reads them; see `TriesRows`. Raises what `train` raises of the settings."""
-        _check_strategy(settings)
-        super().try_rows(rows, settings)
 
     @property
     def tokens_per_image(self) -> int:

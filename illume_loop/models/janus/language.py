@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
 from illume_loop.engine.matrices import PackedLinear, float32_logits
-from illume_loop.protocols import OnProgress, ignore
+from illume_loop.hooks import OnProgress, ignore
 
 
 class JanusLanguage:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.cli import assess, config, evaluate, sample
-from illume_loop.cli.evaluate import Suite
+from illume_loop.cli import assess, config, sample
+from illume_loop.cli.evaluate import Suite, evaluate
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
 from illume_loop.loop.run_directory import stored_settings
 from tests.support.canned_run import small_settings, start, table
@@ -43,7 +43,7 @@ def test_a_janus_is_no_part_of_the_run_beside_it(janus: Path, capsys: pytest.Cap
     assert len(json.loads(capsys.readouterr().out)["images"]) == 1
     with pytest.raises(PromptOutsideGrammarError):
         sample.sample(ANY, out=Path("drawn"))
-    evaluate.evaluate("janus", Suite.HELDOUT, 2, as_json=True)
+    evaluate("janus", Suite.HELDOUT, 2, as_json=True)
     assert json.loads(capsys.readouterr().out)["n"] == 2, "a suite in a run is made of the run's prompts"
 
 
@@ -62,7 +62,7 @@ def test_a_prompt_outside_of_the_grammar_is_answered_with_the_command_that_takes
 
 def test_eval_without_prompts_says_where_to_get_some(janus: Path) -> None:
     with pytest.raises(UsageError, match=r"has 0 prompts in the split 'heldout'.*run\.domain = 'shapes'"):
-        evaluate.evaluate("janus", Suite.HELDOUT, 2)
+        evaluate("janus", Suite.HELDOUT, 2)
 
 
 def test_a_hub_id_need_not_be_fetched_to_check_settings(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from illume_loop.cli import assess, config, evaluate, judge, prompts, sample
-from illume_loop.cli.evaluate import Suite
+from illume_loop.cli import assess, config, judge, prompts, sample
+from illume_loop.cli.evaluate import Suite, evaluate
 from illume_loop.cli.prompts import Format, SplitName
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import NoCheckerError, OtherEvaluationError, PromptFileError, UsageError
@@ -103,13 +103,13 @@ def text_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_commands_without_a_checker(text_settings: Path, capsys: Captured) -> None:
     capsys.readouterr()
-    evaluate.evaluate("base", Suite.HELDOUT, 8, as_json=True)
+    evaluate("base", Suite.HELDOUT, 8, as_json=True)
     heldout = _json(capsys)
     assert (heldout["n"], heldout["judge"], set(heldout["by_category"])) == (8, "base", {"shapes"})
-    evaluate.evaluate("base", Suite.UNDERSTANDING, 12, as_json=True)
+    evaluate("base", Suite.UNDERSTANDING, 12, as_json=True)
     assert _json(capsys)["mean"] > 0.5, "it tells its right pictures apart; of its wrong ones it guesses"
     with pytest.raises(NoCheckerError, match="--suite editing needs; give another suite"):
-        evaluate.evaluate("base", Suite.EDITING, 8)
+        evaluate("base", Suite.EDITING, 8)
     with pytest.raises(NoCheckerError, match="--labels checker needs; give --labels teacher or --labels human"):
         judge.fit(Path("c.json"), model="base", prompts=5)
 
@@ -122,23 +122,23 @@ def test_commands_without_a_checker(text_settings: Path, capsys: Captured) -> No
 
 def test_geneval_without_a_run(folder: Path, capsys: Captured) -> None:
     asked: dict[str, Any] = {"prompts": Path("metadata.jsonl"), "out": Path("drawn"), "as_json": True}
-    evaluate.evaluate("base", Suite.GENEVAL, **asked)
+    evaluate("base", Suite.GENEVAL, **asked)
     row = _json(capsys)
     assert (row["suite"], row["model"], row["judge"], row["n"], row["seed"]) == ("geneval", "base", "base", 8, 0)
     assert list(row["by_category"]) == ["colors", "single_object"]
     assert (row["detector"], row["agreement"]) == (None, None)
-    evaluate.evaluate("base", Suite.GENEVAL, **asked)
+    evaluate("base", Suite.GENEVAL, **asked)
     assert _json(capsys) == row
 
     (scores,) = Path("drawn").glob("scores-*.jsonl")
-    evaluate.evaluate("base", Suite.GENEVAL, **asked, results=scores)
+    evaluate("base", Suite.GENEVAL, **asked, results=scores)
     row = _json(capsys)
     assert row["agreement"]["share"] == 1.0
     assert row["detector"]["by_category"] == row["by_category"]
-    evaluate.evaluate("base", Suite.GENEVAL, **asked | {"as_json": False}, results=scores)
+    evaluate("base", Suite.GENEVAL, **asked | {"as_json": False}, results=scores)
     assert "base and the detector say the same of 100.0 % of 8 images" in capsys.readouterr().out
 
     with pytest.raises(OtherEvaluationError, match="it differs in seed"):
-        evaluate.evaluate("base", Suite.GENEVAL, **asked, seed=1)
+        evaluate("base", Suite.GENEVAL, **asked, seed=1)
     with pytest.raises(UsageError, match=r"draws all prompts of --prompts FILE"):
-        evaluate.evaluate("base", Suite.GENEVAL)
+        evaluate("base", Suite.GENEVAL)

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from illume_db.curation import pairs_before
-from illume_db.manifests import NewExample, add_manifest, examples_of
+from illume_db.curation import examples_of, pairs_before
+from illume_db.manifests import NewExample, add_manifest
 from illume_db.migrate import downgrade, drift, upgrade
 from illume_db.sessions import open_engine, transaction
 from illume_db.tables import Example, Manifest

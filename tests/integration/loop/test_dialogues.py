@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from illume_db.manifests import examples_of
+from illume_db.curation import examples_of
 from illume_db.samples import lineage
 from illume_db.tables import Assessment, Example, Manifest
 from illume_loop.errors import RoundFailedError, SettingsError

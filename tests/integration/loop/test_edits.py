@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
+from illume_db.curation import examples_of
 from illume_db.judging import next_prompts
-from illume_db.manifests import examples_of
 from illume_db.samples import lineage, sample_detail
 from illume_db.sessions import transaction
 from illume_db.tables import Assessment, Evaluation, EvaluationItem, Example, Prompt, Sample

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from illume_db.manifests import examples_of
+from illume_db.curation import examples_of
 from illume_db.sessions import open_engine
 from illume_loop.config import Settings
 from illume_loop.domains.shapes.domain import ShapesDomain

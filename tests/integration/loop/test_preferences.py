@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from illume_db.manifests import examples_of
+from illume_db.curation import examples_of
 from illume_db.rounds_table import round_detail
 from illume_db.samples import lineage, samples_page
 from illume_db.tables import Assessment, Example, Manifest, Prompt

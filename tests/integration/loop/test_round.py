@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from illume_db.curation import examples_of
 from illume_db.evaluations import kept_draws
-from illume_db.manifests import examples_of
 from illume_db.rounds_table import round_detail
 from illume_db.runs import events, run_row
 from illume_db.samples import lineage, sample_detail, samples_page

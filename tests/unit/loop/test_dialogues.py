@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from illume_db.curation import SampleRow
-from illume_db.manifests import ExampleRow
+from illume_db.curation import ExampleRow, SampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.loop.stages.dialogues import assessment_rows, finds_fault, written
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from illume_db.curation import SampleRow
-from illume_db.manifests import ExampleRow
+from illume_db.curation import ExampleRow, SampleRow
 from illume_loop.config import CurateSettings
 from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.stages.manifest import manifest_rows, new_examples

@@ -8,7 +8,8 @@ import pytest
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import CorruptArtifactError, NotFoundError
-from illume_loop.models.registry import load_model, train_model
+from illume_loop.models.registry import load_model
+from illume_loop.train.candidates import train_candidate
 from tests.support.canned_model import load_canned, save_canned
 from tests.support.plugged import plugged
 from tests.support.process import environment
@@ -44,7 +45,7 @@ def test_a_type_that_no_backend_serves_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="backend for model type 'canned'"):
         load_model(base)
     with pytest.raises(NotFoundError, match="backend for model type 'canned'"):
-        train_model(base, [], tmp_path / "out", TrainSettings(), 0, lambda *_: None)
+        train_candidate(base, [], tmp_path / "out", TrainSettings(), 0, lambda *_: None)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

@@ -17,7 +17,7 @@ from illume_loop.models import registry
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.registry import load_model
 from illume_loop.protocols import DrawRow, PairRow, TrainingRow
-from illume_loop.train.objectives import train_candidate
+from illume_loop.train.candidates import train_candidate
 from illume_loop.train.trainable import load_trainable
 from tests.support.tiny_janus import save_tiny_janus
 

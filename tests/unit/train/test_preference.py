@@ -19,7 +19,7 @@ from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import DrawRow, PairRow, ReadRow, TrainingRow
 from illume_loop.train import fitting
-from illume_loop.train.objectives import train_candidate
+from illume_loop.train.candidates import train_candidate
 from illume_loop.train.preference import dpo_trainer, kto_trainer
 from illume_loop.train.trainable import load_trainable
 

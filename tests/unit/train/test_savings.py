@@ -16,9 +16,9 @@ from trl import SFTTrainer
 from illume_loop.config import TrainSettings
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import LikelyRow
+from illume_loop.train.candidates import train_candidate
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.head import label_log_probs, use_logits
-from illume_loop.train.objectives import train_candidate
 from illume_loop.train.packing import PackingCollator, first_fit
 from illume_loop.train.sft import sft_arguments
 

@@ -16,9 +16,10 @@ from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
+from illume_loop.train.candidates import train_candidate
 from illume_loop.train.dataset import build_dataset
-from illume_loop.train.objectives import train_candidate
 from illume_loop.train.sft import sft_arguments, train_sft
+from illume_loop.train.trainings import CandidateTraining
 
 
 @pytest.fixture
@@ -126,7 +127,9 @@ def test_training_learns_moves_the_language_model_only_and_repeats(
     base: Path, rows: list[LikelyRow], tmp_path: Path, lora_rank: int
 ) -> None:
     settings = TrainSettings(batch_size=8, epochs=8, learning_rate=3e-3, lora_rank=lora_rank)
-    reports = [train_sft(base, rows, tmp_path / str(i), settings, 5, lambda *_: None) for i in range(2)]
+    reports = [
+        train_sft(CandidateTraining(base, rows, tmp_path / str(i), settings, 5), lambda *_: None) for i in range(2)
+    ]
     before, first, second = (
         load_file(folder / "model.safetensors") for folder in (base, tmp_path / "0", tmp_path / "1")
     )
@@ -139,7 +142,9 @@ def test_training_learns_moves_the_language_model_only_and_repeats(
             assert not moved, f"{name} is frozen"
         elif name.endswith("q_proj.weight"):
             assert moved, f"{name} did not learn"
-    once = train_sft(base, rows, tmp_path / "once", settings.model_copy(update={"epochs": 1}), 5, lambda *_: None)
+    once = train_sft(
+        CandidateTraining(base, rows, tmp_path / "once", settings.model_copy(update={"epochs": 1}), 5), lambda *_: None
+    )
     assert reports[0].mean_loss < once.mean_loss
 
 
@@ -152,5 +157,5 @@ def test_weights_that_are_no_numbers_are_no_candidate_though_every_loss_was_one(
         next(backend.model.model.vision.detokenizer.parameters()).fill_(math.nan)
     backend.save(tmp_path / "spoiled")
     with pytest.raises(TrainingDivergedError, match="its weights became nan"):
-        train_sft(tmp_path / "spoiled", rows, tmp_path / "out", TrainSettings(), 0, lambda *_: None)
+        train_sft(CandidateTraining(tmp_path / "spoiled", rows, tmp_path / "out", TrainSettings(), 0), lambda *_: None)
     assert not (tmp_path / "out").exists()

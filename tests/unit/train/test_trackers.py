@@ -13,6 +13,7 @@ from illume_loop.protocols import LikelyRow
 from illume_loop.train import trackers
 from illume_loop.train.sft import train_sft
 from illume_loop.train.trackers import check_tracker, tracked, tracker_of, training_name
+from illume_loop.train.trainings import CandidateTraining
 
 
 def test_a_training_is_told_where_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ def test_tensorboard_hears_of_each_step_and_changes_none(
     for report_to in ("none", "tensorboard"):
         settings = TrainSettings(batch_size=4, report_to=report_to)
         with tracked(report_to, tmp_path / "trackers", report_to):
-            report = train_sft(base, likely_rows, tmp_path / report_to, settings, 5, lambda *_: None)
+            report = train_sft(CandidateTraining(base, likely_rows, tmp_path / report_to, settings, 5), lambda *_: None)
         weights[report_to] = (tmp_path / report_to / "model.safetensors").read_bytes()
     assert weights["none"] == weights["tensorboard"]
     assert [path.name for path in (tmp_path / "trackers").iterdir()] == ["tensorboard"]

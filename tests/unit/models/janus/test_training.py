@@ -15,10 +15,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from illume_loop.config import TrainSettings
 from illume_loop.errors import UsageError
-from illume_loop.models.registry import load_model, train_model
+from illume_loop.models.registry import load_model
 from illume_loop.protocols import DrawRow, LikelyRow, PairRow, TrainingRow
+from illume_loop.train.candidates import train_candidate
 from illume_loop.train.dataset import build_dataset
-from illume_loop.train.objectives import train_candidate
 from illume_loop.train.preference import dpo_trainer, kto_trainer
 from illume_loop.train.sft import sft_arguments
 from illume_loop.train.trainable import Trainable, load_trainable
@@ -195,7 +195,7 @@ def test_what_training_saves_changes_no_loss(folder: Path, likely_rows: list[Lik
 def test_weights_in_pieces_are_refused(folder: Path, likely_rows: list[LikelyRow], tmp_path: Path) -> None:
     settings = TrainSettings(backend="ray", strategy="zero3")
     with pytest.raises(UsageError, match="zero2"):
-        train_model(folder, likely_rows, tmp_path, settings, 0, lambda *_: None)
+        train_candidate(folder, likely_rows, tmp_path, settings, 0, lambda *_: None)
 
 
 def test_placeholders_without_features_are_refused(backend: Trainable, likely_rows: list[LikelyRow]) -> None:
