@@ -23,7 +23,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from illume_loop.config import TrainSettings
+    from illume_loop.settings import TrainSettings
 
     pass
 from collections.abc import Mapping
@@ -141,7 +141,7 @@ class Sampling:
 
 
 class TrainFunction(Protocol):
-    """A function that trains a copy of the checkpoint `base` on `rows` and writes the candidate's checkpoint to `out`."""
+    """A function that trains a copy of a checkpoint on rows and writes the candidate's checkpoint."""
 
     def __call__(
         self,
@@ -152,7 +152,9 @@ class TrainFunction(Protocol):
         seed: int,
         on_step: Callable[[int, int], None],
     ) -> object:
-        """Train. The same arguments must give the same checkpoint, so that a killed training is simply run again.
+        """Train a copy of the checkpoint `base` on `rows` and write the candidate's checkpoint to `out`.
+
+        The same arguments must give the same checkpoint, so that a killed training is simply run again.
 
         `on_step` is called with (steps done, steps in all) after each step, and with (0, 0) after each stage before the
         first one.
@@ -314,6 +316,15 @@ class Question:
 
     criterion: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, and what it rests on: each question with its log-odds."""
+
+    verdict: Verdict
+    questions: Sequence[Question]
+    log_odds: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 
-from illume_loop.config import RuntimeSettings
+from illume_loop.settings import RuntimeSettings
 from illume_loop.telemetry.libraries import set_quiet
 
 log = logging.getLogger(__name__)

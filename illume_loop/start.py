@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from illume_db.sessions import transaction
-from illume_loop.config import Settings
 from illume_loop.loop.context import RunContext, Toolbox, default_toolbox
 from illume_loop.loop.coordinator import Coordinator, Progress
 from illume_loop.loop.opening import check_demands, open_context
@@ -17,6 +16,7 @@ from illume_loop.loop.preflight import preflight_of_settings
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked, stored_settings
 from illume_loop.report.page import write_page
+from illume_loop.settings import Settings
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import observed
 

@@ -27,13 +27,13 @@ from illume_loop.ablate.measuring import Measured, measure_once, plan_of
 from illume_loop.ablate.progress import StudyProgress
 from illume_loop.ablate.study import Cell
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError, StudyChangedError
 from illume_loop.files import Root, write_atomically
 from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.opening import changed_settings
 from illume_loop.loop.run_directory import MARKER, open_run
 from illume_loop.models.shipped import base_path
+from illume_loop.settings import Settings
 from illume_loop.start import start_run
 
 BASE = "v0001"

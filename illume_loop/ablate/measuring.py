@@ -15,13 +15,13 @@ from pathlib import Path
 
 from illume_loop.ablate.study import Measures
 from illume_loop.artifacts.locks import alone_in
-from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
 from illume_loop.files import write_atomically
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.models.registry import load_model
 from illume_loop.protocols import Prompt, Sampling, UnifiedModel
+from illume_loop.settings import Settings
 
 DIVERSITY_SAMPLES = 8
 PROMPT_SEED = 20_000

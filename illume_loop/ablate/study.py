@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from illume_loop.config import Section, Settings, load_settings
 from illume_loop.environment import PREFIX
 from illume_loop.errors import NotFoundError, StudyError
+from illume_loop.settings import Section, Settings, load_settings
 
 if TYPE_CHECKING:
     from illume_loop.pretrain.recipe import Recipe

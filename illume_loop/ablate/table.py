@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from illume_loop.ablate.results import Estimate, Results, Row
 from illume_loop.ablate.study import Study, flat
-from illume_loop.report.numbers import MISSING, gain, number, percent
+from illume_loop.charts.numbers import MISSING, gain, number, percent
 
 WIDTH = 120
 GAINS = "Gains are differences to the run's base, in points; diversity is a share of the base's. "

@@ -34,9 +34,9 @@ def ablate(
     from illume_loop.ablate.study import load_study
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
-    from illume_loop.config import RuntimeSettings
     from illume_loop.errors import CellsFailedError
     from illume_loop.runtime import prepare
+    from illume_loop.settings import RuntimeSettings
 
     if name == LIST:
         _list(as_json)

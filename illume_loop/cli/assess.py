@@ -23,12 +23,12 @@ def assess(
     from dataclasses import asdict
     from functools import partial
 
-    from illume_loop.assess.judging import Judge
     from illume_loop.cli.assessments import fields_of, shown
     from illume_loop.cli.images import read_image
     from illume_loop.cli.loading import load, load_calibration, open_domain, parsed, warn_of_unknown_words
     from illume_loop.cli.runs import settings_for
-    from illume_loop.loop.seeds import derived_seed
+    from illume_loop.judge.judge import Judge
+    from illume_loop.loop.unit_inputs import derived_seed
 
     domain = open_domain(run_dir, model)
     wanted = parsed(domain, prompt, ["assess", str(image), prompt], model, run_dir)

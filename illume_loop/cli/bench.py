@@ -56,9 +56,9 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure the engine against transformers on the same random weights, in turns, with a control."""
-    from illume_loop.config import RuntimeSettings
     from illume_loop.errors import UsageError
     from illume_loop.runtime import prepare
+    from illume_loop.settings import RuntimeSettings
 
     counts = _counts(threads)
     prepare(RuntimeSettings(threads=max(counts)))

@@ -10,7 +10,7 @@ from illume_loop.cli.options import AsJson, Config
 from illume_loop.cli.output import hint, print_json, print_table
 
 if TYPE_CHECKING:
-    from illume_loop.config import Settings
+    from illume_loop.settings import Settings
 
 app = typer.Typer(help="Settings: show or check them.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ app = typer.Typer(help="Settings: show or check them.", no_args_is_help=True)
 @app.command("show")
 def show(config: Config = None, as_json: AsJson = False) -> None:
     """Show every setting, its value, where the value comes from, and its bounds."""
-    from illume_loop.config import load_settings
+    from illume_loop.settings import load_settings
 
     rows = settings_rows(load_settings(config))
     if as_json:
@@ -31,10 +31,10 @@ def show(config: Config = None, as_json: AsJson = False) -> None:
 @app.command("check")
 def check(config: Config = None) -> None:
     """Check a settings file and the environment; exit 0 when both are valid."""
-    from illume_loop.config import AUTO, load_settings
     from illume_loop.domains import get_domain
     from illume_loop.loop.prompts import prompts_in_file, with_domain
     from illume_loop.models.hub import is_fetched
+    from illume_loop.settings import AUTO, load_settings
 
     settings = load_settings(config)
     prompts = prompts_in_file(settings)
@@ -47,7 +47,7 @@ def check(config: Config = None) -> None:
 
 def settings_rows(settings: Settings) -> list[dict[str, Any]]:
     """Every setting as {key, value, source, bounds, description}."""
-    from illume_loop.config import bounds, fields
+    from illume_loop.settings import bounds, fields
 
     resolved = settings.resolved()
     rows = []

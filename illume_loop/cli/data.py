@@ -66,10 +66,10 @@ def tokenize(
     """
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
-    from illume_loop.config import RuntimeSettings
     from illume_loop.data.pixels import Fit
     from illume_loop.models.shipped import base_path
     from illume_loop.runtime import prepare
+    from illume_loop.settings import RuntimeSettings
 
     prepare(RuntimeSettings())
     from illume_loop.data.tokenizer import open_tokenizer

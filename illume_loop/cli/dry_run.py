@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from illume_loop.cli.output import hint, print_fields, print_json
 
 if TYPE_CHECKING:
-    from illume_loop.config import Settings
     from illume_loop.loop.forecast import Speed
     from illume_loop.protocols import Domain
+    from illume_loop.settings import Settings
 
 
 def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bool) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def print_estimates(row: dict[str, Any]) -> None:
     """A table of the whole and each category."""
-    from illume_loop.report.numbers import interval
+    from illume_loop.charts.numbers import interval
 
     cells = [["all", str(row["n"]), interval(row)]]
     cells.extend([name, str(part["n"]), interval(part)] for name, part in row["by_category"].items())

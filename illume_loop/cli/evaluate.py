@@ -16,8 +16,8 @@ from illume_loop.cli.output import print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from illume_loop.assess.referee import Referee
     from illume_loop.cli.progress import View
+    from illume_loop.judge.referee import Referee
     from illume_loop.protocols import Domain, Split, UnifiedModel
 
 BATCH = 256

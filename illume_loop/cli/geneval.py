@@ -70,7 +70,7 @@ def _drawn(asked: GenEval, view: View) -> tuple[str, Folder]:
     from illume_loop.cli.runs import settings_for
     from illume_loop.domains.text.formats import Source, read_prompts
     from illume_loop.evals.geneval import draw_missing, is_drawn, open_folder
-    from illume_loop.loop.seeds import derived_seed
+    from illume_loop.loop.unit_inputs import derived_seed
     from illume_loop.protocols import Sampling
 
     prompts = [prompt for _, prompt in read_prompts(Source(asked.prompts, "geneval"))]
@@ -94,12 +94,12 @@ def _judged(asked: GenEval, judge: str, folder: Folder, view: View) -> tuple[str
     """(name of the judge, a row for each image)."""
     from functools import cache
 
-    from illume_loop.assess.referee import Referee
     from illume_loop.cli.loading import locate
     from illume_loop.domains.text.domain import TextDomain
     from illume_loop.domains.text.prompt_set import PromptSet
     from illume_loop.evals.geneval import judge_missing
-    from illume_loop.loop.seeds import derived_seed
+    from illume_loop.judge.referee import Referee
+    from illume_loop.loop.unit_inputs import derived_seed
 
     name, checkpoint, load = locate(judge, asked.run_dir)
     take: Any = cache(load)
@@ -119,7 +119,7 @@ def _correct(rows: Mapping[Key, Mapping[str, Any]]) -> dict[Key, bool]:
 
 
 def _print_agreement(row: Mapping[str, Any]) -> None:
-    from illume_loop.report.numbers import number, percent
+    from illume_loop.charts.numbers import number, percent
 
     found = row["agreement"]
     say(

@@ -1,4 +1,4 @@
-"""Image files that people give to commands."""
+"""Images on the command line: read them from files, and show them where the terminal can."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from illume_loop.cli.terminal import moves
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from rich.console import Console
 
 
 def read_image(path: Path) -> Image:
@@ -24,3 +33,36 @@ def read_image(path: Path) -> Image:
         raise UnreadableImageError(path=path, reason="it does not exist") from None
     except (OSError, ValueError) as error:
         raise UnreadableImageError(path=path, reason=getattr(error, "strerror", None) or str(error)) from None
+
+
+ROWS = 12
+"""Lines of text that an image is high."""
+
+
+def can_show() -> bool:
+    """Whether the terminal shows images; it is asked once."""
+    return _renderable() is not None
+
+
+def print_picture(console: Console, image: Image, path: str) -> None:
+    """Show an image, or print its path where the terminal cannot."""
+    renderable = _renderable()
+    if renderable is None:
+        console.print(path, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        return
+    from PIL.Image import Resampling
+
+    # Small images are to be seen with their pixels, not blurred.
+    factor = max(1, 192 // max(image.size))
+    larger = image.resize((image.width * factor, image.height * factor), Resampling.NEAREST)
+    console.print(renderable(larger, height=ROWS, width="auto"))
+
+
+def _renderable() -> Any:
+    if not (sys.stdin.isatty() and moves(sys.stdout)):
+        return None
+    logging.getLogger("textual_image").setLevel(logging.ERROR)
+    # Importing it asks the terminal.
+    from textual_image.renderable import Image, SixelImage, TGPImage
+
+    return Image if Image in (SixelImage, TGPImage) else None

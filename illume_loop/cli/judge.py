@@ -14,11 +14,11 @@ from illume_loop.cli.output import hint, print_json, print_table, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from illume_loop.assess.calibration import Calibration, Fit
-    from illume_loop.assess.labelling import Label, Labeller, Shown
     from illume_loop.cli.progress import View
-    from illume_loop.config import Settings
+    from illume_loop.judge.calibration import Calibration, Fit
+    from illume_loop.judge.fitting import Label, Labeller, Shown
     from illume_loop.protocols import Domain, UnifiedModel
+    from illume_loop.settings import Settings
 
 app = typer.Typer(help="The judge: calibrate one, or show how well it does.", no_args_is_help=True)
 
@@ -55,12 +55,12 @@ def fit(
 
     With human labels, it reads what people reviewed in the run instead; the model is then the run's base by default.
     """
-    from illume_loop.assess.calibration import Source
-    from illume_loop.assess.labelling import calibrate, read_set
     from illume_loop.cli.loading import BASE, load_named, open_domain_of_suites
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import settings_for
     from illume_loop.files import write_atomically
+    from illume_loop.judge.calibration import Source
+    from illume_loop.judge.fitting import calibrate, read_set
 
     settings = settings_for(run_dir)
     domain = open_domain_of_suites(run_dir, model)
@@ -90,7 +90,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a calibration: how well it does on prompts it was not fitted on, whole and by criterion."""
-    from illume_loop.assess.calibration import read_calibration
+    from illume_loop.judge.calibration import read_calibration
 
     if file is None:
         _show(_of_run(run_dir), f"calibration of the run in {run_dir}", plot, as_json)
@@ -109,10 +109,10 @@ def _of_run(run_dir: Path) -> Calibration:
 def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
     """What people reviewed in the run. Raises TooFewLabelsError where that is nothing."""
     from illume_db.reviews import reviews_of_run
-    from illume_loop.assess.labelling import Shown
-    from illume_loop.assess.reviews import review_label
     from illume_loop.cli.runs import open_run
     from illume_loop.errors import TooFewLabelsError
+    from illume_loop.judge.fitting import Shown
+    from illume_loop.judge.reviews import review_label
     from illume_loop.loop.prompts import prompt_of
 
     with open_run(run_dir) as run:
@@ -132,7 +132,7 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
 def _draw(
     judge: UnifiedModel, domain: Domain, prompts: int, samples: int, seed: int, guidance_scale: float, view: View
 ) -> list[Shown]:
-    from illume_loop.assess.labelling import draw_set
+    from illume_loop.judge.fitting import draw_set
 
     return draw_set(
         judge,
@@ -146,9 +146,9 @@ def _draw(
 
 
 def _labeller(labels: Labels, domain: Domain, settings: Settings) -> Labeller:
-    from illume_loop.assess.labelling import checker_labels, teacher_labels
-    from illume_loop.assess.teacher import Teacher, fixed_budget
     from illume_loop.errors import NoCheckerError
+    from illume_loop.judge.fitting import checker_labels, teacher_labels
+    from illume_loop.judge.teacher import Teacher, fixed_budget
 
     if labels is Labels.CHECKER and not domain.exact:
         instead = "give --labels teacher or --labels human"
@@ -159,7 +159,7 @@ def _labeller(labels: Labels, domain: Domain, settings: Settings) -> Labeller:
 
 
 def _show(calibration: Calibration, title: str, plot: Path | None, as_json: bool) -> None:
-    from illume_loop.report.reliability import reliability_plot
+    from illume_loop.charts.reliability import reliability_plot
 
     if plot is not None:
         plot.write_text(reliability_plot(calibration.overall.reliability, title), encoding="utf-8")
@@ -174,7 +174,7 @@ def _show(calibration: Calibration, title: str, plot: Path | None, as_json: bool
 
 
 def _cells(name: str, fit: Fit) -> Sequence[str]:
-    from illume_loop.report.numbers import number, percent
+    from illume_loop.charts.numbers import number, percent
 
     found, logistic = fit.reliability, fit.logistic
     terms = [f"{logistic.intercept:.3g}"]

@@ -12,10 +12,10 @@ from illume_loop.cli.output import hint
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from illume_loop.assess.calibration import Calibration
-    from illume_loop.assess.referee import Referee
-    from illume_loop.config import Settings
+    from illume_loop.judge.calibration import Calibration
+    from illume_loop.judge.referee import Referee
     from illume_loop.protocols import Domain, Prompt, UnifiedModel
+    from illume_loop.settings import Settings
 
 
 BASE = "v0001"
@@ -81,7 +81,7 @@ def parsed(domain: Domain, prompt: str, command: Sequence[str], model: str | Non
 
 def warn_of_unknown_words(name: str, model: UnifiedModel, prompts: Sequence[str]) -> None:
     """Say on stderr, in one sentence, which words of the prompts the model has never seen."""
-    from illume_loop.models.words import unknown_words_told
+    from illume_loop.models.shipped import unknown_words_told
 
     sentence = unknown_words_told(name, model, prompts)
     if sentence:
@@ -95,9 +95,9 @@ def open_referee(run_dir: Path, domain: Domain, model: str) -> tuple[str, Refere
     """
     from functools import cache, partial
 
-    from illume_loop.assess.referee import Referee
     from illume_loop.cli.runs import settings_for
-    from illume_loop.loop.seeds import derived_seed
+    from illume_loop.judge.referee import Referee
+    from illume_loop.loop.unit_inputs import derived_seed
 
     settings = settings_for(run_dir)
     name = BASE if is_run(run_dir) else model
@@ -157,9 +157,9 @@ def load_calibration(run_dir: Path) -> Calibration | None:
 
     Raises CalibrationFileError, and UsageError for one that is still to be fitted.
     """
-    from illume_loop.assess.calibration import read_calibration
     from illume_loop.cli.runs import open_run, settings_for
     from illume_loop.errors import UsageError
+    from illume_loop.judge.calibration import read_calibration
     from illume_loop.loop.context import calibration_in
     from illume_loop.loop.stages.calibrate import AUTO
 

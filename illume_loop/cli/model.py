@@ -80,8 +80,8 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Build a model of a language model and a vision encoder; what is new in it is still to be trained."""
-    from illume_loop.config import RuntimeSettings
     from illume_loop.runtime import prepare
+    from illume_loop.settings import RuntimeSettings
 
     prepare(RuntimeSettings())
     from illume_loop.models.illume.composing import check_free, compose, compose_random, write
@@ -132,8 +132,8 @@ def tokenizer(
 
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
-    from illume_loop.config import RuntimeSettings
     from illume_loop.runtime import prepare
+    from illume_loop.settings import RuntimeSettings
 
     prepare(RuntimeSettings())
     from illume_loop.pretrain.picture_tokenizer import Numbers, train_picture_tokenizer

@@ -78,8 +78,8 @@ def promote(
     yes: Yes = False,
 ) -> None:
     """Make a model version active, whatever the gate said of it; the next round draws with it."""
-    from illume_loop.assess.reviews import reviewer_name
     from illume_loop.cli.runs import open_run
+    from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop.promotion import promote
 
     _confirm(f"make {name} the active version?", yes)
@@ -93,8 +93,8 @@ def promote(
 @app.command("rollback")
 def rollback(run_dir: RunDir = DEFAULT_RUN_DIR, yes: Yes = False) -> None:
     """Make the parent of the active version active again; the next round draws with it."""
-    from illume_loop.assess.reviews import reviewer_name
     from illume_loop.cli.runs import open_run
+    from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop.promotion import rollback
 
     _confirm("make the parent of the active version active again?", yes)

@@ -35,8 +35,8 @@ def pretrain(
     """Train a base model, one on your data, or another detokenizer onto one; or continue where it was stopped."""
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
-    from illume_loop.config import RuntimeSettings
     from illume_loop.runtime import prepare
+    from illume_loop.settings import RuntimeSettings
 
     prepare(RuntimeSettings())
     from illume_loop.pretrain.staged_recipe import is_staged

@@ -19,10 +19,11 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page of a run, PNG plots beside it, and the settings that repeat it."""
+    from illume_loop.ablate.mailed import tables_for
     from illume_loop.cli.runs import open_run
     from illume_loop.report.mailed import write_report
 
     with open_run(run_dir) as run:
-        for path in write_report(run, out, study or []):
+        for path in write_report(run, out, tables_for(run.path, study or [])):
             say(path)
     hint(f"next: mail {out / 'report.html'}; it needs no other file")

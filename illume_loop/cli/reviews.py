@@ -34,10 +34,10 @@ def add(
 ) -> None:
     """Say of one sample whether its image agrees with its prompt; `judge fit --labels human` learns from it."""
     from illume_db.reviews import NewReview, prompt_of_sample, put_review
-    from illume_loop.assess.reviews import criteria_in, reviewer_name
     from illume_loop.cli.loading import open_domain
     from illume_loop.cli.runs import found, open_run
     from illume_loop.errors import ReviewExistsError
+    from illume_loop.judge.reviews import criteria_in, reviewer_name
     from illume_loop.loop.prompts import prompt_of
 
     domain = open_domain(run_dir)

@@ -64,8 +64,8 @@ def cancel(
 ) -> None:
     """End a round that is under way; workers drop what they do for it, and the run goes on with the next round."""
     from illume_db.runs import run_key
-    from illume_loop.assess.reviews import reviewer_name
     from illume_loop.cli.runs import open_run
+    from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop import rounds
     from illume_loop.loop.stages.train import forget_training
 
@@ -92,8 +92,8 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Run a failed or cancelled round again: a new round draws its prompts, after the rounds under way."""
-    from illume_loop.assess.reviews import reviewer_name
     from illume_loop.cli.runs import open_run
+    from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop import rounds
 
     with open_run(run_dir, writing=True) as run:

@@ -35,7 +35,7 @@ def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Sequence[str | None]]:
     """The two lines of a round in a table with COLUMNS, and with `more` of the optional ones before the last two."""
-    from illume_loop.report.numbers import gain, interval, number, percent
+    from illume_loop.charts.numbers import gain, interval, number, percent
 
     heldout, diversity, understanding = row["heldout"], row["diversity"], row["understanding"]
     yield (
@@ -65,7 +65,7 @@ def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Seque
 
 
 def _optional(row: Mapping[str, Any], column: str, side: str) -> str:
-    from illume_loop.report.numbers import drift, interval
+    from illume_loop.charts.numbers import drift, interval
 
     found = row[column]
     if found is None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from illume_loop.config import Settings
     from illume_loop.loop.run_directory import OpenRun
+    from illume_loop.settings import Settings
 
 T = TypeVar("T")
 
@@ -36,8 +36,8 @@ def settings_for(run_dir: Path) -> Settings:
 
     Raises DatabaseOutdatedError, and ConflictError for a database that does not know the run.
     """
-    from illume_loop.config import load_settings
     from illume_loop.loop.run_directory import stored_settings
+    from illume_loop.settings import load_settings
 
     own = load_settings(only=("store",))
     return load_settings(stored=stored_settings(run_dir, own.store.database_url))
@@ -48,8 +48,8 @@ def database_for(run_dir: Path) -> str:
 
     Raises NotARunDirectoryError where there is neither.
     """
-    from illume_loop.config import load_settings
     from illume_loop.loop.run_directory import database_url
+    from illume_loop.settings import load_settings
 
     return load_settings(only=("store",)).store.database_url or database_url(run_dir)
 

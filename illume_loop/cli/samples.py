@@ -128,8 +128,8 @@ def export(
 
 def _show_picture(images: ImageStore, sha256: str) -> None:
     """The image where the terminal can show it, else its place; one that is gone must not hide what is known of it."""
+    from illume_loop.cli.images import can_show, print_picture
     from illume_loop.cli.output import console
-    from illume_loop.cli.pictures import can_show, print_picture
     from illume_loop.errors import CorruptArtifactError
 
     if not can_show():
@@ -142,7 +142,7 @@ def _show_picture(images: ImageStore, sha256: str) -> None:
 
 
 def _cells(row: dict[str, object]) -> list[str | None]:
-    from illume_loop.report.numbers import number
+    from illume_loop.charts.numbers import number
 
     score = row["score"]
     return [

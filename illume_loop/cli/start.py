@@ -17,8 +17,8 @@ from illume_loop.telemetry.libraries import log_to
 from illume_loop.telemetry.logs import formatter
 
 if TYPE_CHECKING:
-    from illume_loop.config import RuntimeSettings, Settings
     from illume_loop.loop.coordinator import Progress
+    from illume_loop.settings import RuntimeSettings, Settings
     from illume_loop.start import RunOutcome
 
 
@@ -108,9 +108,9 @@ def _settings(config: Path | None, run_dir: Path, flags: dict[str, object]) -> S
 
     The file need not say again where the run's rows and files are.
     """
-    from illume_loop.config import load_settings
     from illume_loop.loop.outages import NO_PATIENCE, Patience
     from illume_loop.loop.run_directory import stored_settings
+    from illume_loop.settings import load_settings
 
     own = load_settings(config, flags, only=("run", "store", "cluster"))
     patience = Patience(own.cluster.reconnect_s) if own.run.executor == "celery" else NO_PATIENCE

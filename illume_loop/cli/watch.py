@@ -232,8 +232,8 @@ class Board:
 
     def _show_pictures(self, row: Mapping[str, Any]) -> None:
         from illume_db.evaluations import kept_draws
-        from illume_loop.cli.pictures import can_show, print_picture
-        from illume_loop.report.strip import strip
+        from illume_loop.charts.strip import strip
+        from illume_loop.cli.images import can_show, print_picture
 
         draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if can_show() else []
         if not draws:

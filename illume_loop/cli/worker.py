@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from illume_loop.config import Settings
+    from illume_loop.settings import Settings
 
 app = typer.Typer(help="Workers: list them, drain one, or check their health.", no_args_is_help=True)
 
@@ -40,9 +40,9 @@ def worker(
     """
     import logging
 
-    from illume_loop.config import load_settings
     from illume_loop.loop.context import default_toolbox
     from illume_loop.runtime import prepare
+    from illume_loop.settings import load_settings
     from illume_loop.telemetry.libraries import log_to
     from illume_loop.telemetry.logs import formatter
     from illume_workers.process import run_worker
@@ -124,8 +124,8 @@ def _is_meant(row: dict[str, Any], name: str | None, host: str) -> bool:
 def _settings(run_dir: Path, config: Path | None) -> Settings:
     """The settings that say where the database is: those of the file, the environment, or the run."""
     from illume_loop.cli.runs import settings_for
-    from illume_loop.config import load_settings
     from illume_loop.errors import UsageError
+    from illume_loop.settings import load_settings
 
     settings = load_settings(config) if config else settings_for(run_dir)
     if not settings.store.database_url:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import ip_address
 
-from illume_loop.config import DashboardSettings
 from illume_loop.errors import UsageError
+from illume_loop.settings import DashboardSettings
 
 COOKIE = "illume_session"
 SESSION_S = 12 * 3600.0

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from illume_loop.config.dashboard import networks_in
+from illume_loop.settings.hosts import networks_in
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = networks_in("127.0.0.0/8, ::1")

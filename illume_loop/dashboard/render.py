@@ -10,10 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from illume_loop.charts.bars import log_odds_bar, spans
+from illume_loop.charts.numbers import MISSING, gain, interval, number, percent
 from illume_loop.dashboard.access import Role
-from illume_loop.dashboard.figures import log_odds_bar, spans
 from illume_loop.dashboard.proxies import root_of
-from illume_loop.report import headline, numbers
+from illume_loop.report import headline
 
 if TYPE_CHECKING:
     from illume_loop.dashboard.asking import RunHere
@@ -29,7 +30,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    of_numbers = numbers.interval, numbers.gain, numbers.percent, numbers.number, headline.share_of, headline.judged_by
+    of_numbers = interval, gain, percent, number, headline.share_of, headline.judged_by
     for rule in (*of_numbers, moment, seconds, count, log_odds_bar):
         made.filters[rule.__name__] = rule
     made.globals.update(spans=spans, Role=Role)
@@ -69,13 +70,13 @@ def redirect(request: Request, path: str) -> RedirectResponse:
 
 def moment(iso: str | None) -> str:
     """A time as "2026-01-31 17:05" (UTC)."""
-    return numbers.MISSING if not iso else datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")
+    return MISSING if not iso else datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")
 
 
 def seconds(value: float | None) -> str:
     """A duration in its largest fitting unit."""
     if value is None:
-        return numbers.MISSING
+        return MISSING
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if value < limit:
             return f"{value / size:.0f} {unit}"
@@ -84,4 +85,4 @@ def seconds(value: float | None) -> str:
 
 def count(value: int | None) -> str:
     """A count with thousands apart."""
-    return numbers.MISSING if value is None else f"{value:,}"
+    return MISSING if value is None else f"{value:,}"

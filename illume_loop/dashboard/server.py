@@ -13,13 +13,13 @@ from pathlib import Path
 
 import uvicorn
 
-from illume_loop.assess.reviews import reviewer_name
-from illume_loop.config import Settings
-from illume_loop.config.dashboard import networks_in
 from illume_loop.dashboard.access import Access, check_reachable, passwords_of
 from illume_loop.dashboard.app import create_app
 from illume_loop.dashboard.source import Source
 from illume_loop.errors import PortTakenError, UsageError
+from illume_loop.judge.reviews import reviewer_name
+from illume_loop.settings import Settings
+from illume_loop.settings.hosts import networks_in
 
 STOP_S = 2
 """Seconds that open pages keep the server alive after it was told to stop."""

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from illume_db.migrate import current, head
 from illume_db.sessions import open_engine, transaction
-from illume_loop.config import Settings
 from illume_loop.dashboard.thumbnails import Thumbnails
 from illume_loop.errors import DatabaseOutdatedError, NotARunDirectoryError
 from illume_loop.loop.run_directory import MARKER, open_stores, run_database_url, stored_settings
+from illume_loop.settings import Settings
 
 
 class Source:

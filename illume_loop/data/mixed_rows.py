@@ -17,9 +17,9 @@ from illume_loop.data.layout import DRAWS, DROPS, KIND_OF, WHOLE, Task, sequence
 from illume_loop.data.mixing import Mix
 from illume_loop.data.pixels import Fit, open_image
 from illume_loop.data.store import StoredRow, Tokenised
-from illume_loop.engine.pixels import pixels_of
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.slices import blocks_of
+from illume_loop.models.processors import pixels_of
 from illume_loop.models.sequences import Sequence1D, collate
 
 Item = dict[str, Any]

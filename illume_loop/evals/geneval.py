@@ -20,12 +20,11 @@ from typing import Any
 
 from PIL import Image
 
-from illume_loop.assess.referee import Decision
 from illume_loop.errors import OtherEvaluationError
 from illume_loop.evals.statistics import Interval, clustered_interval, mean_of
 from illume_loop.evals.suites import OnItems
 from illume_loop.files import write_atomically
-from illume_loop.protocols import Prompt, Sampling, UnifiedModel
+from illume_loop.protocols import Decision, Prompt, Sampling, UnifiedModel
 
 MARKER = "evaluation.json"
 Key = tuple[int, int]

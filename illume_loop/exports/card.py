@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from datasets import Features, Image, List, Value
 
+from illume_loop.charts.numbers import gain, interval
 from illume_loop.exports.formats import Format
 from illume_loop.exports.tables import TABLES
-from illume_loop.report.numbers import gain, interval
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "1M<n<10M"

@@ -17,7 +17,7 @@ from datasets import Features, Image, List, Value
 from sqlalchemy.orm import Session
 
 from illume_db.exports import assessments_after, examples_after, reviews_after, samples_after
-from illume_loop.assess import instructions
+from illume_loop.judge.instructions import critique
 
 IMAGE_TOKEN = "<image_{}>"
 """How an image-token id is written; a tokenizer that is given these as added tokens brings the ids back."""
@@ -142,7 +142,7 @@ def _vision(row: Row) -> Row:
         asked.append({"type": "text", "text": row["instruction"]})
     elif row["answer"] is not None:
         answer = row["answer"]
-        asked.append({"type": "text", "text": instructions.critique(claim)})
+        asked.append({"type": "text", "text": critique(claim)})
     if row["kind"] == "correct":
         shown, answer = row["rejected_image"], answer + image_text(row["image_ids"])
     return {

@@ -19,13 +19,13 @@ from illume_db.judging import calibration_of_run
 from illume_db.sessions import transaction
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
-from illume_loop.assess.calibration import Calibration, calibration_of
-from illume_loop.config import Settings
 from illume_loop.errors import CorruptArtifactError, InconsistentRunError
 from illume_loop.hooks import OnProgress, ignore
+from illume_loop.judge.calibration import Calibration, calibration_of
 from illume_loop.loop.gate_plans import GatePlans
 from illume_loop.models.registry import STORED, call_load, load_model
 from illume_loop.protocols import Domain, TrainFunction, UnifiedModel
+from illume_loop.settings import Settings
 from illume_loop.train.candidates import train_candidate
 
 if TYPE_CHECKING:

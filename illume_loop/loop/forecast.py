@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from illume_loop.assess.judging import Judge
-from illume_loop.config import Settings
+from illume_loop.judge.judge import Judge
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
-from illume_loop.loop.seeds import derived_seed
 from illume_loop.loop.stages.assess import judging_models
 from illume_loop.loop.stages.plan import round_prompts, sampling_units
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Domain, DrawRow, PairRow, Sampling, TrainingRow
+from illume_loop.settings import Settings
 
 MEASURED = 32
 """Images of the batch that is measured, at most: one of the settings' size may take minutes."""

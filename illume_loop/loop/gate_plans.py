@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
-from illume_loop.config import GateSettings, Settings
 from illume_loop.errors import UsageError
 from illume_loop.loop.prompts import num_prompts
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Domain, Prompt, Sampling, Split
+from illume_loop.settings import GateSettings, Settings
 
 UNDERSTANDING = "understanding"
 

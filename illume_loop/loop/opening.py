@@ -14,15 +14,14 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from illume_db.leases import take_back_leases
+from illume_db.manifests import drop_checkpoints_of_run
 from illume_db.migrate import upgrade
 from illume_db.rounds import latest_round, num_retries
 from illume_db.runs import add_event, add_run, find_run, leader_of
 from illume_db.sessions import open_engine, transaction
 from illume_db.tables import Run
-from illume_db.trainings import drop_checkpoints_of_run
 from illume_db.versions import add_version, checkpoint_digest
 from illume_loop.artifacts.checkpoints import Checkpoint, CheckpointStore
-from illume_loop.config import Settings, TrainSettings
 from illume_loop.domains import get_domain
 from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.errors import (
@@ -48,6 +47,7 @@ from illume_loop.loop.stages.calibrate import AUTO, check_calibration, keep_cali
 from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.models.shipped import base_path
 from illume_loop.protocols import Domain
+from illume_loop.settings import Settings, TrainSettings
 from illume_loop.telemetry.observing import check_telemetry
 from illume_loop.train.trackers import check_tracker
 

@@ -26,21 +26,19 @@ from illume_db.runs import add_event, needs_preflight
 from illume_db.sessions import transaction
 from illume_db.units import NewUnit
 from illume_db.versions import base_version
-from illume_loop.assess.calibration import Calibration, read_calibration
-from illume_loop.assess.judging import Judge, Opinion
-from illume_loop.assess.labelling import Shown, checker_labels, read_set
-from illume_loop.assess.questions import whole_question
-from illume_loop.assess.referee import Referee
-from illume_loop.assess.teacher import Teacher, fixed_budget
-from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
+from illume_loop.judge.calibration import Calibration, read_calibration
+from illume_loop.judge.fitting import Shown, checker_labels, read_set
+from illume_loop.judge.judge import Judge, Opinion
+from illume_loop.judge.questions import whole_question
+from illume_loop.judge.referee import Referee
+from illume_loop.judge.teacher import Teacher, fixed_budget
 from illume_loop.loop.canonical import check_splits, manifest_sha256
 from illume_loop.loop.context import RunContext, stored_calibration
 from illume_loop.loop.gate_plans import MeasurePlan, gate_plans, has_understanding_guard
-from illume_loop.loop.seeds import derived_seed
 from illume_loop.loop.stages.assess import judging_models
 from illume_loop.loop.stages.calibrate import AUTO
 from illume_loop.loop.stages.dialogues import written
@@ -48,9 +46,10 @@ from illume_loop.loop.stages.evaluate import measure
 from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
-from illume_loop.models.shipped import base_path
-from illume_loop.models.words import unknown_words_told
+from illume_loop.loop.unit_inputs import derived_seed
+from illume_loop.models.shipped import base_path, unknown_words_told
 from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, UnifiedModel
+from illume_loop.settings import Settings
 from illume_loop.train.candidates import try_rows
 
 PREFLIGHT = "preflight"

@@ -19,14 +19,13 @@ from illume_db.curation import UnsolvedPrompt
 from illume_db.prompts import NewPrompt, PromptRow, ensure_prompts, prompts_of_run
 from illume_db.reviews import ReviewRow
 from illume_loop.artifacts.images import ImageStore
-from illume_loop.config import AUTO, Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.text.prompt_set import SPLITS, PromptSet, read_prompt_set
 from illume_loop.errors import UsageError
 from illume_loop.loop.run_directory import stored_settings
-from illume_loop.models.shipped import base_path
-from illume_loop.models.world import SHAPES, TEXT, domain_of_checkpoint
+from illume_loop.models.shipped import SHAPES, TEXT, base_path, domain_of_checkpoint
 from illume_loop.protocols import Domain, Prompt, Split
+from illume_loop.settings import AUTO, Settings
 
 
 def with_domain(settings: Settings, run_dir: Path | None = None) -> Settings:

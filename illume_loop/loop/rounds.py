@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from illume_db.leases import drop_units
+from illume_db.manifests import drop_checkpoints_of_round
 from illume_db.rounds import find_round, move_round, request_retry, retry_of
 from illume_db.runs import add_event, hold_run
 from illume_db.tables import Round
-from illume_db.trainings import drop_checkpoints_of_round
 from illume_loop.errors import IllegalTransitionError, NotFoundError, NotRetriableError, RoundOverError, UsageError
 from illume_loop.loop.promotion import candidate_of, end_trial
 from illume_loop.loop.states import RoundState, transition

@@ -1,13 +1,35 @@
-"""Types of the unit functions, and the rows of a round that a unit covers."""
+"""What the unit functions have in common: their types, the seeds of what they draw, and the rows that a unit covers.
+
+A seed follows from the run's seed, the round and what it is for. It never depends on batches, workers, ids of rows or
+the clock.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
 from illume_db.leases import Lease
 from illume_db.prompts import PromptRow, prompts_at
+
+
+def derived_seed(*parts: object) -> int:
+    """63 bits from the hash of `parts`: they fit a signed 64-bit column, and a tensor of int64."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def sample_seed(run_seed: int, round_index: int, prompt_text: str, sample_index: int) -> int:
+    """The seed of one sample, whatever batch it is drawn in."""
+    return derived_seed("sample", run_seed, round_index, prompt_text, sample_index)
+
+
+def real_seed(run_seed: int, round_index: int) -> int:
+    """The seed of the replayed pairs of a round."""
+    return derived_seed("real", run_seed, round_index)
+
 
 Effect = Callable[[Session], None]
 

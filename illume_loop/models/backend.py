@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from illume_loop.engine.batches import assembled, in_batches
-from illume_loop.engine.pixels import pixels_of
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.scorer import Branch, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.hooks import OnProgress
+from illume_loop.models.processors import pixels_of
 from illume_loop.models.sequences import Sequences
 from illume_loop.protocols import ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
-    from illume_loop.config import TrainSettings
+    from illume_loop.settings import TrainSettings
 
 
 class EngineBackend(ABC):
@@ -55,6 +55,7 @@ class EngineBackend(ABC):
         return self.language.on_progress
 
     @staticmethod
+    @abstractmethod
     def check_training(settings: TrainSettings) -> None:
         """Raise UsageError where models of this backend cannot be trained by these settings."""
 

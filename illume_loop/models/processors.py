@@ -1,14 +1,15 @@
-"""Loads the processor of a checkpoint with its Pillow image processor, whatever else is installed.
-
-transformers takes torchvision's image processors where torchvision is installed. They resize otherwise, so the same
-image would have other features, other ids and other scores on two hosts of one run.
-"""
+"""Processors of checkpoints, and images as the pixels that a model takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import PilBackend
 
@@ -35,3 +36,19 @@ def pillow_processor(folder: Path) -> Any:
             "use a checkpoint whose image processor has one, such as SigLIP's, CLIP's or Janus's"
         )
     return found
+
+
+def pixels_of(images: Sequence[Image.Image], processor: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """RGB images to normalised pixels (B, 3, S, S); `processor` is an image processor of transformers."""
+    side = (processor.size["width"], processor.size["height"])
+    plain = processor.do_rescale and processor.do_normalize
+    if not plain or any(image.mode != "RGB" or image.size != side for image in images):
+        found: Tensor = processor(list(images), return_tensors="pt")["pixel_values"]
+        return found.to(device, dtype)
+    bytes_BSSC = torch.from_numpy(np.stack([np.asarray(image) for image in images])).to(device)
+    # In float64 first, as the processor does it.
+    scaled = (bytes_BSSC.permute(0, 3, 1, 2).double() * processor.rescale_factor).float()
+    of_channels = processor.image_mean, processor.image_std
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in of_channels)
+    normalised: Tensor = (scaled - mean) / std
+    return normalised.to(dtype)

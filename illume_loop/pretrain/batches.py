@@ -23,13 +23,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from illume_loop.assess import instructions
 from illume_loop.domains.shapes.checker import Seen
 from illume_loop.domains.shapes.domain import noisy
 from illume_loop.domains.shapes.grammar import OPENINGS, words
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import Spec
 from illume_loop.domains.shapes.wordings import critique, grade
+from illume_loop.judge import instructions
 from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D
 from illume_loop.pretrain.corpus import Corpus

@@ -25,10 +25,11 @@ from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.pretrain.stage_training import StageTraining
 from illume_loop.pretrain.staged_recipe import Rates
 from illume_loop.pretrain.vision_rows import VisionRowsOnly
-from illume_loop.train.fitting import OnStep, TrainReport, common_arguments, fit
+from illume_loop.train.fitting import common_arguments, fit
 from illume_loop.train.head import use_logits
 from illume_loop.train.packing import PackingCollator
 from illume_loop.train.trainable import load_trainable
+from illume_loop.train.trainings import OnStep, TrainReport
 
 BETAS = (0.9, 0.95)
 """Of AdamW, without weight decay: those of the paper's successor; the paper names none."""

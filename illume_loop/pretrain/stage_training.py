@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from illume_loop.config import TrainSettings
 from illume_loop.pretrain.staged_recipe import Stage
+from illume_loop.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)

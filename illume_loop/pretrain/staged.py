@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.config import TrainSettings
 from illume_loop.data.store import MANIFEST, Manifest, Tokenised
 from illume_loop.data.tokenizer import open_tokenizer, tokenizer_digest
 from illume_loop.errors import MixError, OtherTokenizerError
@@ -24,6 +23,7 @@ from illume_loop.files import sha256_of, storage_full_told, write_atomically
 from illume_loop.pretrain.register import Register, check_asked
 from illume_loop.pretrain.stage_training import StageTraining
 from illume_loop.pretrain.staged_recipe import Stage, StagedRecipe
+from illume_loop.settings import TrainSettings
 from illume_loop.train.ray_driver import train_where_set
 
 MADE_BY, LOSSES = "recipe.json", "losses.json"

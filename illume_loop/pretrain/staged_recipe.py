@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from illume_loop.config import Section, TrainSettings, load_settings
 from illume_loop.errors import MixError, NoSuchChoiceError
+from illume_loop.settings import Section, TrainSettings, load_settings
 
 NAME = r"^[\w.-]{1,48}$"
 

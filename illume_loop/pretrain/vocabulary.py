@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from illume_loop.assess import instructions
 from illume_loop.domains.shapes.grammar import vocabulary
 from illume_loop.domains.shapes.questions import words_of_questions
+from illume_loop.judge import instructions
 from illume_loop.models.illume.processing import split_words
 from illume_loop.protocols import CRITERIA, NO, YES
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from illume_db.versions import headline as largest
+from illume_loop.charts.numbers import gain, interval, number
 from illume_loop.evals.statistics import wilson_interval
-from illume_loop.report.numbers import gain, interval, number
 
 NOT_COMPARED = "not compared at a gate yet"
 

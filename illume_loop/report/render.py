@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from illume_loop.charts.curve import MEASURES, curve
+from illume_loop.charts.numbers import drift, gain, interval, number, percent
 from illume_loop.domains import get_domain
 from illume_loop.errors import NotFoundError
-from illume_loop.report import numbers
-from illume_loop.report.curve import MEASURES, curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for rule in (numbers.interval, numbers.gain, numbers.percent, numbers.number, numbers.drift):
+    for rule in (interval, gain, percent, number, drift):
         environment.filters[rule.__name__] = rule
     return environment
 

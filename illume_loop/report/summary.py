@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from illume_loop.config import Settings
-from illume_loop.models.shipped import SHIPPED
-from illume_loop.models.world import SHAPES
-from illume_loop.report.numbers import gain, interval, number, percent
+from illume_loop.charts.numbers import gain, interval, number, percent
+from illume_loop.models.shipped import SHAPES, SHIPPED
+from illume_loop.settings import Settings
 
 NOT_THE_RUNS_OWN = ("store", "cluster", "runtime")
 """Sections that say where and on what it ran; they change nothing that is computed."""

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from illume_db.errors import FencedOutError
 from illume_db.sessions import open_engine
-from illume_loop.config import RuntimeSettings
 from illume_loop.errors import LostLeaseError
+from illume_loop.settings import RuntimeSettings
 from illume_loop.telemetry.endpoint import check_metrics, serving_metrics
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.tally import TALLY

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from illume_loop.config import TrainSettings
 from illume_loop.models.registry import backend_of
 from illume_loop.protocols import TrainFunction, TrainingRow, TriesRows, UnifiedModel
+from illume_loop.settings import TrainSettings
 from illume_loop.train.trainings import CandidateTraining, OnStep
 
 if TYPE_CHECKING:

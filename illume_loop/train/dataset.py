@@ -12,9 +12,9 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from illume_loop.config import TrainSettings
 from illume_loop.models.sequences import Sequence1D, collate
 from illume_loop.protocols import CorrectRow, DrawRow, EditRow, LikelyRow, PairRow, ReadRow, TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.trainable import Trainable
 
 _FEATURE_BATCH = 256

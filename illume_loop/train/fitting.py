@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,17 @@ from transformers import (
     TrainingArguments,
 )
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.hooks import OnProgress
+from illume_loop.settings import TrainSettings
 from illume_loop.train.keeper import Keeper
 from illume_loop.train.keeping import KEEPING
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
 from illume_loop.train.trackers import tracker_of, training_name
 from illume_loop.train.trainable import Trainable
-from illume_loop.train.trainings import OnStep
+from illume_loop.train.trainings import OnStep, TrainReport
 
 LORA_TARGETS = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainReport:
-    """What a training did: its loss is the mean over steps, of `sft` in nats for each labelled id."""
-
-    num_rows: int
-    steps: int
-    mean_loss: float
-    seconds: float
-    losses: tuple[float, ...]
-    """Of each step, those that were taken before a checkpoint that this training went on from too."""
 
 
 def preparing(on_step: OnStep) -> OnProgress:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from illume_loop.train.fitting import TrainReport
 from illume_loop.train.preference import train_dpo, train_kto
 from illume_loop.train.sft import train_sft
-from illume_loop.train.trainings import CandidateTraining, OnStep
+from illume_loop.train.trainings import CandidateTraining, OnStep, TrainReport
 
 OBJECTIVES: Mapping[str, Callable[[CandidateTraining, OnStep], TrainReport]] = {
     "sft": train_sft,

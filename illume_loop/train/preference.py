@@ -26,15 +26,15 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
-from illume_loop.config import TrainSettings
 from illume_loop.hooks import OnProgress
 from illume_loop.models.sequences import IGNORED_LABEL
 from illume_loop.protocols import DrawRow, ImageIds, LikelyRow, PairRow, TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import TrainReport, common_arguments, fit, lora_config, preparing
+from illume_loop.train.fitting import common_arguments, fit, lora_config, preparing
 from illume_loop.train.sharing import of_process
 from illume_loop.train.trainable import Trainable, load_trainable
-from illume_loop.train.trainings import CandidateTraining, OnStep
+from illume_loop.train.trainings import CandidateTraining, OnStep, TrainReport
 
 ANCHOR = "anchor"
 """The key of a batch under which the rows of the anchor stand, as a batch of their own."""

@@ -18,11 +18,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import MissingExtraError, RayUnusableError, TrainingWorkersError
-from illume_loop.train.fitting import TrainReport
+from illume_loop.settings import TrainSettings
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint
-from illume_loop.train.trainings import OnStep, Training, run_training
+from illume_loop.train.trainings import OnStep, Training, TrainReport, run_training
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer

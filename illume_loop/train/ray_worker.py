@@ -18,9 +18,9 @@ import ray
 import ray.train
 from ray.train import Checkpoint, UserCallback
 
-from illume_loop.config import RuntimeSettings
 from illume_loop.errors import IllumeLoopError, RayUnusableError
 from illume_loop.runtime import prepare
+from illume_loop.settings import RuntimeSettings
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first
 from illume_loop.train.trainings import Training, run_training
 

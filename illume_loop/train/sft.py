@@ -11,15 +11,15 @@ from peft import get_peft_model
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from illume_loop.config import TrainSettings
 from illume_loop.protocols import PairRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.dataset import FeatureCollator, build_dataset
-from illume_loop.train.fitting import TrainReport, common_arguments, fit, lora_config, preparing
+from illume_loop.train.fitting import common_arguments, fit, lora_config, preparing
 from illume_loop.train.head import use_logits
 from illume_loop.train.packing import Collator, PackingCollator
 from illume_loop.train.sharing import EvenCollator
 from illume_loop.train.trainable import load_trainable
-from illume_loop.train.trainings import CandidateTraining, OnStep
+from illume_loop.train.trainings import CandidateTraining, OnStep, TrainReport
 
 
 def train_sft(training: CandidateTraining, on_step: OnStep) -> TrainReport:

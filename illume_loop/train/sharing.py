@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from illume_loop.config import TrainSettings
+from illume_loop.settings import TrainSettings
 from illume_loop.train.dataset import FeatureCollator
 
 

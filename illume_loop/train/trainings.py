@@ -10,16 +10,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
-from illume_loop.config import TrainSettings
 from illume_loop.protocols import TrainingRow
-
-if TYPE_CHECKING:
-    from illume_loop.train.fitting import TrainReport
+from illume_loop.settings import TrainSettings
 
 OnStep = Callable[[int, int], None]
 """Called with (optimizer steps done, steps in all); with (0, 0) after each stage before the first step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a training did: its loss is the mean over steps, of `sft` in nats for each labelled id."""
+
+    num_rows: int
+    steps: int
+    mean_loss: float
+    seconds: float
+    losses: tuple[float, ...]
+    """Of each step, those that were taken before a checkpoint that this training went on from too."""
 
 
 class Training(Protocol):

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from illume_loop.assess import instructions
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.evals.statistics import auc
 from illume_loop.evals.suites import Drawn, alignment, editing, understanding
+from illume_loop.judge.instructions import GRADES, ask, critique, rate
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.shipped import shipped_base
 from illume_loop.protocols import Sampling
@@ -46,11 +46,11 @@ def test_its_answers_judge_its_own_samples(base: IllumeBackend, drawn: Drawn) ->
 
 
 def test_what_it_writes_can_be_read(base: IllumeBackend, drawn: Drawn) -> None:
-    critiques = base.instruct(drawn.images[:48], [instructions.critique(text) for text in TEXTS[:48]])
+    critiques = base.instruct(drawn.images[:48], [critique(text) for text in TEXTS[:48]])
     assert sum(_is_json(text) for text in critiques) >= 45
-    grades = base.instruct(drawn.images[:48], [instructions.rate(text) for text in TEXTS[:48]], max_tokens=4)
-    assert set(grades) <= set(instructions.GRADES)
-    asked = base.instruct(None, [instructions.ask(text) for text in TEXTS[:48:4]])
+    grades = base.instruct(drawn.images[:48], [rate(text) for text in TEXTS[:48]], max_tokens=4)
+    assert set(grades) <= set(GRADES)
+    asked = base.instruct(None, [ask(text) for text in TEXTS[:48:4]])
     assert sum(_is_json(text) for text in asked) >= 10
 
 

@@ -6,7 +6,6 @@ from random import Random
 
 import pytest
 
-from illume_loop.config import GateSettings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.render import render
@@ -16,6 +15,7 @@ from illume_loop.evals.suites import Drawn, alignment, understanding
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.shipped import shipped_base
 from illume_loop.protocols import Sampling
+from illume_loop.settings import GateSettings
 
 DOMAIN = ShapesDomain()
 PROMPTS = DOMAIN.prompts("heldout", 512, seed=77)

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from illume_db.rounds_table import rounds_table
 from illume_db.tables import Assessment, Evaluation, Manifest, ModelVersion, Prompt, Round, Sample, Unit
-from illume_loop.config import Settings
 from illume_loop.domains import get_domain
-from illume_loop.loop.seeds import sample_seed
 from illume_loop.loop.stages.plan import round_prompts
+from illume_loop.loop.unit_inputs import sample_seed
+from illume_loop.settings import Settings
 from tests.chaos.invariants import invariants, one_active
 
 TIMED = {"seconds", "created_at", "ended_at", "units", "workers"}

@@ -26,11 +26,11 @@ from illume_db.tables import (
     StageCount,
     Unit,
 )
-from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.loop.canonical import manifest_sha256
-from illume_loop.loop.seeds import sample_seed
 from illume_loop.loop.stages.plan import round_prompts
+from illume_loop.loop.unit_inputs import sample_seed
+from illume_loop.settings import Settings
 
 DECIDED, ENDED_EARLY = ("promoted", "rejected"), ("cancelled", "failed")
 TIMED = {"seconds", "created_at", "ended_at"}

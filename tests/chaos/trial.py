@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from illume_db.migrate import upgrade
 from illume_db.rounds import waiting_retries
 from illume_db.tables import Round, Run
-from illume_loop.config import Settings, load_settings
+from illume_loop.settings import Settings, load_settings
 from tests.chaos.checks import outcome, violations
 from tests.chaos.cluster import FAILED, Cluster, Nursery
 from tests.chaos.faults import Fault, Operation, Plan
@@ -270,7 +270,7 @@ class _Trial:
     def _double_messages(self) -> None:
         """Send every unit's message twice more, with its present token and with the one before."""
         from illume_workers.app import TASK, make_app
-        from illume_workers.roles import KINDS_OF_ROLE, queue_of
+        from illume_workers.messages import KINDS_OF_ROLE, queue_of
 
         role_of = {kind: role for role, kinds in KINDS_OF_ROLE.items() for kind in kinds}
         settings = load_settings(environ={"ILLUME_CLUSTER__REDIS_URL": self._stage.redis.url()}).cluster

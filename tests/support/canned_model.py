@@ -19,7 +19,6 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from illume_loop.config import TrainSettings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.questions import Asked, questions
@@ -28,6 +27,7 @@ from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Spec, al
 from illume_loop.domains.shapes.wordings import critique, grade, scene
 from illume_loop.loop.context import Toolbox
 from illume_loop.protocols import MAX_ANSWER_TOKENS, DrawRow, ImageIds, PairRow, Sampling, Scores, TrainingRow
+from illume_loop.settings import TrainSettings
 from tests.support.plain_english import understood
 
 TOKENS = 8

@@ -12,11 +12,11 @@ from sqlalchemy import select
 from illume_db.rounds_table import rounds_table
 from illume_db.tables import Assessment, Evaluation, Round, Sample
 from illume_db.versions import models_table
-from illume_loop.config import Settings, load_settings
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import open_run
+from illume_loop.settings import Settings, load_settings
 from illume_loop.start import RunOutcome, start_run
 from tests.support.canned_model import canned_toolbox, save_canned
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from illume_loop.config import Settings, load_settings
 from illume_loop.dashboard.access import Access, Role
 from illume_loop.dashboard.app import create_app
 from illume_loop.dashboard.source import Source
+from illume_loop.settings import Settings, load_settings
 from tests.support.canned_run import small_settings, start
 from tests.support.servers import free_port
 

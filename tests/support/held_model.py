@@ -16,11 +16,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from illume_loop.config import TrainSettings
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.stages import calibrate
 from illume_loop.protocols import ImageIds, Sampling, Scores, TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.keeping import KEEPING
 from tests.support.canned_model import CONFIG, CannedModel, load_canned, save_canned, train_canned
 

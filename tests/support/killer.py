@@ -22,7 +22,7 @@ from random import Random
 
 from sqlalchemy import Engine, event
 
-from illume_loop.config import Settings
+from illume_loop.settings import Settings
 from tests.support.canned_run import result, small_settings, start
 
 NEVER = sys.maxsize

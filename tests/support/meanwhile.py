@@ -10,10 +10,10 @@ from typing import Any
 from PIL import Image
 
 from illume_db.rounds import find_round
-from illume_loop.config import TrainSettings
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import OpenRun, open_run
 from illume_loop.protocols import ImageIds, Sampling, Scores, TrainingRow
+from illume_loop.settings import TrainSettings
 from tests.support.canned_model import CannedModel, load_canned, train_canned
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from illume_loop.config import TrainSettings
 from illume_loop.protocols import MAX_ANSWER_TOKENS, ImageIds, Sampling, Scores, TrainingRow
+from illume_loop.settings import TrainSettings
 
 TOKENS = 256
 """As many as an image of the paper has, so that rows weigh what they will weigh."""

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from illume_loop.config import TrainSettings
 from illume_loop.protocols import TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
-from illume_loop.train.fitting import TrainReport
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.trainings import TrainReport
 
 ALONE = TrainSettings(batch_size=4, epochs=2, learning_rate=1e-3)
 Alone = tuple[TrainReport, Path]

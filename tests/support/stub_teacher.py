@@ -19,10 +19,10 @@ from typing import Any
 
 from PIL import Image
 
-from illume_loop.assess import dialect
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
+from illume_loop.judge.dialect import forget
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StubTeacher:
 def stub_teacher(reply: Reply, refuse: Refuse = lambda *_: None) -> Iterator[StubTeacher]:
     """A server in a thread."""
     # A port may be that of an earlier server, of which something was learned.
-    dialect.forget()
+    forget()
     lock, over = threading.Lock(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ import typer
 from compose_spec import PyCompose, parse_duration
 
 from illume_loop.cli.main import app
-from illume_loop.config import ClusterSettings, load_settings
+from illume_loop.settings import ClusterSettings, load_settings
 from tests.support.compose import BASE, FILES, GPU, HOSTS, NEEDED, S3, MissingVariableError, compose, variables
 from tests.support.golden import ROOT
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from illume_loop import redaction
-from illume_loop.config import Settings, field_names, fields, load_settings
 from illume_loop.errors import SettingsError, SettingsFileError
+from illume_loop.settings import Settings, field_names, fields, load_settings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
@@ -188,7 +188,7 @@ def test_setting_names_are_frozen() -> None:
 
 
 def test_config_needs_no_torch() -> None:
-    code = "import sys, illume_loop.config; sys.exit('torch' in sys.modules or 'sqlalchemy' in sys.modules)"
+    code = "import sys, illume_loop.settings; sys.exit('torch' in sys.modules or 'sqlalchemy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from illume_loop.cli.config import settings_rows
 from illume_loop.cli.main import app
-from illume_loop.config import field_names, load_settings
+from illume_loop.settings import field_names, load_settings
 from tests.support.file_map import with_map
 from tests.support.golden import ROOT, check_golden
 

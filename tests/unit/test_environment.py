@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.config import load_settings
 from illume_loop.errors import SettingsError
+from illume_loop.settings import load_settings
 
 URL = "postgresql+psycopg://me@db:5432/illume"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.config import load_settings
 from illume_loop.errors import SettingsError
 from illume_loop.host import container_id, host_name, process_name
+from illume_loop.settings import load_settings
 
 ID = "3f51b36e560bfc252b68f4f32e7d27c9a6adcaac8f6667cc413db5d7191b2354"
 DOCKER = f"""\

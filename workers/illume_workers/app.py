@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from illume_loop.config import ClusterSettings
 from illume_loop.errors import MissingExtraError
+from illume_loop.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from celery import Celery

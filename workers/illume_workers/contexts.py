@@ -16,12 +16,12 @@ from illume_db.runs import run_of
 from illume_db.sessions import transaction
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.artifacts.images import ImageStore
-from illume_loop.config import Settings, load_settings
 from illume_loop.files import Root
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.loop.context import ModelCache, RunContext, Toolbox
 from illume_loop.loop.gate_plans import gate_plans
 from illume_loop.loop.prompts import domain_of_run
+from illume_loop.settings import Settings, load_settings
 
 OWN_SECTIONS = ("store", "cluster", "runtime")
 

@@ -26,9 +26,9 @@ from sqlalchemy import Engine
 from illume_db.leases import Lease, hand_back, is_held, is_left_waiting, renew_lease
 from illume_db.sessions import transaction
 from illume_db.workers import beat, mark_stopped
-from illume_loop.config import ClusterSettings
 from illume_loop.errors import LostLeaseError
 from illume_loop.loop.outages import reason_of
+from illume_loop.settings import ClusterSettings
 from illume_loop.telemetry.health import HealthFile, State
 
 EXIT_DONE, EXIT_UNHEALTHY = 0, 3

@@ -1,13 +1,15 @@
-"""What a message says: a unit, and the fencing token that the unit had when it was sent. Nothing else.
+"""What a message to a worker says, and the queue of the role that takes it.
 
-Guarantee: whatever arrives, at most these two whole numbers leave this module. A message that was duplicated, delayed,
-restored or made up names a token that the unit no longer has, and the lease is refused.
+A message names a unit and the fencing token that the unit had when it was sent, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from illume_db.tables.units import ROLE_OF_KIND, ROLES
+from illume_loop.errors import UsageError
 
 LARGEST = 2**63 - 1
 """What the database's columns hold."""
@@ -39,3 +41,25 @@ def parse(arguments: object, payload: object) -> UnitMessage:
         if type(number) is not int or not least <= number <= LARGEST:
             raise BadMessageError("unit_id and token are whole numbers")
     return UnitMessage(unit_id, token)
+
+
+KINDS_OF_ROLE: Mapping[str, tuple[str, ...]] = {
+    role: tuple(kind for kind, its_role in ROLE_OF_KIND.items() if its_role == role) for role in ROLES
+}
+
+
+def queue_of(role: str) -> str:
+    """The name of the queue of a role."""
+    return f"illume.{role}"
+
+
+def checked_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    """The roles asked for, each once, in their usual order. Raises UsageError for none and for an unknown one."""
+    wanted = set(roles)
+    choices = " or ".join(f"--role {role}" for role in ROLES)
+    if not wanted:
+        raise UsageError(f"A worker needs a role: give {choices}.")
+    unknown = sorted(wanted - set(ROLES))
+    if unknown:
+        raise UsageError(f"There is no role '{unknown[0]}': give {choices}.")
+    return tuple(role for role in ROLES if role in wanted)

@@ -26,19 +26,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from illume_db.migrate import current, head
 from illume_db.sessions import open_engine, transaction
 from illume_db.workers import mark_stopped, register_worker
-from illume_loop.config import Settings
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
 from illume_loop.host import host_name, process_name
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.settings import Settings
 from illume_loop.telemetry.health import STARTING_S, HealthFile
 from illume_loop.telemetry.logs import at_hand
 from illume_loop.telemetry.observing import check_telemetry, observed
 from illume_workers.app import TASK, make_app
 from illume_workers.contexts import RunContexts
 from illume_workers.heartbeat import EXIT_DONE, EXIT_UNHEALTHY, Heartbeat
-from illume_workers.messages import BadMessageError, parse
-from illume_workers.roles import KINDS_OF_ROLE, checked_roles, queue_of
+from illume_workers.messages import KINDS_OF_ROLE, BadMessageError, checked_roles, parse, queue_of
 from illume_workers.service import check_service
 from illume_workers.slots import default_cache, device_for, held_slot, num_visible_devices
 from illume_workers.unit_runner import UnitRunner

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 
 from illume_db.tables.units import ROLE_OF_KIND
 from illume_db.units import UnitRow
-from illume_loop.config import ClusterSettings
 from illume_loop.errors import BrokerUnusableError
+from illume_loop.settings import ClusterSettings
 from illume_workers.app import TASK, make_app
-from illume_workers.messages import UnitMessage
-from illume_workers.roles import queue_of
+from illume_workers.messages import UnitMessage, queue_of
 
 
 class CelerySender:

@@ -12,7 +12,6 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from illume_db.errors import FencedOutError
-from illume_loop.config import ClusterSettings, Settings
 from illume_loop.errors import RunLockedError, UsageError
 from illume_loop.loop.context import RunContext, default_toolbox
 from illume_loop.loop.coordinator import Coordinator, Progress, Turn
@@ -20,6 +19,7 @@ from illume_loop.loop.opening import Demands, check_demands, open_context
 from illume_loop.loop.outages import Patience, reason_of
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
+from illume_loop.settings import ClusterSettings, Settings
 from illume_loop.start import RunOutcome, write_run_page
 from illume_loop.telemetry.health import STARTING_S, HealthFile
 from illume_loop.telemetry.logs import at_hand

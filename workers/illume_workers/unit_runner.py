@@ -18,11 +18,11 @@ from sqlalchemy import Engine
 from illume_db.errors import FencedOutError
 from illume_db.leases import Lease, UnitAddress, find_unit, hand_back, lease_unit, version_name_of
 from illume_db.sessions import transaction
-from illume_loop.config import Settings
 from illume_loop.errors import CorruptArtifactError, LostLeaseError, TeacherError, UnfitWorkerError, UnhealthyError
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.executor import count_failure, do_unit, sentence_of
 from illume_loop.loop.outages import Patience, is_outage
+from illume_loop.settings import Settings
 from illume_workers.contexts import RunContexts
 from illume_workers.heartbeat import Heartbeat
 from illume_workers.messages import UnitMessage

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from illume_loop.charts.numbers import gain, interval
 from illume_loop.domains.shapes.checker import check
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.render import draw, place
@@ -29,7 +30,6 @@ from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import base_path
 from illume_loop.protocols import ImageIds, Sampling
-from illume_loop.report.numbers import gain, interval
 
 SEED = 2_000
 """Of prompts, layouts and noise: no run, no gate and no training draws with it."""

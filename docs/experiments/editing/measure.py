@@ -10,13 +10,13 @@ from collections import defaultdict
 from dataclasses import asdict
 from functools import partial
 
+from illume_loop.charts.numbers import gain, interval
 from illume_loop.domains import get_domain
 from illume_loop.evals.statistics import paired_bootstrap, wilson_interval
 from illume_loop.evals.suites import editing
 from illume_loop.loop.opening import base_path
 from illume_loop.models.registry import load_model
 from illume_loop.protocols import EditProbe, Sampling
-from illume_loop.report.numbers import gain, interval
 
 SEED = 1_000
 """Of edits and noise: no run and no gate draws with it."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from illume_loop.cli.loading import load
-from illume_loop.config import GateSettings
 from illume_loop.domains import get_domain
 from illume_loop.evals.suites import alignment
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Sampling
+from illume_loop.settings import GateSettings
 
 PASSES = 32
 GUIDANCE = 1.5

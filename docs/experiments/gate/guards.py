@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binom
 
-from illume_loop.config import GateSettings, TrainSettings
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.evals.noninferiority import score_bound
 from illume_loop.evals.suites import image_diversity, understanding
@@ -27,6 +26,7 @@ from illume_loop.loop.gate_plans import DIVERSITY_PROMPTS, DIVERSITY_SAMPLES
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import shipped_base
 from illume_loop.protocols import Sampling, UnifiedModel
+from illume_loop.settings import GateSettings, TrainSettings
 
 SHARES_CHANGED = (0.02, 0.04, 0.07, 0.10, 0.15)
 LOSSES = (0.0, 0.02, 0.03, 0.04, 0.06)

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_loop.config import GateSettings
 from illume_loop.evals.statistics import paired_bootstrap, wilson_interval
 from illume_loop.loop.gate_plans import look_sizes
 from illume_loop.loop.stages.gate import Measured, judge
+from illume_loop.settings import GateSettings
 
 Outcomes = NDArray[np.bool_]
 Pair = tuple[Outcomes, Outcomes]

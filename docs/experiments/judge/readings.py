@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.assess.calibration import Source
-from illume_loop.assess.fitting import Labelled, fit_calibration
-from illume_loop.assess.labelling import checker_labels, draw_set, read_set
 from illume_loop.domains import get_domain
+from illume_loop.judge.calibration import Source
+from illume_loop.judge.fitting import Labelled, checker_labels, draw_set, fit_calibration, read_set
 from illume_loop.loop.opening import base_path
 from illume_loop.models.registry import load_model
 

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import time
 
-from illume_loop.config import RuntimeSettings
 from illume_loop.domains import get_domain
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import shipped_base
 from illume_loop.protocols import Sampling
 from illume_loop.runtime import prepare
+from illume_loop.settings import RuntimeSettings
 
 IMAGES, READS = 256, 4
 

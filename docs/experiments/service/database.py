@@ -27,10 +27,10 @@ from sqlalchemy.orm import Session  # noqa: E402
 from illume_db.rounds_table import round_detail, rounds_table  # noqa: E402
 from illume_db.sessions import transaction  # noqa: E402
 from illume_db.workers import beat, register_worker  # noqa: E402
-from illume_loop.config import ClusterSettings  # noqa: E402
 from illume_loop.loop.context import RunContext  # noqa: E402
 from illume_loop.loop.coordinator import Coordinator  # noqa: E402
 from illume_loop.loop.run_directory import RunDirectory  # noqa: E402
+from illume_loop.settings import ClusterSettings  # noqa: E402
 from illume_workers.dispatch import Dispatcher  # noqa: E402
 from illume_workers.leadership import Leadership  # noqa: E402
 from illume_workers.sender import CelerySender  # noqa: E402

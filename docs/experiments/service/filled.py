@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 from illume_db.sessions import transaction
 from illume_db.tables import Round
 from illume_db.types import pack_image_ids
-from illume_loop.config import Settings, load_settings
 from illume_loop.loop.context import RunContext, default_toolbox
 from illume_loop.loop.moves import move
 from illume_loop.loop.opening import check_demands, open_context
@@ -28,6 +27,7 @@ from illume_loop.loop.run_directory import RunDirectory, locked
 from illume_loop.loop.stages import plan
 from illume_loop.loop.stages.plan import plan_round, round_prompts
 from illume_loop.loop.states import RoundState
+from illume_loop.settings import Settings, load_settings
 from tests.support.noop_model import TOKENS, save_noop
 
 SHIPPED = (384, 8, 256)

@@ -13,15 +13,15 @@ from illume_db.judging import judged_samples
 from illume_db.review_queue import overlaps, random_share, reviewers_of_run
 from illume_db.reviews import reviews_of_run
 from illume_db.rounds_table import last_rounds
-from illume_loop.assess.calibration import Fit
-from illume_loop.assess.confusion import confusions
-from illume_loop.assess.people import cohens_kappa, fit_on_reviews
+from illume_loop.charts.reliability import reliability_plot
 from illume_loop.dashboard.asking import Here, RoundChoice, RunHere, Store
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError, TooFewLabelsError
 from illume_loop.evals.statistics import wilson_interval
+from illume_loop.judge.agreement import confusions
+from illume_loop.judge.calibration import Fit
+from illume_loop.judge.reviews import cohens_kappa, fit_on_reviews
 from illume_loop.loop.context import calibration_in
-from illume_loop.report.reliability import reliability_plot
 
 router = APIRouter(prefix="/runs/{run_id}")
 LOOKED_AT = 1000

@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, Response
 
-from illume_loop.assess.reviews import MOST_NAME, reviewer_name
 from illume_loop.dashboard.access import COOKIE, SESSION_S, Access, Guesses, Role
 from illume_loop.dashboard.asking import NO_NUL, access_of, own_form
 from illume_loop.dashboard.render import page, redirect
+from illume_loop.judge.reviews import MOST_NAME, reviewer_name
 
 router = APIRouter()
 Next = Annotated[str, Query(max_length=1000, description="Page to go to then.")]

@@ -16,12 +16,11 @@ from illume_db.gallery import round_id_of, round_numbers
 from illume_db.review_queue import num_of_reviewer, unreviewed
 from illume_db.reviews import NewReview, num_reviewed, prompt_of_sample, put_review, take_back_review
 from illume_db.samples import sample_detail
-from illume_loop.assess.reviewing import next_review
-from illume_loop.assess.reviews import criteria_in
 from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.domains import get_domain
 from illume_loop.errors import NotFoundError
+from illume_loop.judge.reviews import criteria_in, next_review
 from illume_loop.loop.prompts import prompt_of
 from illume_loop.protocols import Question
 

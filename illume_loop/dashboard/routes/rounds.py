@@ -14,11 +14,11 @@ from illume_db.gallery import Filters, extremes
 from illume_db.reviews import num_reviewed
 from illume_db.rounds_table import last_rounds, open_stages, round_detail
 from illume_db.runs import last_events, leader_of
+from illume_loop.charts.curve import curve
 from illume_loop.dashboard.asking import INT4, Here, RoundIndex, RunHere, Starting, Store, round_here
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError
 from illume_loop.loop.run_directory import holder
-from illume_loop.report.curve import curve
 
 router = APIRouter(prefix="/runs/{run_id}")
 SHOWN = 40

@@ -28,16 +28,15 @@ from illume_db.teacher import (
     teacher_answers,
 )
 from illume_db.versions import base_version, version_of
-from illume_loop.assess.judging import Judge, Opinion
-from illume_loop.assess.questions import whole_question
-from illume_loop.assess.replies import Answer
-from illume_loop.assess.teacher import Teacher
-from illume_loop.config import AssessSettings
+from illume_loop.judge.judge import Judge, Opinion
+from illume_loop.judge.questions import whole_question
+from illume_loop.judge.replies import Answer
+from illume_loop.judge.teacher import Teacher
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.prompts import prompt_of
-from illume_loop.loop.seeds import derived_seed, sample_seed
-from illume_loop.loop.unit_inputs import Effect, OnItems, rows_of_unit
+from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, rows_of_unit, sample_seed
 from illume_loop.protocols import Prompt, Question
+from illume_loop.settings import AssessSettings
 
 
 def judging_models(settings: AssessSettings) -> Iterator[str]:

@@ -20,11 +20,11 @@ from illume_db.sessions import transaction
 from illume_db.units import NewUnit
 from illume_db.versions import base_version
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.assess.calibration import Calibration, Source, read_calibration
-from illume_loop.assess.labelling import OnItems, calibrate, checker_labels, draw_set, read_set
-from illume_loop.config import Settings
 from illume_loop.errors import WrongCalibrationError
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.judge.calibration import Calibration, Source, read_calibration
+from illume_loop.judge.fitting import OnItems, calibrate, checker_labels, draw_set, read_set
+from illume_loop.loop.unit_inputs import derived_seed
+from illume_loop.settings import Settings
 
 if TYPE_CHECKING:
     from illume_loop.loop.context import RunContext

@@ -27,14 +27,13 @@ from illume_db.judging import Fared, controls, fared
 from illume_db.reviews import verdicts_of_people
 from illume_db.samples import verdicts
 from illume_db.tables import Round
-from illume_loop.config import CurateSettings, Settings
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.curated import Curated, Preference
+from illume_loop.loop.curated import Curated, Preference, found_wrong, overruled, stands
 from illume_loop.loop.moves import move, note
-from illume_loop.loop.seeds import derived_seed
 from illume_loop.loop.states import RoundState
-from illume_loop.loop.verdicts import found_wrong, overruled, stands
+from illume_loop.loop.unit_inputs import derived_seed
+from illume_loop.settings import CurateSettings, Settings
 
 Ranked = tuple[float, tuple[int, int]]
 """A score with the key of its sample."""

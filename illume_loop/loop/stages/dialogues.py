@@ -20,15 +20,14 @@ from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow, SampleRow, assessments_before, critiques_of_round, scored_by
 from illume_db.tables import Round
-from illume_loop.assess.critiques import ANALYSIS
-from illume_loop.assess.instructions import json_answer
-from illume_loop.config import CurateSettings
 from illume_loop.errors import InconsistentRunError
+from illume_loop.judge.critiques import ANALYSIS
+from illume_loop.judge.instructions import json_answer
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.curated import Curated
-from illume_loop.loop.seeds import derived_seed
-from illume_loop.loop.verdicts import stands
+from illume_loop.loop.curated import Curated, stands
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import CRITERIA, NO
+from illume_loop.settings import CurateSettings
 
 Critiques = Mapping[int, Mapping[str, Any]]
 """Sample id to critique, of the samples that have one."""

@@ -18,17 +18,16 @@ from illume_db.samples import samples_of
 from illume_db.sessions import transaction
 from illume_db.tables import ModelVersion
 from illume_db.versions import base_version, version_of
-from illume_loop.assess.drift import drift_between
-from illume_loop.assess.labelling import Shown, read_set
-from illume_loop.assess.referee import Referee
 from illume_loop.errors import InconsistentRunError
 from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
 from illume_loop.hooks import OnProgress, ignore
+from illume_loop.judge.agreement import drift_between
+from illume_loop.judge.fitting import Shown, read_set
+from illume_loop.judge.referee import Referee
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, EDITING, UNDERSTANDING, MeasurePlan
 from illume_loop.loop.prompts import new_prompts, prompt_of
-from illume_loop.loop.seeds import derived_seed
-from illume_loop.loop.unit_inputs import Effect, OnItems
+from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed
 from illume_loop.protocols import Domain, EditProbe, UnifiedModel
 
 DRIFT = "drift"

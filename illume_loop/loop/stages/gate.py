@@ -28,18 +28,18 @@ from illume_db.rounds import add_decision
 from illume_db.tables import Round
 from illume_db.units import NewUnit, add_units
 from illume_db.versions import base_version, version_of
-from illume_loop.assess.drift import JudgeDrift
-from illume_loop.config import GateSettings
 from illume_loop.errors import InconsistentRunError
 from illume_loop.evals.noninferiority import PairedLoss, can_show, items_for, paired_loss
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
+from illume_loop.judge.agreement import JudgeDrift
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.gate_plans import DRIFT_SAMPLES, EDITING, UNDERSTANDING, look_sizes
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.promotion import candidate_of, conclude, settle
-from illume_loop.loop.seeds import derived_seed
 from illume_loop.loop.states import RoundState
+from illume_loop.loop.unit_inputs import derived_seed
+from illume_loop.settings import GateSettings
 
 EDITING_MARGIN = 0.08
 """The loss of held-out edits that are right which has to be excluded; whether an edit succeeds changes by chance more

@@ -11,15 +11,15 @@ from illume_db.curation import ExampleRow, SampleRow
 from illume_db.manifests import NewExample, add_manifest
 from illume_db.tables import Round
 from illume_db.units import NewUnit, add_units
-from illume_loop.config import CurateSettings, Settings
 from illume_loop.errors import HeldOutError
 from illume_loop.loop.canonical import check_splits, ids_sha256, manifest_sha256
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.curated import Curated, Preference
 from illume_loop.loop.moves import move
-from illume_loop.loop.seeds import real_seed
 from illume_loop.loop.states import RoundState
+from illume_loop.loop.unit_inputs import real_seed
 from illume_loop.protocols import RealPair
+from illume_loop.settings import CurateSettings, Settings
 
 
 def manifest_rows(

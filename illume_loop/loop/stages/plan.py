@@ -15,14 +15,14 @@ from illume_db.curation import unsolved_prompts
 from illume_db.prompts import ensure_prompts, prompt_ids_of
 from illume_db.rounds import add_round, open_rounds, waiting_retries
 from illume_db.units import NewUnit, add_units
-from illume_loop.config import SamplingSettings, Settings
 from illume_loop.errors import UsageError
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.moves import note
 from illume_loop.loop.promotion import active_of
 from illume_loop.loop.prompts import new_prompts, num_prompts, prompt_of
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Domain, Prompt
+from illume_loop.settings import SamplingSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from illume_db.sessions import transaction
 from illume_db.versions import version_of
 from illume_loop.engine.drawing import draw_images
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.seeds import sample_seed
-from illume_loop.loop.unit_inputs import Effect, OnItems, rows_of_unit
+from illume_loop.loop.unit_inputs import Effect, OnItems, rows_of_unit, sample_seed
 from illume_loop.protocols import ImageIds, Sampling, UnifiedModel
 from illume_loop.telemetry.tally import TALLY
 

@@ -28,26 +28,24 @@ from sqlalchemy.orm import Session
 from illume_db.curation import ExampleRow, examples_of
 from illume_db.errors import FencedOutError
 from illume_db.leases import Lease, hold_lease
-from illume_db.manifests import manifest_of
+from illume_db.manifests import checkpoints_of_training, keep_training_checkpoint, manifest_of, mark_checkpoints
 from illume_db.rounds import round_of, set_candidate
 from illume_db.runs import add_event, run_key
 from illume_db.sessions import transaction
 from illume_db.tables import TrainingCheckpoint
-from illume_db.trainings import checkpoints_of_training, keep_training_checkpoint, mark_checkpoints
 from illume_db.versions import add_version, base_version, version_of
 from illume_loop.artifacts.checkpoints import CheckpointStore
-from illume_loop.assess import instructions
 from illume_loop.errors import (
     CorruptArtifactError,
     InconsistentRunError,
     LostLeaseError,
     NoIntactCheckpointError,
 )
+from illume_loop.judge.instructions import critique
 from illume_loop.loop.canonical import check_splits, manifest_sha256
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.seeds import derived_seed, real_seed
 from illume_loop.loop.states import RoundState
-from illume_loop.loop.unit_inputs import Effect, OnItems
+from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, real_seed
 from illume_loop.protocols import CorrectRow, DrawRow, EditRow, ImageIds, PairRow, ReadRow, RealPair, TrainingRow
 from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
 from illume_loop.train.trackers import tracked
@@ -78,7 +76,7 @@ def _training_row(
 ) -> TrainingRow:
     if row.sample is not None:
         if row.answer is not None:
-            instruction = instructions.critique(row.sample.claim)
+            instruction = critique(row.sample.claim)
             if row.rejected is None:
                 return ReadRow(read_image(row.sample.image_sha256), row.answer, instruction)
             worse = read_image(row.rejected.image_sha256)

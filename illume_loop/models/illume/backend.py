@@ -24,6 +24,7 @@ from illume_loop.models.illume.slices import blocks_of, num_blocks
 from illume_loop.models.processors import load_processor
 from illume_loop.models.sequences import spellings
 from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
+from illume_loop.settings import TrainSettings
 
 
 class IllumeBackend(EngineBackend):
@@ -48,6 +49,11 @@ class IllumeBackend(EngineBackend):
         assert isinstance(model, IllumeForConditionalGeneration)
         on_progress()
         return cls(model, load_processor(IllumeProcessor, path), device).report_to(on_progress)
+
+    @staticmethod
+    def check_training(settings: TrainSettings) -> None:
+        """Accept all settings; see `EngineBackend.check_training`."""
+        del settings
 
     @property
     def tokens_per_image(self) -> int:

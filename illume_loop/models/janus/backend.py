@@ -30,7 +30,7 @@ from illume_loop.models.sequences import spellings
 from illume_loop.protocols import MAX_ANSWER_TOKENS, NO, YES, ImageIds, Sampling, Scores
 
 if TYPE_CHECKING:
-    from illume_loop.config import TrainSettings
+    from illume_loop.settings import TrainSettings
 
 BRIEFLY = "Please answer yes or no."
 """Said after each question, as in the benchmarks that Janus was measured on."""
@@ -63,7 +63,8 @@ class JanusBackend(EngineBackend):
     @staticmethod
     def check_training(settings: TrainSettings) -> None:
         """Raise UsageError for a strategy that cuts weights in pieces: both heads are put together for each step."""
-        _check_strategy(settings)
+        if settings.backend == "ray" and settings.strategy == "zero3":
+            raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")
 
     @property
     def tokens_per_image(self) -> int:
@@ -179,8 +180,3 @@ class JanusBackend(EngineBackend):
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Input embeddings of each image, ready to be asked about."""
         return self._embedded([self.sequences.read_prefix()[0]] * len(images), torch.cat(self._looked_at(images)))
-
-
-def _check_strategy(settings: TrainSettings) -> None:
-    if settings.backend == "ray" and settings.strategy == "zero3":
-        raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
-from illume_loop.assess.calibration import read_calibration
 from illume_loop.cli import judge
 from illume_loop.errors import CalibrationFileError, NoTeacherError, TeacherRefusedError, UsageError
+from illume_loop.judge.calibration import read_calibration
 from tests.support.canned_model import save_canned
 from tests.support.plugged import PLUGIN
 from tests.support.stub_teacher import Status, stub_teacher

@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from illume_db.migrate import downgrade
 from illume_db.sessions import open_engine
-from illume_loop.config import load_settings
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.run_directory import stored_settings
+from illume_loop.settings import load_settings
 from tests.support.canned_run import small_settings, start
 from tests.support.meanwhile import Meanwhile
 from tests.support.plugged import plugged

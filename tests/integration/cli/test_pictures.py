@@ -16,7 +16,7 @@ import pytest
 CODE = """
 from PIL import Image
 from rich.console import Console
-from illume_loop.cli.pictures import print_picture
+from illume_loop.cli.images import print_picture
 print_picture(Console(), Image.new("RGB", (48, 48), "red"), "/run/images/ab.png")
 """
 NO_SIXEL, KITTY = b"\x1b[?62;22c", b"\x1b_Gi=1;OK\x1b\\"

@@ -9,9 +9,9 @@ import pytest
 from illume_db.rounds_table import rounds_table
 from illume_db.runs import events
 from illume_db.versions import models_table
-from illume_loop.assess.reviews import reviewer_name
 from illume_loop.cli import models
 from illume_loop.errors import NotFoundError, PromotionError, UsageError
+from illume_loop.judge.reviews import reviewer_name
 from illume_loop.loop.promotion import rollback
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import small_settings, start

@@ -10,9 +10,9 @@ from sqlalchemy import select
 
 from illume_db.samples import samples_page
 from illume_db.tables import Assessment
-from illume_loop.assess.calibration import read_calibration
 from illume_loop.cli import judge, reviews
 from illume_loop.errors import NotFoundError, ReviewExistsError, TooFewLabelsError, UsageError
+from illume_loop.judge.calibration import read_calibration
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import small_settings, start, table
 from tests.support.plugged import PLUGIN

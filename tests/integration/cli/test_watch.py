@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from illume_loop.cli import pictures, samples, watch
+from illume_loop.cli import images, samples, watch
 from illume_loop.cli.watch import Board, JsonLines, Look, PlainLines, take_look
 from illume_loop.loop.run_directory import OpenRun, open_run
 from tests.support.canned_model import save_canned
@@ -72,7 +72,7 @@ def test_a_terminal_that_can_gets_the_pictures_of_a_round(run_dir: Path, monkeyp
     from textual_image import _terminal
     from textual_image.renderable.sixel import Image as Sixel
 
-    monkeypatch.setattr(pictures, "_renderable", lambda: Sixel)
+    monkeypatch.setattr(images, "_renderable", lambda: Sixel)
     monkeypatch.setattr(_terminal.get_cell_size, "_result", _terminal.CellSize(10, 20), raising=False)
     out = io.StringIO()
     with open_run(run_dir) as run, Board(Console(file=out, force_terminal=True, width=160), run) as board:

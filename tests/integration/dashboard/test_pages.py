@@ -16,8 +16,8 @@ from illume_db.rounds import add_round, set_candidate
 from illume_db.sessions import open_engine, transaction
 from illume_db.tables import Assessment, ModelVersion, Review
 from illume_db.versions import add_version, models_table
-from illume_loop.assess.calibration import Source
-from illume_loop.assess.fitting import Labelled, fit_calibration
+from illume_loop.judge.calibration import Source
+from illume_loop.judge.fitting import Labelled, fit_calibration
 from illume_loop.loop.run_directory import open_run
 from tests.support.dashboard import RUN
 

@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.testclient import httpx
 
-from illume_loop.config.dashboard import networks_in
 from illume_loop.dashboard.access import ALL_TRIES, TRIES, Role
+from illume_loop.settings.hosts import networks_in
 from tests.support import proxy
 from tests.support.dashboard import PASSWORDS, dashboard_over, served
 from tests.support.process import begin

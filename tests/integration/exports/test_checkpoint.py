@@ -18,12 +18,12 @@ from illume_db.urls import sqlite_url
 from illume_db.versions import add_version, model_detail
 from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.cli import models
-from illume_loop.config import load_settings
 from illume_loop.errors import NotFoundError, UsageError
 from illume_loop.loop.context import utc_now
 from illume_loop.loop.run_directory import DATABASE, locked, mark, open_run, open_stores
 from illume_loop.models.shipped import shipped_base
 from illume_loop.report.headline import headline
+from illume_loop.settings import load_settings
 from tests.support.canned_run import small_settings, start
 
 

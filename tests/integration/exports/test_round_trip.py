@@ -23,10 +23,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 from illume_db.reviews import NewReview, put_review
 from illume_db.samples import sample_detail
 from illume_db.tables import Assessment, Example, Manifest, Prompt, Review, Round, Sample
-from illume_loop.assess import instructions
 from illume_loop.exports.formats import FORMATS
 from illume_loop.exports.tables import IMAGE_TOKEN, TABLES, image_text
 from illume_loop.exports.writing import Wanted, export
+from illume_loop.judge.instructions import critique
 from illume_loop.loop.run_directory import OpenRun, open_run
 from tests.support.canned_run import small_settings, start
 
@@ -268,7 +268,7 @@ def test_rows_that_read_have_their_image_and_their_answer(assessing: Path, tmp_p
             assert _pixels(image) == _pixels(run.images.read(shown.image_sha256))
             ((asked,), (told,)) = row["prompt"], row["completion"]
             texts = [part["text"] for part in asked["content"] if part["type"] == "text"]
-            assert texts == ([] if example.answer is None else [instructions.critique(example.text)])
+            assert texts == ([] if example.answer is None else [critique(example.text)])
             answer = example.text if example.answer is None else example.answer
             expected = answer + (image_text(sample.image_ids.tolist()) if corrected else "")
             assert told["content"] == [{"type": "text", "text": expected}]

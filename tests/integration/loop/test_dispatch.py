@@ -23,11 +23,11 @@ from illume_db.tables import Event, Unit, Worker
 from illume_db.units import NewUnit, UnitRow, add_units
 from illume_db.versions import add_version
 from illume_db.workers import mark_stopped, register_worker
-from illume_loop.config import load_settings
 from illume_loop.errors import StageStalledError
 from illume_loop.loop.context import RunContext, utc_now
 from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.reconcile import Issue
+from illume_loop.settings import load_settings
 from illume_workers.dispatch import Dispatcher
 from illume_workers.leadership import Leadership
 

@@ -14,10 +14,10 @@ from transformers import JanusForConditionalGeneration
 from illume_db.tables import Assessment, Sample
 from illume_db.versions import models_table
 from illume_loop.artifacts.images import ImageStore
-from illume_loop.config import load_settings
 from illume_loop.files import Root
 from illume_loop.loop.context import default_toolbox
 from illume_loop.loop.run_directory import open_run
+from illume_loop.settings import load_settings
 from tests.support.canned_run import SMALL, start, table
 from tests.support.tiny_janus import IMAGE_SIZE, TOKENS, save_tiny_janus
 

@@ -13,9 +13,7 @@ from PIL import Image
 from sqlalchemy import create_engine, text
 
 from illume_db.sessions import open_engine
-from illume_loop.assess.calibration import Calibration, read_calibration
 from illume_loop.cli import judge
-from illume_loop.config import Settings, load_settings
 from illume_loop.errors import (
     CalibrationFileError,
     CorruptArtifactError,
@@ -23,10 +21,12 @@ from illume_loop.errors import (
     SettingsError,
     WrongCalibrationError,
 )
+from illume_loop.judge.calibration import Calibration, read_calibration
 from illume_loop.loop.context import Toolbox, calibration_in
 from illume_loop.loop.run_directory import open_run
 from illume_loop.loop.stages import calibrate
 from illume_loop.protocols import Scores
+from illume_loop.settings import Settings, load_settings
 from illume_workers.contexts import RunContexts
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned, save_canned
 from tests.support.canned_run import small_settings, start, table

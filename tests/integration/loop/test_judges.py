@@ -15,11 +15,11 @@ from PIL import Image
 from sqlalchemy import select
 
 from illume_db.tables import Assessment, Event, Example, ModelVersion
-from illume_loop.config import Settings
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import open_run
 from illume_loop.protocols import Scores
+from illume_loop.settings import Settings
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import small_settings, start, table
 

@@ -16,7 +16,6 @@ from illume_db.tables import Run
 from illume_db.urls import sqlite_url
 from illume_loop.cli.runs import settings_for
 from illume_loop.cli.watch import take_look
-from illume_loop.config import load_settings
 from illume_loop.dashboard.source import Source
 from illume_loop.errors import (
     DatabasePasswordError,
@@ -27,6 +26,7 @@ from illume_loop.errors import (
 )
 from illume_loop.loop import run_directory
 from illume_loop.loop.run_directory import open_run, read_marker, stored_settings
+from illume_loop.settings import load_settings
 from tests.support.canned_run import small_settings, start, table
 
 

@@ -15,7 +15,6 @@ from sqlalchemy import text
 
 from illume_db.curation import examples_of
 from illume_db.sessions import open_engine
-from illume_loop.config import Settings
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.grammar import parse, words
 from illume_loop.errors import RoundFailedError, TrainingDivergedError
@@ -23,6 +22,7 @@ from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import database_url, open_run
 from illume_loop.protocols import ImageIds, RealPair, Sampling, Scores, Split
+from illume_loop.settings import Settings
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import small_settings, start, table
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from illume_loop.config import Settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import PreflightError, TeacherError, UsageError
@@ -21,6 +20,7 @@ from illume_loop.loop.preflight import Preflight
 from illume_loop.models.janus.backend import JanusBackend
 from illume_loop.models.shipped import shipped_base
 from illume_loop.protocols import ImageIds, Question, Sampling, Scores, TrainingRow
+from illume_loop.settings import Settings
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import result, small_settings, start, table
 from tests.support.stub_teacher import knows, stub_teacher

@@ -14,9 +14,9 @@ from illume_db.samples import sample_detail, samples_page
 from illume_db.tables import Assessment, TeacherAnswer
 from illume_db.teacher import num_teacher_calls
 from illume_loop.cli.assessments import fields_of
-from illume_loop.config import Settings
 from illume_loop.errors import TeacherBudgetError, TeacherError, TeacherRefusedError, TeacherUnclearError
 from illume_loop.loop.run_directory import open_run
+from illume_loop.settings import Settings
 from tests.support.canned_run import small_settings, start, table
 from tests.support.stub_teacher import Reply, Status, knows, stub_teacher
 

@@ -13,17 +13,17 @@ from sqlalchemy import func, select
 
 from illume_db.sessions import open_engine, transaction
 from illume_db.tables import Assessment, Evaluation, EvaluationItem, Example, Prompt
-from illume_loop.assess.calibration import probability_of
-from illume_loop.config import Settings, load_settings
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.text.keys import key_of
 from illume_loop.domains.text.prompt_set import PromptSet, merged, write_prompt_set
 from illume_loop.errors import RoundFailedError, UsageError
+from illume_loop.judge.calibration import probability_of
 from illume_loop.loop.run_directory import database_url, open_run
 from illume_loop.protocols import Prompt as Wanted
 from illume_loop.protocols import Scores
+from illume_loop.settings import Settings, load_settings
 from illume_workers.contexts import RunContexts
 from tests.support.canned_model import CannedModel, canned_toolbox, load_canned
 from tests.support.canned_run import result, small_settings, start, table

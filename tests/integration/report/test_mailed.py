@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from illume_db.runs import run_row
+from illume_loop.charts.strokes import COLOURS
 from illume_loop.cli import report
-from illume_loop.config import load_settings
 from illume_loop.errors import NotARunDirectoryError, UsageError
 from illume_loop.loop.run_directory import open_run
-from illume_loop.report.painting import COLOURS
+from illume_loop.settings import load_settings
 from tests.support.canned_run import small_settings, start
 
 Captured = pytest.CaptureFixture[str]

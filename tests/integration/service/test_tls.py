@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
-from illume_loop.config import load_settings
+from illume_loop.settings import load_settings
 from illume_workers.app import configuration
 from tests.support.service import Service
 from tests.support.tls import authority, tls_in_front

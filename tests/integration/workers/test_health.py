@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine
 
 from illume_db.sessions import transaction
 from illume_db.workers import register_worker
-from illume_loop.config import ClusterSettings
+from illume_loop.settings import ClusterSettings
 from illume_loop.telemetry.health import HealthFile
 from illume_workers.heartbeat import Heartbeat
 

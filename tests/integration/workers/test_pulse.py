@@ -20,8 +20,8 @@ from illume_db.tables import Unit
 from illume_db.units import NewUnit, add_units, mark_issued
 from illume_db.versions import add_version
 from illume_db.workers import register_worker, request_drain, workers_table
-from illume_loop.config import ClusterSettings
 from illume_loop.errors import LostLeaseError
+from illume_loop.settings import ClusterSettings
 from illume_workers.heartbeat import Heartbeat
 
 NAME = "worker"

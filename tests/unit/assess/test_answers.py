@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from illume_loop.assess.answers import ask_until_valid, parse_json
+from illume_loop.judge.critiques import ask_until_valid, parse_json
 
 
 def test_blanks_around_strings_are_the_tokenizers() -> None:

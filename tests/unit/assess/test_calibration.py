@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from illume_loop.assess.calibration import (
+from illume_loop.errors import CalibrationFileError, ReadingMissingError, TooFewLabelsError
+from illume_loop.judge.calibration import (
     LOG_ODDS,
     Calibration,
     Logistic,
@@ -19,8 +20,7 @@ from illume_loop.assess.calibration import (
     probability_of,
     read_calibration,
 )
-from illume_loop.assess.fitting import Labelled, fit, fit_calibration
-from illume_loop.errors import CalibrationFileError, ReadingMissingError, TooFewLabelsError
+from illume_loop.judge.fitting import Labelled, fit, fit_calibration
 
 SOURCE = Source(
     judge="0" * 64, domain="shapes", labels="checker", num_prompts=100, num_samples=800, seed=0, guidance_scale=1.0

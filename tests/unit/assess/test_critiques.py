@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from illume_loop.assess.critiques import parse_critique, verdicts_of, write_critiques
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.judge.critiques import parse_critique, verdicts_of, write_critiques
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import Question
 from tests.support.canned_model import CannedModel

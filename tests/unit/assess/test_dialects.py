@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from illume_loop.assess.dialect import addresses
-from illume_loop.assess.teacher import Teacher, fixed_budget
-from illume_loop.config import TeacherSettings
 from illume_loop.errors import TeacherError, TeacherRefusedError, TeacherUnclearError
+from illume_loop.judge.dialect import addresses
+from illume_loop.judge.teacher import Teacher, fixed_budget
+from illume_loop.settings import TeacherSettings
 from tests.support.stub_teacher import Refuse, Status, StubTeacher, stub_teacher
 
 RED = Image.new("RGB", (48, 48), "red")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from illume_loop.assess.drift import JudgeDrift, drift_between
+from illume_loop.judge.agreement import JudgeDrift, drift_between
 
 FROZEN = [-3.0, -1.0, 0.5, 2.0]
 

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from illume_loop.assess import judging
-from illume_loop.assess.critiques import write_critiques
-from illume_loop.assess.judging import Judge, Opinion
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
 from illume_loop.engine import batches
 from illume_loop.evals.suites import understanding
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.judge import judge
+from illume_loop.judge.critiques import write_critiques
+from illume_loop.judge.judge import Judge, Opinion
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.models.registry import load_model
 from illume_loop.models.shipped import shipped_base
 from illume_loop.protocols import encoded_once
@@ -96,7 +96,7 @@ def test_an_assessment_encodes_each_image_once_for_reading_and_critique(
     opinions = _judged(model, images)
     assert encoded == [len(images)]
     assert all(opinion.critique for opinion in opinions)
-    monkeypatch.setattr(judging, "encoded_once", lambda _: nullcontext())
+    monkeypatch.setattr(judge, "encoded_once", lambda _: nullcontext())
     encoded.clear()
     assert _judged(model, images) == opinions
     assert sum(encoded) > len(images)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from illume_loop.assess.calibration import Calibration, Fit, Logistic, Source
-from illume_loop.assess.judging import Judge, Opinion
-from illume_loop.assess.questions import whole_question
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.render import render
 from illume_loop.errors import UsageError
 from illume_loop.evals.reliability import reliability
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.judge.calibration import Calibration, Fit, Logistic, Source
+from illume_loop.judge.judge import Judge, Opinion
+from illume_loop.judge.questions import whole_question
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Scores
 from tests.support.canned_model import CannedModel
 

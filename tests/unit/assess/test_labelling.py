@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import pytest
 from PIL import Image
 
-from illume_loop.assess.calibration import Source
-from illume_loop.assess.labelling import (
+from illume_loop.domains import get_domain
+from illume_loop.errors import TooFewLabelsError, UsageError
+from illume_loop.judge.calibration import Source
+from illume_loop.judge.fitting import (
     Label,
     Shown,
     all_of,
@@ -18,11 +20,9 @@ from illume_loop.assess.labelling import (
     read_set,
     teacher_labels,
 )
-from illume_loop.assess.teacher import Teacher, fixed_budget
-from illume_loop.config import TeacherSettings
-from illume_loop.domains import get_domain
-from illume_loop.errors import TooFewLabelsError, UsageError
+from illume_loop.judge.teacher import Teacher, fixed_budget
 from illume_loop.protocols import Scores
+from illume_loop.settings import TeacherSettings
 from tests.support.canned_model import CannedModel
 from tests.support.stub_teacher import stub_teacher
 

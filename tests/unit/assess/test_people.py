@@ -6,9 +6,9 @@ import pytest
 
 from illume_db.judging import Judged
 from illume_db.reviews import ReviewRow
-from illume_loop.assess.confusion import WHOLE, confusions
-from illume_loop.assess.people import cohens_kappa, fit_on_reviews
 from illume_loop.errors import TooFewLabelsError
+from illume_loop.judge.agreement import WHOLE, confusions
+from illume_loop.judge.reviews import cohens_kappa, fit_on_reviews
 
 
 def _review(number: int, agrees: bool | None, reading: float | None) -> ReviewRow:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from illume_loop.assess.questions import MOST_QUESTIONS, Asked, criterion_of, parse_questions, questions_of
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.judge.questions import MOST_QUESTIONS, Asked, criterion_of, parse_questions, questions_of
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Prompt, Question
 from tests.support.canned_model import CannedModel
 

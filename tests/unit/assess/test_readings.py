@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from illume_loop.assess.readings import READINGS, read_batch
-from illume_loop.config import AssessSettings
+from illume_loop.judge.readings import READINGS, read_batch
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import Scores
+from illume_loop.settings import AssessSettings
 from tests.support.canned_model import CannedModel
 
 PROMPTS = ["a red circle", "a blue ring", "a red circle"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from illume_db.review_queue import Unreviewed
-from illume_loop.assess.reviewing import TURNS, next_review, probabilities
+from illume_loop.judge.reviews import TURNS, next_review, probabilities
 
 
 def _one(sample_id: int, judged: float | None = None, checker: float | None = None, num_reviews: int = 0) -> Unreviewed:

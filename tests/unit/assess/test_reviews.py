@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from illume_loop.assess.reviews import criteria_in, review_label
 from illume_loop.errors import UsageError
+from illume_loop.judge.reviews import criteria_in, review_label
 from illume_loop.protocols import Question
 
 QUESTIONS = [Question("object", "1"), Question("color", "2"), Question("color", "3"), Question("count", "4")]

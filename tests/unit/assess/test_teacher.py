@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from illume_loop.assess.teacher import LEAST_SIDE, LONGEST_PAUSE_S, MOST_BYTES, Teacher, fixed_budget
-from illume_loop.config import TeacherSettings
 from illume_loop.errors import NoTeacherError, TeacherBudgetError, TeacherError, TeacherRefusedError
+from illume_loop.judge.teacher import LEAST_SIDE, LONGEST_PAUSE_S, MOST_BYTES, Teacher, fixed_budget
+from illume_loop.settings import TeacherSettings
 from tests.support.stub_teacher import HANG, Reply, Status, StubTeacher, stub_teacher
 
 RED, BLUE = Image.new("RGB", (48, 48), "red"), Image.new("RGB", (48, 32), "blue")

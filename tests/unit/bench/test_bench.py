@@ -16,9 +16,9 @@ from illume_loop.bench.rounds import bench_round
 from illume_loop.bench.sampling import Drawing, bench_growth, bench_sampling
 from illume_loop.bench.sizes import SIZES, random_janus
 from illume_loop.cli.main import app
-from illume_loop.config import RuntimeSettings
 from illume_loop.errors import EngineDiffersError
 from illume_loop.runtime import prepare
+from illume_loop.settings import RuntimeSettings
 
 TINY = SIZES["tiny"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from illume_loop.config import DashboardSettings, load_settings
 from illume_loop.dashboard.access import (
     ALL_TRIES,
     SESSION_S,
@@ -18,6 +17,7 @@ from illume_loop.dashboard.access import (
     passwords_of,
 )
 from illume_loop.errors import SettingsError, UsageError
+from illume_loop.settings import DashboardSettings, load_settings
 
 
 class Clock:

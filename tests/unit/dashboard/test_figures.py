@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from illume_loop.dashboard.figures import BAR_WIDTH, log_odds_bar, spans
+from illume_loop.charts.bars import BAR_WIDTH, log_odds_bar, spans
 from illume_loop.dashboard.routes.models import tree
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from illume_loop.engine.pixels import pixels_of
+from illume_loop.models.processors import pixels_of
 
 SIZE = {"height": 24, "width": 24}
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from illume_loop.assess.referee import Decision, Referee
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.text.domain import TextDomain
@@ -20,7 +19,8 @@ from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.errors import DetectorResultsError, OtherEvaluationError
 from illume_loop.evals.detector import agreement, read_results
 from illume_loop.evals.geneval import Folder, draw_missing, estimates, judge_missing, open_folder
-from illume_loop.loop.seeds import derived_seed
+from illume_loop.judge.referee import Decision, Referee
+from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import ImageIds, Prompt, Sampling
 from tests.support.canned_model import CannedModel
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from illume_loop.config import GateSettings
 from illume_loop.evals.noninferiority import can_show, items_for, paired_loss, score_bound
+from illume_loop.settings import GateSettings
 
 ERROR = 0.025
 

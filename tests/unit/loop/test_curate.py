@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from illume_loop.config import CurateSettings
 from illume_loop.loop.stages.curate import Scored, accept, shuffled
+from illume_loop.settings import CurateSettings
 
 
 def _accept(

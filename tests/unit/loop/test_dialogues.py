@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from illume_db.curation import ExampleRow, SampleRow
-from illume_loop.config import CurateSettings
 from illume_loop.loop.stages.dialogues import assessment_rows, finds_fault, written
+from illume_loop.settings import CurateSettings
 
 PROMPTS, SAMPLES = 20, 4
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from illume_loop.assess.drift import JudgeDrift
-from illume_loop.config import GateSettings
+from illume_loop.judge.agreement import JudgeDrift
 from illume_loop.loop.gate_plans import look_sizes
 from illume_loop.loop.stages.gate import Judgement, Measured, judge
+from illume_loop.settings import GateSettings
 
 SETTINGS = GateSettings(
     heldout_prompts=200, confidence=0.95, resamples=2000, min_gain=0.0, understanding_margin=0.04, diversity_ratio=0.8

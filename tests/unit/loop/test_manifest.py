@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from illume_db.curation import ExampleRow, SampleRow
-from illume_loop.config import CurateSettings
 from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.train import training_rows
 from illume_loop.protocols import CorrectRow, DrawRow, PairRow, ReadRow, RealPair
+from illume_loop.settings import CurateSettings
 
 IMAGE = Image.new("RGB", (2, 2), "red")
 PAIRS = [RealPair(Image.new("RGB", (2, 2), (number, 0, 0)), f"caption {number}") for number in range(4)]

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, GUARDS, KEPT_DRAWS, MeasurePlan, gate_plans
 from illume_loop.loop.stages.evaluate import measure
+from illume_loop.settings import Settings, load_settings
 from tests.support.canned_model import CannedModel
 
 DOMAIN = get_domain("shapes")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from illume_loop.config import Settings, load_settings
 from illume_loop.loop.opening import changed_settings
+from illume_loop.settings import Settings, load_settings
 
 NOW = Settings().resolved()
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from illume_db.curation import SampleRow
-from illume_loop.config import Settings, load_settings
 from illume_loop.loop.stages.curate import select
 from illume_loop.loop.stages.dialogues import contradicted
+from illume_loop.settings import Settings, load_settings
 
 Key = tuple[int, int]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from illume_db.curation import SampleRow
-from illume_loop.config import Settings, load_settings
 from illume_loop.loop.stages.curate import Key, Scored, accept, clean_pairs, select, without_near_duplicates
+from illume_loop.settings import Settings, load_settings
 
 
 def _pairs(

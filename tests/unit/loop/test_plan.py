@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from illume_loop.config import Settings, load_settings
 from illume_loop.domains import get_domain
 from illume_loop.domains.shapes.spec import spec_from_json
 from illume_loop.errors import UsageError
-from illume_loop.loop.seeds import derived_seed, sample_seed
 from illume_loop.loop.stages.plan import RoundPlan, round_plan, round_prompts, sampling_units
+from illume_loop.loop.unit_inputs import derived_seed, sample_seed
 from illume_loop.protocols import Prompt, Split
+from illume_loop.settings import Settings, load_settings
 
 
 def _settings(**values: object) -> Settings:

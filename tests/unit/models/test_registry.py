@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import CorruptArtifactError, NotFoundError
 from illume_loop.models.registry import load_model
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
 from tests.support.canned_model import load_canned, save_canned
 from tests.support.plugged import plugged
@@ -18,7 +18,7 @@ TRAINS = """
 import sys
 from pathlib import Path
 import numpy as np
-from illume_loop.config import TrainSettings
+from illume_loop.settings import TrainSettings
 from illume_loop.loop.context import default_toolbox
 from illume_loop.protocols import DrawRow
 

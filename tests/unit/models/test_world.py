@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.shipped import SHIPPED, shipped_base
-from illume_loop.models.world import domain_of_checkpoint
+from illume_loop.models.shipped import SHIPPED, domain_of_checkpoint, shipped_base
 from tests.support.tiny_janus import save_tiny_janus
 
 

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from illume_loop.charts.reliability import LEFT, SIZE, TOP, reliability_plot
 from illume_loop.evals.reliability import reliability
-from illume_loop.report.reliability import LEFT, SIZE, TOP, reliability_plot
 
 NAMESPACE = {"svg": "http://www.w3.org/2000/svg"}
 FOUND = reliability([0.25] * 8 + [0.75] * 4, [False] * 6 + [True] * 2 + [True] * 4)

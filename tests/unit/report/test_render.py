@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from illume_loop.config import load_settings
+from illume_loop.charts.curve import curve, marks
+from illume_loop.charts.numbers import gain, interval, number, percent
 from illume_loop.evals.statistics import wilson_interval
-from illume_loop.report.curve import curve, marks
-from illume_loop.report.numbers import gain, interval, number, percent
 from illume_loop.report.render import Card, Page, Pair, Sheet, StudyTable, render
 from illume_loop.report.summary import commands, summary
+from illume_loop.settings import load_settings
 
 SETTINGS = load_settings(None, {"run.domain": "shapes"}, environ={}).resolved()
 EVIL = "<script>alert('x')</script> & \"more\""

@@ -10,8 +10,8 @@ from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-from illume_loop.config import RuntimeSettings, load_settings
 from illume_loop.errors import MissingExtraError, SettingsError, UsageError
+from illume_loop.settings import RuntimeSettings, load_settings
 from illume_loop.telemetry import endpoint
 from illume_loop.telemetry.collectors import ProcessCollector
 from illume_loop.telemetry.endpoint import serving_metrics

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.protocols import TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
 from illume_loop.train.keeping import intact_first
 from tests.support.shared_training import Register, train_kept

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import UsageError
 from illume_loop.models import registry
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.registry import load_model
 from illume_loop.protocols import DrawRow, PairRow, TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
 from illume_loop.train.trainable import load_trainable
 from tests.support.tiny_janus import save_tiny_janus

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import DrawRow, PairRow, ReadRow, TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train import fitting
 from illume_loop.train.candidates import train_candidate
 from illume_loop.train.preference import dpo_trainer, kto_trainer

@@ -20,12 +20,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from illume_loop.config import TrainSettings
 from illume_loop.protocols import TrainingRow
-from illume_loop.train.fitting import TrainReport
+from illume_loop.settings import TrainSettings
 from illume_loop.train.objectives import train_here
 from illume_loop.train.ray_driver import ENVIRONMENT
-from illume_loop.train.trainings import CandidateTraining
+from illume_loop.train.trainings import CandidateTraining, TrainReport
 from tests.support.servers import free_port
 from tests.support.shared_training import (
     ALONE,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from trl import SFTTrainer
 
-from illume_loop.config import TrainSettings
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import LikelyRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.head import label_log_probs, use_logits
@@ -151,7 +151,7 @@ def test_deepspeed_says_nothing_on_standard_output() -> None:
     """Output is for results, which may be JSON; where it is installed, it is imported whenever a model is saved."""
     pytest.importorskip("deepspeed", reason="the extra `cluster` is not installed")
     code = (
-        "from illume_loop.config import RuntimeSettings\n"
+        "from illume_loop.settings import RuntimeSettings\n"
         "from illume_loop.runtime import prepare\n"
         "prepare(RuntimeSettings())\n"
         "import deepspeed\n"

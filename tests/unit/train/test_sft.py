@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
-from illume_loop.config import TrainSettings
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import CorrectRow, DrawRow, EditRow, LikelyRow, ReadRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.sft import sft_arguments, train_sft

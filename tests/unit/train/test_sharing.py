@@ -18,8 +18,8 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import distributed
 
-from illume_loop.config import TrainSettings
 from illume_loop.protocols import TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.keeping import KEEPING, Keeping
 from illume_loop.train.objectives import train_here
 from illume_loop.train.sharing import deepspeed_config

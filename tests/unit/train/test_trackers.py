@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import UsageError
 from illume_loop.protocols import LikelyRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train import trackers
 from illume_loop.train.sft import train_sft
 from illume_loop.train.trackers import check_tracker, tracked, tracker_of, training_name

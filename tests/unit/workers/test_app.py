@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from illume_loop.config import ClusterSettings
 from illume_loop.errors import UsageError
+from illume_loop.settings import ClusterSettings
 from illume_workers.app import FIRST_PAUSE_S, configuration, make_app, tries_within
-from illume_workers.roles import KINDS_OF_ROLE, checked_roles, queue_of
+from illume_workers.messages import KINDS_OF_ROLE, checked_roles, queue_of
 
 
 def test_json_only_late_acknowledgement_and_one_message_at_a_time() -> None:

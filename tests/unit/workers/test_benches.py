@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from illume_loop.config import load_settings
+from illume_loop.settings import load_settings
 from illume_workers.contexts import merged
 
 

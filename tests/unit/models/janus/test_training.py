@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from transformers import JanusForConditionalGeneration, JanusProcessor
 from trl.trainer.sft_trainer import SFTTrainer
 
-from illume_loop.config import TrainSettings
 from illume_loop.errors import UsageError
 from illume_loop.models.registry import load_model
 from illume_loop.protocols import DrawRow, LikelyRow, PairRow, TrainingRow
+from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
 from illume_loop.train.dataset import build_dataset
 from illume_loop.train.preference import dpo_trainer, kto_trainer

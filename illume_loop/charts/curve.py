@@ -1,0 +1,140 @@
+"""The curves of the page: what was measured of parent and candidate over the rounds, as inline SVG and as strokes.
+
+Colours come from CSS variables of the page, so a curve follows light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from illume_loop.charts.strokes import Dashes, Dot, Line, Marked, Stroke, Words
+from illume_loop.evals.statistics import wilson_interval
+
+WIDTH, HEIGHT = 720, 300
+
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 40
+
+OFFSET = 14
+"""Pixels between the parent's and the candidate's mark of one round."""
+
+MEASURES: Mapping[str, str] = {
+    "heldout": "Held-out alignment of parent and candidate by round, in percent, with intervals",
+    "understanding": "Understanding of parent and candidate by round, in percent, with intervals",
+    "diversity": "Diversity of parent and candidate by round, in percent of the largest possible",
+    "judge_auc": "How well the judge's scores tell right images from wrong ones (AUC by round, in percent)",
+}
+"""What has a curve, and its title. All are shares of 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One estimate: shares of 1 on the y axis, the round on the x axis. Without an interval, its ends are the mean."""
+
+    round_index: int
+    role: str  # "parent", "promoted" or "rejected"
+    model: str
+    mean: float
+    low: float
+    high: float
+
+
+def marks(rounds: Sequence[Mapping[str, Any]], measure: str = "heldout", num_probes: int = 0) -> list[Mark]:
+    """The marks of the rounds that have been measured, from `rounds ls` rows.
+
+    `num_probes` are the forced choices of which understanding is the share: it has no interval without them.
+    """
+    found: list[Mark] = []
+    for row in rounds:
+        promoted = "promoted" if row.get("decision") == "promoted" else "rejected"
+        for side in ("parent", "candidate"):
+            estimate = _estimate(row, measure, side, num_probes)
+            if estimate is not None:
+                role = side if side == "parent" else promoted
+                found.append(Mark(row["index"], role, str(row.get(side) or side), *estimate))
+    return found
+
+
+def _estimate(row: Mapping[str, Any], measure: str, side: str, num_probes: int) -> tuple[float, float, float] | None:
+    value = row.get(measure)
+    if measure == "judge_auc":
+        # The parent drew and judged the round's samples.
+        return (value, value, value) if value is not None and side == "parent" else None
+    value = (value or {}).get(side)
+    if isinstance(value, Mapping):
+        return None if value.get("mean") is None else (value["mean"], value["low"], value["high"])
+    if value is None:
+        return None
+    if measure == "understanding" and num_probes:
+        num_right = round(value * num_probes)
+        interval = wilson_interval([True] * num_right + [False] * (num_probes - num_right))
+        return value, interval.low, interval.high
+    return value, value, value
+
+
+def curve(rounds: Sequence[Mapping[str, Any]], measure: str = "heldout", num_probes: int = 0) -> Markup:
+    """The SVG element; empty where nothing has been measured yet."""
+    found = strokes(marks(rounds, measure, num_probes))
+    if not found:
+        return Markup("")
+    label = escape(MEASURES[measure])
+    opening = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" class="curve">'
+    return Markup(opening + "".join(stroke.svg() for stroke in found) + "</svg>")
+
+
+def strokes(points: Sequence[Mark]) -> list[Stroke]:
+    """The plot of these marks, WIDTH by HEIGHT pixels; none where there is no mark."""
+    if not points:
+        return []
+    scale = _Scale(points)
+    return [*_grid(scale), *_path(points, scale), *(_drawn(mark, scale) for mark in points)]
+
+
+class _Scale:
+    """From rounds and shares to pixels; the y range covers every interval, rounded out to tens of percent."""
+
+    def __init__(self, points: Sequence[Mark]) -> None:
+        self.rounds = sorted({mark.round_index for mark in points})
+        self.low = max(0, int(min(mark.low for mark in points) * 10)) * 10
+        self.high = min(100, (int(max(mark.high for mark in points) * 10 - 1e-9) + 1) * 10)
+        if self.high <= self.low:
+            self.low, self.high = (self.low, self.low + 10) if self.low < 100 else (90, 100)
+
+    def x(self, round_index: int, role: str = "") -> float:
+        slot = (WIDTH - LEFT - RIGHT) / len(self.rounds)
+        shift = 0 if not role else -OFFSET if role == "parent" else OFFSET
+        return LEFT + slot * (self.rounds.index(round_index) + 0.5) + shift
+
+    def y(self, share: float) -> float:
+        part = (100 * share - self.low) / (self.high - self.low)
+        return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
+
+
+def _grid(scale: _Scale) -> Iterator[Stroke]:
+    step = 10 if scale.high - scale.low > 20 else 5
+    for percent in range(scale.low, scale.high + 1, step):
+        y = scale.y(percent / 100)
+        yield Line(LEFT, y, WIDTH - RIGHT, y, "grid")
+        yield Words(LEFT - 8, y + 4, f"{percent} %", "end")
+    for index in scale.rounds:
+        yield Words(scale.x(index), HEIGHT - 14, f"round {index}", "middle")
+
+
+def _path(points: Sequence[Mark], scale: _Scale) -> Iterator[Stroke]:
+    """A line through the model in use: each round's parent, then its candidate where it was promoted."""
+    used = [mark for mark in points if mark.role != "rejected"]
+    yield Dashes([(scale.x(mark.round_index, mark.role), scale.y(mark.mean)) for mark in used], "used")
+
+
+def _drawn(mark: Mark, scale: _Scale) -> Stroke:
+    x, y = scale.x(mark.round_index, mark.role), scale.y(mark.mean)
+    low, high = scale.y(mark.low), scale.y(mark.high)
+    title = f"round {mark.round_index}, {mark.role} {mark.model}: {100 * mark.mean:.1f} %"
+    if mark.low == mark.high:
+        return Marked(mark.role, title, [Dot(x, y)])
+    span = f"[{100 * mark.low:.1f}, {100 * mark.high:.1f}]"
+    ends = [Line(x - 5, end, x + 5, end) for end in (low, high)]
+    return Marked(mark.role, f"{title} {span}", [Line(x, low, x, high), *ends, Dot(x, y)])

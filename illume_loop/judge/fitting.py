@@ -1,0 +1,242 @@
+"""Fit a calibration: draw and read a labelled set, then regress from readings to labels.
+
+The labelled set has images of train prompts, what the judge reads of them, and what is true. The fit is a logistic
+regression, measured on prompts that it was not fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from illume_loop.errors import TooFewLabelsError, UsageError
+from illume_loop.evals.reliability import reliability
+from illume_loop.hooks import OnProgress, ignore
+from illume_loop.judge.calibration import LOG_ODDS, Calibration, Fit, Logistic, Source
+from illume_loop.judge.readings import INFORMATION, LIKELIHOOD, YES_NO, YES_NO_MINIMUM, Read, read_batch
+from illume_loop.judge.teacher import Teacher
+from illume_loop.protocols import Domain, Prompt, Sampling, UnifiedModel
+
+BATCH = 256
+"""Images drawn or read together, unless the caller says otherwise."""
+
+OnItems = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image that was drawn for a prompt."""
+
+    prompt: Prompt
+    image: Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Whether an image shows its prompt, and the answer to each of the prompt's questions; None is not known."""
+
+    right: bool | None
+    answers: Sequence[bool | None]
+
+
+Labeller = Callable[[Sequence[Shown]], list[Label]]
+
+
+def draw_set(
+    model: UnifiedModel,
+    domain: Domain,
+    *,
+    num_prompts: int,
+    samples_per_prompt: int,
+    seed: int,
+    guidance_scale: float,
+    batch_size: int = BATCH,
+    on_items: OnItems = lambda *_: None,
+) -> list[Shown]:
+    """Images by the model itself for prompts of the train split. Raises UsageError for more prompts than it has."""
+    prompts = [p for p in domain.prompts("train", num_prompts, seed) for _ in range(samples_per_prompt)]
+    seeds = [int(value) for value in np.random.SeedSequence(seed).generate_state(len(prompts), np.uint64) >> 1]
+    sampling = Sampling(guidance_scale=guidance_scale)
+    shown: list[Shown] = []
+    for start in range(0, len(prompts), batch_size):
+        chunk = slice(start, start + batch_size)
+        images = model.decode(model.sample([p.text for p in prompts[chunk]], seeds[chunk], sampling))
+        shown += [Shown(prompt, image) for prompt, image in zip(prompts[chunk], images, strict=True)]
+        on_items(len(shown), len(prompts))
+    return shown
+
+
+def checker_labels(domain: Domain, on_progress: OnProgress = ignore) -> Labeller:
+    """Labels by the domain's exact checker; `on_progress` is called after each image."""
+
+    def label(shown: Sequence[Shown]) -> list[Label]:
+        labels = []
+        for one in shown:
+            passed = domain.check(one.image, one.prompt).passed
+            labels.append(Label(passed, domain.answers(one.image, one.prompt)))
+            on_progress()
+        return labels
+
+    return label
+
+
+def teacher_labels(domain: Domain, teacher: Teacher) -> Labeller:
+    """Labels by a teacher: an image is right when all questions about it are answered with yes."""
+
+    def label(shown: Sequence[Shown]) -> list[Label]:
+        asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
+        answers = teacher.ask([one.image for one in shown], asked)
+        return [Label(all_of(answered), answered) for answered in answers]
+
+    return label
+
+
+def all_of(answers: Sequence[bool | None]) -> bool | None:
+    """Whether all are yes: one no decides; otherwise nothing is known where an answer is missing, or all of them."""
+    if False in answers:
+        return False
+    return None if None in answers or not answers else True
+
+
+def read_set(
+    model: UnifiedModel,
+    domain: Domain,
+    shown: Sequence[Shown],
+    on_items: OnItems = lambda *_: None,
+    batch_size: int = BATCH,
+) -> list[Read]:
+    """Every reading of the judge. A model that was never taught questions gives those of likelihood alone."""
+    reads: list[Read] = []
+    for start in range(0, len(shown), batch_size):
+        reads += _read_batch(model, domain, shown[start : start + batch_size])
+        on_items(len(reads), len(shown))
+    return reads
+
+
+def calibrate(
+    source: Source, domain: Domain, shown: Sequence[Shown], reads: Sequence[Read], labels: Sequence[Label]
+) -> Calibration:
+    """Fit a calibration; the source's counts are those of what had labels. Raises TooFewLabelsError."""
+    overall: list[Labelled] = []
+    criteria: dict[str, list[Labelled]] = {}
+    for one, read, label in zip(shown, reads, labels, strict=True):
+        if label.right is not None:
+            overall.append(Labelled(one.prompt.key, read.readings, label.right))
+        # People may say yes or no of the whole alone, and a model without questions has no log-odds.
+        if len(label.answers) == len(read.log_odds):
+            questions = domain.questions(one.prompt)
+            for question, log_odds, answer in zip(questions, read.log_odds, label.answers, strict=True):
+                if answer is not None:
+                    row = Labelled(one.prompt.key, {LOG_ODDS: float(log_odds)}, answer)
+                    criteria.setdefault(question.criterion, []).append(row)
+    counts = {"num_prompts": len({row.group for row in overall}), "num_samples": len(overall)}
+    # Where some prompts have no questions, those readings are left that every image has.
+    readings = sorted(set.intersection(*(set(row.readings) for row in overall))) if overall else []
+    return fit_calibration(source.model_copy(update=counts), overall, dict(sorted(criteria.items())), readings)
+
+
+def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[Shown]) -> list[Read]:
+    images, texts = [one.image for one in shown], [one.prompt.text for one in shown]
+    asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
+    of_prompt = {LIKELIHOOD, INFORMATION}
+    try:
+        return read_batch(model, images, texts, asked, of_prompt | {YES_NO, YES_NO_MINIMUM})
+    except UsageError:
+        return read_batch(model, images, texts, asked, of_prompt)
+
+
+NUM_FOLDS = 5
+
+LEAST_OF_A_KIND = 10
+"""Labels of either kind below which nothing is fitted: the reliability would be noise."""
+
+STRENGTH = 10.0
+"""Inverse of the L2 penalty on coefficients of standardised readings: next to nothing where there are labels enough,
+and keeps the coefficients finite where a reading parts the labels perfectly."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One answer with its label; `group` is its prompt."""
+
+    group: str
+    readings: Mapping[str, float]
+    label: bool
+
+
+def fit_calibration(
+    source: Source,
+    overall: Sequence[Labelled],
+    criteria: Mapping[str, Sequence[Labelled]],
+    readings: Sequence[str],
+) -> Calibration:
+    """Fit the whole answer on `readings`, and each criterion on the log-odds of its questions.
+
+    A criterion with too few labels is left out, and the calibration says so. Raises TooFewLabelsError where the whole
+    answer has too few.
+    """
+    fits: dict[str, Fit] = {}
+    unfitted: dict[str, str] = {}
+    for name, rows in criteria.items():
+        try:
+            fits[name] = fit(rows, (LOG_ODDS,), name, source.seed)
+        except TooFewLabelsError as error:
+            unfitted[name] = str(error)
+    return Calibration(
+        source=source, overall=fit(overall, readings, "the whole answer", source.seed), criteria=fits, unfitted=unfitted
+    )
+
+
+def fit(rows: Sequence[Labelled], readings: Sequence[str], what: str, seed: int = 0) -> Fit:
+    """Fit one map. Raises TooFewLabelsError, which says of `what`."""
+    labels = np.array([row.label for row in rows], dtype=bool)
+    groups = np.array([row.group for row in rows])
+    _check_labels(labels, groups, what)
+    values_NR = np.array([[row.readings[name] for name in readings] for row in rows], dtype=np.float64)
+    said = np.empty(len(rows))
+    for train, test in _folds(labels, groups, seed):
+        if len(set(labels[train])) < 2:
+            raise TooFewLabelsError(what=what, reason="all of one kind are of the same few prompts")
+        coefficients, intercept = _logistic(values_NR[train], labels[train])
+        said[test] = 1 / (1 + np.exp(-(values_NR[test] @ coefficients + intercept)))
+    coefficients, intercept = _logistic(values_NR, labels)
+    return Fit(
+        logistic=Logistic(readings=tuple(readings), coefficients=tuple(coefficients.tolist()), intercept=intercept),
+        reliability=reliability(said.tolist(), labels.tolist()),
+    )
+
+
+def _check_labels(labels: NDArray[np.bool_], groups: NDArray[np.str_], what: str) -> None:
+    num_true = int(labels.sum())
+    num_false = len(labels) - num_true
+    if min(num_true, num_false) < LEAST_OF_A_KIND:
+        reason = f"{num_true} right and {num_false} wrong, and {LEAST_OF_A_KIND} of either kind are needed"
+        raise TooFewLabelsError(what=what, reason=reason)
+    if len(set(groups.tolist())) < NUM_FOLDS:
+        raise TooFewLabelsError(what=what, reason=f"they are of fewer than {NUM_FOLDS} prompts")
+
+
+def _folds(
+    labels: NDArray[np.bool_], groups: NDArray[np.str_], seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=seed % 2**32)
+    return list(splitter.split(np.zeros(len(labels)), labels, groups))
+
+
+def _logistic(values_NR: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
+    """Coefficients and intercept for readings as they are; they are standardised for the penalty only."""
+    from sklearn.linear_model import LogisticRegression
+
+    means, deviations = values_NR.mean(axis=0), values_NR.std(axis=0)
+    deviations[deviations == 0] = 1.0
+    model = LogisticRegression(C=STRENGTH, max_iter=1000).fit((values_NR - means) / deviations, labels)
+    coefficients = np.asarray(model.coef_[0], dtype=np.float64) / deviations
+    return coefficients, float(model.intercept_[0] - means @ coefficients)

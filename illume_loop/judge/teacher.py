@@ -1,0 +1,311 @@
+"""The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint, asked questions of yes or no.
+
+Invariants:
+- No call waits without an end, and none is made beyond the budget.
+- An answer that is neither yes nor no is never taken for one: it is asked for again, and after the last try it is None.
+- The key goes to the endpoint that was configured and nowhere else (redirects are refused), and is in no message.
+- What is not worth another try (the endpoint refuses, the budget is spent) ends all questions at once.
+
+What the endpoint takes is learned from its refusals (assess/dialect.py); such a call is no retry.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import random
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+
+from PIL import Image
+
+from illume_loop.errors import (
+    NoTeacherError,
+    TeacherBudgetError,
+    TeacherError,
+    TeacherRefusedError,
+    TeacherUnclearError,
+)
+from illume_loop.judge.dialect import Dialect, learned_of
+from illume_loop.judge.replies import Answer, Refusal, Reply, answer_in, read_reply, refusal_of, shortened
+from illume_loop.redaction import learn_secret, redact
+from illume_loop.settings import TeacherSettings
+
+LEAST_SIDE = 224
+"""Pixels; smaller images are enlarged by a whole number, because few teachers see anything on 48 x 48."""
+
+MOST_BYTES = 1_000_000
+"""Of a response; an answer has a few hundred."""
+
+CALL_TIMEOUTS = 10
+"""Timeouts that one call may take in all, for an endpoint that keeps sending something."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+
+LOADING_PAUSE_S, LOADING_S = 5.0, 180.0
+"""Between two calls to an endpoint that loads its model, and how long it may take; none of them is a retry."""
+
+UNCLEAR_QUESTIONS = 8
+"""So many questions in one batch without a single answer mean that the endpoint is not understood at all."""
+
+WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, *range(500, 600)} - {501, 505})
+
+UNNAMED = (400, 422)
+"""Statuses after which the question is put once more with the fewest parameters, whatever the refusal says."""
+
+Spend = Callable[[], bool]
+"""Takes one call from the budget; whether there was one left."""
+
+log = logging.getLogger(__name__)
+
+
+def fixed_budget(max_calls: int) -> Spend:
+    """A budget for this process alone."""
+    lock, left = threading.Lock(), [max_calls]
+
+    def spend() -> bool:
+        with lock:
+            left[0] -= 1
+            return left[0] >= 0
+
+    return spend
+
+
+class Teacher:
+    """A client of the endpoint; safe for threads."""
+
+    def __init__(
+        self,
+        settings: TeacherSettings,
+        spend: Spend,
+        sleep: Callable[[float], object] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Raises NoTeacherError where none is configured. `jitter` gives numbers from 0 to 1 that vary the pauses."""
+        if not settings.url or not settings.model:
+            raise NoTeacherError
+        if settings.key:
+            learn_secret(settings.key)
+        self._settings, self._spend, self._sleep, self._jitter = settings, spend, sleep, jitter
+        self._learned = learned_of(settings.url, settings.model)
+        self._opener: OpenerDirector = build_opener(_NoRedirects)
+        self._unclear = ""
+
+    def ask(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[Sequence[str]],
+        on_images: Callable[[int], None] = lambda _: None,
+        on_answer: Callable[[int, str, Answer], None] = lambda *_: None,
+    ) -> list[list[Answer]]:
+        """The answers to each image's questions; `on_images` hears how many images have all of theirs, one by one.
+
+        `on_answer` is called with an image's place, a question and its answer as soon as it is there, on one of several
+        threads: what was paid for can be kept, whatever becomes of the other questions.
+
+        Raises TeacherError where the endpoint stays silent, TeacherRefusedError, TeacherBudgetError, and
+        TeacherUnclearError where it answered none of many questions.
+        """
+        pictures = [_data_url(image) if texts else "" for image, texts in zip(images, questions, strict=True)]
+
+        def answer(place: int, text: str) -> Answer:
+            said = self._answer(pictures[place], text)
+            on_answer(place, text, said)
+            return said
+
+        flat = [(place, text) for place, texts in enumerate(questions) for text in texts]
+        with ThreadPoolExecutor(self._settings.parallel) as pool:
+            futures = [pool.submit(answer, place, text) for place, text in flat]
+            try:
+                waiting, answers = iter(futures), list[list[Answer]]()
+                for texts in questions:
+                    answers.append([next(waiting).result() for _ in texts])
+                    on_images(len(answers))
+                self._check_understood(answers)
+                return answers
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _check_understood(self, answers: Sequence[Sequence[Answer]]) -> None:
+        flat = [answer for told in answers for answer in told]
+        if len(flat) >= UNCLEAR_QUESTIONS and not any(answer is not None for answer in flat):
+            raise TeacherUnclearError(url=self._settings.url, num=len(flat), said=self._unclear)
+
+    def _answer(self, picture: str, question: str) -> Answer:
+        attempt, waited, reason, was_unclear = 0, 0.0, "", False
+        while attempt <= self._settings.retries:
+            if not self._spend():
+                raise TeacherBudgetError(max_calls=self._settings.max_calls)
+            asked = self._learned.now
+            # The most probable answer first; where that was no answer, another draw may be one.
+            body = asked.body(self._settings.model, picture, question, 1.0 if was_unclear else 0.0)
+            try:
+                reply = self._call(asked, body)
+            except _FailedCallError as failed:
+                reason = failed.reason
+                if failed.is_loading and waited < LOADING_S:
+                    waited += self._pause(failed.wait_s or LOADING_PAUSE_S, told=True)
+                    continue
+                if attempt < self._settings.retries:
+                    self._pause(failed.wait_s or FIRST_PAUSE_S * 2**attempt, told=failed.wait_s is not None)
+                attempt += 1
+                continue
+            if isinstance(reply, Refusal) and not reply.is_filtered:
+                self._learn(asked, reply)
+                continue
+            answer = answer_in(reply.text) if isinstance(reply, Reply) else None
+            if answer is not None:
+                return answer
+            if reply is None and self._learned.move_on(asked):
+                continue
+            if isinstance(reply, Reply) and reply.cut_off and self._learned.lengthen(asked):
+                continue
+            reason, was_unclear = "", True
+            attempt += 1
+        if reason:
+            raise TeacherError(url=self._settings.url, reason=reason)
+        return None
+
+    def _learn(self, asked: Dialect, refusal: Refusal) -> None:
+        """Change how the endpoint is asked. Raises TeacherRefusedError where there is nothing left to change."""
+        learned = self._learned
+        if refusal.status in (404, 405) and learned.move_on(asked):
+            return
+        if learned.learn(asked, refusal):
+            log.info("the teacher at %s refused a parameter, which it gets no more: %s", self._settings.url, refusal)
+            return
+        if refusal.status in UNNAMED and learned.strip(asked, refusal):
+            return
+        told = learned.give_up(asked) or refusal
+        raise TeacherRefusedError(url=self._settings.url, reason=redact(str(told)))
+
+    def _pause(self, seconds: float, *, told: bool) -> float:
+        """Wait about so long (no less where the endpoint told it), so that many callers do not come back at once."""
+        spread = 1.0 + 0.25 * self._jitter() if told else 0.75 + 0.5 * self._jitter()
+        pause = min(seconds * spread, LONGEST_PAUSE_S)
+        self._sleep(pause)
+        return pause
+
+    def _call(self, asked: Dialect, body: dict[str, Any]) -> Reply | Refusal | None:
+        """Return what came back, None for what is no completion. Raises _FailedCallError for what may go better."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._settings.key:
+            bearer = asked.key_header == "Authorization"
+            headers[asked.key_header] = f"Bearer {self._settings.key}" if bearer else self._settings.key
+        url = self._learned.addresses[asked.address]
+        request = Request(url, json.dumps(body).encode(), headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=self._settings.timeout_s) as response:
+                content = self._read(response)
+        except HTTPError as error:
+            with error:
+                return self._refused(asked, refusal_of(error.code, _rest(error), _seconds(error.headers)))
+        except URLError as error:
+            raise _FailedCallError(str(error.reason)) from None
+        except (OSError, HTTPException, zlib.error) as error:
+            raise _FailedCallError(str(error) or type(error).__name__) from None
+        reply = read_reply(content)
+        if isinstance(reply, Refusal):
+            return self._refused(asked, reply)
+        self._note(reply, content)
+        return reply
+
+    def _refused(self, asked: Dialect, refusal: Refusal) -> Refusal:
+        """Return a refusal from which something may be learned. Raises _FailedCallError for one that may pass."""
+        names_something = refusal.status in (500, 501) and asked.after(refusal) is not None
+        if refusal.status in WORTH_ANOTHER_TRY and not names_something:
+            raise _FailedCallError(redact(str(refusal)), refusal.wait_s, is_loading=refusal.is_loading)
+        if refusal.is_filtered:
+            self._unclear = redact(str(refusal))
+        return refusal
+
+    def _read(self, response: HTTPResponse) -> bytes:
+        """Return the body, unpacked. Raises _FailedCallError where it is too long or comes too slowly."""
+        ends_at = time.monotonic() + CALL_TIMEOUTS * self._settings.timeout_s
+        content = b""
+        while piece := response.read1(MOST_BYTES + 1 - len(content)):
+            content += piece
+            if len(content) > MOST_BYTES:
+                raise _FailedCallError(f"its response has more than {MOST_BYTES} bytes")
+            if time.monotonic() > ends_at:
+                raise _FailedCallError("its response did not end in time")
+        if response.headers.get("Content-Encoding", "").lower() in ("gzip", "deflate"):
+            return zlib.decompressobj(47).decompress(content, MOST_BYTES)
+        return content
+
+    def _note(self, reply: Reply | None, content: bytes) -> None:
+        """Remember what came back where it holds no answer, and log it the first time."""
+        text = content.decode(errors="replace") if reply is None or reply.text is None else reply.text
+        if reply is not None and answer_in(reply.text) is not None:
+            return
+        first, self._unclear = not self._unclear, redact(shortened(text)) or "(nothing)"
+        if first:
+            log.warning("the teacher at %s said neither yes nor no: %s", self._settings.url, self._unclear)
+
+
+class _FailedCallError(Exception):
+    """A call that may go better the next time; the endpoint may have said after how many seconds."""
+
+    def __init__(self, reason: str, wait_s: float | None = None, *, is_loading: bool = False) -> None:
+        self.reason, self.wait_s, self.is_loading = reason, wait_s, is_loading
+        super().__init__(reason)
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """The default handler would send the key on to wherever it is told to go."""
+
+    def redirect_request(
+        self, _req: Request, _fp: IO[bytes], _code: int, _msg: str, _headers: HTTPMessage, _newurl: str
+    ) -> None:
+        """No request: the redirect itself becomes the error."""
+
+
+def _rest(error: HTTPError) -> bytes:
+    """What stands in the body of an error."""
+    try:
+        return error.read(MOST_BYTES)
+    except (OSError, HTTPException):
+        return b""
+
+
+def _seconds(headers: Message) -> float | None:
+    """How long a response asks to wait: milliseconds, seconds, or a date."""
+    try:
+        if in_ms := headers.get("Retry-After-Ms"):
+            return max(0.0, float(in_ms) / 1000)
+    except ValueError:
+        pass
+    told = headers.get("Retry-After")
+    if not told:
+        return None
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(told)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _data_url(image: Image.Image) -> str:
+    factor = -(-LEAST_SIDE // min(image.size))
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,172 @@
+"""Settings of where and how processes run: devices and threads, stores, the service, the dashboard."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from illume_db.urls import checked
+from illume_loop.settings.section import Section, checked_url
+
+
+class RuntimeSettings(Section):
+    """How this machine is used.
+
+    Only three touch results: `threads` and `device` in the last bits of sums, `weights` by what it rounds.
+    """
+
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 is one for each core, or OMP_NUM_THREADS.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+    weights: Literal["stored", "bfloat16"] = Field(
+        "stored",
+        description="Precision in which models draw and read; bfloat16 halves the memory of a trained version, and "
+        "rounds most of a small update away.",
+    )
+    max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or JSON with run, round and unit.")
+    metrics_address: str = Field(
+        "",
+        pattern=r"^([\w.-]+:[1-9]\d{0,4})?$",
+        description="host:port at which Prometheus reads metrics, or the first free port above; empty is none.",
+    )
+    traces_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s@]+)?$",
+        description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
+    )
+    host_name: str = Field(
+        "",
+        pattern=r"^[\w.:-]{0,64}$",
+        description="Name of this host in `workers ls`; empty is the one that the system has.",
+    )
+    health_file: str = Field(
+        "",
+        description="File in which a worker or coordinator keeps its health, for a container's check; empty is none.",
+    )
+
+
+class StoreSettings(Section):
+    """Where rows and files are kept."""
+
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="Database, as postgresql://USER@HOST:5432/DATABASE; empty is SQLite in the run directory.",
+    )
+    artifacts_url: str = Field(
+        "", repr=False, description="fsspec URL of images and checkpoints; empty is the run directory."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_one(cls, url: str) -> str:
+        # The password first: what `checked` says of a URL may show its beginning.
+        return checked(checked_url(url))
+
+
+class ClusterSettings(Section):
+    """How coordinator and workers find each other and how long they wait; only `executor = "celery"` uses it."""
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="Redis that carries messages; rediss:// for TLS."
+    )
+    lease_s: float = Field(120.0, gt=0.0, le=86_400, description="Seconds that a lease lasts without progress.")
+    heartbeat_s: float = Field(5.0, gt=0.0, le=3600, description="Seconds between two heartbeats.")
+    stall_after_s: float = Field(
+        600.0, gt=0.0, le=86_400, description="Seconds without progress after which a busy worker ends itself."
+    )
+    drain_deadline_s: float = Field(
+        60.0,
+        ge=0.0,
+        le=86_400,
+        description="Seconds that a stopping worker has to finish its unit before it hands it back.",
+    )
+    visibility_timeout_s: int = Field(
+        3600, ge=1, le=604_800, description="Seconds after which Redis delivers an unacknowledged message again."
+    )
+    poll_s: float = Field(0.5, gt=0.0, le=60.0, description="Longest seconds between two looks of the coordinator.")
+    reissue_after_s: float = Field(
+        30.0, gt=0.0, le=86_400, description="Seconds after which a unit that nobody took is sent again."
+    )
+    stage_deadline_s: float = Field(
+        3600.0, gt=0.0, le=604_800, description="Seconds without any progress after which the coordinator gives up."
+    )
+    leader_lease_s: float = Field(
+        15.0, gt=0.0, le=3600, description="Seconds after which a standby takes over from a silent coordinator."
+    )
+    reconnect_s: float = Field(
+        60.0, gt=0.0, le=86_400, description="Seconds for which an unreachable Postgres or Redis is tried again."
+    )
+    units_per_worker: int = Field(2, ge=1, le=1000, description="Units sent out for each live worker, at most.")
+    cache_dir: str = Field("", description="Checkpoints pulled to this host; empty is illume-loop in the user's cache.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_one(cls, url: str) -> str:
+        if urlsplit(checked_url(url)).scheme not in ("redis", "rediss"):
+            raise ValueError("it must begin with redis:// or rediss://")
+        if not urlsplit(url).hostname:
+            raise ValueError("it names no host; write redis://HOST:6379/0 instead")
+        if not re.fullmatch(r"/?|/\d{1,5}", urlsplit(url).path):
+            raise ValueError("its path is the number of a database; write redis://HOST:6379/0 instead")
+        if any(not name.startswith("ssl_") for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)):
+            raise ValueError("its parameters may only be those of TLS (ssl_...)")
+        return url
+
+
+_LEAST_PASSWORD = 12
+
+_PASSWORDS = ("reader_password", "reviewer_password", "admin_password")
+
+
+def networks_in(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the networks that a text lists, divided by commas. Raises ValueError."""
+    return tuple(ip_network(one, strict=False) for part in text.split(",") if (one := part.strip()))
+
+
+class DashboardSettings(Section):
+    """Who may do what on `illume-loop dashboard`: each password opens a role, and an empty one opens none."""
+
+    reader_password: str = Field(
+        "", repr=False, description="Lets people look; only from its variable or a file that it names (..._FILE)."
+    )
+    reviewer_password: str = Field(
+        "", repr=False, description="Lets people look and review; from its variable or file only."
+    )
+    admin_password: str = Field(
+        "", repr=False, description="Lets people promote and roll back too; from its variable or file only."
+    )
+
+    trusted_proxies: str = Field(
+        "127.0.0.0/8, ::1",
+        max_length=1000,
+        description="Addresses and networks whose X-Forwarded-* and Forwarded headers count; empty is none.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, proxies: str) -> str:
+        try:
+            networks_in(proxies)
+        except ValueError as error:
+            raise ValueError(f"{error}; list addresses or networks such as 127.0.0.1, 10.0.0.0/8") from None
+        return proxies
+
+    @field_validator(*_PASSWORDS)
+    @classmethod
+    def _password_is_long(cls, password: str) -> str:
+        if password and len(password) < _LEAST_PASSWORD:
+            raise ValueError(f"it must have {_LEAST_PASSWORD} characters at least")
+        return password
+
+    @model_validator(mode="after")
+    def _each_password_is_of_one_role(self) -> Self:
+        given = [password for name in _PASSWORDS if (password := getattr(self, name))]
+        if len(set(given)) < len(given):
+            raise ValueError("two roles of [dashboard] have the same password; give each its own")
+        return self

@@ -1,0 +1,134 @@
+"""Settings from their sources, and errors that name the key, its value and where it came from.
+
+Sources, each overriding the one before: the defaults (or the settings of the run that is continued), a TOML file,
+environment variables `ILLUME_<SECTION>__<KEY>`, flags of the command line. A key that nothing here knows is an error in
+every source, so a typing mistake never runs for hours with a default. Variables may also name files that hold the
+value, or the password of a URL: environment.py.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from illume_loop.environment import environment_values, variable_of
+from illume_loop.errors import SettingsError, SettingsFileError
+from illume_loop.files import decoded
+from illume_loop.redaction import HIDDEN, learn, learn_secret
+from illume_loop.settings.tree import SECRETS, URLS, Settings, field_names
+
+
+def load_settings(
+    path: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    stored: Mapping[str, Mapping[str, object]] | None = None,
+    only: Collection[str] = (),
+) -> Settings:
+    """Settings from a TOML file, the environment and flags, in rising precedence.
+
+    `overrides` maps dotted keys ("run.seed") to values; a value of None means that the flag was not given. `stored`
+    are the resolved settings of a run to be continued, in the place of the defaults. With `only`, the other sections
+    have their defaults: what they demand of each other may need the settings of a run that is still to be found.
+    Raises SettingsFileError for a file that is missing or not TOML, SettingsError for unknown keys and values out of
+    bounds.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    environ = os.environ if environ is None else environ
+    for key, value, source in _all_values(path, overrides or {}, environ, stored or {}):
+        section, _, name = key.partition(".")
+        if only and section not in only:
+            continue
+        merged.setdefault(section, {})[name] = value
+        origin[key] = source
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError(reason="; ".join(_explain(error, origin))) from None
+    settings._provenance = origin
+    for section, name in URLS:
+        learn(getattr(getattr(settings, section), name))
+    for section, name in SECRETS:
+        learn_secret(getattr(getattr(settings, section), name))
+    return settings
+
+
+def _all_values(
+    path: Path | None,
+    overrides: Mapping[str, object],
+    environ: Mapping[str, str],
+    stored: Mapping[str, Mapping[str, object]],
+) -> Iterator[tuple[str, object, str]]:
+    """(dotted key, value, source) of every source, lowest precedence first."""
+    known = set(field_names())
+    yield from _checked(_stored_values(stored), known, "the run")
+    if path is not None:
+        yield from _checked(_file_values(path), known, str(path))
+    for key, text, variable in environment_values(environ, known):
+        if key not in known:
+            meant = _nearest(key, known)
+            hint = f" (did you mean '{variable_of(meant)}'?)" if meant else ""
+            raise SettingsError(reason=f"unknown environment variable '{variable}'{hint}")
+        yield key, text, variable
+    given = ((key, value) for key, value in overrides.items() if value is not None)
+    yield from _checked(given, known, "flag")
+
+
+def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, object]]:
+    """What a run keeps of its settings: not how a machine is used, no secret, no URL whose password was left out."""
+    for section, table in stored.items():
+        if section != "runtime":
+            given = ((name, value) for name, value in table.items() if (section, name) not in SECRETS)
+            yield from ((f"{section}.{name}", value) for name, value in given if HIDDEN not in str(value))
+
+
+def _file_values(path: Path) -> Iterator[tuple[str, object]]:
+    try:
+        tables = tomllib.loads(decoded(path.read_bytes()).replace("\r\n", "\n"))
+    except FileNotFoundError:
+        raise SettingsFileError(path=path, reason="it does not exist") from None
+    except OSError as error:
+        raise SettingsFileError(path=path, reason=error.strerror or str(error)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsFileError(path=path, reason=f"it is not TOML ({error})") from None
+    for section, table in tables.items():
+        if isinstance(table, dict) and section in Settings.model_fields:
+            yield from ((f"{section}.{name}", value) for name, value in table.items())
+        else:
+            yield section, table
+
+
+def _checked(values: Iterator[tuple[str, object]], known: set[str], source: str) -> Iterator[tuple[str, object, str]]:
+    for key, value in values:
+        if key not in known:
+            meant = _nearest(key, known)
+            hint = f" (did you mean '{meant}'?)" if meant else ""
+            raise SettingsError(reason=f"unknown key '{key}' in {source}{hint}")
+        if tuple(key.split(".")) in SECRETS:
+            variable = variable_of(key)
+            raise SettingsError(reason=f"{key} may come from {variable} or {variable}_FILE only, and not from {source}")
+        yield key, value, source
+
+
+def _nearest(key: str, known: set[str]) -> str | None:
+    matches = get_close_matches(key, sorted(known), n=1, cutoff=0.8)
+    return matches[0] if matches else None
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if len(problem["loc"]) < 2:  # it is about several settings, and names them
+            yield message
+        else:
+            shown = HIDDEN if tuple(problem["loc"]) in URLS + SECRETS else repr(problem["input"])
+            yield f"{key} = {shown} ({origin.get(key, 'default')}): {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,112 @@
+"""`[train]`: how a candidate is trained, and where."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from illume_loop.settings.section import Section
+
+_SAVING = "(bf16|checkpointing|packing|labelled-logits|block-logits)"
+
+
+class TrainSettings(Section):
+    """How a candidate is trained."""
+
+    objective: Literal["sft", "assess-sft", "dpo", "kto"] = Field(
+        "sft",
+        description="Loss: next-token cross-entropy on what was accepted, the same with assessments in the mix, or "
+        "preferences by DPO or KTO.",
+    )
+    beta: float = Field(
+        0.1, gt=0.0, le=100.0, description="DPO and KTO: how dear it is to leave the model that training starts from."
+    )
+    sft_weight: float = Field(
+        1.0, ge=0.0, le=100.0, description="DPO and KTO: weight of the cross-entropy that anchors the preferences."
+    )
+    learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate.")
+    epochs: int = Field(
+        1, ge=1, le=1000, description="Passes over the manifest; more than one sharpens whatever is there."
+    )
+    batch_size: int = Field(64, ge=1, le=16_384, description="Rows in one optimiser step.")
+    warmup_ratio: float = Field(0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
+    lora_rank: int = Field(0, ge=0, le=1024, description="Rank of LoRA adapters; 0 trains every weight.")
+    text_dropout: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of drawing rows whose prompt is dropped, as pretraining does for guidance.",
+    )
+    report_to: Literal["auto", "none", "tensorboard", "wandb", "mlflow"] = Field(
+        "auto", description="Tracker that hears of each training step; auto is TensorBoard where it is installed."
+    )
+    from_: Literal["base", "parent"] = Field(
+        "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."
+    )
+    savings: str = Field(
+        "",
+        pattern=rf"^({_SAVING}(,{_SAVING})*)?$",
+        description="What training saves, with commas: bf16 (on GPUs), checkpointing, packing, labelled-logits, "
+        "block-logits.",
+    )
+    backend: Literal["local", "ray"] = Field("local", description="Where a training runs: in this process, or on Ray.")
+    ray_address: str = Field(
+        "", description="Ray cluster, such as ray-head:6379 or auto; empty starts one on this machine."
+    )
+    workers: int = Field(1, ge=1, le=4096, description="Ray workers of a training; each takes its share of a step.")
+    worker_resources: str = Field(
+        "CPU=1",
+        pattern=r"^[A-Za-z][\w.:-]*=\d+(\.\d+)?(,[A-Za-z][\w.:-]*=\d+(\.\d+)?)*$",
+        description="What Ray sets aside for each worker, such as CPU=8,GPU=1.",
+    )
+    strategy: Literal["ddp", "zero2", "zero3"] = Field(
+        "ddp", description="How Ray workers share a model: whole copies, or DeepSpeed's stages of ZeRO."
+    )
+
+    @property
+    def saves(self) -> frozenset[str]:
+        """The single `savings`."""
+        return frozenset(self.savings.split(",")) - {""}
+
+    @property
+    def num_processes(self) -> int:
+        """Processes that share a step."""
+        return self.workers if self.backend == "ray" else 1
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """`worker_resources` by name."""
+        parts = (part.split("=") for part in self.worker_resources.split(","))
+        return {name: float(amount) for name, amount in parts}
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether the objective needs preferences, with a better and a worse side."""
+        return self.objective in ("dpo", "kto")
+
+    @property
+    def learns_assessments(self) -> bool:
+        """Whether the objective needs critiques, one turn and two."""
+        return self.objective == "assess-sft"
+
+    @model_validator(mode="after")
+    def _trainings_can_be_shared(self) -> Self:
+        if self.backend == "local" and (self.workers > 1 or self.strategy != "ddp"):
+            raise ValueError("train.workers above 1 and train.strategy need train.backend = 'ray'")
+        if self.batch_size % self.num_processes:
+            raise ValueError(f"train.batch_size must be a multiple of train.workers, {self.workers}")
+        if self.learns_from_pairs and self.strategy != "ddp":
+            raise ValueError(f"train.objective = '{self.objective}' needs train.strategy = 'ddp'")
+        return self
+
+    @model_validator(mode="after")
+    def _savings_go_together(self) -> Self:
+        logits = self.saves & {"labelled-logits", "block-logits"}
+        if len(logits) == 2:
+            raise ValueError("train.savings can hold one of labelled-logits and block-logits")
+        if self.learns_from_pairs and self.saves & {"packing", "block-logits", "labelled-logits"}:
+            raise ValueError(f"train.objective = '{self.objective}' can save only by bf16 and checkpointing")
+        if logits and self.strategy == "zero3":
+            raise ValueError("train.strategy = 'zero3' keeps TRL's own logits; leave them out of train.savings")
+        return self
