@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Select, case, func, select, union_all
 from sqlalchemy.orm import Session, aliased
 
+from illume_db.prompts import COLUMNS, PromptRow
 from illume_db.tables import Assessment, Example, Manifest, Prompt, Round, RoundPrompt, Sample
 
 
@@ -33,23 +34,17 @@ class SampleRow:
     """A sample under its natural key, with what a training row needs of it."""
 
     sample_id: int
-    prompt_id: int
     round_index: int
-    position: int
     sample_index: int
-    prompt_key: str
-    category: str
-    text: str
+    prompt: PromptRow
+    """With its position in the round."""
     image_ids: NDArray[np.int32]
     image_sha256: str
-    instruction: str | None = None
-    target: str | None = None
-    source_sha256: str | None = None
 
     @property
-    def claim(self) -> str:
-        """What the image has to show: the prompt, or the target of an edit."""
-        return self.target or self.text
+    def position(self) -> int:
+        """The position of its prompt in the round."""
+        return self.prompt.position
 
     @property
     def key(self) -> tuple[int, int]:
@@ -60,7 +55,7 @@ class SampleRow:
 def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
     """All samples of a round, ordered by prompt position and sample index."""
     query = _sample_rows().where(Sample.round_id == round_id).order_by(RoundPrompt.position, Sample.sample_index)
-    return [SampleRow(*row) for row in session.execute(query)]
+    return [_sample(*row) for row in session.execute(query)]
 
 
 def scored_by(setting: str) -> str:
@@ -89,7 +84,7 @@ def accepted_before(session: Session, run_id: int, round_index: int) -> list[Sam
     query = (
         _sample_rows().where(Sample.id.in_(accepted)).order_by(Round.index, RoundPrompt.position, Sample.sample_index)
     )
-    return [SampleRow(*row) for row in session.execute(query)]
+    return [_sample(*row) for row in session.execute(query)]
 
 
 def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[SampleRow, SampleRow]]:
@@ -104,7 +99,7 @@ def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[
     found = query.subquery()
     both = select(found.c.sample_id).union_all(select(found.c.rejected_id))
     by_id: dict[int | None, SampleRow] = {
-        row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(both)))
+        row[0]: _sample(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(both)))
     }
     pairs = [(by_id[chosen], by_id[rejected]) for chosen, rejected in session.execute(query)]
     return sorted(pairs, key=lambda pair: [(row.round_index, row.position, row.sample_index) for row in pair])
@@ -134,19 +129,7 @@ def assessments_before(session: Session, run_id: int, round_index: int) -> list[
     return [row for row in rows if row.answer is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class UnsolvedPrompt:
-    """A prompt that was drawn in vain so far."""
-
-    text: str
-    category: str
-    key: str
-    spec: dict[str, Any]
-    instruction: str | None = None
-    target: str | None = None
-
-
-def unsolved_prompts(session: Session, run_id: int) -> list[UnsolvedPrompt]:
+def unsolved_prompts(session: Session, run_id: int) -> list[PromptRow]:
     """The prompts of the run of which samples were drawn, and none has got into a manifest.
 
     First come those whose last try is longest ago. Prompts of rounds that are not curated yet are none of them.
@@ -165,11 +148,9 @@ def unsolved_prompts(session: Session, run_id: int) -> list[UnsolvedPrompt]:
         .subquery()
     )
     query = (
-        select(Prompt.text, Prompt.category, Prompt.key, Prompt.spec, Prompt.instruction, Prompt.target)
-        .join(tried, tried.c.prompt_id == Prompt.id)
-        .order_by(tried.c.last, tried.c.place, Prompt.text)
+        select(*COLUMNS).join(tried, tried.c.prompt_id == Prompt.id).order_by(tried.c.last, tried.c.place, Prompt.text)
     )
-    return [UnsolvedPrompt(*row) for row in session.execute(query)]
+    return [PromptRow(*row) for row in session.execute(query)]
 
 
 def num_drawn_again(session: Session, round_: Round) -> int:
@@ -184,24 +165,21 @@ def num_drawn_again(session: Session, round_: Round) -> int:
     return session.scalar(query) or 0
 
 
-def _sample_rows() -> Select[
-    int, int, int, int, int, str, str, str, NDArray[np.int32], str, str | None, str | None, str | None
-]:
+def _sample(id_: int, index: int, number: int, image_ids: NDArray[np.int32], sha256: str, *prompt: Any) -> SampleRow:
+    return SampleRow(id_, index, number, PromptRow(*prompt), image_ids, sha256)
+
+
+def _sample_rows() -> Select[*tuple[Any, ...]]:
+    """Select the arguments of `_sample`."""
     return (
         select(
             Sample.id,
-            Sample.prompt_id,
             Round.index,
-            RoundPrompt.position,
             Sample.sample_index,
-            Prompt.key,
-            Prompt.category,
-            Prompt.text,
             Sample.image_ids,
             Sample.image_sha256,
-            Prompt.instruction,
-            Prompt.target,
-            Prompt.source_sha256,
+            *COLUMNS,
+            RoundPrompt.position,
         )
         .join(Round, Round.id == Sample.round_id)
         .join(Prompt, Prompt.id == Sample.prompt_id)
@@ -215,7 +193,7 @@ def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
     columns = Example.sample_id, Example.rejected_id
     named = union_all(*(select(column).where(Example.manifest_id == manifest_id) for column in columns))
     samples: dict[int | None, SampleRow] = {
-        row[0]: SampleRow(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(named)))
+        row[0]: _sample(*row) for row in session.execute(_sample_rows().where(Sample.id.in_(named)))
     }
     return [
         ExampleRow(

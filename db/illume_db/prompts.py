@@ -14,8 +14,8 @@ from illume_db.tables import Prompt, RoundPrompt
 
 
 @dataclass(frozen=True, slots=True)
-class NewPrompt:
-    """A prompt as a domain states it; an edit has the last three besides."""
+class PromptRow:
+    """A prompt as the database keeps it; the three fields after `spec` are those of an edit."""
 
     split: str
     key: str
@@ -25,13 +25,34 @@ class NewPrompt:
     instruction: str | None = None
     target: str | None = None
     source_sha256: str | None = None
+    id: int = 0
+    """0 before it is stored."""
+    position: int = -1
+    """In its round; -1 where no round is meant."""
+
+    @property
+    def claim(self) -> str:
+        """What an image has to show: the prompt, or the target of an edit."""
+        return self.target or self.text
 
 
+COLUMNS = (
+    Prompt.split,
+    Prompt.key,
+    Prompt.category,
+    Prompt.text,
+    Prompt.spec,
+    Prompt.instruction,
+    Prompt.target,
+    Prompt.source_sha256,
+    Prompt.id,
+)
+"""What a query selects for a `PromptRow`, in this order; its position may follow."""
 CHUNK = 500
 """Values in one IN list: far below the limits of both databases."""
 
 
-def ensure_prompts(session: Session, run_id: int, prompts: Sequence[NewPrompt]) -> list[int]:
+def ensure_prompts(session: Session, run_id: int, prompts: Sequence[PromptRow]) -> list[int]:
     """The ids of `prompts` in order, adding those that are new. A text belongs to one split: another one raises.
 
     Units that measure different versions add the same held-out prompts, maybe at once: the second one waits for the
@@ -40,7 +61,7 @@ def ensure_prompts(session: Session, run_id: int, prompts: Sequence[NewPrompt]) 
     known = _ids_by_text(session, run_id, [prompt.text for prompt in prompts])
     new = {prompt.text: prompt for prompt in prompts if (prompt.text, prompt.split) not in known}
     if new:
-        rows = [{"run_id": run_id, **asdict(prompt)} for prompt in new.values()]
+        rows = [{"run_id": run_id, **_values(prompt)} for prompt in new.values()]
         insert_new = _insert(session).on_conflict_do_nothing(index_elements=["run_id", "text"])
         session.execute(insert_new, rows)
         known |= _ids_by_text(session, run_id, list(new))
@@ -48,6 +69,12 @@ def ensure_prompts(session: Session, run_id: int, prompts: Sequence[NewPrompt]) 
         if others:
             session.execute(insert(Prompt), others)
     return [known[prompt.text, prompt.split] for prompt in prompts]
+
+
+def _values(prompt: PromptRow) -> dict[str, Any]:
+    values = asdict(prompt)
+    del values["id"], values["position"]
+    return values
 
 
 def _insert(session: Session) -> sqlite.Insert | postgresql.Insert:
@@ -68,52 +95,16 @@ def _chunks(texts: Sequence[str]) -> Iterable[Sequence[str]]:
     return (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPrompt:
-    """A prompt with its split."""
-
-    split: str
-    text: str
-    category: str
-    key: str
-    spec: dict[str, Any]
-
-
-def prompts_of_run(session: Session, run_id: int) -> list[StoredPrompt]:
+def prompts_of_run(session: Session, run_id: int) -> list[PromptRow]:
     """All prompts that the database knows of a run, in the order in which they were added."""
-    query = select(Prompt.split, Prompt.text, Prompt.category, Prompt.key, Prompt.spec)
-    return [StoredPrompt(*row) for row in session.execute(query.where(Prompt.run_id == run_id).order_by(Prompt.id))]
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """A prompt of a round at its position."""
-
-    id: int
-    position: int
-    text: str
-    category: str
-    key: str
-    spec: dict[str, Any]
-    instruction: str | None = None
-    target: str | None = None
-    source_sha256: str | None = None
+    query = select(*COLUMNS).where(Prompt.run_id == run_id).order_by(Prompt.id)
+    return [PromptRow(*row) for row in session.execute(query)]
 
 
 def prompts_at(session: Session, round_id: int, first: int, stop: int) -> list[PromptRow]:
     """The prompts of a round at positions first <= position < stop, in order."""
     query = (
-        select(
-            Prompt.id,
-            RoundPrompt.position,
-            Prompt.text,
-            Prompt.category,
-            Prompt.key,
-            Prompt.spec,
-            Prompt.instruction,
-            Prompt.target,
-            Prompt.source_sha256,
-        )
+        select(*COLUMNS, RoundPrompt.position)
         .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
         .where(RoundPrompt.round_id == round_id, RoundPrompt.position >= first, RoundPrompt.position < stop)
         .order_by(RoundPrompt.position)

@@ -14,6 +14,7 @@ from sqlalchemy import Subquery, delete, func, select
 from sqlalchemy.orm import Session, aliased
 
 from illume_db.clock import db_now
+from illume_db.prompts import COLUMNS, PromptRow
 from illume_db.tables import Assessment, Prompt, Review, Round, Sample
 
 
@@ -115,12 +116,7 @@ class ReviewRow:
 
     sample_id: int
     round_index: int
-    text: str
-    category: str
-    key: str
-    spec: dict[str, Any]
-    instruction: str | None
-    target: str | None
+    prompt: PromptRow
     image_sha256: str
     agrees: bool | None
     criteria: dict[str, bool]
@@ -143,7 +139,7 @@ def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[R
     human, checker, own = aliased(Assessment), aliased(Assessment), aliased(Assessment)
     reviewed = _reviewed()
     query = (
-        select(Sample.id, Round.index, Prompt, Sample.image_sha256, human, checker.score, own.details)
+        select(Sample.id, Round.index, Sample.image_sha256, human, checker.score, own.details, *COLUMNS)
         .join(reviewed, reviewed.c.sample_id == Sample.id)
         .join(Round, Round.id == Sample.round_id)
         .join(Prompt, Prompt.id == Sample.prompt_id)
@@ -157,12 +153,7 @@ def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[R
         ReviewRow(
             id_,
             index,
-            prompt.text,
-            prompt.category,
-            prompt.key,
-            prompt.spec,
-            prompt.instruction,
-            prompt.target,
+            PromptRow(*prompt),
             image_sha256,
             None if said.score is None else said.score == 1.0,
             said.details.get("criteria", {}),
@@ -171,7 +162,7 @@ def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[R
             (details or {}).get("readings", {}),
             (details or {}).get("questions", []),
         )
-        for id_, index, prompt, image_sha256, said, verdict, details in session.execute(query)
+        for id_, index, image_sha256, said, verdict, details, *prompt in session.execute(query)
     ]
 
 

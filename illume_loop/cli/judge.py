@@ -119,7 +119,7 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
         rows = [row for row in reviews_of_run(run.session, run.run_id) if row.agrees is not None]
         if not rows:
             raise TooFewLabelsError(what="the judge", reason=f"nothing was reviewed in {run_dir}")
-        prompts = [prompt_of(row).claim for row in rows]
+        prompts = [prompt_of(row.prompt).claim for row in rows]
         return [
             (
                 Shown(prompt, run.images.read(row.image_sha256)),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_json, print_table
 from illume_loop.cli.samples import SampleId
+
+if TYPE_CHECKING:
+    from illume_db.reviews import ReviewRow
 
 app = typer.Typer(
     help="Reviews: say whether samples agree with their prompts, or list what was said.", no_args_is_help=True
@@ -56,19 +59,13 @@ def add(
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     """List the reviews, beside what the checker says."""
-    from dataclasses import asdict
-
     from illume_db.reviews import reviews_of_run
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run:
         rows = reviews_of_run(run.session, run.run_id)
     if as_json:
-        names = {"sample_id": "sample", "round_index": "round", "text": "prompt"}
-        hidden = {"spec", "readings", "questions"}
-        print_json(
-            [{names.get(key, key): value for key, value in asdict(row).items() if key not in hidden} for row in rows]
-        )
+        print_json([_as_json(row) for row in rows])
         return
     words = {True: "agrees", False: "disagrees", None: None}
     said = {True: "agree", False: "disagree", None: "differ"}
@@ -76,7 +73,7 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
         (
             str(row.sample_id),
             str(row.round_index),
-            row.text,
+            row.prompt.text,
             said[row.agrees],
             words[row.checker],
             ", ".join(f"{name} {words[holds]}" for name, holds in row.criteria.items()),
@@ -86,3 +83,21 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
     )
     print_table("reviews", ("sample", "round", "prompt", "people", "checker", "criteria", "comment"), cells)
     hint(f"next: illume-loop judge fit --labels human -o calibration.json --run-dir {run_dir}")
+
+
+def _as_json(row: ReviewRow) -> dict[str, Any]:
+    prompt = row.prompt
+    return {
+        "sample": row.sample_id,
+        "round": row.round_index,
+        "prompt": prompt.text,
+        "category": prompt.category,
+        "key": prompt.key,
+        "instruction": prompt.instruction,
+        "target": prompt.target,
+        "image_sha256": row.image_sha256,
+        "agrees": row.agrees,
+        "criteria": row.criteria,
+        "comment": row.comment,
+        "checker": row.checker,
+    }

@@ -157,7 +157,7 @@ def fit_on_reviews(rows: Sequence[ReviewRow]) -> Fit:
     for row in rows:
         finite = {name: value for name, value in row.readings.items() if value is not None and math.isfinite(value)}
         if row.agrees is not None and finite:
-            usable.append(Labelled(row.key, finite, row.agrees))
+            usable.append(Labelled(row.prompt.key, finite, row.agrees))
     names = sorted(set.intersection(*(set(row.readings) for row in usable))) if usable else []
     if not names:
         raise TooFewLabelsError(what=WHAT, reason="no reviewed sample has readings of the judge")

@@ -52,12 +52,12 @@ def _canonical(row: ExampleRow) -> dict[str, object]:
     sample, rejected = row.sample, row.rejected
     line |= {
         "round": sample.round_index,
-        "prompt": sample.prompt_key,
+        "prompt": sample.prompt.key,
         "sample": sample.sample_index,
         "ids_sha256": ids_sha256(sample.image_ids),
     }
     if row.kind == "edit":
-        line["source_sha256"] = sample.source_sha256
+        line["source_sha256"] = sample.prompt.source_sha256
     if row.answer is not None:
         line["answer"] = row.answer
     if rejected is None:

@@ -22,6 +22,7 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow, SampleRow
+from illume_db.prompts import PromptRow
 from illume_db.runs import add_event, needs_preflight
 from illume_db.sessions import transaction
 from illume_db.units import NewUnit
@@ -71,13 +72,21 @@ class _Tried:
     def rows(self) -> list[SampleRow]:
         """Return the samples as curation reads them from the database; images have their place as their name."""
         prompt = self.prompt
-        of_edit = (prompt.instruction, prompt.target, SOURCE) if prompt.is_edit else (None, None, None)
-        return [
-            SampleRow(
-                i, 0, 1, 0, i, prompt.key, prompt.category, prompt.text, ids_L, f"{prompt.is_edit:d}/{i}", *of_edit
-            )
-            for i, ids_L in enumerate(self.ids_BL)
-        ]
+        instruction, target, source = (
+            (prompt.instruction, prompt.target, SOURCE) if prompt.is_edit else (None, None, None)
+        )
+        row = PromptRow(
+            "train",
+            prompt.key,
+            prompt.category,
+            prompt.text,
+            dict(prompt.spec),
+            instruction,
+            target,
+            source,
+            position=0,
+        )
+        return [SampleRow(i, 1, i, row, ids_L, f"{prompt.is_edit:d}/{i}") for i, ids_L in enumerate(self.ids_BL)]
 
 
 @dataclass(slots=True)
@@ -163,8 +172,8 @@ class Preflight:
             critique = next((opinion.critique for opinion in tried.opinions if opinion.critique), None)
             if settings.train.learns_assessments and critique:
                 told = written(critique)
-                assessments.append(ExampleRow("assess", best.text, None, best, answer=told))
-                assessments.append(ExampleRow("correct", best.text, None, best, worse, told))
+                assessments.append(ExampleRow("assess", best.prompt.text, None, best, answer=told))
+                assessments.append(ExampleRow("correct", best.prompt.text, None, best, worse, told))
         self.pairs = pairs
         self.rows = manifest_rows(accepted, pairs, settings.curate, preferences, assessments)
         check_splits(self.rows, self.domain.split_of, 1)

@@ -15,9 +15,7 @@ from typing import cast
 from sqlalchemy.orm import Session
 
 from illume_db import tables
-from illume_db.curation import UnsolvedPrompt
-from illume_db.prompts import NewPrompt, PromptRow, ensure_prompts, prompts_of_run
-from illume_db.reviews import ReviewRow
+from illume_db.prompts import PromptRow, ensure_prompts, prompts_of_run
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.domains import get_domain
 from illume_loop.domains.text.prompt_set import SPLITS, PromptSet, read_prompt_set
@@ -59,7 +57,7 @@ def keep_prompts(session: Session, run_id: int, prompts: PromptSet) -> None:
     """Add a set to the database of a run."""
     for split in SPLITS:
         found = prompts.of_split.get(split, ())
-        ensure_prompts(session, run_id, [NewPrompt(split, p.key, p.category, p.text, dict(p.spec)) for p in found])
+        ensure_prompts(session, run_id, [PromptRow(split, p.key, p.category, p.text, dict(p.spec)) for p in found])
 
 
 def kept_prompts(session: Session, run_id: int) -> PromptSet:
@@ -76,7 +74,7 @@ def domain_of_run(session: Session, run_id: int, settings: Settings) -> Domain:
     return get_domain(settings.run.domain, kept_prompts(session, run_id) if settings.run.prompts else None)
 
 
-PromptColumns = tables.Prompt | PromptRow | UnsolvedPrompt | ReviewRow
+PromptColumns = tables.Prompt | PromptRow
 """Whatever has the columns of a prompt."""
 
 
@@ -85,13 +83,13 @@ def prompt_of(row: PromptColumns) -> Prompt:
     return Prompt(row.text, row.category, row.key, row.spec, row.instruction or "", row.target or "")
 
 
-def new_prompts(split: Split, prompts: Sequence[Prompt], domain: Domain, images: ImageStore) -> list[NewPrompt]:
+def new_prompts(split: Split, prompts: Sequence[Prompt], domain: Domain, images: ImageStore) -> list[PromptRow]:
     """A domain's prompts as the database takes them; the sources of edits are written to `images`."""
     edits = [prompt for prompt in prompts if prompt.is_edit]
     names = images.write_all([domain.source(prompt) for prompt in edits])
     sources = {prompt.text: name for prompt, name in zip(edits, names, strict=True)}
     return [
-        NewPrompt(
+        PromptRow(
             split, p.key, p.category, p.text, dict(p.spec), p.instruction or None, p.target or None, sources.get(p.text)
         )
         for p in prompts

@@ -147,10 +147,10 @@ def without_near_duplicates(
     """
     kept: defaultdict[str, list[SampleRow]] = defaultdict(list)
     for sample in earlier:
-        kept[sample.text].append(sample)
+        kept[sample.prompt.text].append(sample)
     for sample in sorted(accepted, key=lambda s: (-scores[s.position, s.sample_index], s.position, s.sample_index)):
-        if not any(np.mean(sample.image_ids == other.image_ids) > share for other in kept[sample.text]):
-            kept[sample.text].append(sample)
+        if not any(np.mean(sample.image_ids == other.image_ids) > share for other in kept[sample.prompt.text]):
+            kept[sample.prompt.text].append(sample)
     ids = {sample.sample_id for of_prompt in kept.values() for sample in of_prompt}
     return [sample for sample in accepted if sample.sample_id in ids]
 
@@ -202,14 +202,14 @@ def select(
     least = settings.curate.min_score
     floor = max(least, WHOLLY_RIGHT) if settings.assess.says_yes_or_no else least
     judged = [
-        Scored(*sample.key, scores.get(sample.key), sample.category)
+        Scored(*sample.key, scores.get(sample.key), sample.prompt.category)
         for sample in samples
         if reviewed.get(sample.key) is not False
     ]
     right = {key for key, agrees in reviewed.items() if agrees}
     best = set(accept(judged, settings.curate, floor)) | right
     scores = overruled(scores, reviewed, settings)
-    scored = [Scored(*sample.key, scores.get(sample.key), sample.category) for sample in samples]
+    scored = [Scored(*sample.key, scores.get(sample.key), sample.prompt.category) for sample in samples]
     accepted = without_near_duplicates(
         [sample for sample in samples if sample.key in best], earlier, scores, settings.curate.duplicate_share
     )

@@ -53,7 +53,7 @@ def assessment_rows(
     bad: list[ExampleRow] = []
     counts = Counter({"assessed": 0, "corrected": 0, "contradicted": 0, "not_critiqued": 0})
     for sample in samples:
-        correction = best.get(sample.prompt_id)
+        correction = best.get(sample.prompt.id)
         is_good = sample.sample_id in kept
         if not is_good and not _is_worse(sample, correction, scores, settings.pair_margin):
             continue
@@ -63,9 +63,9 @@ def assessment_rows(
         elif finds_fault(critique) is is_good:
             counts["contradicted"] += 1
         elif is_good:
-            good.append(ExampleRow("assess", sample.text, None, sample, answer=written(critique)))
+            good.append(ExampleRow("assess", sample.prompt.text, None, sample, answer=written(critique)))
         else:
-            bad.append(ExampleRow("correct", sample.text, None, correction, sample, written(critique)))
+            bad.append(ExampleRow("correct", sample.prompt.text, None, correction, sample, written(critique)))
     rows = _chosen(good, bad, settings.assessment_rows, Random(seed))
     if settings.assessments == "shuffled":
         rows = _shuffled(rows, Random(seed))
@@ -103,7 +103,7 @@ def written(critique: Mapping[str, Any]) -> str:
 
 def _best_of_prompts(accepted: Collection[SampleRow], scores: Mapping[tuple[int, int], float]) -> dict[int, SampleRow]:
     worst_first = sorted(accepted, key=lambda sample: (scores[sample.key], [-part for part in sample.key]))
-    return {sample.prompt_id: sample for sample in worst_first}
+    return {sample.prompt.id: sample for sample in worst_first}
 
 
 def _is_worse(
@@ -133,13 +133,13 @@ def _of_other_images(
     of_prompt: defaultdict[int, list[int]] = defaultdict(list)
     for sample in samples:
         if sample.sample_id in critiques:
-            of_prompt[sample.prompt_id].append(sample.sample_id)
+            of_prompt[sample.prompt.id].append(sample.sample_id)
     found = []
     for row in rows:
         assessed = row.rejected or row.sample
         if assessed is None:
             raise InconsistentRunError(what=f"an assessment to be learned, of '{row.text}', is of no sample")
-        others = [id_ for id_ in of_prompt[assessed.prompt_id] if id_ != assessed.sample_id]
+        others = [id_ for id_ in of_prompt[assessed.prompt.id] if id_ != assessed.sample_id]
         if others:
             found.append(replace(row, answer=written(critiques[rng.choice(others)])))
     return found

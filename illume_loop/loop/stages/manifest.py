@@ -35,14 +35,14 @@ def manifest_rows(
     A sample that a preference chose is no row to draw besides.
     """
     chosen_ids = {chosen.sample_id for chosen, _ in preferences}
-    rows = [ExampleRow("pair", chosen.text, None, chosen, rejected) for chosen, rejected in preferences]
+    rows = [ExampleRow("pair", chosen.prompt.text, None, chosen, rejected) for chosen, rejected in preferences]
     rows += [
-        ExampleRow("edit" if sample.source_sha256 else "draw", sample.text, None, sample)
+        ExampleRow("edit" if sample.prompt.source_sha256 else "draw", sample.prompt.text, None, sample)
         for sample in accepted
         if sample.sample_id not in chosen_ids
     ]
     if settings.self_captions:
-        rows += [ExampleRow("read", sample.text, None, sample) for sample in accepted]
+        rows += [ExampleRow("read", sample.prompt.text, None, sample) for sample in accepted]
     rows += assessments
     num_read = round(settings.caption_share * len(pairs))
     return rows + [
@@ -61,7 +61,7 @@ def _new_example(row: ExampleRow) -> NewExample:
     if sample is None:
         return NewExample(row.kind, row.text, real_index=row.real_index)
     of_sample = NewExample(
-        row.kind, row.text, sample.sample_id, sample.prompt_id, ids_sha256(sample.image_ids), answer=row.answer
+        row.kind, row.text, sample.sample_id, sample.prompt.id, ids_sha256(sample.image_ids), answer=row.answer
     )
     if rejected is None:
         return of_sample

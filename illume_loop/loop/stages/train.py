@@ -76,7 +76,7 @@ def _training_row(
 ) -> TrainingRow:
     if row.sample is not None:
         if row.answer is not None:
-            instruction = critique(row.sample.claim)
+            instruction = critique(row.sample.prompt.claim)
             if row.rejected is None:
                 return ReadRow(read_image(row.sample.image_sha256), row.answer, instruction)
             worse = read_image(row.rejected.image_sha256)
@@ -86,11 +86,11 @@ def _training_row(
         if row.kind == "draw":
             return DrawRow(row.text, row.sample.image_ids)
         if row.kind == "edit":
-            if row.sample.source_sha256 is None:
+            if row.sample.prompt.source_sha256 is None:
                 raise InconsistentRunError(what=f"sample {row.sample.sample_id} is an edit and has no source image")
-            source = read_image(row.sample.source_sha256)
-            return EditRow(source, row.sample.instruction or "", row.sample.image_ids)
-        return ReadRow(read_image(row.sample.image_sha256), row.sample.claim)
+            source = read_image(row.sample.prompt.source_sha256)
+            return EditRow(source, row.sample.prompt.instruction or "", row.sample.image_ids)
+        return ReadRow(read_image(row.sample.image_sha256), row.sample.prompt.claim)
     if row.real_index is None:
         raise InconsistentRunError(what=f"a row of a manifest, '{row.text}', is of no sample and of no real pair")
     if row.kind == "draw":

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from illume_db.manifests import NewExample, add_manifest
-from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_decision, add_round, move_round
 from illume_db.runs import add_run
 from illume_db.samples import NewAssessment, NewSample, add_assessments, add_samples
@@ -37,7 +37,7 @@ def session(engine: Engine) -> Iterator[Session]:
         _add_version(session, "active")
         splits = ("train", "train", "heldout", "probe")
         ensure_prompts(
-            session, RUN, [NewPrompt(split, f"key {i}", "c", f"t {i}", {}) for i, split in enumerate(splits)]
+            session, RUN, [PromptRow(split, f"key {i}", "c", f"t {i}", {}) for i, split in enumerate(splits)]
         )
         add_round(session, RUN, 1, parent_version_id=BASE, prompt_ids=[TRAIN, OTHER], at=NOW)
         add_samples(session, ROUND, BASE, [_sample(TRAIN, 0)], at=NOW)
@@ -119,12 +119,12 @@ def test_nothing_is_held_out_that_was_learned_or_is_a_wording_of_a_train_prompt(
         ("key 0", "another wording", "prompts_of_one_key_have_one_split"),
     ):
         with pytest.raises(IntegrityError, match=reason), session.begin_nested():
-            ensure_prompts(session, RUN, [NewPrompt(split, key, "c", words, {})])
+            ensure_prompts(session, RUN, [PromptRow(split, key, "c", words, {})])
     for values in ({"text": "t 9"}, {"key": "key 9"}):
         _refuses(session, update(Prompt).where(Prompt.id == HELDOUT).values(**values), "prompts_stay_what_they_are")
-    ensure_prompts(session, RUN, [NewPrompt("train", "key 0", "c", "another wording", {})])
+    ensure_prompts(session, RUN, [PromptRow("train", "key 0", "c", "another wording", {})])
     another = add_run(session, key="other", name="n", seed=0, settings={}, at=NOW).id
-    assert ensure_prompts(session, another, [NewPrompt(split, "key 0", "c", "a caption", {})]), "runs are by themselves"
+    assert ensure_prompts(session, another, [PromptRow(split, "key 0", "c", "a caption", {})]), "runs are by themselves"
 
 
 def test_an_assessment_has_its_answer_and_a_correction_two_images(session: Session) -> None:
@@ -243,9 +243,9 @@ def test_one_version_is_active(session: Session) -> None:
 
 
 def test_a_text_belongs_to_one_split(session: Session) -> None:
-    assert ensure_prompts(session, RUN, [NewPrompt("train", "key 0", "c", "t 0", {})] * 2) == [TRAIN, TRAIN]
+    assert ensure_prompts(session, RUN, [PromptRow("train", "key 0", "c", "t 0", {})] * 2) == [TRAIN, TRAIN]
     with pytest.raises(IntegrityError, match=r"(?i)unique"), session.begin_nested():
-        ensure_prompts(session, RUN, [NewPrompt("heldout", "key 9", "c", "t 0", {})])
+        ensure_prompts(session, RUN, [PromptRow("heldout", "key 9", "c", "t 0", {})])
 
 
 @pytest.mark.parametrize("values", [{"state": "leased"}, {"state": "dead"}, {"kind": "dream"}])
@@ -263,7 +263,7 @@ def test_prompts_may_be_added_by_several_at_once(engine: Engine) -> None:
     """Units that measure two versions add the same held-out prompts; the second waits for the first and takes them."""
     with transaction(engine) as session:
         add_run(session, key="k", name="n", seed=0, settings={}, at=NOW)
-    prompts = [NewPrompt("heldout", f"key {i}", "c", f"t {i}", {}) for i in range(50)]
+    prompts = [PromptRow("heldout", f"key {i}", "c", f"t {i}", {}) for i in range(50)]
 
     def add(_: int) -> list[int]:
         with transaction(engine) as session:

@@ -18,7 +18,7 @@ from illume_db.leases import (
     renew_lease,
     take_back_leases,
 )
-from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_round, count_samples
 from illume_db.runs import add_run
 from illume_db.sessions import transaction
@@ -39,7 +39,7 @@ def _plan(engine: Engine) -> None:
     with transaction(engine) as session:
         add_run(session, key="k", name="n", seed=0, settings={}, at=NOW)
         add_version(session, RUN, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=NOW)
-        ids = ensure_prompts(session, RUN, [NewPrompt("train", "key", "c", "t", {})])
+        ids = ensure_prompts(session, RUN, [PromptRow("train", "key", "c", "t", {})])
         add_round(session, RUN, 1, parent_version_id=1, prompt_ids=ids, at=NOW)
         add_units(session, ROUND, units)
 

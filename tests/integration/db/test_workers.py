@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from illume_db.clock import db_later
 from illume_db.leases import last_worker, lease_unit
-from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_round, move_round
 from illume_db.runs import acquire_leadership, add_event, add_run, num_unattended, release_leadership
 from illume_db.sessions import transaction
@@ -194,7 +194,7 @@ def test_runs_without_a_coordinator_are_counted_until_they_are_finished(engine: 
     with transaction(engine) as session:
         release_leadership(session, run_id, token)
         add_version(session, run_id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=NOW)
-        ids = ensure_prompts(session, run_id, [NewPrompt("train", "key", "c", "t", {})])
+        ids = ensure_prompts(session, run_id, [PromptRow("train", "key", "c", "t", {})])
         version_id = session.scalars(select(ModelVersion.id).where(ModelVersion.run_id == run_id)).one()
         add_round(session, run_id, 1, parent_version_id=version_id, prompt_ids=ids, at=NOW)
         round_id = session.scalars(select(Round.id).where(Round.run_id == run_id)).one()
@@ -214,7 +214,7 @@ def test_queues_tell_what_waits_and_since_when(engine: Engine) -> None:
     with transaction(engine) as session:
         add_run(session, key="k", name="n", seed=0, settings={}, at=NOW)
         add_version(session, 1, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=NOW)
-        ids = ensure_prompts(session, 1, [NewPrompt("train", "key", "c", "t", {})])
+        ids = ensure_prompts(session, 1, [PromptRow("train", "key", "c", "t", {})])
         add_round(session, 1, 1, parent_version_id=1, prompt_ids=ids, at=NOW)
         units = [NewUnit("sample", f"sample/{i}", {}, (i, i + 1), 1) for i in range(3)]
         add_units(session, 1, [*units, NewUnit("assess", "assess/0", {}, (0, 3), 3), NewUnit("evaluate", "e", {})])

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select, update
 from illume_db.clock import db_later
 from illume_db.errors import FencedOutError
 from illume_db.leases import finish_unit, lease_unit, renew_lease
-from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_round
 from illume_db.runs import add_run
 from illume_db.sessions import transaction
@@ -62,7 +62,7 @@ class Service:
             version = add_version(
                 session, run.id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=at
             )
-            ids = ensure_prompts(session, run.id, [NewPrompt("train", "key", "c", "t", {})])
+            ids = ensure_prompts(session, run.id, [PromptRow("train", "key", "c", "t", {})])
             round_ = add_round(session, run.id, 1, parent_version_id=version.id, prompt_ids=ids, at=at)
             draw = [NewUnit("sample", f"sample/{i}", {}, (i, i + 1), 1) for i in range(10)]
             judge = [NewUnit("assess", f"assess/{i}", {}, (i, i + 5), 5) for i in (0, 5)]

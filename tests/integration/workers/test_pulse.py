@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, select, update
 from sqlalchemy.pool import QueuePool
 
 from illume_db.leases import Lease, hand_back, lease_unit
-from illume_db.prompts import NewPrompt, ensure_prompts
+from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_round
 from illume_db.runs import add_run
 from illume_db.sessions import transaction
@@ -60,7 +60,7 @@ def lease(engine: Engine) -> Lease:
         version = add_version(
             session, run.id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=at
         )
-        ids = ensure_prompts(session, run.id, [NewPrompt("train", "key", "c", "t", {})])
+        ids = ensure_prompts(session, run.id, [PromptRow("train", "key", "c", "t", {})])
         round_ = add_round(session, run.id, 1, parent_version_id=version.id, prompt_ids=ids, at=at)
         add_units(session, round_.id, [NewUnit("sample", "sample/0", {}, (0, 8), 8)])
         unit_id = session.scalars(select(Unit.id)).one()

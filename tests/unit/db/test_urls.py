@@ -67,12 +67,12 @@ def test_revisions_are_found_below_a_folder_with_a_percent_sign(
     """As where the package is installed below such a folder."""
     from importlib.util import find_spec
 
-    spec = find_spec("migrations")
+    spec = find_spec("illume_migrations")
     assert spec is not None
     assert spec.origin is not None
     (tmp_path / "100%s").mkdir()
-    (tmp_path / "100%s" / "migrations").symlink_to(Path(spec.origin).parent)
-    spec.origin = str(tmp_path / "100%s" / "migrations" / "__init__.py")
+    (tmp_path / "100%s" / "illume_migrations").symlink_to(Path(spec.origin).parent)
+    spec.origin = str(tmp_path / "100%s" / "illume_migrations" / "__init__.py")
     monkeypatch.setattr(migrate, "find_spec", lambda name: spec)
     url = sqlite_url(tmp_path / "loop.sqlite")
     migrate.upgrade(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from illume_db.judging import Judged
+from illume_db.prompts import PromptRow
 from illume_db.reviews import ReviewRow
 from illume_loop.errors import TooFewLabelsError
 from illume_loop.judge.agreement import WHOLE, confusions
@@ -12,8 +13,9 @@ from illume_loop.judge.reviews import cohens_kappa, fit_on_reviews
 
 
 def _review(number: int, agrees: bool | None, reading: float | None) -> ReviewRow:
+    prompt = PromptRow("train", f"k{number % 8}", "c", "t", {})
     readings = {} if reading is None else {"yes-no": reading, "broken": None if number else 1.0}
-    return ReviewRow(number, 1, "t", "c", f"k{number % 8}", {}, None, None, "0", agrees, {}, "", None, readings, [])
+    return ReviewRow(number, 1, prompt, "0", agrees, {}, "", None, readings, [])
 
 
 def test_kappa_is_that_of_the_literature_and_none_where_chance_decides() -> None:

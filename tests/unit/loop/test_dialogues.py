@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from illume_db.curation import ExampleRow, SampleRow
+from illume_db.prompts import PromptRow
 from illume_loop.loop.stages.dialogues import assessment_rows, finds_fault, written
 from illume_loop.settings import CurateSettings
 
@@ -19,7 +20,8 @@ PROMPTS, SAMPLES = 20, 4
 def _sample(position: int, index: int) -> SampleRow:
     ids = np.array([position, index], dtype=np.int32)
     sample_id = 1 + position * SAMPLES + index
-    return SampleRow(sample_id, 500 + position, 1, position, index, f"k{position}", "c", f"t {position}", ids, "f" * 64)
+    prompt = PromptRow("train", f"k{position}", "c", f"t {position}", {}, id=500 + position, position=position)
+    return SampleRow(sample_id, 1, index, prompt, ids, "f" * 64)
 
 
 def _critique(verdict: str, evidence: object) -> dict[str, Any]:
@@ -56,14 +58,14 @@ def test_good_images_have_one_turn_and_bad_ones_the_best_as_their_correction() -
     assert counts == {"assessed": 40, "corrected": 40, "contradicted": 0, "not_critiqued": 0}
     for row in rows:
         assert row.sample is not None
-        assert row.text == row.sample.text
+        assert row.text == row.sample.prompt.text
         assert _said(row) == _assessed(row).sample_id
         if row.kind == "assess":
             assert (row.rejected, row.sample.sample_index in (0, 1)) == (None, True)
         else:
             assert row.rejected is not None
             assert (row.sample.sample_index, row.rejected.sample_index in (2, 3)) == (1, True)
-            assert row.rejected.prompt_id == row.sample.prompt_id
+            assert row.rejected.prompt.id == row.sample.prompt.id
 
 
 def test_what_contradicts_its_score_or_was_not_written_is_left_out_and_counted() -> None:
@@ -101,7 +103,7 @@ def test_assessments_of_other_images_are_of_the_same_prompt() -> None:
     assert (len(rows), counts["no_other_image"]) == (80, 0)
     for row in rows:
         other, assessed = by_id[_said(row)], _assessed(row)
-        assert other.prompt_id == assessed.prompt_id
+        assert other.prompt.id == assessed.prompt.id
         assert other.sample_id != assessed.sample_id
     alone = {sample.sample_id: CRITIQUES[sample.sample_id] for sample in ALL if sample.sample_index == 0}
     assert _rows(alone, assessments="other-image")[1]["no_other_image"] == 20

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from illume_db.curation import ExampleRow, SampleRow
+from illume_db.prompts import PromptRow
 from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.train import training_rows
@@ -18,13 +19,9 @@ IMAGE = Image.new("RGB", (2, 2), "red")
 PAIRS = [RealPair(Image.new("RGB", (2, 2), (number, 0, 0)), f"caption {number}") for number in range(4)]
 SAMPLE = SampleRow(
     sample_id=5,
-    prompt_id=7,
     round_index=1,
-    position=0,
     sample_index=2,
-    prompt_key="key",
-    category="colors",
-    text="a red circle",
+    prompt=PromptRow("train", "key", "colors", "a red circle", {}, id=7, position=0),
     image_ids=np.array([1, 2, 3], dtype=np.int32),
     image_sha256="f" * 64,
 )
@@ -50,12 +47,14 @@ def test_samples_are_drawn_and_read_and_real_pairs_replayed() -> None:
 
 
 def test_the_hash_knows_no_ids_of_the_database() -> None:
-    assert _sha256(SAMPLE) == _sha256(replace(SAMPLE, sample_id=99, prompt_id=98, image_sha256="0" * 64))
+    assert _sha256(SAMPLE) == _sha256(
+        replace(SAMPLE, sample_id=99, prompt=replace(SAMPLE.prompt, id=98), image_sha256="0" * 64)
+    )
 
 
 def test_the_hash_knows_everything_that_is_trained_on() -> None:
     others = [
-        replace(SAMPLE, text="a blue circle"),
+        replace(SAMPLE, prompt=replace(SAMPLE.prompt, text="a blue circle")),
         replace(SAMPLE, image_ids=np.array([1, 2, 4], dtype=np.int32)),
         replace(SAMPLE, sample_index=3),
         replace(SAMPLE, round_index=2),
@@ -142,8 +141,8 @@ def test_examples_name_either_a_sample_or_a_real_pair() -> None:
 def test_assessments_train_as_one_turn_and_two() -> None:
     worse = replace(SAMPLE, sample_id=6, sample_index=0, image_ids=np.array([9, 9, 9], dtype=np.int32))
     rows = [
-        ExampleRow("assess", SAMPLE.text, None, SAMPLE, answer="{}"),
-        ExampleRow("correct", SAMPLE.text, None, SAMPLE, worse, "{}"),
+        ExampleRow("assess", SAMPLE.prompt.text, None, SAMPLE, answer="{}"),
+        ExampleRow("correct", SAMPLE.prompt.text, None, SAMPLE, worse, "{}"),
     ]
     images = {SAMPLE.image_sha256: IMAGE}
     one, two = training_rows(rows, [], lambda _: np.zeros((0, 3), np.int32), images.__getitem__)

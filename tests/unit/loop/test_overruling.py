@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from illume_db.curation import SampleRow
+from illume_db.prompts import PromptRow
 from illume_loop.loop.stages.curate import select
 from illume_loop.loop.stages.dialogues import contradicted
 from illume_loop.settings import Settings, load_settings
@@ -18,11 +19,15 @@ def _settings(**values: object) -> Settings:
     return load_settings(None, {"curate.keep_per_prompt": 1, "curate.drop_lowest": 0.0} | changed, environ={})
 
 
+def _prompt(position: int) -> PromptRow:
+    return PromptRow("train", f"k{position}", "color", f"t{position}", {}, id=position, position=position)
+
+
 def _samples(num_prompts: int = 2, of_each: int = 3) -> list[SampleRow]:
     keys = [(position, index) for position in range(num_prompts) for index in range(of_each)]
     ids = np.zeros(4, dtype=np.int32)
     return [
-        SampleRow(number, position, 1, position, index, f"k{position}", "color", f"t{position}", ids + number, "0" * 64)
+        SampleRow(number, 1, index, _prompt(position), ids + number, "0" * 64)
         for number, (position, index) in enumerate(keys)
     ]
 

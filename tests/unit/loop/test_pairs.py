@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from illume_db.curation import SampleRow
+from illume_db.prompts import PromptRow
 from illume_loop.loop.stages.curate import Key, Scored, accept, clean_pairs, select, without_near_duplicates
 from illume_loop.settings import Settings, load_settings
 
@@ -92,13 +93,9 @@ def test_whatever_the_scores(scores: list[list[float]], limit: int, margin: floa
 def _row(index: int, ids: list[int], position: int = 0, text: str = "a red circle") -> SampleRow:
     return SampleRow(
         sample_id=100 * position + index,
-        prompt_id=position,
         round_index=1,
-        position=position,
         sample_index=index,
-        prompt_key="key",
-        category="colors",
-        text=text,
+        prompt=PromptRow("train", "key", "colors", text, {}, id=position, position=position),
         image_ids=np.array(ids, dtype=np.int32),
         image_sha256="f" * 64,
     )
@@ -121,7 +118,7 @@ def test_at_the_default_nothing_is_a_duplicate() -> None:
 def test_what_earlier_rounds_accepted_counts_as_better_and_other_prompts_do_not() -> None:
     earlier = replace(ALIKE[2], round_index=0, sample_id=77)
     assert [row.sample_index for row in without_near_duplicates(ALIKE, [earlier], SCORES, 0.9)] == [0, 1]
-    other = replace(earlier, text="a blue circle")
+    other = replace(earlier, prompt=replace(earlier.prompt, text="a blue circle"))
     assert len(without_near_duplicates(ALIKE, [other], SCORES, 0.9)) == 3
 
 
