@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from illume_db.samples import EDIT, samples_page
 from illume_db.tables import Assessment, Example, Manifest, ModelVersion, Prompt, Review, Round, Sample
 from illume_db.tables.versions import version_name
+
+SomeSelect = TypeVar("SomeSelect", bound=Select[*tuple[Any, ...]])
 
 
 def last_ids(session: Session, run_id: int) -> dict[str, int]:
@@ -73,10 +75,8 @@ def assessments_after(
         .join(Sample, Sample.id == Assessment.sample_id)
         .join(Round, Round.id == Sample.round_id)
         .outerjoin(ModelVersion, ModelVersion.id == Assessment.model_version_id)
-        .where(*_wanted(run_id, Assessment.id, after, until, round_index))
-        .order_by(Assessment.id)
-        .limit(limit)
     )
+    query = _batch(query, Assessment.id, run_id, after, limit, until, round_index)
     return [
         {
             "id": row.id,
@@ -100,14 +100,8 @@ def reviews_after(
     session: Session, run_id: int, after: int, limit: int, *, until: int, round_index: int | None = None
 ) -> list[dict[str, Any]]:
     """At most `limit` reviews with after < id <= until, by id: what each person said, skips too."""
-    query = (
-        select(Review, Round.index)
-        .join(Sample, Sample.id == Review.sample_id)
-        .join(Round, Round.id == Sample.round_id)
-        .where(*_wanted(run_id, Review.id, after, until, round_index))
-        .order_by(Review.id)
-        .limit(limit)
-    )
+    query = select(Review, Round.index).join(Sample, Sample.id == Review.sample_id)
+    query = _batch(query.join(Round, Round.id == Sample.round_id), Review.id, run_id, after, limit, until, round_index)
     return [
         {
             "id": row.id,
@@ -177,12 +171,18 @@ def examples_after(
     ]
 
 
-def _wanted(
-    run_id: int, key: InstrumentedAttribute[int], after: int, until: int, round_index: int | None
-) -> list[ColumnElement[bool]]:
-    """The conditions of a batch: after < key <= until, of the run's rounds or of one of them."""
+def _batch(
+    query: SomeSelect,
+    key: InstrumentedAttribute[int],
+    run_id: int,
+    after: int,
+    limit: int,
+    until: int,
+    round_index: int | None,
+) -> SomeSelect:
+    """Return a query for a batch: at most `limit` rows with after < key <= until, of the run or of one round."""
     of_round = [] if round_index is None else [Round.index == round_index]
-    return [Round.run_id == run_id, key > after, key <= until, *of_round]
+    return query.where(Round.run_id == run_id, key > after, key <= until, *of_round).order_by(key).limit(limit)
 
 
 def _examples_of_run(run_id: int, after: tuple[int, int]) -> Select[Example, int, str, Sample, Sample, Prompt]:

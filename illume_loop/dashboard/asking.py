@@ -11,7 +11,7 @@ from fastapi import Depends, Form, Path, Query, Request
 from sqlalchemy.orm import Session
 
 from illume_db.curation import scored_by
-from illume_db.gallery import round_id_of
+from illume_db.gallery import round_id_of, round_numbers
 from illume_db.live import run_mark
 from illume_db.runs import find_run_row
 from illume_loop.dashboard.access import COOKIE, Access, Role, Visitor
@@ -136,6 +136,26 @@ def round_here(source: Source, run: RunHere, index: int) -> int:
     if found is None:
         raise NotFoundError(kind="round", name=index)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class RoundShown:
+    """The rounds of a run that have samples, latest first, and which of them a page shows."""
+
+    numbers: list[int]
+    index: int | None
+    """None where there is no round yet."""
+    id: int | None
+
+
+def round_shown(session: Session, run_id: int, wanted: int | None) -> RoundShown:
+    """Return the round that a page was asked for, or the latest one. Raises NotFoundError."""
+    numbers = round_numbers(session, run_id)
+    index = wanted or (numbers[0] if numbers else None)
+    round_id = None if index is None else round_id_of(session, run_id, index)
+    if wanted is not None and round_id is None:
+        raise NotFoundError(kind="round", name=wanted)
+    return RoundShown(numbers, index, round_id)
 
 
 Here = Annotated[RunHere, Depends(run_here)]

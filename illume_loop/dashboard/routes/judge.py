@@ -8,13 +8,12 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, Response
 
-from illume_db.gallery import round_id_of, round_numbers
 from illume_db.judging import judged_samples
 from illume_db.review_queue import overlaps, random_share, reviewers_of_run
 from illume_db.reviews import reviews_of_run
 from illume_db.rounds_table import last_rounds
 from illume_loop.charts.reliability import reliability_plot
-from illume_loop.dashboard.asking import Here, RoundChoice, RunHere, Store
+from illume_loop.dashboard.asking import Here, RoundChoice, RunHere, Store, round_shown
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError, TooFewLabelsError
 from illume_loop.evals.statistics import wilson_interval
@@ -35,12 +34,8 @@ SVG_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def judge(request: Request, run: Here, source: Store, index: RoundChoice = None) -> Response:
     """The judge of a run."""
     with source.reading() as session:
-        numbers = round_numbers(session, run.id)
-        shown = index or (numbers[0] if numbers else None)
-        round_id = None if shown is None else round_id_of(session, run.id, shown)
-        if index is not None and round_id is None:
-            raise NotFoundError(kind="round", name=index)
-        judged = [] if round_id is None else judged_samples(session, round_id, run.assessor, LOOKED_AT)
+        shown = round_shown(session, run.id, index)
+        judged = [] if shown.id is None else judged_samples(session, shown.id, run.assessor, LOOKED_AT)
         fit, lacking = _fit(session, run)
         at_random = random_share(session, run.id)
         values: dict[str, Any] = {
@@ -57,8 +52,8 @@ def judge(request: Request, run: Here, source: Store, index: RoundChoice = None)
         run=run,
         tab="judge",
         live=True,
-        numbers=numbers,
-        shown=shown,
+        numbers=shown.numbers,
+        shown=shown.index,
         fit=fit,
         lacking=lacking,
         fair=wilson_interval(at_random) if at_random else None,

@@ -12,11 +12,21 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, Response
 
-from illume_db.gallery import round_id_of, round_numbers
 from illume_db.review_queue import num_of_reviewer, unreviewed
 from illume_db.reviews import NewReview, num_reviewed, prompt_of_sample, put_review, take_back_review
 from illume_db.samples import sample_detail
-from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Reviewer, RoundChoice, RunHere, Store, own_form
+from illume_loop.dashboard.asking import (
+    INT4,
+    INT8,
+    NO_NUL,
+    Here,
+    Reviewer,
+    RoundChoice,
+    RunHere,
+    Store,
+    own_form,
+    round_shown,
+)
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.domains import get_domain
 from illume_loop.errors import NotFoundError
@@ -41,16 +51,12 @@ def review(
 ) -> Response:
     """The next sample of a round for this person, and what they said last."""
     with source.reading() as session:
-        numbers = round_numbers(session, run.id)
-        shown = index or (numbers[0] if numbers else None)
-        round_id = None if shown is None else round_id_of(session, run.id, shown)
-        if index is not None and round_id is None:
-            raise NotFoundError(kind="round", name=index)
+        shown = round_shown(session, run.id, index)
         values: dict[str, Any] = {"sample": None, "criteria": [], "done": 0, "reviewed": 0, "reason": ""}
-        if round_id is not None:
-            done = num_of_reviewer(session, round_id, reviewer.name)
-            chosen = next_review(unreviewed(session, round_id, reviewer.name), run.assessor, done, run.seed)
-            values |= {"done": done, "reviewed": num_reviewed(session, round_id)}
+        if shown.id is not None:
+            done = num_of_reviewer(session, shown.id, reviewer.name)
+            chosen = next_review(unreviewed(session, shown.id, reviewer.name), run.assessor, done, run.seed)
+            values |= {"done": done, "reviewed": num_reviewed(session, shown.id)}
             if chosen is not None:
                 sample = sample_detail(session, run.id, chosen.sample_id)
                 names = dict.fromkeys(question.criterion for question in _questions(session, run, chosen.sample_id))
@@ -62,8 +68,8 @@ def review(
         "review.html",
         run=run,
         tab="review",
-        numbers=numbers,
-        shown=shown,
+        numbers=shown.numbers,
+        shown=shown.index,
         before=before,
         wanted=wanted,
         **values,

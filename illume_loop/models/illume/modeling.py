@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from illume_loop.engine.cache import OUTPUT_FIELD
 from illume_loop.models.illume.configuration import IllumeConfig
 from illume_loop.models.illume.vision import VisionTokenizer
-from illume_loop.models.sequences import IGNORED_LABEL
+from illume_loop.models.unified import causal_output, with_features
 
 
 class IllumePreTrainedModel(PreTrainedModel):
@@ -113,15 +111,7 @@ class IllumeModel(IllumePreTrainedModel):
     def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
         """Ids (B, T) and features to input embeddings (B, T, H)."""
         embeds: Tensor = self.get_input_embeddings()(input_ids)
-        slots = input_ids == self.config.image_placeholder_token_id
-        num_slots = int(slots.sum())
-        num_features = 0 if image_features is None else image_features.shape[0] * image_features.shape[1]
-        if num_slots != num_features:
-            raise ValueError(f"{num_slots} image placeholders but {num_features} image features")
-        if image_features is None:
-            return embeds
-        adapted = self.adapter(image_features.to(embeds.dtype)).reshape(-1, embeds.shape[-1])
-        return embeds.masked_scatter(slots.unsqueeze(-1), adapted)
+        return with_features(embeds, input_ids == self.config.image_placeholder_token_id, image_features, self.adapter)
 
 
 class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
@@ -162,12 +152,7 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
         """Logits (B, T, V) over the unified vocabulary, and the next-token loss where `labels` are not -100."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, image_features=image_features, **kwargs)
         logits = self.lm_head(output.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
-            )
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **{OUTPUT_FIELD: getattr(output, OUTPUT_FIELD)})
+        return causal_output(output, logits, labels)
 
     def freeze_vision(self) -> None:
         """Leave only the language model, the adapter and the head to be trained."""

@@ -27,8 +27,7 @@ from torch.nn import functional as F
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusModel, JanusPreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from illume_loop.engine.cache import OUTPUT_FIELD
-from illume_loop.models.sequences import IGNORED_LABEL
+from illume_loop.models.unified import causal_output, with_features
 
 FLAGS = 8
 """Columns after the features; two are used. A width that is no multiple of 8 would cost tensor cores their speed."""
@@ -74,15 +73,7 @@ class UnifiedJanusModel(JanusModel):
         embeds: Tensor = self.language_model.get_input_embeddings()(input_ids.masked_fill(drawn, 0))
         codes = self.generation_aligner(self.generation_embeddings(input_ids[drawn] - self.num_text_ids))
         embeds = embeds.masked_scatter(drawn.unsqueeze(-1), codes.to(embeds.dtype))
-        slots = input_ids == self.config.image_token_id
-        num_slots = int(slots.sum())
-        num_features = 0 if image_features is None else image_features.shape[0] * image_features.shape[1]
-        if num_slots != num_features:
-            raise ValueError(f"{num_slots} image placeholders but {num_features} image features")
-        if image_features is None:
-            return embeds
-        aligned = self.aligner(image_features.to(embeds.dtype)).reshape(-1, embeds.shape[-1])
-        return embeds.masked_scatter(slots.unsqueeze(-1), aligned)
+        return with_features(embeds, input_ids == self.config.image_token_id, image_features, self.aligner)
 
 
 class UnifiedHead(nn.Module):
@@ -138,12 +129,7 @@ class UnifiedJanus(JanusForConditionalGeneration):
         """Logits (B, T, V + K) over the unified vocabulary, and the next-token loss where `labels` are not -100."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, image_features=image_features, **kwargs)
         logits = self.get_output_embeddings()(output.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
-            )
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **{OUTPUT_FIELD: getattr(output, OUTPUT_FIELD)})
+        return causal_output(output, logits, labels)
 
     def freeze_vision(self) -> None:
         """Leave the language model, both heads and what embeds features and codebook ids to be trained."""
