@@ -44,6 +44,7 @@ COPY illume_loop illume_loop
 COPY workers workers
 COPY db db
 COPY migrations migrations
+COPY configs configs
 RUN /usr/local/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip install --no-deps --no-index --prefix=/installed /wheels/*.whl
 

@@ -63,7 +63,7 @@ class SettingsError(UsageError):
 
 
 class SettingsFileError(SettingsError):
-    """Cannot read the settings file {path}: {reason}; give --config an existing TOML file."""
+    """Cannot read the settings file {path}: {reason}; give --config an existing TOML file or a shipped name."""
 
 
 class DatabaseAddressError(UsageError):

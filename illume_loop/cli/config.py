@@ -46,8 +46,9 @@ def check(config: Config = None) -> None:
 
 
 def settings_rows(settings: Settings) -> list[dict[str, Any]]:
-    """Every setting as {key, value, source, bounds, description}."""
+    """Return every setting as {key, value, source, bounds, description, advanced}."""
     from illume_loop.settings import bounds, fields
+    from illume_loop.settings.section import ADVANCED
 
     resolved = settings.resolved()
     rows = []
@@ -61,6 +62,7 @@ def settings_rows(settings: Settings) -> list[dict[str, Any]]:
                 "source": settings.provenance[key],
                 "bounds": bounds(field),
                 "description": field.description,
+                "advanced": field.json_schema_extra == ADVANCED,
             }
         )
     return rows

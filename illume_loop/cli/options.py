@@ -11,7 +11,10 @@ DEFAULT_RUN_DIR = Path("illume-run")
 
 RunDir = Annotated[Path, typer.Option("--run-dir", metavar="DIR", help="Directory of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file (TOML).")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings file (TOML), or the name of a shipped one such as dpo."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of every random choice.")]
 Model = Annotated[
     str | None,

@@ -6,7 +6,7 @@ Invariants:
 - The key goes to the endpoint that was configured and nowhere else (redirects are refused), and is in no message.
 - What is not worth another try (the endpoint refuses, the budget is spent) ends all questions at once.
 
-What the endpoint takes is learned from its refusals (assess/dialect.py); such a call is no retry.
+What the endpoint takes is learned from its refusals (judge/dialect.py); such a call is no retry.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Invariants:
 - The guards have one plan for the whole run. Held-out draws have new noise in each round, for the parent too: with the
   same noise, what a parent was lucky or unlucky in would count for or against every candidate that meets it.
 - Where the domain has no checker, the run's base decides about held-out draws and draws the pictures that are to be
-  read (assess/referee.py).
+  read (judge/referee.py).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from illume_db.urls import checked
-from illume_loop.settings.section import Section, checked_url
+from illume_loop.settings.section import ADVANCED, Section, checked_url
 
 
 class RuntimeSettings(Section):
@@ -26,9 +26,13 @@ class RuntimeSettings(Section):
         description="Precision in which models draw and read; bfloat16 halves the memory of a trained version, and "
         "rounds most of a small update away.",
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="Attempts at a unit before it is given up.")
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Attempts at a unit before it is given up.", json_schema_extra=ADVANCED
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
-    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or JSON with run, round and unit.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines of text, or JSON with run, round and unit.", json_schema_extra=ADVANCED
+    )
     metrics_address: str = Field(
         "",
         pattern=r"^([\w.-]+:[1-9]\d{0,4})?$",
@@ -38,15 +42,18 @@ class RuntimeSettings(Section):
         "",
         pattern=r"^(https?://[^\s@]+)?$",
         description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
+        json_schema_extra=ADVANCED,
     )
     host_name: str = Field(
         "",
         pattern=r"^[\w.:-]{0,64}$",
         description="Name of this host in `workers ls`; empty is the one that the system has.",
+        json_schema_extra=ADVANCED,
     )
     health_file: str = Field(
         "",
         description="File in which a worker or coordinator keeps its health, for a container's check; empty is none.",
+        json_schema_extra=ADVANCED,
     )
 
 
@@ -75,35 +82,76 @@ class ClusterSettings(Section):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", repr=False, description="Redis that carries messages; rediss:// for TLS."
     )
-    lease_s: float = Field(120.0, gt=0.0, le=86_400, description="Seconds that a lease lasts without progress.")
-    heartbeat_s: float = Field(5.0, gt=0.0, le=3600, description="Seconds between two heartbeats.")
+    lease_s: float = Field(
+        120.0, gt=0.0, le=86_400, description="Seconds that a lease lasts without progress.", json_schema_extra=ADVANCED
+    )
+    heartbeat_s: float = Field(
+        5.0, gt=0.0, le=3600, description="Seconds between two heartbeats.", json_schema_extra=ADVANCED
+    )
     stall_after_s: float = Field(
-        600.0, gt=0.0, le=86_400, description="Seconds without progress after which a busy worker ends itself."
+        600.0,
+        gt=0.0,
+        le=86_400,
+        description="Seconds without progress after which a busy worker ends itself.",
+        json_schema_extra=ADVANCED,
     )
     drain_deadline_s: float = Field(
         60.0,
         ge=0.0,
         le=86_400,
         description="Seconds that a stopping worker has to finish its unit before it hands it back.",
+        json_schema_extra=ADVANCED,
     )
     visibility_timeout_s: int = Field(
-        3600, ge=1, le=604_800, description="Seconds after which Redis delivers an unacknowledged message again."
+        3600,
+        ge=1,
+        le=604_800,
+        description="Seconds after which Redis delivers an unacknowledged message again.",
+        json_schema_extra=ADVANCED,
     )
-    poll_s: float = Field(0.5, gt=0.0, le=60.0, description="Longest seconds between two looks of the coordinator.")
+    poll_s: float = Field(
+        0.5,
+        gt=0.0,
+        le=60.0,
+        description="Longest seconds between two looks of the coordinator.",
+        json_schema_extra=ADVANCED,
+    )
     reissue_after_s: float = Field(
-        30.0, gt=0.0, le=86_400, description="Seconds after which a unit that nobody took is sent again."
+        30.0,
+        gt=0.0,
+        le=86_400,
+        description="Seconds after which a unit that nobody took is sent again.",
+        json_schema_extra=ADVANCED,
     )
     stage_deadline_s: float = Field(
-        3600.0, gt=0.0, le=604_800, description="Seconds without any progress after which the coordinator gives up."
+        3600.0,
+        gt=0.0,
+        le=604_800,
+        description="Seconds without any progress after which the coordinator gives up.",
+        json_schema_extra=ADVANCED,
     )
     leader_lease_s: float = Field(
-        15.0, gt=0.0, le=3600, description="Seconds after which a standby takes over from a silent coordinator."
+        15.0,
+        gt=0.0,
+        le=3600,
+        description="Seconds after which a standby takes over from a silent coordinator.",
+        json_schema_extra=ADVANCED,
     )
     reconnect_s: float = Field(
-        60.0, gt=0.0, le=86_400, description="Seconds for which an unreachable Postgres or Redis is tried again."
+        60.0,
+        gt=0.0,
+        le=86_400,
+        description="Seconds for which an unreachable Postgres or Redis is tried again.",
+        json_schema_extra=ADVANCED,
     )
-    units_per_worker: int = Field(2, ge=1, le=1000, description="Units sent out for each live worker, at most.")
-    cache_dir: str = Field("", description="Checkpoints pulled to this host; empty is illume-loop in the user's cache.")
+    units_per_worker: int = Field(
+        2, ge=1, le=1000, description="Units sent out for each live worker, at most.", json_schema_extra=ADVANCED
+    )
+    cache_dir: str = Field(
+        "",
+        description="Checkpoints pulled to this host; empty is illume-loop in the user's cache.",
+        json_schema_extra=ADVANCED,
+    )
 
     @field_validator("redis_url")
     @classmethod
@@ -146,6 +194,7 @@ class DashboardSettings(Section):
         "127.0.0.0/8, ::1",
         max_length=1000,
         description="Addresses and networks whose X-Forwarded-* and Forwarded headers count; empty is none.",
+        json_schema_extra=ADVANCED,
     )
 
     @field_validator("trusted_proxies")

@@ -6,9 +6,13 @@ from typing import ClassVar, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 _SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
+
+ADVANCED: JsonDict = {"advanced": True}
+"""Marks a setting that the reference lists in its second part: few runs need it."""
 
 
 class Section(BaseModel):

@@ -71,6 +71,7 @@ def _all_values(
     known = set(field_names())
     yield from _checked(_stored_values(stored), known, "the run")
     if path is not None:
+        path = config_file(path)
         yield from _checked(_file_values(path), known, str(path))
     for key, text, variable in environment_values(environ, known):
         if key not in known:
@@ -90,11 +91,25 @@ def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple
             yield from ((f"{section}.{name}", value) for name, value in given if HIDDEN not in str(value))
 
 
+def config_file(given: Path) -> Path:
+    """Return the settings file that `--config` names: a path, or the name of one that is shipped, such as `dpo`."""
+    shipped = shipped_configs()
+    return shipped[str(given)] if str(given) in shipped and not given.exists() else given
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the settings files that come with the package, by name."""
+    package = Path(__file__).parents[1]
+    folder = next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
 def _file_values(path: Path) -> Iterator[tuple[str, object]]:
     try:
         tables = tomllib.loads(decoded(path.read_bytes()).replace("\r\n", "\n"))
     except FileNotFoundError:
-        raise SettingsFileError(path=path, reason="it does not exist") from None
+        names = ", ".join(shipped_configs())
+        raise SettingsFileError(path=path, reason=f"it does not exist, and is none of {names}") from None
     except OSError as error:
         raise SettingsFileError(path=path, reason=error.strerror or str(error)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from illume_loop.settings.section import Section
+from illume_loop.settings.section import ADVANCED, Section
 
 _SAVING = "(bf16|checkpointing|packing|labelled-logits|block-logits)"
 
@@ -20,48 +20,68 @@ class TrainSettings(Section):
         "preferences by DPO or KTO.",
     )
     beta: float = Field(
-        0.1, gt=0.0, le=100.0, description="DPO and KTO: how dear it is to leave the model that training starts from."
+        0.1,
+        gt=0.0,
+        le=100.0,
+        description="DPO and KTO: how dear it is to leave the model that training starts from.",
+        json_schema_extra=ADVANCED,
     )
     sft_weight: float = Field(
-        1.0, ge=0.0, le=100.0, description="DPO and KTO: weight of the cross-entropy that anchors the preferences."
+        1.0,
+        ge=0.0,
+        le=100.0,
+        description="DPO and KTO: weight of the cross-entropy that anchors the preferences.",
+        json_schema_extra=ADVANCED,
     )
     learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate.")
     epochs: int = Field(
         1, ge=1, le=1000, description="Passes over the manifest; more than one sharpens whatever is there."
     )
     batch_size: int = Field(64, ge=1, le=16_384, description="Rows in one optimiser step.")
-    warmup_ratio: float = Field(0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.")
+    warmup_ratio: float = Field(
+        0.1, ge=0.0, le=1.0, description="Share of the steps in which the rate rises.", json_schema_extra=ADVANCED
+    )
     lora_rank: int = Field(0, ge=0, le=1024, description="Rank of LoRA adapters; 0 trains every weight.")
     text_dropout: float = Field(
         0.0,
         ge=0.0,
         le=1.0,
         description="Share of drawing rows whose prompt is dropped, as pretraining does for guidance.",
+        json_schema_extra=ADVANCED,
     )
     report_to: Literal["auto", "none", "tensorboard", "wandb", "mlflow"] = Field(
         "auto", description="Tracker that hears of each training step; auto is TensorBoard where it is installed."
     )
     from_: Literal["base", "parent"] = Field(
-        "base", alias="from", description="Where training starts; from the parent, later rounds forget earlier ones."
+        "base",
+        alias="from",
+        description="Where training starts; from the parent, later rounds forget earlier ones.",
+        json_schema_extra=ADVANCED,
     )
     savings: str = Field(
         "",
         pattern=rf"^({_SAVING}(,{_SAVING})*)?$",
         description="What training saves, with commas: bf16 (on GPUs), checkpointing, packing, labelled-logits, "
         "block-logits.",
+        json_schema_extra=ADVANCED,
     )
     backend: Literal["local", "ray"] = Field("local", description="Where a training runs: in this process, or on Ray.")
     ray_address: str = Field(
-        "", description="Ray cluster, such as ray-head:6379 or auto; empty starts one on this machine."
+        "",
+        description="Ray cluster, such as ray-head:6379 or auto; empty starts one on this machine.",
+        json_schema_extra=ADVANCED,
     )
     workers: int = Field(1, ge=1, le=4096, description="Ray workers of a training; each takes its share of a step.")
     worker_resources: str = Field(
         "CPU=1",
         pattern=r"^[A-Za-z][\w.:-]*=\d+(\.\d+)?(,[A-Za-z][\w.:-]*=\d+(\.\d+)?)*$",
         description="What Ray sets aside for each worker, such as CPU=8,GPU=1.",
+        json_schema_extra=ADVANCED,
     )
     strategy: Literal["ddp", "zero2", "zero3"] = Field(
-        "ddp", description="How Ray workers share a model: whole copies, or DeepSpeed's stages of ZeRO."
+        "ddp",
+        description="How Ray workers share a model: whole copies, or DeepSpeed's stages of ZeRO.",
+        json_schema_extra=ADVANCED,
     )
 
     @property

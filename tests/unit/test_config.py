@@ -212,3 +212,14 @@ def test_a_settings_file_may_be_saved_by_any_editor(tmp_path: Path, encoding: st
     path = tmp_path / "settings.toml"
     path.write_bytes("[run]\r\nseed = 7\r\n".encode(encoding))
     assert load_settings(path, environ={}).run.seed == 7
+
+
+def test_a_shipped_file_is_found_by_its_name_and_a_file_of_that_name_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(Path("dpo"), environ={}).train.objective == "dpo"
+    Path("dpo").write_text("[run]\nseed = 5\n")
+    assert load_settings(Path("dpo"), environ={}).run.seed == 5
+    with pytest.raises(SettingsFileError, match=r"none of assess-sft, .*janus-pro-7b"):
+        load_settings(Path("dpos"), environ={})

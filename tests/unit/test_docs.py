@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -24,7 +25,7 @@ def _settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Written by a test from `illume_loop/config/`; `illume-loop config show` prints what is in force. Sources,",
+        "Written by a test from `illume_loop/settings/`. `illume-loop config show` prints what is in force. Sources,",
         "each overriding the one before: defaults (or those of the run that is continued), the TOML file given by",
         "`--config`, variables `ILLUME_<SECTION>__<KEY>` (for example `ILLUME_RUN__SEED=7`), flags. Unknown",
         "keys are errors in every source.",
@@ -33,8 +34,16 @@ def _settings_page() -> str:
         "one that holds the password of a URL: so a secret is neither in a command nor in the environment. Passwords",
         "are shown as `***`, and TLS options go into the URLs.",
     ]
+    rows = settings_rows(load_settings(environ={}))
+    lines += _settings_tables([row for row in rows if not row["advanced"]])
+    lines += ["", "# Advanced settings", "", "Few runs need these."]
+    return "\n".join([*lines, *_settings_tables([row for row in rows if row["advanced"]])]) + "\n"
+
+
+def _settings_tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
     section = ""
-    for row in settings_rows(load_settings(environ={})):
+    for row in rows:
         table, name = row["key"].split(".")
         if table != section:
             section = table
@@ -42,7 +51,11 @@ def _settings_page() -> str:
         value = str(row["value"]).lower() if isinstance(row["value"], bool) else row["value"]
         bounds = row["bounds"].replace("|", "\\|")
         lines.append(f"| `{name}` | {f'`{value}`' if value != '' else ''} | {bounds} | {row['description']} |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def test_a_newcomer_sees_at_most_60_settings() -> None:
+    assert 0 < sum(not row["advanced"] for row in settings_rows(load_settings(environ={}))) <= 60
 
 
 def test_the_settings_page_is_the_settings() -> None:

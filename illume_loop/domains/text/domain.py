@@ -1,6 +1,6 @@
 """The text world behind the Domain protocol: whatever prompts a prompt set holds, in the splits that it gives them.
 
-Nothing here can look at an image, so `exact` is False: the run's base decides about held-out draws (assess/referee.py),
+Nothing here can look at an image, so `exact` is False: the run's base decides about held-out draws (judge/referee.py),
 and there are no real pictures to replay, to read or to edit.
 """
 
