@@ -1,1 +1,1 @@
-"""Drawn figures, each once: used by the report, the dashboard, the studies and the command line."""
+"""Figures for the report, the dashboard, the studies and the command line."""

@@ -1,6 +1,6 @@
-"""Small figures of the dashboard's pages as inline SVG: bars of log-odds, and intervals beside each other.
+"""Small figures of the dashboard as inline SVG: bars of log-odds, and intervals on a common scale.
 
-They have no style of their own, because the content security policy allows none: colours come from classes.
+The figures take their colours from CSS classes, because the content security policy allows no inline style.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 BAR_WIDTH, BAR_HEIGHT = 240, 14
 
 MOST_LOG_ODDS = 8.0
-"""Where a bar ends; certainty beyond it looks the same."""
+"""The log-odds at which a bar has its full length; larger values look the same."""
 
 SPAN_WIDTH, SPAN_ROW, SPAN_LEFT = 520, 30, 92
 
@@ -22,7 +22,7 @@ SPAN_STEPS = 4
 
 
 def log_odds_bar(log_odds: float | None) -> Markup:
-    """A bar to the right of the middle for yes, to the left for no."""
+    """Draw log-odds as a bar: to the right of the middle for yes, to the left for no."""
     if log_odds is None or not math.isfinite(log_odds):
         return Markup('<span class="soft">no number</span>')
     middle = BAR_WIDTH / 2
@@ -39,9 +39,10 @@ def log_odds_bar(log_odds: float | None) -> Markup:
 
 
 def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) -> Markup:
-    """Estimates with their intervals on one scale, one in a row: (name, {"mean", "low", "high"}, class).
+    """Draw estimates with their intervals on one scale, one per row; each is (name, {"mean", "low", "high"}, class).
 
-    Zero is marked where it lies within. Empty where nothing was estimated.
+    The means and ends are shares of 1, drawn in percent. A line marks zero if the scale contains it. The figure is
+    empty if no row has an estimate.
     """
     given = [(name, told, kind) for name, told, kind in rows if told and told.get("mean") is not None]
     if not given:
@@ -74,7 +75,7 @@ def spans(rows: Sequence[tuple[str, Mapping[str, Any] | None, str]], unit: str) 
 
 
 def _scale(least: float, most: float) -> tuple[float, float]:
-    """(Low end, step) of the finest scale of SPAN_STEPS round steps that holds both, which lie in -100..100."""
+    """Return (low end, step) of the finest scale of SPAN_STEPS round steps that contains both ends, in -100..100."""
     for step in (1.0, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0):
         low = math.floor(least / step) * step
         if low + SPAN_STEPS * step >= most:

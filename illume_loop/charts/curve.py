@@ -1,6 +1,6 @@
-"""The curves of the page: what was measured of parent and candidate over the rounds, as inline SVG and as strokes.
+"""The curves of a run's measures over its rounds, for parent and candidate, as inline SVG and as strokes.
 
-Colours come from CSS variables of the page, so a curve follows light and dark.
+Colours come from CSS variables of the page, so a curve follows the page's light or dark theme.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 40
 
 OFFSET = 14
-"""Pixels between the parent's and the candidate's mark of one round."""
+"""Pixels by which the parent's and the candidate's marks are shifted from the middle of their round."""
 
 MEASURES: Mapping[str, str] = {
     "heldout": "Held-out alignment of parent and candidate by round, in percent, with intervals",
@@ -27,12 +27,12 @@ MEASURES: Mapping[str, str] = {
     "diversity": "Diversity of parent and candidate by round, in percent of the largest possible",
     "judge_auc": "How well the judge's scores tell right images from wrong ones (AUC by round, in percent)",
 }
-"""What has a curve, and its title. All are shares of 1."""
+"""The measures that have a curve, with the curve's title. All are shares of 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One estimate: shares of 1 on the y axis, the round on the x axis. Without an interval, its ends are the mean."""
+    """One estimate of a round: shares of 1. Without an interval, `low` and `high` equal the mean."""
 
     round_index: int
     role: str  # "parent", "promoted" or "rejected"
@@ -43,9 +43,9 @@ class Mark:
 
 
 def marks(rounds: Sequence[Mapping[str, Any]], measure: str = "heldout", num_probes: int = 0) -> list[Mark]:
-    """The marks of the rounds that have been measured, from `rounds ls` rows.
+    """Return the marks of all measured rounds; `rounds` are rows of `rounds ls`.
 
-    `num_probes` are the forced choices of which understanding is the share: it has no interval without them.
+    `num_probes` is the number of forced choices behind the share of understanding; with 0 it has no interval.
     """
     found: list[Mark] = []
     for row in rounds:
@@ -61,7 +61,7 @@ def marks(rounds: Sequence[Mapping[str, Any]], measure: str = "heldout", num_pro
 def _estimate(row: Mapping[str, Any], measure: str, side: str, num_probes: int) -> tuple[float, float, float] | None:
     value = row.get(measure)
     if measure == "judge_auc":
-        # The parent drew and judged the round's samples.
+        # The value belongs to the parent, which drew and judged the round's samples.
         return (value, value, value) if value is not None and side == "parent" else None
     value = (value or {}).get(side)
     if isinstance(value, Mapping):
@@ -76,7 +76,7 @@ def _estimate(row: Mapping[str, Any], measure: str, side: str, num_probes: int) 
 
 
 def curve(rounds: Sequence[Mapping[str, Any]], measure: str = "heldout", num_probes: int = 0) -> Markup:
-    """The SVG element; empty where nothing has been measured yet."""
+    """Return the curve of a measure as an SVG element; empty if nothing is measured yet."""
     found = strokes(marks(rounds, measure, num_probes))
     if not found:
         return Markup("")
@@ -86,7 +86,7 @@ def curve(rounds: Sequence[Mapping[str, Any]], measure: str = "heldout", num_pro
 
 
 def strokes(points: Sequence[Mark]) -> list[Stroke]:
-    """The plot of these marks, WIDTH by HEIGHT pixels; none where there is no mark."""
+    """Return the plot of the marks, WIDTH by HEIGHT pixels; an empty list without marks."""
     if not points:
         return []
     scale = _Scale(points)
@@ -94,7 +94,7 @@ def strokes(points: Sequence[Mark]) -> list[Stroke]:
 
 
 class _Scale:
-    """From rounds and shares to pixels; the y range covers every interval, rounded out to tens of percent."""
+    """The map from rounds and shares to pixels; the y range covers all intervals, rounded out to tens of percent."""
 
     def __init__(self, points: Sequence[Mark]) -> None:
         self.rounds = sorted({mark.round_index for mark in points})
@@ -124,7 +124,7 @@ def _grid(scale: _Scale) -> Iterator[Stroke]:
 
 
 def _path(points: Sequence[Mark], scale: _Scale) -> Iterator[Stroke]:
-    """A line through the model in use: each round's parent, then its candidate where it was promoted."""
+    """Yield a line through the model in use: each round's parent, and its candidate if that was promoted."""
     used = [mark for mark in points if mark.role != "rejected"]
     yield Dashes([(scale.x(mark.round_index, mark.role), scale.y(mark.mean)) for mark in used], "used")
 

@@ -1,4 +1,4 @@
-"""How estimates are written, in the terminal and on the page: percent with one decimal, intervals in brackets."""
+"""Estimates as text, for the terminal and the pages: percent with one decimal, intervals in brackets."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ MISSING = "-"
 
 
 def percent(value: float | None) -> str:
-    """A share as percent with one decimal, without the sign."""
+    """Format a share in percent with one decimal, without the percent sign."""
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
 def number(value: float | None) -> str:
-    """A number with three decimals."""
+    """Format a number with three decimals."""
     return MISSING if value is None else f"{value:.3f}"
 
 
 def interval(estimate: Mapping[str, float | None] | None) -> str:
-    """`{"mean", "low", "high"}` of shares as "41.0 [37.0, 45.0]"."""
+    """Format `{"mean", "low", "high"}`, shares of 1, as "41.0 [37.0, 45.0]"."""
     return _interval(estimate, "")
 
 
 def gain(estimate: Mapping[str, float | None] | None) -> str:
-    """A difference of shares in points, with its sign: "+6.0 [+3.0, +9.0]"."""
+    """Format a difference of shares in points, with its sign: "+6.0 [+3.0, +9.0]"."""
     return _interval(estimate, "+")
 
 
 def drift(found: Mapping[str, float | None] | None) -> str:
-    """How far a candidate drifted as a judge, in log-odds, and its AUC against the frozen judge: "+0.21, 0.962"."""
+    """Format a candidate's drift as a judge: shift in log-odds and AUC against the frozen judge, "+0.21, 0.962"."""
     shift = (found or {}).get("shift")
     return MISSING if shift is None else f"{shift:+.2f}, {number((found or {}).get('auc'))}"
 

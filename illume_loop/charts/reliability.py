@@ -1,6 +1,6 @@
-"""The reliability plot of a calibration as one SVG file: what was said against what came true, bin by bin.
+"""The reliability plot of a calibration: predicted probability against the share that is right, bin by bin.
 
-It stands alone: no references to other files, and colours that follow light and dark by themselves.
+The plot is one SVG file without references to other files; its colours follow the light or dark theme.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STYLE = (
 
 
 def reliability_plot(found: Reliability, title: str) -> str:
-    """The SVG document. A mark's area grows with the items of its bin; its line is the 95 % interval."""
+    """Return the SVG document. A mark's area grows with the items of its bin; its line is the 95 % interval."""
     shown_auc = "-" if found.auc is None else f"{found.auc:.3f}"
     head = f"{title}: n {found.n}, AUC {shown_auc}, Brier {found.brier:.3f}, ECE {found.ece:.3f}"
     body = [*_frame(head), *(line for part in found.bins for line in _mark(part, found.n))]
@@ -52,7 +52,7 @@ def _frame(head: str) -> Iterator[str]:
         yield f'<text x="{x}" y="{TOP + SIZE + 18}" text-anchor="middle">{share:.1f}</text>'
         yield f'<text x="{LEFT - 8}" y="{_y(share) + 4:.1f}" text-anchor="end">{share:.1f}</text>'
     yield f'<line class="ideal" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>'
-    yield f'<text x="{_x(0.5)}" y="{HEIGHT - 14}" text-anchor="middle">probability that the judge gives</text>'
+    yield f'<text x="{_x(0.5)}" y="{HEIGHT - 14}" text-anchor="middle">predicted probability</text>'
     place = f'transform="translate(16 {_y(0.5)}) rotate(-90)"'
     yield f'<text {place} text-anchor="middle">share that is right</text>'
 
@@ -60,7 +60,9 @@ def _frame(head: str) -> Iterator[str]:
 def _mark(part: Bin, num_items: int) -> Iterator[str]:
     x = f"{_x(part.said):.1f}"
     radius = max(LEAST_RADIUS, MOST_RADIUS * (part.true.n / num_items) ** 0.5)
-    said = f"{part.low:.1f} to {part.high:.1f}: {part.true.n} items, said {part.said:.2f}, right {part.true.mean:.2f}"
+    said = (
+        f"{part.low:.1f} to {part.high:.1f}: {part.true.n} items, predicted {part.said:.2f}, right {part.true.mean:.2f}"
+    )
     yield f'<g class="bin"><title>{said}</title>'
     yield f'<line x1="{x}" x2="{x}" y1="{_y(part.true.low):.1f}" y2="{_y(part.true.high):.1f}"/>'
     yield f'<circle cx="{x}" cy="{_y(part.true.mean):.1f}" r="{radius:.1f}"/></g>'

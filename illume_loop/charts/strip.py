@@ -1,4 +1,4 @@
-"""A strip of images: what a parent drew above what its candidate drew, for the same prompts and seeds."""
+"""A contact strip of images, such as the parent's draws above the candidate's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GAP = 2
 
 
 def strip(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Rows of equally many images as one, with gaps between them. Raises ValueError for no image."""
+    """Join rows of equally many images to one image, with gaps between them. Raises ValueError without images."""
     width, height = (max(image.size[side] for row in rows for image in row) for side in (0, 1))
     size = (len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
     whole = Image.new("RGB", size, "#808080")

@@ -1,7 +1,7 @@
-"""What a plot is made of: lines, dots and words, written as SVG or painted as PNG.
+"""The elements of a plot (lines, dots, words), and their output as SVG or PNG.
 
-A PNG is for mails and slides: on white, at twice the size. A look is the name of a colour: a class of the page's style
-in SVG, one of `COLOURS` in PNG.
+A PNG is for mails and slides: white background, twice the size. A `look` names a colour: a CSS class of the page in
+SVG, and a key of `COLOURS` in PNG.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """From (x1, y1) to (x2, y2)."""
+    """A line from (x1, y1) to (x2, y2)."""
 
     x1: float
     y1: float
@@ -26,7 +26,7 @@ class Line:
     look: str = ""
 
     def svg(self) -> str:
-        """The element; without a look, that of the group around it."""
+        """Return the element; a line without a look takes that of its group."""
         own = f'class="{self.look}" ' if self.look else ""
         return f'<line {own}x1="{self.x1:.1f}" x2="{self.x2:.1f}" y1="{self.y1:.1f}" y2="{self.y2:.1f}"/>'
 
@@ -41,7 +41,7 @@ class Words:
     anchor: str
 
     def svg(self) -> str:
-        """The element."""
+        """Return the element."""
         place = f'x="{self.x:.1f}" y="{self.y:.1f}" text-anchor="{self.anchor}"'
         return f'<text class="tick" {place}>{escape(self.text)}</text>'
 
@@ -54,33 +54,33 @@ class Dashes:
     look: str
 
     def svg(self) -> str:
-        """The element."""
+        """Return the element."""
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
         return f'<polyline class="{self.look}" points="{line}"/>'
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A circle of radius 5.5 around (x, y); its look is that of the group around it."""
+    """A circle of radius 5.5 around (x, y); it takes the look of its group."""
 
     x: float
     y: float
 
     def svg(self) -> str:
-        """The element."""
+        """Return the element."""
         return f'<circle cx="{self.x:.1f}" cy="{self.y:.1f}" r="5.5"/>'
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Lines and a dot that belong together, and what is said of them where one points at them."""
+    """A group of lines and a dot; the page shows its title when the pointer is over it."""
 
     look: str
     title: str
     parts: Sequence[Line | Dot]
 
     def svg(self) -> str:
-        """The element."""
+        """Return the element."""
         inside = "".join(part.svg() for part in self.parts)
         return f'<g class="mark {self.look}"><title>{escape(self.title)}</title>{inside}</g>'
 
@@ -113,7 +113,7 @@ ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}
 
 
 def png(strokes: Sequence[Stroke], title: str, width: int, height: int) -> bytes:
-    """The PNG of a plot of so many pixels, title and legend above it. The same strokes give the same bytes."""
+    """Return a plot as a PNG, with title and legend above it. The same strokes give the same bytes."""
     painter = _Painter(width, height + HEAD)
     painter.words(Words(16, 22 - HEAD, title, "start"), INK, 15)
     for place, (look, told) in enumerate(LEGEND.items()):
@@ -128,7 +128,7 @@ def png(strokes: Sequence[Stroke], title: str, width: int, height: int) -> bytes
 
 
 class _Painter:
-    """Paints larger than what is kept, because Pillow's lines have hard edges."""
+    """A canvas of SMOOTHING times the final size; shrinking it smooths Pillow's hard-edged lines."""
 
     def __init__(self, width: int, height: int) -> None:
         self._unit = SCALE * SMOOTHING
