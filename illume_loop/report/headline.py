@@ -1,4 +1,4 @@
-"""The headline of a model version in words: its share of right held-out draws, who judged them, how they were drawn."""
+"""The headline of a model version as text: its share of right held-out draws, the judge, and the decode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_COMPARED = "not compared at a gate yet"
 
 
 def decode(found: Mapping[str, Any]) -> str:
-    """Return how the images were drawn: "guidance 1.25, temperature 1, top-k 0"."""
+    """Return the decode as text, such as "guidance 1.25, temperature 1"; neutral top-k and top-p are left out."""
     words = {"guidance_scale": "guidance", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
     neutral = {"top_k": 0, "top_p": 1.0}
     return ", ".join(
@@ -25,12 +25,12 @@ def decode(found: Mapping[str, Any]) -> str:
 
 
 def judged_by(found: Mapping[str, Any]) -> str:
-    """Return judge and decode: "checker, guidance 1.25, temperature 1"."""
+    """Return judge and decode as text: "checker, guidance 1.25, temperature 1"."""
     return ", ".join(part for part in (found.get("judge"), decode(found)) if part)
 
 
 def share_of(found: Mapping[str, Any] | None) -> str | None:
-    """Return the share in percent with interval and number of draws; None for a version without a comparison."""
+    """Return the share in percent with interval and number of draws; None if the version has no comparison."""
     return f"{interval(found)} of {found['n']}" if found else None
 
 
@@ -44,7 +44,7 @@ def headline(found: Mapping[str, Any] | None) -> str:
 
 
 def comparison(found: Mapping[str, Any]) -> str:
-    """Return one of a version's comparisons as one line."""
+    """Return one comparison of a version as one line."""
     change = gain(found["gain"])
     role = (
         f"candidate, gain {change} over {found['against']}"
@@ -55,7 +55,7 @@ def comparison(found: Mapping[str, Any]) -> str:
 
 
 def guard(found: Mapping[str, Any]) -> str:
-    """Return what a guard measured: a share with its interval, or the diversity, and of how many items."""
+    """Return a guard's result as text: a share with its interval, or the diversity, and the number of items."""
     if found["suite"] == "diversity":
         return f"{number(found['value'])} of {found['n']} prompts"
     num_right = round(found["value"] * found["n"])
@@ -66,11 +66,11 @@ def guard(found: Mapping[str, Any]) -> str:
 def compared(
     of_first: Sequence[Mapping[str, Any]], of_second: Sequence[Mapping[str, Any]], second: str
 ) -> dict[str, Any] | None:
-    """Return the main metric of two versions, from their comparisons: shares of both, and by how much they differ.
+    """Compare two versions by their held-out shares; return both shares and their difference.
 
-    The largest comparison in which they met, whose difference is paired. Where they never met, the headline of each,
-    whose draws had other noise, so that the interval of the difference is wider (`paired` is False). None where one of
-    them was never compared.
+    If the two met at a gate, the result is their largest comparison, and the difference is paired. Otherwise it takes
+    each version's headline; those draws had different seeds, so the interval of the difference is wider and `paired`
+    is False. Returns None if one of the versions was never compared.
     """
     met = [one for one in of_first if one["against"] == second]
     if met:
@@ -87,7 +87,7 @@ def compared(
 
 
 def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
-    """The difference of two independent shares with an interval recovered from theirs (Newcombe 1998, method 10)."""
+    """Return the difference of two independent shares; its interval is built from theirs (Newcombe 1998, method 10)."""
     mean = second["mean"] - first["mean"]
     below = math.hypot(second["mean"] - second["low"], first["high"] - first["mean"])
     above = math.hypot(second["high"] - second["mean"], first["mean"] - first["low"])

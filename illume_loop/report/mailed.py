@@ -1,8 +1,8 @@
-"""A report to be mailed: the page of a run with studies and versions, its curves as PNG, its settings as a file.
+"""A report that can be mailed: a run's page with studies and versions, its curves as PNG, and its settings.
 
-report.html    one file without references to others
+report.html    the page, without references to other files
 heldout.png, understanding.png, diversity.png, judge_auc.png    the curves
-run.toml       the settings in which the run differs from the defaults
+run.toml       the settings that differ from the defaults
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = ("illume-loop", "torch", "transformers", "trl", "peft", "datasets", "
 def write_report(run: OpenRun, folder: Path, tables: Sequence[StudyTable] = ()) -> list[Path]:
     """Write the report of a run, with tables of studies, to a folder; return the files, the page first.
 
-    Raises UsageError for a folder that cannot be written to, StorageFullError.
+    Raises UsageError if the folder cannot be written to, and StorageFullError.
     """
     output_folder(folder)
     page = replace(page_of(run.session, run.run_id, run.images), studies=tables, versions=versions())
@@ -41,7 +41,7 @@ def write_report(run: OpenRun, folder: Path, tables: Sequence[StudyTable] = ()) 
 
 
 def versions() -> Mapping[str, str]:
-    """The programs that the results may depend on, by name."""
+    """Return the versions of the packages that the results may depend on, by name."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:

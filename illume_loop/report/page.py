@@ -1,8 +1,10 @@
 """Writes the run's page: `index.html` in the run directory, one file without references to others.
 
-Which samples are shown does not depend on when the page is written: the highest and the lowest scores (one for each
-prompt), and some at random by the round's number. Held-out pairs are the first of their set, not chosen. An image that
-is gone or damaged leaves a gap, and never stops the page.
+Invariants:
+- The choice of samples does not depend on when the page is written: the highest and lowest scores (one per prompt), and
+  a random choice seeded by the round's number.
+- Held-out pairs are the first of their set; nobody selects them.
+- A missing or damaged image leaves a gap and does not stop the page.
 """
 
 from __future__ import annotations
@@ -28,22 +30,22 @@ if TYPE_CHECKING:
 
 NAME = "index.html"
 SHEETS = 5
-"""Rounds whose samples are shown, the latest first."""
+"""The number of rounds whose samples are shown, the latest first."""
 CARDS = 9
-"""Samples in one contact sheet: a row of the page."""
+"""The number of samples in one contact sheet, which is a row of the page."""
 PAIRS = 16
 BATCH = 1000
 
 
 def write_page(session: Session, run_id: int, run_dir: Path, images: ImageStore) -> Path:
-    """Write the page of a run; its path. Raises StorageFullError."""
+    """Write the page of a run; return its path. Raises StorageFullError."""
     path = run_dir / NAME
     write_atomically(path, render(page_of(session, run_id, images)).encode())
     return path
 
 
 def page_of(session: Session, run_id: int, images: ImageStore) -> Page:
-    """What the page of a run shows."""
+    """Return the content of a run's page."""
     rounds = rounds_table(session, run_id)
     before, after, pairs = _pairs(session, run_id, rounds, images)
     shown = [row["index"] for row in rounds if row["samples"]][-SHEETS:]
@@ -63,7 +65,10 @@ def page_of(session: Session, run_id: int, images: ImageStore) -> Page:
 def _pairs(
     session: Session, run_id: int, rounds: Sequence[Mapping[str, Any]], images: ImageStore
 ) -> tuple[str, str, list[Pair]]:
-    """(name before, name after, pairs): the first parent against the last model that was promoted, if any was."""
+    """Return (first parent, last promoted candidate, their draws in pairs).
+
+    Without a promotion, the last decided candidate takes its place; without a decided round, there are no pairs.
+    """
     decided = [row for row in rounds if row["decision"] is not None]
     if not decided:
         return "", "", []
@@ -88,7 +93,7 @@ def _sheet(session: Session, run_id: int, round_index: int, images: ImageStore) 
 
 
 def _one_for_each_prompt(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first rows with different prompts; the samples of one prompt score alike and would fill the sheet."""
+    """Return the first row of each prompt, at most CARDS; a prompt's samples score alike and would fill the sheet."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         first.setdefault(row["prompt"], row)

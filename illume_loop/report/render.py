@@ -1,4 +1,4 @@
-"""What the page shows, and its HTML; pure, so that it is tested without a run."""
+"""The content of the page and its HTML. This module does no I/O, so tests need no run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from illume_loop.errors import NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image with what was said of it; `image` is a data URI, or empty where the file is gone."""
+    """An image with its prompt, score and verdict; `image` is a data URI, or empty if the file is missing."""
 
     image: str
     prompt: str
@@ -30,7 +30,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One held-out prompt as two models drew it, with the same seed."""
+    """The images that two models drew for one held-out prompt with the same seed."""
 
     before: Card
     after: Card
@@ -46,7 +46,7 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class StudyTable:
-    """What a study found: its question, its table, and its plot as a data URI."""
+    """The result of a study: its question, its table, and its plot as a data URI."""
 
     title: str
     question: str
@@ -57,9 +57,10 @@ class StudyTable:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything on the page; `rounds` are rows of `rounds ls --json`, `settings` the resolved settings.
+    """The content of a run's page.
 
-    `summary` is a sentence each, `commands` what repeats the run, `versions` the programs that wrote the page.
+    `rounds` holds rows of `rounds ls --json`, `settings` the resolved settings, `summary` sentences, `commands` the
+    commands that repeat the run, and `versions` the versions of the packages that wrote the page.
     """
 
     settings: Mapping[str, Mapping[str, Any]]
@@ -75,7 +76,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Every text is escaped."""
+    """Return the page as HTML. Every text is escaped."""
     run = {**page.settings["run"], "assessor": page.settings["assess"]["assessor"]}
     return (
         _environment()
@@ -103,7 +104,7 @@ def render(page: Page) -> str:
 
 
 def _more_curves(page: Page) -> list[tuple[str, Markup]]:
-    """(title, curve) of all but the first measure, where there is one."""
+    """Return (title, curve) for each measure other than `heldout` that has a curve."""
     num_probes = page.settings["gate"]["probe_items"]
     names = [name for name in MEASURES if name != "heldout"]
     drawn = [(MEASURES[name], curve(page.rounds, name, num_probes)) for name in names]
@@ -124,7 +125,7 @@ def _environment() -> Environment:
 
 
 def _decided_by(domain: str) -> str:
-    """Return who decides at the gate; a run of a domain that is not installed here has a page too."""
+    """Return the gate's decider as text; the domain may be missing here, and the run still gets its page."""
     try:
         return "the checker" if get_domain(domain).exact else "the run's base"
     except NotFoundError:

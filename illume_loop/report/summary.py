@@ -1,4 +1,4 @@
-"""What a run came to, in sentences, and the commands that repeat it. Pure: from the rows of `rounds ls`."""
+"""The result of a run in sentences, and the commands that repeat it, from the rows of `rounds ls`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from illume_loop.models.shipped import SHAPES, SHIPPED
 from illume_loop.settings import Settings
 
 NOT_THE_RUNS_OWN = ("store", "cluster", "runtime")
-"""Sections that say where and on what it ran; they change nothing that is computed."""
+"""The sections about hosts and storage; they do not change what a run computes."""
 
 
 def summary(rounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence each: how the rounds ended, what changed, how much was drawn, how long it took."""
+    """Yield sentences on how the rounds ended, what changed, how much was drawn, and how long it took."""
     decided = [row for row in rounds if row.get("decision")]
     if not decided:
         return
@@ -24,9 +24,9 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"{len(promoted)} of {len(decided)} decided rounds were promoted; the version in use is {used}."
     first, last = decided[0], promoted[-1] if promoted else decided[-1]
     yield (
-        f"Held-out alignment: {interval(first['heldout']['parent'])} % of {first['parent']} at the first gate, "
-        f"{interval(last['heldout']['candidate'])} % of {last['candidate']} at that of round {last['index']}, where it "
-        f"was compared with its parent on the same prompts and seeds: {gain(last['heldout']['delta'])} points."
+        f"Held-out alignment: {interval(first['heldout']['parent'])} % for {first['parent']} at the first gate, and "
+        f"{interval(last['heldout']['candidate'])} % for {last['candidate']} at the gate of round {last['index']}. "
+        f"Its gain there, on the same prompts and seeds as its parent: {gain(last['heldout']['delta'])} points."
     )
     yield (
         f"Understanding {percent(first['understanding']['parent'])} % before and "
@@ -46,22 +46,22 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def commands(settings: Mapping[str, Mapping[str, Any]], num_rounds: int) -> str:
-    """What repeats the run on any machine with the same version: a settings file and a command."""
+    """Return the settings file and the command that repeat the run on any machine with the same version."""
     text = changed_toml(settings)
     start = f"illume-loop start --run-dir again --rounds {max(1, num_rounds)}"
     return f"# run.toml\n{text}\n# then\n{start} --config run.toml\n" if text else f"{start}\n"
 
 
 def changed_toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """The settings that differ from the defaults and change what is computed, as a settings file."""
+    """Return a settings file with the settings that differ from the defaults and change what a run computes."""
     defaults = Settings().resolved()
     run = settings.get("run", {})
     if run.get("base") in SHIPPED and not run.get("prompts"):
-        defaults["run"]["domain"] = SHAPES  # what "auto" stood for when the run began
+        defaults["run"]["domain"] = SHAPES  # the value that "auto" took when the run began
     lines: list[str] = []
     for section, values in settings.items():
         changed = {name: value for name, value in values.items() if value != defaults.get(section, {}).get(name, value)}
-        # A key is shown as `***`, and is no setting of the run but of the host.
+        # The teacher's key belongs to the host, not to the run, and is stored as `***`.
         changed.pop("key", None)
         if changed and section not in NOT_THE_RUNS_OWN:
             lines += [f"[{section}]", *(f"{name} = {_toml(value)}" for name, value in changed.items())]
@@ -69,5 +69,5 @@ def changed_toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _toml(value: object) -> str:
-    """JSON's texts, numbers, lists and truth values are TOML's."""
+    """Return a value as TOML; strings, numbers, lists and booleans are written as in JSON."""
     return json.dumps(value, ensure_ascii=False)

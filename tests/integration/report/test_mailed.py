@@ -37,7 +37,7 @@ def test_the_report_stands_alone_and_says_what_the_run_came_to(run_dir: Path, tm
         "run.toml",
     ]
     html = written[0].read_text(encoding="utf-8")
-    for text in ("decided rounds were promoted", "samples were drawn and", "torch 2.", "To repeat it", "--rounds 2"):
+    for text in ("decided rounds were promoted", "samples were drawn and", "torch 2.", "Repeat this run", "--rounds 2"):
         assert text in html
     assert html.count("<svg") == 4
     assert "http" not in html.replace("http://www.w3.org", "")

@@ -114,7 +114,7 @@ def test_the_page_stands_alone() -> None:
 
 def test_what_is_missing_shows_as_missing() -> None:
     html = _full_page()
-    assert 'aria-label="image not kept"' in html
+    assert 'aria-label="image not available"' in html
     assert "no verdict" in html
     assert "Lowest scores" not in html
 
