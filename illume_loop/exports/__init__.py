@@ -1,1 +1,1 @@
-"""Taking a run's data elsewhere: samples, assessments and training rows, in formats that others read (writing.py)."""
+"""Exports of a run's data (samples, assessments, training rows) and models in common formats."""

@@ -1,4 +1,4 @@
-"""The dataset card of an export: what it holds, where it comes from, and how it is read back."""
+"""The dataset card of an export: its content, its origin, and the code that loads it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST = "1M<n<10M"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the rows come from: the run's row, its rounds as in `rounds ls`, and what was left out, in words."""
+    """The origin of the rows: the run's row, its rounds as in `rounds ls`, and sentences on what was left out."""
 
     run: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
@@ -28,7 +28,7 @@ class Origin:
 
 
 def card(origin: Origin, format_: Format, num_rows: Mapping[str, int]) -> str:
-    """The card as Markdown. `num_rows` of each table; a table without rows has no files."""
+    """Return the card as Markdown. `num_rows` gives each table's rows; a table without rows has no files."""
     held = {name: count for name, count in num_rows.items() if count}
     return "\n".join([*_front(origin, format_, held), *_body(origin, format_, num_rows)]) + "\n"
 
@@ -48,14 +48,14 @@ def _front(origin: Origin, format_: Format, held: Mapping[str, int]) -> Iterator
             if index == 0:
                 yield "  default: true"
     if held and format_.name == "jsonl":
-        # Other formats carry their types. In JSON lines a column that is empty for a while would be guessed wrongly.
+        # Other formats carry their types. In JSON lines, the type of a column that begins empty would be a guess.
         infos = [{"config_name": name, "features": _columns_in_lines(TABLES[name].features)} for name in held]
         yield yaml.safe_dump({"dataset_info": infos}, sort_keys=False).rstrip()
     yield "---"
 
 
 def _columns_in_lines(features: Features) -> list[dict[str, Any]]:
-    """The columns for the card; JSON lines hold the paths of images."""
+    """Return the columns as the card lists them; an image is a string, because JSON lines hold its path."""
     found: list[dict[str, Any]] = Features({name: _lined(column) for name, column in features.items()})._to_yaml_list()
     return found
 
@@ -71,10 +71,10 @@ def _body(origin: Origin, format_: Format, num_rows: Mapping[str, int]) -> Itera
     yield from ("", f"# Run {run['name']} of illume-loop", "")
     yield (
         f"Images that the model `{settings['run']['base']}` and its successors drew for prompts of the domain "
-        f"`{settings['run']['domain']}`, what judges said of them, and what the successors learned from."
+        f"`{settings['run']['domain']}`, the judges' assessments, and the training rows of the successors."
     )
-    yield "All of it was made by models and programs; no person was asked unless `assessor` is `human`."
-    yield from ("", "| table | rows | what it is |", "| --- | --- | --- |")
+    yield "Models and programs made all of it, except the rows whose `assessor` is `human`, and the table `reviews`."
+    yield from ("", "| table | rows | content |", "| --- | --- | --- |")
     for name, count in num_rows.items():
         yield f"| `{name}` | {count:,} | {TABLES[name].told} |"
     yield from ("", *(f"- {limit}" for limit in origin.limits))

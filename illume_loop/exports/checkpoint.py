@@ -1,8 +1,10 @@
-"""Writes a model version as a Hugging Face checkpoint: what its backend saved, verified, with a model card.
+"""Writes a model version as a Hugging Face checkpoint with a model card.
 
-The files are the checkpoint's own, so `from_pretrained` reads them: of the janus backend with transformers alone, of
-the illume backend where `illume_loop.models.illume` was imported, which registers its classes. The folder appears
-whole or not at all.
+The files are verified copies of the stored checkpoint, so `from_pretrained` reads them. The janus backend needs only
+transformers; for the illume backend, import `illume_loop.models.illume` first, which registers its classes.
+
+Invariants:
+- The folder appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from illume_loop.report.headline import guard, headline
 
 CARD = "README.md"
 OURS = ("illume",)
-"""Model types whose classes are ours; all others are transformers' own, or a plugin's."""
+"""The model types whose classes this package defines; transformers or a plug-in defines all others."""
 
 
 def export_model(run: OpenRun, name: str, folder: Path) -> Path:
-    """Write a version to a new folder, or leave one that holds just this; the folder.
+    """Write a version to a new folder and return the folder; a folder that already holds this version stays.
 
-    Raises NotFoundError, UsageError for a folder that holds something else, CorruptArtifactError, StorageFullError.
+    Raises NotFoundError, UsageError if the folder holds something else, CorruptArtifactError, and StorageFullError.
     """
     row = model_detail(run.session, run.run_id, name)
     if row is None:
@@ -52,7 +54,7 @@ def export_model(run: OpenRun, name: str, folder: Path) -> Path:
 
 
 def _same(folder: Path, new: Path) -> Path:
-    """`folder`, where it holds the same files; an empty one gives its place to `new`."""
+    """Return `folder` if it holds the same files as `new`, or replace it if it is empty. Raises UsageError."""
     if not folder.is_dir() or any(folder.iterdir()):
         if folder.is_dir() and checkpoint_sha256(folder) == checkpoint_sha256(new):
             return folder
@@ -84,7 +86,7 @@ def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], config: Mapping[st
     yield from ("", f"Held-out: {headline(row['heldout'])}.")
     guards = [found for found in row["evaluations"] if found["suite"] != "heldout"]
     if guards:
-        yield from ("", "| suite | value, with its interval where it is a share in percent |", "| --- | --- |")
+        yield from ("", "| suite | value; a share is in percent with its interval |", "| --- | --- |")
         yield from (f"| {found['suite']} | {guard(found)} |" for found in guards)
     yield from ("", "```python")
     if model_type in OURS:
@@ -95,5 +97,5 @@ def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], config: Mapping[st
         yield "from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor"
         yield from ("", 'model = AutoModelForImageTextToText.from_pretrained("PATH")')
     yield 'processor = AutoProcessor.from_pretrained("PATH")'
-    yield "# The model was trained on Pillow's pixels; torchvision, where it is installed, would resize otherwise."
+    yield "# The model was trained on images that Pillow resized; torchvision would resize them differently."
     yield from ('processor.image_processor = AutoImageProcessor.from_pretrained("PATH", backend="pil")', "```")

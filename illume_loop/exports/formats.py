@@ -1,7 +1,8 @@
-"""The formats that rows are written in, a shard at a time.
+"""The file formats of an export, written shard by shard.
 
-A shard is written under another name and takes its own when it is whole, so a file of the export is a whole shard. The
-same rows make the same bytes.
+Invariants:
+- A shard is written under a temporary name and renamed when it is complete, so every shard file is complete.
+- The same rows make the same bytes.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ Write = Callable[[Sequence[Row]], None]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How shards are written. `ending` is that of a shard's name; `loaded` says in Python how a table is read back."""
+    """A file format: `open` writes a shard, `ending` is its file extension, `loaded` is Python that loads a table."""
 
     name: str
     ending: str
     open: Callable[[Path, Features, ReadImage], AbstractContextManager[Write]]
     loaded: str
     finish: Callable[[Path, Mapping[str, Sequence[str]]], None] | None = None
-    """Called with the folder and the shards of each table that has rows, when all are whole."""
+    """The function that completes the export: it gets the folder, and the shards of each table that has rows."""
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def _jsonl(path: Path, _: Features, read_image: ReadImage) -> Iterator[Write]:
 
 @contextmanager
 def _webdataset(path: Path, _: Features, read_image: ReadImage) -> Iterator[Write]:
-    """Each row is `<key>.json`, beside its images: `<key>.png`, or `<key>.<number>.png` where there are several."""
+    """Write each row as `<key>.json` beside its images: `<key>.png`, then `<key>.1.png` and so on for further ones."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
 
         def add(name: str, data: bytes) -> None:
@@ -96,7 +97,7 @@ def _webdataset(path: Path, _: Features, read_image: ReadImage) -> Iterator[Writ
 
 
 def _finish_arrow(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
-    """What `datasets.load_from_disk` looks for beside the shards, and above them, where the tables stand as splits."""
+    """Write the files that `datasets.load_from_disk` expects, in each table's folder and, for splits, in the folder."""
     for name, files in shards.items():
         state: dict[str, object] = {
             "_data_files": [{"filename": file} for file in files],
@@ -126,7 +127,7 @@ FORMATS: Mapping[str, Format] = {
 
 @contextmanager
 def shard(format_: Format, path: Path, table: Table, read_image: ReadImage) -> Iterator[Write]:
-    """Write a shard: `path` is there when the block has ended well, durably, and not before."""
+    """Write a shard; `path` appears, synced to disk, only when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     with format_.open(partial, table.features, read_image) as write:

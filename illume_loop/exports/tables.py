@@ -1,9 +1,10 @@
-"""The tables that an export holds: their columns, and how their rows are read, a batch at a time.
+"""The tables of an export: their columns, and the functions that read their rows in batches.
 
-The first four are the database's. The others are what TRL's trainers take: `sft` (prompt and completion),
-`preference` (prompt, chosen, rejected), where an image stands as the text of its token ids, one `<image_N>` for the id
-N of the codebook; and `vision-sft`, whose rows read an image. They hold one manifest, because each holds all rows of
-the manifests before it, and of its rows those whose image the loop drew: a replayed real pair is not the run's data.
+The first four tables are those of the database. The others have the layouts of TRL's trainers: `sft` (prompt,
+completion), `preference` (prompt, chosen, rejected) and `vision-sft`, whose rows hold an image. In `sft` and
+`preference` an image is the text of its token ids, with one `<image_N>` for id N of the codebook. TRL's tables export
+the latest manifest only, because it contains the rows of all earlier ones, and they leave out replayed pretraining
+pairs, because these are not the run's data.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from illume_db.exports import assessments_after, examples_after, reviews_after, 
 from illume_loop.judge.instructions import critique
 
 IMAGE_TOKEN = "<image_{}>"
-"""How an image-token id is written; a tokenizer that is given these as added tokens brings the ids back."""
+"""The text of an image-token id; a tokenizer with these as added tokens recovers the ids."""
 
 Row = dict[str, Any]
 Key = tuple[int, ...]
@@ -28,14 +29,14 @@ Key = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ImageOf:
-    """An image in a row: the sha256 of its PNG, which is read when the row is written."""
+    """A reference to an image: the sha256 of its PNG, which is read when the row is written."""
 
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What of a run is exported. `until` are the highest ids; `manifest` is the round whose rows TRL's tables hold."""
+    """The part of a run to export: `until` gives each table's highest id, `manifest` the round for TRL's tables."""
 
     run_id: int
     until: Mapping[str, int]
@@ -49,7 +50,7 @@ Read = Callable[[Session, Scope, Key, int], list[tuple[Key, Row]]]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its rows in the order of their keys, which all lie above `first`."""
+    """A table of the export: `read` returns its rows in the order of their keys, which are all above `first`."""
 
     name: str
     told: str
@@ -59,7 +60,7 @@ class Table:
 
 
 def image_text(ids: Sequence[int]) -> str:
-    """Image-token ids as a text."""
+    """Return image-token ids as text."""
     return "".join(IMAGE_TOKEN.format(token) for token in ids)
 
 
@@ -77,7 +78,7 @@ def _samples(session: Session, scope: Scope, after: Key, limit: int) -> list[tup
 
 
 def _source(row: Row) -> ImageOf | None:
-    """The image that an edit was made of."""
+    """Return the source image of an edit; None for other samples."""
     return ImageOf(row["source_sha256"]) if row["source_sha256"] else None
 
 
@@ -97,7 +98,7 @@ def _reviews(session: Session, scope: Scope, after: Key, limit: int) -> list[tup
 
 
 def _examples(kinds: tuple[str, ...], make: Callable[[Row], Row] | None = None, *, once: bool = False) -> Read:
-    """Reads all manifests' rows as they are, or, of one manifest, what `make` makes of the rows of samples."""
+    """Return a reader of manifest rows: all manifests' rows as stored, or with `make`, one manifest's sample rows."""
 
     def read(session: Session, scope: Scope, after: Key, limit: int) -> list[tuple[Key, Row]]:
         if make is not None and scope.manifest is None:
@@ -132,9 +133,9 @@ def _preference(row: Row) -> Row:
 
 
 def _vision(row: Row) -> Row:
-    """A caption, an assessment, an assessment of the worse image that ends with the better one, or an edit."""
+    """Return a row to read an image: a caption, an assessment, an assessment with a corrected image, or an edit."""
     asked = [{"type": "image", "text": None}]
-    # What an edit has to show is its target; its own text is a name.
+    # An edit must show its target; its `text` is only a name.
     claim = row["target"] or row["text"]
     shown, answer = row["image"], claim
     if row["kind"] == "edit":
@@ -168,7 +169,7 @@ TABLES: Mapping[str, Table] = {
     for table in (
         Table(
             "samples",
-            "every image with prompt, seed, token ids, the judge's score, the checker's verdict; of an edit its source",
+            "every image with prompt, seed, token ids, judge's score and checker's verdict; for edits also the source",
             Features(
                 id=_INT,
                 round=_INT,
@@ -196,7 +197,7 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "assessments",
-            "what each assessor said of each sample; `details` and `critique` are JSON",
+            "the assessments of each sample by each assessor; `details` and `critique` are JSON",
             Features(
                 id=_INT,
                 sample=_INT,
@@ -216,7 +217,7 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "reviews",
-            "what each person said of a sample, by name; `criteria` is JSON, `reason` says why it was shown to them",
+            "people's reviews with the reviewer's name; `criteria` is JSON, `reason` is why the sample was chosen",
             Features(
                 id=_INT,
                 sample=_INT,
@@ -233,7 +234,7 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "manifests",
-            "the training rows of every round, pairs and replayed real rows among them",
+            "the training rows of every round, including preference pairs and replayed real rows",
             Features(
                 **_PLACE,
                 kind=_TEXT,
@@ -250,21 +251,21 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "sft",
-            "TRL's layout for SFT, prompt and completion: accepted images to draw, those that pairs prefer among them",
+            "TRL's SFT layout (prompt, completion): accepted images to draw, including the preferred images of pairs",
             Features(prompt=_TEXT, completion=_TEXT, **_PLACE),
             (0, -1),
             _examples(("draw", "pair"), _sft, once=True),
         ),
         Table(
             "vision-sft",
-            "TRL's layout for SFT on images: captions, assessments, assessments with a corrected image, edits",
+            "TRL's SFT layout with images: captions, assessments, assessments with a corrected image, edits",
             Features(images=List(Image()), prompt=_MESSAGES, completion=_MESSAGES, kind=_TEXT, **_PLACE),
             (0, -1),
             _examples(("read", "assess", "correct", "edit"), _vision),
         ),
         Table(
             "preference",
-            "TRL's preference layout, prompt, chosen and rejected",
+            "TRL's preference layout (prompt, chosen, rejected)",
             Features(prompt=_TEXT, chosen=_TEXT, rejected=_TEXT, **_PLACE, rejected_sample=_INT),
             (0, -1),
             _examples(("pair",), _preference),

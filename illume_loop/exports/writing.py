@@ -1,13 +1,15 @@
-"""Writes an export: tables as shards in one folder, with a dataset card, and a file that says how far it is.
+"""Writes an export to a folder: the tables as shards, a dataset card, and a state file.
 
     <table>/00000.parquet ...    the shards; `.jsonl`, `.tar` and `.arrow` in the other formats
-    images/                      the PNG files, where the format is JSON lines
+    images/                      the PNG files, for JSON lines only
     README.md                    the dataset card, written last
-    export.json                  what was asked for, and which shards are whole
+    export.json                  the request, and the complete shards
 
-Guarantee: memory holds a batch of rows, however many there are. An export that was killed goes on after its last whole
-shard and ends with the same bytes; rows that came after its beginning are in none of it. No transaction stays open
-while files are written.
+Invariants:
+- Memory holds one batch of rows at a time.
+- An export that was killed continues after its last complete shard and ends with the same bytes.
+- Rows that were added after the export began are not in it.
+- No transaction stays open while files are written.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ from illume_loop.loop.run_directory import LOCK, OpenRun, exclusive
 
 STATE, CARD = "export.json", "README.md"
 BATCH = 256
-"""Rows read and written at once, each with its image."""
+"""The number of rows read and written at once, each with its image."""
 OnRows = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be exported: tables by name, and of a round, or of accepted or rejected samples, only."""
+    """A request for an export: format, tables by name, and filters by round and acceptance; None filters nothing."""
 
     format: str
     tables: Sequence[str] = tuple(TABLES)
@@ -46,11 +48,11 @@ class Wanted:
 
 
 def export(run: OpenRun, wanted: Wanted, folder: Path, on_rows: OnRows | None = None) -> dict[str, int]:
-    """Write an export of `run` to `folder`, or go on with it; rows by table. `on_rows` hears (table, rows so far).
+    """Write or continue an export of `run` in `folder`; return the rows by table.
 
-    Raises NotFoundError for a round or a table that is not there, UsageError for a folder that holds other things,
-    ExportChangedError for one that holds another export, CorruptArtifactError for images or shards that are damaged,
-    StorageFullError.
+    `on_rows` is called with (table, rows so far). Raises NotFoundError for an unknown round or table, UsageError if the
+    folder holds other files, ExportChangedError if it holds another export, CorruptArtifactError for damaged images or
+    shards, and StorageFullError.
     """
     for name in wanted.tables:
         if name not in TABLES:
@@ -74,7 +76,7 @@ def export(run: OpenRun, wanted: Wanted, folder: Path, on_rows: OnRows | None = 
 
 
 class _State:
-    """The file that says how far an export is; written after each shard."""
+    """The state file of an export; it is written after each shard."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self._path, self._content = path, content
@@ -83,7 +85,7 @@ class _State:
 
     @classmethod
     def opened(cls, folder: Path, run_key: str, wanted: Wanted, scope: Scope) -> _State:
-        """That of the folder, or a new one."""
+        """Return the folder's state, or a new one. Raises ExportChangedError, CorruptArtifactError."""
         path = folder / STATE
         asked = {"run": run_key, **asdict(wanted), "tables": list(wanted.tables)}
         if not path.exists():
@@ -98,16 +100,16 @@ class _State:
         return cls(path, content)
 
     def shards(self, table: str) -> list[dict[str, Any]]:
-        """The whole shards of a table: file, rows, last (the key of the last row), num_bytes, sha256."""
+        """Return the complete shards of a table: file, rows, last (the key of the last row), num_bytes, sha256."""
         found: list[dict[str, Any]] = self._content["shards"].get(table, [])
         return found
 
     def num_rows(self, table: str) -> int:
-        """Rows of a table in its whole shards."""
+        """Return the number of rows in the complete shards of a table."""
         return sum(entry["rows"] for entry in self.shards(table))
 
     def add(self, table: str, path: Path, rows: int, last: Key) -> None:
-        """A shard is whole."""
+        """Record a complete shard."""
         entry = {"file": path.name, "rows": rows, "last": last}
         entry |= {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)}
         self._content["shards"].setdefault(table, []).append(entry)
@@ -117,7 +119,7 @@ class _State:
 def _check_folder(folder: Path) -> None:
     if not folder.exists() or (folder / STATE).exists():
         return
-    # What an export that was killed before its first whole shard may have left.
+    # An export that was killed before its first complete shard leaves only these.
     ours = (*TABLES, IMAGES, LOCK)
     if not folder.is_dir() or any(entry.name not in ours for entry in folder.iterdir()):
         raise UsageError(f"{folder} holds other things than an export; name a new or empty directory with -o")
@@ -179,13 +181,13 @@ def _origin(run: OpenRun, scope: Scope) -> Origin:
 
 
 def _limits(scope: Scope) -> Iterator[str]:
-    yield "An image-token id N is written `<image_N>` where TRL wants a text; a tokenizer needs these as added tokens."
+    yield "In TRL's text columns, image-token id N is `<image_N>`; give a tokenizer these as added tokens."
     if scope.manifest is not None:
         yield (
-            f"The tables in TRL's layouts hold the manifest of round {scope.manifest}, which has the rows of the "
-            "manifests before it, without the replayed pairs of the base's own pretraining."
+            f"The tables in TRL's layouts hold the manifest of round {scope.manifest}, which includes the rows of "
+            "earlier manifests, without the replayed pairs from the base's pretraining."
         )
     if scope.round_index is not None:
         yield f"Only rows of round {scope.round_index}."
     if scope.accepted is not None:
-        yield f"Of the samples only those that {'became' if scope.accepted else 'did not become'} training rows."
+        yield f"Only samples that {'became' if scope.accepted else 'did not become'} training rows."

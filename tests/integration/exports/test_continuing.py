@@ -178,7 +178,7 @@ def test_the_command_tells_rows_and_the_card_how_to_read_them(run_dir: Path, tmp
     assert card.startswith("---\npretty_name: ")
     assert f"| `samples` | {told['rows']['samples']} |" in card
     assert "Only rows of round 1." in card
-    assert "Of the samples only those that became training rows." in card
+    assert "Only samples that became training rows." in card
     assert 'datasets.load_dataset("PATH", "samples", split="train")' in card
     samples.export(tmp_path / "out", accepted=True, round_index=1, run_dir=run_dir)
     captured = capsys.readouterr()
