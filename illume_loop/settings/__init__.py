@@ -1,7 +1,7 @@
-"""Settings: what can be set, within which bounds, and which source gave each value.
+"""The settings of a run: their names, bounds and defaults, and the source of each value.
 
-Each file holds tables of the TOML file with what belongs to them; tree.py puts them together, and sources.py reads
-them. Settings never change once they are loaded.
+`rounds.py`, `train.py` and `hosts.py` define the tables of the TOML file, `tree.py` puts the tables together, and
+`sources.py` loads them. Settings never change once they are loaded.
 """
 
 from illume_loop.settings.hosts import ClusterSettings, DashboardSettings, RuntimeSettings, StoreSettings

@@ -1,4 +1,4 @@
-"""Settings of where and how processes run: devices and threads, stores, the service, the dashboard."""
+"""The settings that say where and how processes run: devices, threads, stores, the cluster, the dashboard."""
 
 from __future__ import annotations
 
@@ -14,73 +14,78 @@ from illume_loop.settings.section import ADVANCED, Section, checked_url
 
 
 class RuntimeSettings(Section):
-    """How this machine is used.
+    """The table `[runtime]`: how a process uses its machine.
 
-    Only three touch results: `threads` and `device` in the last bits of sums, `weights` by what it rounds.
+    Only three of these settings change results: `threads` and `device` change the last bits of sums, and `weights`
+    rounds the weights.
     """
 
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 is one for each core, or OMP_NUM_THREADS.")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 means OMP_NUM_THREADS, or one per core.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     weights: Literal["stored", "bfloat16"] = Field(
         "stored",
-        description="Precision in which models draw and read; bfloat16 halves the memory of a trained version, and "
-        "rounds most of a small update away.",
+        description="Precision of the weights for sampling and assessing; bfloat16 halves the memory of a trained "
+        "version but rounds most of a small update away.",
     )
     max_attempts: int = Field(
-        3, ge=1, le=100, description="Attempts at a unit before it is given up.", json_schema_extra=ADVANCED
+        3, ge=1, le=100, description="Attempts at a unit before it counts as dead.", json_schema_extra=ADVANCED
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest severity that is logged."
+    )
     log_format: Literal["text", "json"] = Field(
-        "text", description="Lines of text, or JSON with run, round and unit.", json_schema_extra=ADVANCED
+        "text", description="Log lines as text, or as JSON with run, round and unit.", json_schema_extra=ADVANCED
     )
     metrics_address: str = Field(
         "",
         pattern=r"^([\w.-]+:[1-9]\d{0,4})?$",
-        description="host:port at which Prometheus reads metrics, or the first free port above; empty is none.",
+        description="host:port for Prometheus metrics; a higher port is used if this one is taken; empty turns metrics "
+        "off.",
     )
     traces_url: str = Field(
         "",
         pattern=r"^(https?://[^\s@]+)?$",
-        description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty is none.",
+        description="OTLP endpoint for OpenTelemetry traces, such as http://host:4318; empty turns traces off.",
         json_schema_extra=ADVANCED,
     )
     host_name: str = Field(
         "",
         pattern=r"^[\w.:-]{0,64}$",
-        description="Name of this host in `workers ls`; empty is the one that the system has.",
+        description="Name of this host in `workers ls`; empty means the system's host name.",
         json_schema_extra=ADVANCED,
     )
     health_file: str = Field(
         "",
-        description="File in which a worker or coordinator keeps its health, for a container's check; empty is none.",
+        description="File to which a worker or coordinator writes its health, for a container's health check; empty "
+        "writes none.",
         json_schema_extra=ADVANCED,
     )
 
 
 class StoreSettings(Section):
-    """Where rows and files are kept."""
+    """The table `[store]`: where the database and the files are."""
 
     database_url: str = Field(
         "",
         repr=False,
-        description="Database, as postgresql://USER@HOST:5432/DATABASE; empty is SQLite in the run directory.",
+        description="Database, as postgresql://USER@HOST:5432/DATABASE; empty means SQLite in the run directory.",
     )
     artifacts_url: str = Field(
-        "", repr=False, description="fsspec URL of images and checkpoints; empty is the run directory."
+        "", repr=False, description="fsspec URL of images and checkpoints; empty means the run directory."
     )
 
     @field_validator("database_url")
     @classmethod
     def _database_url_is_one(cls, url: str) -> str:
-        # The password first: what `checked` says of a URL may show its beginning.
+        # `checked_url` comes first: the error message of `checked` may show the beginning of the URL and so a password.
         return checked(checked_url(url))
 
 
 class ClusterSettings(Section):
-    """How coordinator and workers find each other and how long they wait; only `executor = "celery"` uses it."""
+    """The table `[cluster]`: how coordinator and workers communicate; only `executor = "celery"` uses it."""
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", repr=False, description="Redis that carries messages; rediss:// for TLS."
+        "redis://127.0.0.1:6379/0", repr=False, description="Redis server for messages; rediss:// for TLS."
     )
     lease_s: float = Field(
         120.0, gt=0.0, le=86_400, description="Seconds that a lease lasts without progress.", json_schema_extra=ADVANCED
@@ -92,14 +97,14 @@ class ClusterSettings(Section):
         600.0,
         gt=0.0,
         le=86_400,
-        description="Seconds without progress after which a busy worker ends itself.",
+        description="Seconds without progress after which a busy worker exits.",
         json_schema_extra=ADVANCED,
     )
     drain_deadline_s: float = Field(
         60.0,
         ge=0.0,
         le=86_400,
-        description="Seconds that a stopping worker has to finish its unit before it hands it back.",
+        description="Seconds that a stopping worker has to finish its unit; after that it gives the unit back.",
         json_schema_extra=ADVANCED,
     )
     visibility_timeout_s: int = Field(
@@ -113,14 +118,14 @@ class ClusterSettings(Section):
         0.5,
         gt=0.0,
         le=60.0,
-        description="Longest seconds between two looks of the coordinator.",
+        description="Maximum seconds between two ticks of the coordinator.",
         json_schema_extra=ADVANCED,
     )
     reissue_after_s: float = Field(
         30.0,
         gt=0.0,
         le=86_400,
-        description="Seconds after which a unit that nobody took is sent again.",
+        description="Seconds after which a unit that no worker has taken is sent again.",
         json_schema_extra=ADVANCED,
     )
     stage_deadline_s: float = Field(
@@ -141,15 +146,15 @@ class ClusterSettings(Section):
         60.0,
         gt=0.0,
         le=86_400,
-        description="Seconds for which an unreachable Postgres or Redis is tried again.",
+        description="Seconds to keep retrying when Postgres or Redis is unreachable.",
         json_schema_extra=ADVANCED,
     )
     units_per_worker: int = Field(
-        2, ge=1, le=1000, description="Units sent out for each live worker, at most.", json_schema_extra=ADVANCED
+        2, ge=1, le=1000, description="Maximum units sent out per live worker.", json_schema_extra=ADVANCED
     )
     cache_dir: str = Field(
         "",
-        description="Checkpoints pulled to this host; empty is illume-loop in the user's cache.",
+        description="Directory for checkpoints pulled to this host; empty means illume-loop in the user's cache.",
         json_schema_extra=ADVANCED,
     )
 
@@ -173,27 +178,30 @@ _PASSWORDS = ("reader_password", "reviewer_password", "admin_password")
 
 
 def networks_in(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Return the networks that a text lists, divided by commas. Raises ValueError."""
+    """Return the networks in a comma-separated text. Raises ValueError."""
     return tuple(ip_network(one, strict=False) for part in text.split(",") if (one := part.strip()))
 
 
 class DashboardSettings(Section):
-    """Who may do what on `illume-loop dashboard`: each password opens a role, and an empty one opens none."""
+    """The table `[dashboard]`: the password of each role. A role with an empty password cannot log in."""
 
     reader_password: str = Field(
-        "", repr=False, description="Lets people look; only from its variable or a file that it names (..._FILE)."
+        "", repr=False, description="Password of readers, who can look; set it by its variable, or ..._FILE, only."
     )
     reviewer_password: str = Field(
-        "", repr=False, description="Lets people look and review; from its variable or file only."
+        "", repr=False, description="Password of reviewers, who can also review; by its variable or ..._FILE only."
     )
     admin_password: str = Field(
-        "", repr=False, description="Lets people promote and roll back too; from its variable or file only."
+        "",
+        repr=False,
+        description="Password of admins, who can also continue, stop, promote and roll back; by its variable or "
+        "..._FILE only.",
     )
 
     trusted_proxies: str = Field(
         "127.0.0.0/8, ::1",
         max_length=1000,
-        description="Addresses and networks whose X-Forwarded-* and Forwarded headers count; empty is none.",
+        description="Addresses and networks whose X-Forwarded-* and Forwarded headers are trusted; empty trusts none.",
         json_schema_extra=ADVANCED,
     )
 
@@ -210,7 +218,7 @@ class DashboardSettings(Section):
     @classmethod
     def _password_is_long(cls, password: str) -> str:
         if password and len(password) < _LEAST_PASSWORD:
-            raise ValueError(f"it must have {_LEAST_PASSWORD} characters at least")
+            raise ValueError(f"it must have at least {_LEAST_PASSWORD} characters")
         return password
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Settings of what a round does: prompts, sampling, judging, curation and the gate."""
+"""The settings of a round: prompts, sampling, judging, curation and the gate."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from pydantic import Field, field_validator
 from illume_loop.settings.section import ADVANCED, Section, checked_url
 
 AUTO = "auto"
-"""The domain of a run whose base decides it; a run that was started holds the name that this stood for."""
+"""The value of `run.domain` that lets the base choose the domain; starting a run replaces it with the chosen name."""
 
 
 class RunSettings(Section):
-    """What the run is."""
+    """The table `[run]`: the run's name, domain, base, seed and executor."""
 
     name: str = Field("shapes", pattern=r"^[\w.-]{1,64}$", description="Name of the run, shown in tables and pages.")
     domain: str = Field(
         AUTO,
         pattern=r"^[\w-]{1,64}$",
-        description="World that prompts and verdicts come from: shapes, text, or that of a plug-in; auto takes the one "
-        "that the base was made for, and text where run.prompts names a file.",
+        description="Source of prompts and verdicts: shapes, text, or a plug-in's domain; auto takes text if "
+        "run.prompts names a file, and otherwise the domain that the base was made for.",
     )
-    prompts: str = Field(
-        "", description="File of `illume-loop prompts import` whose prompts the run takes; for the domain text."
-    )
+    prompts: str = Field("", description="Prompt file from `illume-loop prompts import`; for the domain text.")
     base: str = Field("shapes-base", min_length=1, description="Base model: a shipped name, a directory, or a hub id.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice of the run follows from this number.")
-    rounds: int = Field(3, ge=1, le=1000, description="Rounds to run before the command ends.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of every random choice in the run.")
+    rounds: int = Field(3, ge=1, le=1000, description="Rounds of the run in all.")
     preflight: bool = Field(
         True,
-        description="Whether a new run first tries one prompt through every stage, and records nothing of it.",
+        description="Try one prompt through every stage before a new run starts; the trial is not recorded.",
         json_schema_extra=ADVANCED,
     )
     executor: Literal["inline", "celery"] = Field(
@@ -40,26 +38,26 @@ class RunSettings(Section):
 
 
 class LoopSettings(Section):
-    """How rounds follow each other."""
+    """The table `[loop]`: how rounds overlap and when they fail."""
 
     overlap_rounds: int = Field(
         0,
         ge=0,
         le=1,
-        description="Rounds whose sampling may begin while an earlier round still trains or is gated.",
+        description="Rounds that may start sampling while an earlier round still trains or is at the gate.",
         json_schema_extra=ADVANCED,
     )
     dead_unit_tolerance: float = Field(
         0.0,
         ge=0.0,
         lt=1.0,
-        description="Share of a stage's units that may be given up before the round fails.",
+        description="Share of a stage's units that may be dead before the round fails.",
         json_schema_extra=ADVANCED,
     )
 
 
 class SamplingSettings(Section):
-    """How training samples are drawn."""
+    """The table `[sampling]`: how training samples are drawn."""
 
     prompts_per_round: int = Field(1536, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
@@ -74,39 +72,45 @@ class SamplingSettings(Section):
         0.0,
         ge=0.0,
         le=1.0,
-        description="Share of a round's prompts that come in pairs which differ in one attribute.",
+        description="Share of a round's prompts that come as pairs, where the two differ in one attribute.",
         json_schema_extra=ADVANCED,
     )
     replay_share: float = Field(
         0.0,
         ge=0.0,
         le=1.0,
-        description="Largest share of a round's prompts that were drawn before and never accepted.",
+        description="Maximum share of a round's prompts that are retries of prompts without an accepted sample.",
         json_schema_extra=ADVANCED,
     )
     guidance_scale: float = Field(
-        1.0, ge=0.0, le=20.0, description="Classifier-free guidance; 1 is none. Guided training samples compound."
+        1.0,
+        ge=0.0,
+        le=20.0,
+        description="Classifier-free guidance; 1 turns it off. Training on guided samples adds up over rounds.",
     )
-    temperature: float = Field(1.0, gt=0.0, le=10.0, description="Divides the logits of image tokens.")
-    top_k: int = Field(0, ge=0, le=65_536, description="Most likely image tokens kept at each position; 0 keeps all.")
+    temperature: float = Field(1.0, gt=0.0, le=10.0, description="Divisor of the image-token logits.")
+    top_k: int = Field(0, ge=0, le=65_536, description="Sample only from the k likeliest image tokens; 0 means all.")
     top_p: float = Field(
-        1.0, gt=0.0, le=1.0, description="Most likely image tokens kept up to this share of probability; 1 keeps all."
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Sample only from the likeliest image tokens that together reach this probability; 1 means all.",
     )
     batch_size: int = Field(256, ge=1, le=16_384, description="Images drawn together in one unit.")
 
     @property
     def num_edits(self) -> int:
-        """How many of a round's prompts are edits."""
+        """The number of a round's prompts that are edits."""
         return round(self.edit_share * self.prompts_per_round)
 
 
 class AssessSettings(Section):
-    """Who judges the samples, and how."""
+    """The table `[assess]`: who judges the samples, and how."""
 
     assessor: Literal["self", "frozen", "teacher", "checker", "shuffled"] = Field(
         "self",
-        description="Judge: the model itself, the run's base, a teacher, or a control (the checker; its own scores "
-        "shuffled).",
+        description="Judge of the samples: the model itself, the run's base (frozen), or a teacher; for controls, the "
+        "checker, or the model's own scores shuffled.",
     )
     reading: Literal[
         "prompt-likelihood",
@@ -118,65 +122,66 @@ class AssessSettings(Section):
         "written-score",
     ] = Field(
         "prompt-likelihood",
-        description="What the score is: log p(prompt | image), the same without what the prompt says by itself, the "
-        "mean or least log-odds of yes over the prompt's questions, the mean of p(yes) - p(no), all calibrated "
-        "together, or a written grade (the bad example).",
+        description="How a judge scores a sample: log p(prompt | image); the same minus log p(prompt); the mean or the "
+        "minimum of the yes log-odds over the prompt's questions; the mean of p(yes) - p(no); all of these in one "
+        "calibration; or a written grade (known to work badly).",
     )
     questions: Literal["spec", "self"] = Field(
         "spec",
-        description="Where questions come from: the prompt's spec (asked by the model where there is none), or self.",
+        description="Where questions come from: spec takes them from the prompt's spec, or from the model if a prompt "
+        "has none; self always lets the model write them.",
     )
     retries: int = Field(
         3,
         ge=0,
         le=100,
-        description="Further tries, sampled, where a written answer is no valid JSON.",
+        description="Further sampled attempts if a written answer is not valid JSON.",
         json_schema_extra=ADVANCED,
     )
-    critiques: bool = Field(False, description="Whether the judge writes a critique of each sample; takes a while.")
-    also_frozen: bool = Field(False, description="Whether the run's base judges each sample too, for the record.")
+    critiques: bool = Field(False, description="Let the judge write a critique of each sample; this is slow.")
+    also_frozen: bool = Field(False, description="Also let the run's base judge each sample, for the record.")
     batch_size: int = Field(256, ge=1, le=16_384, description="Samples assessed together in one unit.")
     calibration: str = Field(
-        "", description="File of `illume-loop judge fit`, or auto to fit one at the start; empty is no calibration."
+        "", description="File from `illume-loop judge fit`; auto fits one at the start; empty means no calibration."
     )
     abstain_band: float = Field(
         0.0,
         ge=0.0,
         lt=0.5,
-        description="The judge abstains where its probability is less than this away from a half.",
+        description="The judge abstains if its probability is closer to 0.5 than this.",
         json_schema_extra=ADVANCED,
     )
 
     @property
     def says_yes_or_no(self) -> bool:
-        """Whether the scores are shares of what an assessor finds right, and 1 is wholly right."""
+        """True if a score is the share of questions that the assessor finds right, from 0 to 1."""
         return self.assessor in ("checker", "teacher")
 
 
 class TeacherSettings(Section):
-    """The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint."""
+    """The table `[teacher]`: a vision-language model behind an OpenAI-compatible endpoint, the assessor `teacher`."""
 
     url: str = Field(
-        "", description="Endpoint, such as https://host/v1, with or without /chat/completions; empty is no teacher."
+        "", description="Endpoint, such as https://host/v1, with or without /chat/completions; empty means no teacher."
     )
-    model: str = Field("", max_length=256, description="Model that the endpoint is asked for.")
+    model: str = Field("", max_length=256, description="Model name to request from the endpoint.")
     key: str = Field(
-        "", repr=False, description="Bearer key; only from ILLUME_TEACHER__KEY or a file that it names (..._FILE)."
+        "", repr=False, description="Bearer key; set it by ILLUME_TEACHER__KEY or ILLUME_TEACHER__KEY_FILE only."
     )
     timeout_s: float = Field(
-        30.0, gt=0.0, le=3600, description="Seconds that one call may be silent.", json_schema_extra=ADVANCED
+        30.0, gt=0.0, le=3600, description="Seconds without data after which a call fails.", json_schema_extra=ADVANCED
     )
     retries: int = Field(
         3,
         ge=0,
         le=100,
-        description="Further calls after one that failed or was no yes and no no.",
+        description="Further calls after one that failed or answered neither yes nor no.",
         json_schema_extra=ADVANCED,
     )
-    max_calls: int = Field(10_000, ge=1, le=2**31 - 1, description="Calls in all, retries too, for one run or fit.")
-    parallel: int = Field(
-        4, ge=1, le=256, description="Calls under way at once, in each process.", json_schema_extra=ADVANCED
+    max_calls: int = Field(
+        10_000, ge=1, le=2**31 - 1, description="Maximum calls, retries included, for one run or fit."
     )
+    parallel: int = Field(4, ge=1, le=256, description="Concurrent calls in each process.", json_schema_extra=ADVANCED)
 
     @field_validator("url")
     @classmethod
@@ -189,107 +194,110 @@ class TeacherSettings(Section):
 
 
 class CurateSettings(Section):
-    """Which samples become training rows."""
+    """The table `[curate]`: which samples become training rows."""
 
-    keep_per_prompt: int = Field(4, ge=1, le=256, description="Best samples of a prompt that may be kept.")
+    keep_per_prompt: int = Field(4, ge=1, le=256, description="Maximum samples kept per prompt, best first.")
     drop_lowest: float = Field(
-        0.3, ge=0.0, lt=1.0, description="Share of the kept samples of each category, worst first, left out."
+        0.3, ge=0.0, lt=1.0, description="Share of the kept samples that is dropped in each category, worst first."
     )
     category_share: float = Field(
         1.0,
         gt=0.0,
         le=1.0,
-        description="Largest share of a round's accepted samples that may be of one category.",
+        description="Maximum share of a round's accepted samples that may come from one category.",
         json_schema_extra=ADVANCED,
     )
     margin: float = Field(
-        0.0, ge=0.0, le=1e6, description="Least gap in score between the worst kept and the best rejected, in nats."
+        0.0,
+        ge=0.0,
+        le=1e6,
+        description="Minimum score gap between a prompt's worst kept and best rejected sample, in nats.",
     )
-    min_score: float = Field(
-        -1e6, ge=-1e6, le=1e6, description="Samples that score less are never accepted, however few do better."
-    )
+    min_score: float = Field(-1e6, ge=-1e6, le=1e6, description="Samples with a lower score are never accepted.")
     real_rows: int = Field(
-        1024, ge=0, le=1_000_000, description="Replayed pairs of the base's own pretraining, where the domain has any."
+        1024, ge=0, le=1_000_000, description="Pairs to replay from the base's pretraining, if the domain has any."
     )
-    self_captions: bool = Field(False, description="Whether accepted samples are also rows to read (image to text).")
+    self_captions: bool = Field(False, description="Also train on accepted samples as image-to-text rows.")
     caption_share: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
-        description="Share of replayed pairs to read; the rest are to draw, wrong captions and all.",
+        description="Share of replayed pairs used as image-to-text rows; the rest are text-to-image rows, even if a "
+        "caption is wrong.",
     )
     duplicate_share: float = Field(
         1.0,
         gt=0.0,
         le=1.0,
-        description="An accepted image is dropped when more than this share of its ids is that of a better one.",
+        description="Drop an accepted image if more than this share of its ids matches a better one.",
         json_schema_extra=ADVANCED,
     )
     pair_margin: float = Field(
         1.0,
         gt=0.0,
         le=1e6,
-        description="Least gap in score between the two images of a preference pair.",
+        description="Minimum score gap between the two images of a preference pair.",
         json_schema_extra=ADVANCED,
     )
     pairs_per_prompt: int = Field(
-        2, ge=1, le=65_536, description="Preference pairs of a prompt that may be made.", json_schema_extra=ADVANCED
+        2, ge=1, le=65_536, description="Maximum preference pairs per prompt.", json_schema_extra=ADVANCED
     )
     assessment_rows: int = Field(
         512,
         ge=1,
         le=1_000_000,
-        description="Assessments that a round adds for assess-sft, half of them of bad images with a correction.",
+        description="Assessment rows that a round adds for assess-sft; half of them correct a bad image.",
         json_schema_extra=ADVANCED,
     )
     assessments: Literal["own", "shuffled", "other-image"] = Field(
         "own",
-        description="What is said of an image: its own critique, or a control (any row's; another image's).",
+        description="Critique that a row holds: its own image's; for controls, any row's, or that of another image of "
+        "its prompt.",
         json_schema_extra=ADVANCED,
     )
     reviews: int = Field(
-        0, ge=0, le=1_000_000, description="Samples that people must have reviewed before a round is curated."
+        0, ge=0, le=1_000_000, description="Samples that people must review before a round is curated."
     )
 
 
 class GateSettings(Section):
-    """When a candidate replaces its parent."""
+    """The table `[gate]`: when a candidate replaces its parent."""
 
-    heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Held-out prompts that both draw, at most.")
-    guidance_scale: float = Field(1.25, ge=0.0, le=20.0, description="Guidance at which both models are compared.")
+    heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Maximum held-out prompts that both models draw.")
+    guidance_scale: float = Field(1.25, ge=0.0, le=20.0, description="Guidance scale at which both models draw.")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
     resamples: int = Field(
         2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.", json_schema_extra=ADVANCED
     )
     min_gain: float = Field(
-        0.0, ge=-1.0, le=1.0, description="The lower end of the gain's interval must lie above this share."
+        0.0, ge=-1.0, le=1.0, description="The lower end of the gain's interval must exceed this share."
     )
     understanding_margin: float = Field(
         0.04,
         ge=0.0,
         le=1.0,
-        description="Loss of understanding that has to be excluded; fewer probe_items exclude larger losses only.",
+        description="Maximum loss of understanding that the test must rule out; a small one needs many probe_items.",
     )
-    diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Least diversity, as a share of the base's.")
+    diversity_ratio: float = Field(0.8, ge=0.0, le=1.0, description="Minimum diversity, as a share of the base's.")
     probe_items: int = Field(
         1024,
         ge=1,
         le=1_000_000,
-        description="Forced choices that measure understanding, and held-out edits.",
+        description="Number of forced choices that measure understanding, and of held-out edits.",
         json_schema_extra=ADVANCED,
     )
     drift_margin: float = Field(
         0.0,
         ge=0.0,
         le=100.0,
-        description="Largest shift of the judge's calibrated log-odds; 0 does not measure it.",
+        description="Maximum shift of the judge's calibrated log-odds; 0 skips this measurement.",
         json_schema_extra=ADVANCED,
     )
     drift_auc: float = Field(
         0.8,
         ge=0.0,
         le=1.0,
-        description="Least AUC of a candidate's judgement against the frozen judge's.",
+        description="Minimum AUC of the candidate's judgement against the frozen judge's.",
         json_schema_extra=ADVANCED,
     )
-    auto_promote: bool = Field(True, description="Whether a candidate that passes becomes active at once.")
+    auto_promote: bool = Field(True, description="Promote a candidate that passes, without asking a person.")

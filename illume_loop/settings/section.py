@@ -1,4 +1,4 @@
-"""What every table of settings is: strict, frozen, with a bound, a default and a sentence for each key."""
+"""The base class of all tables of settings, and the checks that several tables share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic.fields import FieldInfo
 _SIGNS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "length >="), ("pattern", "matches"))
 
 ADVANCED: JsonDict = {"advanced": True}
-"""Marks a setting that the reference lists in its second part: few runs need it."""
+"""The mark of a setting that few runs need; the reference lists these settings in its second part."""
 
 
 class Section(BaseModel):
-    """One table of the TOML file."""
+    """A table of the TOML file: frozen, without unknown keys; each key has bounds, a default and a description."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, str_strip_whitespace=True
@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 def bounds(field: FieldInfo) -> str:
-    """What a setting may be, in words: ">= 1, <= 1000", "one of base, parent", "true or false", "text"."""
+    """Describe the values that a setting accepts: ">= 1, <= 1000", "one of base, parent", "true or false", "text"."""
     if get_origin(field.annotation) is Literal:
         choices = get_args(field.annotation)
         return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
@@ -35,7 +35,7 @@ def bounds(field: FieldInfo) -> str:
 
 
 def checked_url(url: str) -> str:
-    """The URL, if its parts can be told apart; drivers would print the rest of a password as a host or a port."""
+    """Return the URL. Raises ValueError if it is ambiguous: a driver might print part of its password as a host."""
     try:
         parts = urlsplit(url)
         whole = parts.netloc.count("@") < 2 and (not parts.netloc or parts.port != 0)
@@ -43,7 +43,6 @@ def checked_url(url: str) -> str:
         whole = False
     if not whole:
         raise ValueError(
-            "its parts cannot be told apart; give a port of 1 to 65535, and percent-encode the password or give it by "
-            "a *_PASSWORD_FILE"
+            "it is ambiguous; use a port of 1 to 65535, and percent-encode the password or put it in a *_PASSWORD_FILE"
         )
     return url

@@ -1,9 +1,11 @@
-"""Settings from their sources, and errors that name the key, its value and where it came from.
+"""Loads settings from their sources; an error names the key, its value and the source.
 
-Sources, each overriding the one before: the defaults (or the settings of the run that is continued), a TOML file,
-environment variables `ILLUME_<SECTION>__<KEY>`, flags of the command line. A key that nothing here knows is an error in
-every source, so a typing mistake never runs for hours with a default. Variables may also name files that hold the
-value, or the password of a URL: environment.py.
+Each source overrides the one before: the defaults (or the settings of the run that is continued), a TOML file,
+environment variables `ILLUME_<SECTION>__<KEY>`, and command-line flags. A variable can also name a file that holds the
+value or the password of a URL; see environment.py.
+
+Invariants:
+- An unknown key is an error in every source, so that a typing mistake never runs for hours with a default.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ def load_settings(
     stored: Mapping[str, Mapping[str, object]] | None = None,
     only: Collection[str] = (),
 ) -> Settings:
-    """Settings from a TOML file, the environment and flags, in rising precedence.
+    """Load settings from a TOML file, the environment and flags, in rising precedence.
 
     `overrides` maps dotted keys ("run.seed") to values; a value of None means that the flag was not given. `stored`
-    are the resolved settings of a run to be continued, in the place of the defaults. With `only`, the other sections
-    have their defaults: what they demand of each other may need the settings of a run that is still to be found.
-    Raises SettingsFileError for a file that is missing or not TOML, SettingsError for unknown keys and values out of
+    holds the resolved settings of the run that is continued; they replace the defaults. With `only`, the other sections
+    keep their defaults, because their checks may need the settings of a run that is not found yet.
+    Raises SettingsFileError if the file is missing or not TOML, and SettingsError for unknown keys and values out of
     bounds.
     """
     merged: dict[str, Any] = {}
@@ -67,7 +69,7 @@ def _all_values(
     environ: Mapping[str, str],
     stored: Mapping[str, Mapping[str, object]],
 ) -> Iterator[tuple[str, object, str]]:
-    """(dotted key, value, source) of every source, lowest precedence first."""
+    """Yield (dotted key, value, source) from every source, lowest precedence first."""
     known = set(field_names())
     yield from _checked(_stored_values(stored), known, "the run")
     if path is not None:
@@ -84,7 +86,7 @@ def _all_values(
 
 
 def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, object]]:
-    """What a run keeps of its settings: not how a machine is used, no secret, no URL whose password was left out."""
+    """Yield a run's stored settings without `[runtime]`, secrets, and URLs whose password is hidden."""
     for section, table in stored.items():
         if section != "runtime":
             given = ((name, value) for name, value in table.items() if (section, name) not in SECRETS)
@@ -92,13 +94,13 @@ def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple
 
 
 def config_file(given: Path) -> Path:
-    """Return the settings file that `--config` names: a path, or the name of one that is shipped, such as `dpo`."""
+    """Return the settings file that `--config` names: a path, or the name of a shipped file such as `dpo`."""
     shipped = shipped_configs()
     return shipped[str(given)] if str(given) in shipped and not given.exists() else given
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the settings files that come with the package, by name."""
+    """Return the shipped settings files, by name."""
     package = Path(__file__).parents[1]
     folder = next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
     return {file.stem: file for file in sorted(folder.glob("*.toml"))}
@@ -129,7 +131,7 @@ def _checked(values: Iterator[tuple[str, object]], known: set[str], source: str)
             raise SettingsError(reason=f"unknown key '{key}' in {source}{hint}")
         if tuple(key.split(".")) in SECRETS:
             variable = variable_of(key)
-            raise SettingsError(reason=f"{key} may come from {variable} or {variable}_FILE only, and not from {source}")
+            raise SettingsError(reason=f"{key} cannot come from {source}; set {variable} or {variable}_FILE instead")
         yield key, value, source
 
 
@@ -142,7 +144,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]
     for problem in error.errors(include_url=False):
         key = ".".join(str(step) for step in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        if len(problem["loc"]) < 2:  # it is about several settings, and names them
+        if len(problem["loc"]) < 2:  # the message is about several settings and names them itself
             yield message
         else:
             shown = HIDDEN if tuple(problem["loc"]) in URLS + SECRETS else repr(problem["input"])

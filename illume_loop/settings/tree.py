@@ -1,4 +1,4 @@
-"""All settings of a run, with what the settings of several tables demand of each other."""
+"""All settings of a run, and the checks that involve several tables."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SECRETS = (
     ("dashboard", "reviewer_password"),
     ("dashboard", "admin_password"),
 )
-"""The settings that are a secret as a whole: never in a file that is shared, a flag, or the database."""
+"""The settings that are secrets: only a variable or its *_FILE sets them, and the database never holds them."""
 
 
 class Settings(Section):
-    """All settings of a run."""
+    """All settings of a run, one attribute per table."""
 
     run: RunSettings = RunSettings()
     loop: LoopSettings = LoopSettings()
@@ -60,7 +60,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _critiques_have_a_writer(self) -> Self:
         if self.assess.critiques and self.assess.says_yes_or_no and not self.assess.also_frozen:
-            raise ValueError("assess.critiques needs a model that judges; set assess.assessor or assess.also_frozen")
+            raise ValueError("assess.critiques needs a model as judge; set assess.assessor or assess.also_frozen")
         return self
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class Settings(Section):
             )
         if self.train.learns_from_pairs and self.assess.says_yes_or_no and self.curate.pair_margin > 1.0:
             raise ValueError(
-                f"curate.pair_margin cannot exceed 1 with the {self.assess.assessor}, whose scores are 0 to 1"
+                f"curate.pair_margin cannot exceed 1 with the {self.assess.assessor}, whose scores are from 0 to 1"
             )
         return self
 
@@ -112,17 +112,17 @@ class Settings(Section):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """Dotted key to the source of its value: `default`, `the run`, a file's path, a variable's name, or `flag`."""
+        """The source of each value by dotted key: `default`, `the run`, a file's path, a variable's name, or `flag`."""
         return {key: self._provenance.get(key, "default") for key in field_names()}
 
     def with_rounds(self, rounds: int | None) -> Self:
-        """Return the settings with another `run.rounds`; the same where None is given."""
+        """Return the settings with another `run.rounds`; None changes nothing."""
         if rounds is None:
             return self
         return self.model_copy(update={"run": self.run.model_copy(update={"rounds": rounds})})
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting as JSON, keyed as in the TOML file; a key, and a password in a URL, is shown as `***`."""
+        """Return every setting as JSON, keyed as in the TOML file; secrets and passwords in URLs are `***`."""
         data = self.model_dump(mode="json", by_alias=True)
         for section, key in URLS:
             data[section][key] = url_without_password(data[section][key])
@@ -132,7 +132,7 @@ class Settings(Section):
 
 
 def fields() -> Iterator[tuple[str, type[Section], str]]:
-    """Every setting as (dotted key, section class, attribute name), in the order of this file."""
+    """Yield every setting as (dotted key, section class, attribute name), in the order of this file."""
     for section, info in Settings.model_fields.items():
         section_class = info.annotation
         assert isinstance(section_class, type)
@@ -142,5 +142,5 @@ def fields() -> Iterator[tuple[str, type[Section], str]]:
 
 
 def field_names() -> list[str]:
-    """The dotted key of every setting."""
+    """Return the dotted key of every setting."""
     return [key for key, _, _ in fields()]

@@ -141,7 +141,7 @@ def test_the_teachers_key_is_shown_nowhere(tmp_path: Path, monkeypatch: pytest.M
 def test_the_teachers_key_comes_from_no_shared_place(tmp_path: Path) -> None:
     file = _write(tmp_path / "run.toml", '[teacher]\nkey = "sk-secret"\n')
     for path, overrides in ((file, {}), (None, {"teacher.key": "sk-secret"})):
-        with pytest.raises(SettingsError, match="ILLUME_TEACHER__KEY or ILLUME_TEACHER__KEY_FILE only") as caught:
+        with pytest.raises(SettingsError, match="set ILLUME_TEACHER__KEY or ILLUME_TEACHER__KEY_FILE") as caught:
             load_settings(path, overrides, environ={})
         assert "sk-secret" not in str(caught.value)
 
@@ -193,7 +193,7 @@ def test_config_needs_no_torch() -> None:
 
 
 def test_critiques_need_a_model_that_judges() -> None:
-    with pytest.raises(SettingsError, match=r"assess\.critiques needs a model that judges"):
+    with pytest.raises(SettingsError, match=r"assess\.critiques needs a model as judge"):
         load_settings(None, {"assess.critiques": True, "assess.assessor": "checker"}, environ={})
     load_settings(
         None, {"assess.critiques": True, "assess.assessor": "checker", "assess.also_frozen": True}, environ={}

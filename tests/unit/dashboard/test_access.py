@@ -77,7 +77,7 @@ def test_passwords_are_long_differ_and_are_in_no_file(tmp_path: object) -> None:
         with pytest.raises(SettingsError, match=reason) as refused:
             load_settings(environ=values)
         assert all(value not in str(refused.value) for value in values.values())
-    with pytest.raises(SettingsError, match="may come from ILLUME_DASHBOARD__ADMIN_PASSWORD"):
+    with pytest.raises(SettingsError, match="set ILLUME_DASHBOARD__ADMIN_PASSWORD"):
         load_settings(None, {"dashboard.admin_password": "a-long-password"}, environ={})
     settings = load_settings(environ={"ILLUME_DASHBOARD__ADMIN_PASSWORD": "a-long-password"})
     assert settings.resolved()["dashboard"]["admin_password"] == "***"
