@@ -1,1 +1,1 @@
-"""The web page of a run: look at what happens, review samples, promote and roll back."""
+"""The dashboard: web pages that show runs, collect reviews, and let an admin promote and roll back."""

@@ -1,7 +1,9 @@
-"""Who may do what on the dashboard: roles, passwords, sessions, and how often a password may be guessed.
+"""Access to the dashboard: roles, passwords, sessions, and a limit on wrong passwords.
 
-Guarantee: whoever is not on this machine needs a password, and a server that could be reached from elsewhere does not
-start without one. Sessions live in this process: a restart ends them, and so does logging out.
+Invariants:
+- A visitor from another machine needs a password.
+- A server that other machines can reach does not start without a password (`check_reachable`).
+- Sessions live in this process; a restart ends them, and logging out ends one.
 """
 
 from __future__ import annotations
@@ -23,15 +25,15 @@ COOKIE = "illume_session"
 SESSION_S = 12 * 3600.0
 MOST_SESSIONS = 10_000
 TRIES, TRIES_S = 5, 60.0
-"""Wrong passwords from one address, and the seconds after which they are forgotten."""
+"""The maximum of wrong passwords from one address, and the seconds after which a wrong password no longer counts."""
 ALL_TRIES = 100
-"""Wrong passwords from all addresses in that time."""
+"""The maximum of wrong passwords from all addresses in that time."""
 
 Clock = Callable[[], float]
 
 
 class Role(IntEnum):
-    """What somebody may do; each role may do what those before it may."""
+    """The role of a visitor; each role includes the rights of those before it."""
 
     READER = 1
     REVIEWER = 2
@@ -40,19 +42,19 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who may look. `csrf` is a token that their forms must carry."""
+    """A person with access; every form that they send must carry the token `csrf`."""
 
     name: str
     role: Role
     csrf: str = field(repr=False)
 
     def may(self, role: Role) -> bool:
-        """Whether they have a role."""
+        """Return True if the visitor has this role or a higher one."""
         return self.role >= role
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name can only be reached from this machine."""
+    """Return True if only this machine can reach the address or name."""
     if host == "localhost":
         return True
     try:
@@ -62,7 +64,7 @@ def is_loopback(host: str) -> bool:
 
 
 def passwords_of(settings: DashboardSettings) -> dict[Role, str]:
-    """The passwords that are set, by role."""
+    """Return the passwords that are set, by role."""
     given = {
         Role.READER: settings.reader_password,
         Role.REVIEWER: settings.reviewer_password,
@@ -72,16 +74,16 @@ def passwords_of(settings: DashboardSettings) -> dict[Role, str]:
 
 
 def check_reachable(host: str, passwords: Mapping[Role, str]) -> None:
-    """Refuse to serve other machines without a password. Raises UsageError."""
+    """Raise UsageError if other machines could reach the server and no password is set."""
     if not is_loopback(host) and not passwords:
         raise UsageError(
-            f"the dashboard would be open to everyone who reaches {host}; set ILLUME_DASHBOARD__ADMIN_PASSWORD or "
-            "ILLUME_DASHBOARD__ADMIN_PASSWORD_FILE (and those of reviewer and reader), or leave out --host"
+            f"the dashboard at {host} would be open to everyone; set ILLUME_DASHBOARD__ADMIN_PASSWORD or "
+            "ILLUME_DASHBOARD__ADMIN_PASSWORD_FILE (and those for reviewer and reader), or leave out --host"
         )
 
 
 class Access:
-    """Passwords and sessions of one server. Without passwords, everyone who reaches it is the admin of this machine."""
+    """The passwords and sessions of a server. Without passwords, every visitor is an admin with the local name."""
 
     def __init__(self, passwords: Mapping[Role, str], local_name: str, clock: Clock = time.monotonic) -> None:
         self.passwords = dict(passwords)
@@ -91,11 +93,11 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether no password is asked for."""
+        """True if no password is set."""
         return not self.passwords
 
     def role_of(self, password: str) -> Role | None:
-        """The role that a password opens; every one is compared, however early one fits."""
+        """Return the role of a password, or None. It compares all passwords, so that the time gives nothing away."""
         found = None
         for role, expected in self.passwords.items():
             if hmac.compare_digest(expected.encode(), password.encode(errors="replace")):
@@ -103,7 +105,7 @@ class Access:
         return found
 
     def begin(self, name: str, role: Role) -> tuple[str, Visitor]:
-        """A new session; its token for the cookie."""
+        """Begin a session; return its token for the cookie, and the visitor."""
         token, visitor = secrets.token_urlsafe(32), Visitor(name, role, secrets.token_urlsafe(32))
         with self._lock:
             self._sessions[token] = (visitor, self._clock() + SESSION_S)
@@ -112,7 +114,7 @@ class Access:
         return token, visitor
 
     def visitor(self, token: str | None) -> Visitor | None:
-        """Whose session a token is; without one, the local visitor where no password is asked for."""
+        """Return the visitor of a session token; without a session, the local visitor, or None if passwords are set."""
         with self._lock:
             found = self._sessions.get(token or "")
             if found is not None and found[1] > self._clock():
@@ -127,7 +129,7 @@ class Access:
 
 
 class Guesses:
-    """Counts wrong passwords, by address and over all."""
+    """The recent wrong passwords, counted per address and over all addresses."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -135,7 +137,7 @@ class Guesses:
         self._lock = threading.Lock()
 
     def wait_s(self, address: str) -> float:
-        """Seconds until an address may try again; 0 where it may now."""
+        """Return the seconds until an address may try again; 0 means now."""
         with self._lock:
             now = self._clock()
             while self._wrong and self._wrong[0][0] <= now - TRIES_S:
@@ -147,6 +149,6 @@ class Guesses:
             return 0.0 if blocking is None else max(0.0, blocking + TRIES_S - now)
 
     def wrong(self, address: str) -> None:
-        """Note a wrong password."""
+        """Record a wrong password."""
         with self._lock:
             self._wrong.append((self._clock(), address))

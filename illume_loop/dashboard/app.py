@@ -1,4 +1,4 @@
-"""Puts the dashboard together: pages, guards, and what is shown when something does not work."""
+"""Builds the dashboard's app: pages, guards and error pages."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 
 
 def create_app(source: Source, access: Access, trusted: Sequence[Network] = LOOPBACK) -> FastAPI:
-    """Return the dashboard over a source, behind proxies of the `trusted` networks or none.
+    """Return the dashboard of a source; it trusts the headers of proxies in the `trusted` networks.
 
-    Its OpenAPI document is for those who are logged in, at /openapi.json.
+    Visitors who are logged in get its OpenAPI document at /openapi.json.
     """
     app = FastAPI(title="illume-loop dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.source, app.state.access, app.state.guesses = source, access, Guesses()
@@ -74,11 +74,11 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RoleRequired)
     def not_yours(request: Request, error: Exception) -> Response:
-        return _error(request, 403, f"You are logged in, but {error}.")
+        return _error(request, 403, f"You cannot do this: {error}.")
 
     @app.exception_handler(ForeignForm)
     def foreign(request: Request, _: Exception) -> Response:
-        return _error(request, 403, "This form is out of date; go back, load the page again and send it once more.")
+        return _error(request, 403, "This form is out of date. Go back, reload the page, and send the form again.")
 
     @app.exception_handler(IllumeLoopError)
     def told(request: Request, error: Exception) -> Response:
@@ -88,7 +88,7 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(DBAPIError)
     def no_database(request: Request, error: Exception) -> Response:
         log.error("the database did not answer: %s", error)
-        return _error(request, 503, "The database did not answer; try again in a moment.")
+        return _error(request, 503, "The database did not answer. Try again in a moment.")
 
     @app.exception_handler(RequestValidationError)
     def unreadable(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""What every page asks first: who is there, which run is meant, and whether a form is theirs."""
+"""Dependencies that the pages share: the visitor and their role, the run and round of the path, and the form token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from illume_loop.dashboard.starting import Starter
 from illume_loop.errors import NotFoundError
 
 INT4, INT8 = 2**31 - 1, 2**63 - 1
-"""The largest numbers of the database's columns: larger ones would be an error of its driver."""
+"""The largest integers of the database's columns; the driver raises an error for larger ones."""
 
 RunId = Annotated[int, Path(ge=1, le=INT8, description="Number of the run, as in the list of runs.")]
 RoundIndex = Annotated[int, Path(ge=1, le=INT4, description="Number of the round in its run.")]
@@ -29,28 +29,28 @@ RoundChoice = Annotated[int | None, Query(alias="round", ge=1, le=INT4, descript
 Version = Annotated[str, Path(pattern=r"^v[0-9]{4,9}$", description="Name of a model version.")]
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256 of an image.")]
 NO_NUL = r"^[^\x00]*$"
-"""Postgres keeps no NUL in texts."""
+"""The pattern of a text without NUL, which Postgres cannot store."""
 
 
 class LoginRequired(Exception):  # noqa: N818
-    """Nobody is logged in, and one has to be."""
+    """The page needs a login, and the request has no session."""
 
 
 class RoleRequired(Exception):  # noqa: N818
-    """Somebody is logged in who may not do this."""
+    """The visitor's role is too low for this action."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
-        super().__init__(f"only a {role.name.lower()} may do this")
+        super().__init__(f"it needs the role {role.name.lower()}")
 
 
 class ForeignForm(Exception):  # noqa: N818
-    """A form came without the token that our pages put into it."""
+    """The form lacks the token that the dashboard's pages put into every form."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunHere:
-    """The run that a page is of."""
+    """The run that a page shows."""
 
     id: int
     key: str
@@ -62,30 +62,30 @@ class RunHere:
 
     @property
     def assessor(self) -> str:
-        """Whose scores count."""
+        """The assessor whose scores decide."""
         return scored_by(self.settings["assess"]["assessor"])
 
 
 def source_of(request: Request) -> Source:
-    """The server's source."""
+    """Return the server's source."""
     source: Source = request.app.state.source
     return source
 
 
 def access_of(request: Request) -> Access:
-    """The server's passwords and sessions."""
+    """Return the server's passwords and sessions."""
     access: Access = request.app.state.access
     return access
 
 
 def starter_of(request: Request) -> Starter:
-    """The loop in the server's run directory."""
+    """Return the server's starter, which runs the loop in its run directory."""
     starter: Starter = request.app.state.starter
     return starter
 
 
 def visitor_of(request: Request) -> Visitor:
-    """Who is there. Raises LoginRequired."""
+    """Return the visitor of a request. Raises LoginRequired."""
     visitor = access_of(request).visitor(request.cookies.get(COOKIE))
     if visitor is None:
         raise LoginRequired
@@ -94,7 +94,7 @@ def visitor_of(request: Request) -> Visitor:
 
 
 def needs(role: Role) -> Callable[[Visitor], Visitor]:
-    """A dependency that asks for a role. It raises RoleRequired."""
+    """Return a dependency that gives the visitor and raises RoleRequired if their role is too low."""
 
     def check(visitor: Annotated[Visitor, Depends(visitor_of)]) -> Visitor:
         if not visitor.may(role):
@@ -105,13 +105,13 @@ def needs(role: Role) -> Callable[[Visitor], Visitor]:
 
 
 def own_form(visitor: Annotated[Visitor, Depends(visitor_of)], csrf: Annotated[str, Form(max_length=200)] = "") -> None:
-    """Refuse a form that is not from one of our pages. Raises ForeignForm."""
+    """Raise ForeignForm if the form is not from one of the dashboard's pages."""
     if not hmac.compare_digest(visitor.csrf.encode(), csrf.encode(errors="replace")):
         raise ForeignForm
 
 
 def mark_of(session: Session, starter: Starter, run_id: int) -> str:
-    """Changes when there is something new to see of a run."""
+    """Return a run's mark, a text that changes whenever its pages have something new to show."""
     return f"{run_mark(session, run_id)}-{starter.mark()}"
 
 
@@ -120,7 +120,7 @@ def run_here(
     source: Annotated[Source, Depends(source_of)],
     starter: Annotated[Starter, Depends(starter_of)],
 ) -> RunHere:
-    """The run of the path. Raises NotFoundError."""
+    """Return the run of the path. Raises NotFoundError."""
     with source.reading() as session:
         row = find_run_row(session, run_id)
         if row is None:
@@ -130,7 +130,7 @@ def run_here(
 
 
 def round_here(source: Source, run: RunHere, index: int) -> int:
-    """The id of a round of the run. Raises NotFoundError."""
+    """Return the id of a round of the run. Raises NotFoundError."""
     with source.reading() as session:
         found = round_id_of(session, run.id, index)
     if found is None:
@@ -140,16 +140,16 @@ def round_here(source: Source, run: RunHere, index: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RoundShown:
-    """The rounds of a run that have samples, latest first, and which of them a page shows."""
+    """The numbers of a run's rounds with samples, latest first, and the round that a page shows."""
 
     numbers: list[int]
     index: int | None
-    """None where there is no round yet."""
+    """None if the run has no round with samples yet."""
     id: int | None
 
 
 def round_shown(session: Session, run_id: int, wanted: int | None) -> RoundShown:
-    """Return the round that a page was asked for, or the latest one. Raises NotFoundError."""
+    """Return the requested round, or the latest one with samples. Raises NotFoundError."""
     numbers = round_numbers(session, run_id)
     index = wanted or (numbers[0] if numbers else None)
     round_id = None if index is None else round_id_of(session, run_id, index)

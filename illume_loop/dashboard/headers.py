@@ -1,7 +1,7 @@
-"""What browsers are told with every answer, and which requests are no one's business.
+"""The security headers of every answer, and the refusal of requests that come from other sites.
 
-Prompts and critiques are texts of models and strangers. They are escaped where they are shown; and were one not, the
-content security policy would still run no script, load nothing from elsewhere, and send nothing there.
+Prompts and critiques are untrusted texts. The pages escape them. If a page failed to, the content security policy still
+runs no inline script, and neither loads from nor sends to another site.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 NOT_LOCAL = (
-    "This dashboard answers under the names of this machine only. To show it to others, set a password "
-    "(ILLUME_DASHBOARD__ADMIN_PASSWORD) and start it again."
+    "Without a password, this dashboard answers only on this machine (localhost). To show it to others, set a password "
+    "(ILLUME_DASHBOARD__ADMIN_PASSWORD) and restart the dashboard."
 )
 FOREIGN = (
-    "This form was sent by another site. If a proxy stands before the dashboard, let it pass the host on "
-    "(X-Forwarded-Host) and name it in dashboard.trusted_proxies; see docs/how-to/look-and-review.md."
+    "Another site sent this form. If a proxy is in front of the dashboard, let it forward the host "
+    "(X-Forwarded-Host), and list it in dashboard.trusted_proxies; see docs/how-to/look-and-review.md."
 )
 
 
 class Guard:
-    """Adds the headers, refuses requests that come by way of another site, and undoes what trusted proxies changed.
+    """Middleware that adds the headers, refuses cross-site requests, and undoes what trusted proxies changed.
 
-    `names` are the host names under which the server may be asked, or None for any: a server without passwords must
-    know them, or a page elsewhere could point a name of its own at this machine and read everything.
+    `names` are the host names that the server accepts; None accepts any. A server without passwords must restrict them:
+    otherwise another site could point its own name at this machine (DNS rebinding) and read everything.
     """
 
     def __init__(self, app: ASGIApp, names: frozenset[str] | None, trusted: Sequence[Network] = LOOPBACK) -> None:
@@ -80,7 +80,7 @@ class Guard:
 
     def _refusal(self, method: str, headers: Headers, seen: Seen) -> str | None:
         if self._names is not None:
-            # The connection's own host too: a page elsewhere may send any header to a name that it points here.
+            # Check the Host header too: a page that points its own name here can send any forwarded header.
             hosts = {_name_of(f"//{host}") for host in (headers.get("host", ""), seen.host)}
             if not hosts <= self._names or (seen.is_forwarded and not is_among(seen.client, LOOPBACK)):
                 return NOT_LOCAL
@@ -89,7 +89,7 @@ class Guard:
         site = headers.get("sec-fetch-site")
         if site not in (None, "same-origin", "none"):
             return FOREIGN
-        # Browsers set this one themselves, and no page can, so it is proof whatever the proxy made of the host.
+        # Only browsers can set this header, never a page, so it is proof even if a proxy changed the host.
         if site == "same-origin" and self._names is None:
             return None
         origin = headers.get("origin")
@@ -100,7 +100,7 @@ class Guard:
 
 
 def _as_asked(scope: Scope, seen: Seen, port: int) -> Scope:
-    """Return the scope with the browser's address and scheme, and the path below the proxy's own."""
+    """Return the scope with the browser's address and scheme, and with the path without the proxy's prefix."""
     asked = {**scope, "scheme": seen.scheme, "client": (seen.client, port) if seen.client else None}
     if seen.prefix:
         asked[PREFIX] = seen.prefix
@@ -111,7 +111,7 @@ def _as_asked(scope: Scope, seen: Seen, port: int) -> Scope:
 
 
 def _below(scope: Scope, location: str) -> str:
-    """Return where a redirect leads, relative: Starlette adds or drops a slash by the address that a proxy used."""
+    """Return a redirect's location relative to the request; Starlette builds it from the address that a proxy used."""
     parts = urlsplit(location)
     if not parts.netloc or parts.netloc != Headers(scope=scope).get("host"):
         return location
@@ -119,7 +119,7 @@ def _below(scope: Scope, location: str) -> str:
 
 
 def _place_of(url: str) -> tuple[str | None, int | None]:
-    """Return the host and port of a URL; a port that a scheme implies is none."""
+    """Return the host and port of a URL; the port is None for 80 and 443, and (None, -1) stands for an invalid URL."""
     try:
         parts = urlsplit(url)
         return parts.hostname, None if parts.port in (80, 443) else parts.port

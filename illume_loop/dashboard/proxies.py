@@ -1,9 +1,9 @@
-"""What a browser asked for, where a reverse proxy stands between it and the dashboard.
+"""The browser's original request behind a reverse proxy, from the forwarded headers.
 
 Invariants:
-- Forwarded headers count only when the connection comes from a proxy that the settings trust.
-- Of a chain of proxies, only what trusted ones added counts; what a client sent itself stands before that.
-- A value that is no host, scheme, address or plain path is ignored.
+- Forwarded headers count only if the connection comes from a proxy that the settings trust.
+- In a chain of proxies, only the values that trusted proxies added count, never those that the client sent.
+- A value that is not a valid host, scheme, address or plain path is ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from illume_loop.settings.hosts import networks_in
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = networks_in("127.0.0.0/8, ::1")
 PREFIX = "illume_prefix"
-"""Where a request's scope holds the path at which a proxy shows the dashboard."""
+"""The key of a request's scope for the path at which a proxy serves the dashboard."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,16}")
 _PAIR = re.compile(r"\s*([A-Za-z]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^;,\s\"]*))\s*")
@@ -30,7 +30,7 @@ _MOST_HOPS = 32
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as the browser made it; `is_forwarded` says that a proxy handed it on."""
+    """A request as the browser made it; `is_forwarded` is True if a proxy passed it on."""
 
     host: str
     scheme: str
@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What forwarded headers say; of each list, the nearest proxy added the last."""
+    """The values of the forwarded headers; the nearest proxy added the last value of each list."""
 
     clients: Sequence[str]
     hosts: Sequence[str]
@@ -51,7 +51,7 @@ class _Told:
 
 
 def seen_from(headers: Headers, peer: str, scheme: str, trusted: Sequence[Network]) -> Seen:
-    """Return what the browser asked for; `peer` is the address that the connection comes from."""
+    """Return the browser's original request; `peer` is the address that the connection comes from."""
     host = headers.get("host", "")
     told = _told(headers)
     if told is None or not is_among(peer, trusted):
@@ -80,13 +80,13 @@ def seen_from(headers: Headers, peer: str, scheme: str, trusted: Sequence[Networ
 
 
 def is_among(address: str, networks: Sequence[Network]) -> bool:
-    """Return whether an address is in one of the networks."""
+    """Return True if the address is in one of the networks."""
     found = _address_in(address)
     return found is not None and any(found in network for network in networks)
 
 
 def root_of(request: HTTPConnection) -> str:
-    """Return the dashboard's first page as a page links to it: relative, so that it holds below any path of a proxy."""
+    """Return the link to the dashboard's first page, relative, so that it works below any path of a proxy."""
     prefix: str = request.scope.get(PREFIX, "")
     if prefix:
         return f"{prefix}/"
@@ -95,7 +95,7 @@ def root_of(request: HTTPConnection) -> str:
 
 
 def _told(headers: Headers) -> _Told | None:
-    """Return what the headers say: X-Forwarded-*, which proxies add to, and else Forwarded; None for neither."""
+    """Return the values of X-Forwarded-*, or else of Forwarded; None if a request has neither."""
     clients, hosts, schemes = (
         _listed(headers, name) for name in ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
     )
@@ -111,7 +111,7 @@ def _told(headers: Headers) -> _Told | None:
 
 
 def _forwarded(value: str) -> _Told | None:
-    """Return what a Forwarded header says (RFC 7239)."""
+    """Return the values of a Forwarded header (RFC 7239); None if it is empty."""
     if not value:
         return None
     found: dict[str, list[str]] = {"for": [], "host": [], "proto": []}
@@ -124,7 +124,7 @@ def _forwarded(value: str) -> _Told | None:
 
 
 def _split(value: str, separator: str) -> list[str]:
-    """Return the parts of a header, in which quotes may hold the separator."""
+    """Split a header at a separator, except inside quotes."""
     return re.findall(rf"(?:[^{separator}\"]|\"(?:[^\"\\]|\\.)*\")+", value)
 
 
@@ -137,12 +137,12 @@ def _listed(headers: Headers, name: str) -> list[str]:
 
 
 def _added_by(values: Sequence[str], hops: int) -> str:
-    """Return the value of the outermost trusted proxy: each one adds a value, or replaces them all."""
+    """Return the value that the outermost trusted proxy added; a proxy either appends a value or replaces the list."""
     return values[-min(hops, len(values))] if values else ""
 
 
 def _address_in(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in a text, which may hold brackets, a port and an IPv6 zone."""
+    """Return the address in a text, without brackets, port and IPv6 zone; None if there is none."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

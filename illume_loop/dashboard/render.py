@@ -1,4 +1,4 @@
-"""Pages from templates. Every text is escaped; what is marked as safe is made by our own figures."""
+"""Renders pages from templates. Every text is escaped, except the figures that this package draws."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @cache
 def environment() -> Environment:
-    """The templates with their filters."""
+    """Return the template environment with its filters."""
     made = Environment(
         loader=PackageLoader("illume_loop.dashboard", "templates"),
         autoescape=True,
@@ -47,8 +47,11 @@ def page(
     mark: str = "",
     **values: Any,
 ) -> HTMLResponse:
-    """A template as a page, of a run where one is given. Its live part hears of the run's news, or, with the `mark` at
-    which it was made, of those of the whole database."""
+    """Render a template as a page.
+
+    With `live`, the page updates itself: on changes of `run`, or without a run on changes of the whole database, whose
+    mark at rendering time is `mark`.
+    """
     root, here = root_of(request), request.url.path + (f"?{request.url.query}" if request.url.query else "")
     shared = {
         "visitor": getattr(request.state, "visitor", None),
@@ -64,17 +67,17 @@ def page(
 
 
 def redirect(request: Request, path: str) -> RedirectResponse:
-    """Send a browser to a page after a form: `path` is that of the dashboard, and is sent relative to the request."""
+    """Redirect a browser after a form; `path` is absolute in the dashboard and is sent relative to the request."""
     return RedirectResponse(root_of(request) + path.removeprefix("/"), status_code=303)
 
 
 def moment(iso: str | None) -> str:
-    """A time as "2026-01-31 17:05" (UTC)."""
+    """Format a time as "2026-01-31 17:05" (UTC)."""
     return MISSING if not iso else datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")
 
 
 def seconds(value: float | None) -> str:
-    """A duration in its largest fitting unit."""
+    """Format a duration in seconds, minutes, hours or days."""
     if value is None:
         return MISSING
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
@@ -84,5 +87,5 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: int | None) -> str:
-    """A count with thousands apart."""
+    """Format a count with commas between thousands."""
     return MISSING if value is None else f"{value:,}"

@@ -1,6 +1,6 @@
-"""Serving the dashboard until it is stopped.
+"""Serves the dashboard until it is stopped.
 
-Whatever can be wrong (nobody may be let in, no run, the address) is found before anybody is told where it can be seen.
+The server checks passwords, run directory and address before it reports its URL.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from illume_loop.settings import Settings
 from illume_loop.settings.hosts import networks_in
 
 STOP_S = 2
-"""Seconds that open pages keep the server alive after it was told to stop."""
+"""The seconds that open pages can delay the end of the server."""
 
 
 def serve(settings: Settings, run_dir: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `on_ready` hears the URL once the address is ours.
+    """Serve until SIGINT or SIGTERM; call `on_ready` with the URL once the server listens.
 
-    Raises UsageError for an address that others reach without a password or that is none of this machine,
-    PortTakenError, NotARunDirectoryError, DatabaseOutdatedError.
+    Raises UsageError if others could reach the address without a password or if it is not an address of this machine,
+    PortTakenError, NotARunDirectoryError, ConflictError, and DatabaseOutdatedError.
     """
     passwords = passwords_of(settings.dashboard)
     check_reachable(host, passwords)
@@ -43,13 +43,13 @@ def serve(settings: Settings, run_dir: Path, host: str, port: int, on_ready: Cal
             log_level=settings.runtime.log_level.lower(),
             access_log=False,
             server_header=False,
-            # Ours says which proxies it believes, and needs the address of the connection for it.
+            # `Guard` decides which proxies to trust, and needs the connection's own address for that.
             proxy_headers=False,
             timeout_graceful_shutdown=STOP_S,
         )
         with _listening(host, port) as listener:
             on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            # It raises the signal that ended it once more.
+            # uvicorn raises the signal that ended it once more.
             with suppress(KeyboardInterrupt):
                 uvicorn.Server(config).run(sockets=[listener])
     finally:
@@ -57,12 +57,12 @@ def serve(settings: Settings, run_dir: Path, host: str, port: int, on_ready: Cal
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket at the address."""
+    """Return a socket bound to the address. Raises PortTakenError, UsageError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise UsageError(f"--host {host} is no address of this machine: {error.strerror}") from None
+        raise UsageError(f"--host {host} is not an address of this machine: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -1,4 +1,4 @@
-"""What the dashboard shows: the runs of one database, and the images of one artifact store."""
+"""The data of the dashboard: the runs of one database, and the images of one artifact store."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from illume_loop.settings import Settings
 
 
 class Source:
-    """Sessions for reading and for writing, and images."""
+    """The database sessions and the images of a dashboard."""
 
     def __init__(self, settings: Settings, run_dir: Path) -> None:
-        """Raises NotARunDirectoryError where there is neither a run nor a database that was set, ConflictError where
-        the database does not know the directory's run, and DatabaseOutdatedError."""
+        """Open the database and the image store.
+
+        Raises NotARunDirectoryError if the directory holds no run and no database is set, ConflictError if the
+        database does not know the directory's run, and DatabaseOutdatedError.
+        """
         self.run_dir = run_dir
         given = settings.store.database_url
         if not given and not (run_dir / MARKER).exists():
             raise NotARunDirectoryError(path=run_dir)
-        # It refuses a database that does not know the directory's run.
+        # This call raises if the database does not know the directory's run.
         stored_settings(run_dir, given)
         url = run_database_url(run_dir, given)
         found, expected = current(url), head()
@@ -39,13 +42,13 @@ class Source:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that cannot write on SQLite, and is never committed."""
+        """Open a session for reading: it is never committed, and SQLite refuses its writes."""
         with Session(self._reading, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session that is committed when the block ends."""
+        """Open a session for writing: it is committed when the block ends."""
         with transaction(self._writing) as session:
             yield session
 

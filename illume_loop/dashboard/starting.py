@@ -1,8 +1,10 @@
-"""Continuing a run from its page: `illume-loop start` as a process of its own, on the machine that serves the page.
+"""Continues a run from its page: `illume-loop start` as a separate process, on the machine that serves the page.
 
-Guarantee: at most one process works on a run, because that command holds the directory's lock, or stands by, as it does
-when a person types it; and it goes on when the page is closed or the server ends. Only the run in the server's own
-directory can be continued: of others it knows the rows, and not where they lie.
+Invariants:
+- At most one process works on a run: the command takes the directory's lock or stands by, as it does in a terminal.
+- The process survives the page and the server.
+- Only the run in the server's own directory can be continued; the server knows the rows of other runs, but not their
+  directories.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from illume_loop.loop.run_directory import holder, run_key_in
 
 LOG = "start.log"
 _SAID_BYTES = 4000
-"""The end of the log, in which the reason of a failure stands."""
+"""The bytes at the end of the log that are searched for the reason of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """A loop that a page started: `code` is None while it goes on, negative where a signal ended it."""
+    """A loop that a page started; `code` is None while it runs, and negative if a signal ended it."""
 
     pid: int
     rounds: int
@@ -35,12 +37,12 @@ class Going:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether somebody ended it."""
+        """True if a signal or Ctrl-C ended the loop."""
         return self.code is not None and (self.code < 0 or self.code == 130)
 
 
 class Starter:
-    """The loop of one run directory, as far as this server started it."""
+    """Starts and stops the loop of a run directory; it knows only the process that this server started."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -49,11 +51,11 @@ class Starter:
         self._rounds, self._by = 0, ""
 
     def can_start(self, run_key: str) -> bool:
-        """Whether the run is that of this server's directory, and may be written to."""
+        """Return True if the run is the one in this server's directory, and the directory is writable."""
         return run_key_in(self.run_dir) == run_key and os.access(self.run_dir, os.W_OK)
 
     def start(self, run_key: str, rounds: int, *, by: str, leader: str | None) -> int:
-        """Continue the run until it has `rounds` rounds; the process's id.
+        """Continue the run until it has `rounds` rounds; return the process id.
 
         Raises NotStartableError, and RunLockedError while another process works on the run or coordinates its workers.
         """
@@ -62,7 +64,7 @@ class Starter:
         if leader is not None:
             raise RunLockedError(path=self.run_dir, pid=f"{leader}, which coordinates workers")
         command = [sys.executable, "-m", "illume_loop", "start", "--run-dir", str(self.run_dir), "--rounds"]
-        # Who may look at the dashboard is no business of the loop's.
+        # The loop does not need the dashboard's passwords.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ILLUME_DASHBOARD__")}
         with self._lock:
             working = holder(self.run_dir)
@@ -83,7 +85,7 @@ class Starter:
             return self._process.pid
 
     def stop(self) -> bool:
-        """End what was started here, with all its children; whether there was anything. It can be continued."""
+        """End the loop that was started here, with its children; return False if none runs. The run can continue."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 return False
@@ -91,7 +93,7 @@ class Starter:
             return True
 
     def going(self) -> Going | None:
-        """What was started here last."""
+        """Return the loop that was started here last; None before the first."""
         with self._lock:
             if self._process is None:
                 return None
@@ -100,12 +102,12 @@ class Starter:
             return Going(self._process.pid, self._rounds, self._by, code, said)
 
     def mark(self) -> str:
-        """Changes when a loop is started here, and when it ends."""
+        """Return a text that changes whenever a loop is started here or ends."""
         found = self.going()
         return "" if found is None else f"{found.pid}.{found.code}"
 
     def _said(self) -> str:
-        """The last sentence that the loop said."""
+        """Return the last message of the loop in its log."""
         try:
             end = (self.run_dir / LOG).read_bytes()[-_SAID_BYTES:].decode(errors="replace")
         except OSError:

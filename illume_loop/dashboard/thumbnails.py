@@ -1,6 +1,6 @@
-"""Small pictures for galleries, made once and kept in memory by their hash, up to a bound.
+"""Thumbnails for galleries: made once, and cached in memory by the image's hash, up to a limit.
 
-Browsers keep them for good: what a hash names never changes.
+Browsers cache them for a year, because the image of a hash never changes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from PIL import Image
 from illume_loop.artifacts.images import ImageStore
 
 SIDE = 256
-"""Pixels of the longer side; smaller images are shown as they are."""
+"""The pixels of the longer side; smaller images stay as they are."""
 MOST_BYTES = 64 << 20
 
 
 class Thumbnails:
-    """PNG bytes by sha256 of the image."""
+    """A cache of thumbnails: PNG bytes by sha256 of the image."""
 
     def __init__(self, images: ImageStore, most_bytes: int = MOST_BYTES) -> None:
         self._images, self._most_bytes = images, most_bytes
@@ -28,7 +28,7 @@ class Thumbnails:
         self._lock = threading.Lock()
 
     def get(self, sha256: str) -> bytes:
-        """The thumbnail of an image. Raises CorruptArtifactError where the image is missing or damaged."""
+        """Return the thumbnail of an image. Raises CorruptArtifactError if the image is missing or damaged."""
         with self._lock:
             if sha256 in self._kept:
                 self._kept.move_to_end(sha256)

@@ -1,4 +1,4 @@
-"""Images and thumbnails by their hash."""
+"""The pages that serve images and thumbnails by their hash."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from illume_loop.errors import CorruptArtifactError
 
 router = APIRouter()
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
-"""A hash never names anything else."""
+"""The header for files that never change: a hash always names the same image."""
 
 
 @router.get("/images/{sha256}", response_class=Response)
 def image(source: Store, sha256: Sha256) -> Response:
-    """An image as it was drawn."""
+    """Return an image at its full size."""
     try:
         return Response(source.images.read_bytes(sha256), media_type="image/png", headers=FOR_GOOD)
     except CorruptArtifactError:
@@ -25,7 +25,7 @@ def image(source: Store, sha256: Sha256) -> Response:
 
 @router.get("/thumbs/{sha256}", response_class=Response)
 def thumbnail(source: Store, sha256: Sha256) -> Response:
-    """An image for galleries."""
+    """Return the thumbnail of an image."""
     try:
         return Response(source.thumbnails.get(sha256), media_type="image/png", headers=FOR_GOOD)
     except CorruptArtifactError:

@@ -1,4 +1,4 @@
-"""The images of a round: filtered, best and worst, and parent beside candidate."""
+"""The gallery page: a round's samples by filters, its best and worst, and parent beside candidate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_PAIRS = 48
 
 
 def _empty_is_none(value: Any) -> Any:
-    """A field of a form that was left empty."""
+    """Return None for a form field that was left empty."""
     return None if value == "" else value
 
 
@@ -26,7 +26,7 @@ Number = Annotated[float | None, BeforeValidator(_empty_is_none)]
 
 
 class Wanted(BaseModel):
-    """What is to be seen, as the page's address has it."""
+    """The view and the filters of the page, from its query string."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ class Wanted(BaseModel):
 
     @property
     def filters(self) -> Filters:
-        """The same for the database."""
+        """The filters as the database takes them."""
         return Filters(
             category=self.category,
             text=self.text,
@@ -55,13 +55,13 @@ class Wanted(BaseModel):
         )
 
     def query(self, **changes: object) -> dict[str, object]:
-        """What the address of another page of the same needs."""
+        """Return the query parameters of this page with some changed; empty ones are left out."""
         return {key: value for key, value in (self.model_dump() | changes).items() if value not in (None, "", 0)}
 
 
 @router.get("/gallery", response_class=HTMLResponse)
 def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted, Query()]) -> Response:
-    """Samples of a round that pass the filters, or its best and worst, or parent and candidate side by side."""
+    """Show a round's samples that match the filters, or its best and worst, or parent and candidate side by side."""
     with source.reading() as session:
         numbers = round_numbers(session, run.id)
     if wanted.round is None:

@@ -1,4 +1,4 @@
-"""How far the judge can be trusted: its calibration, its mistakes by criterion, its drift, and what people say."""
+"""The judge page: calibration, mistakes by criterion, drift, and agreement with people."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from illume_loop.loop.context import calibration_in
 
 router = APIRouter(prefix="/runs/{run_id}")
 LOOKED_AT = 1000
-"""Samples of a round that the table of mistakes is made of."""
+"""The number of a round's samples behind the table of mistakes."""
 DRIFTS = 20
 SVG_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""A plot stands alone, with its style in it; nothing else may be in it or come of it."""
+"""The content security policy of a plot: an SVG with its own style, which can load and run nothing."""
 
 
 @router.get("/judge", response_class=HTMLResponse)
 def judge(request: Request, run: Here, source: Store, index: RoundChoice = None) -> Response:
-    """The judge of a run."""
+    """Show the judge of a run."""
     with source.reading() as session:
         shown = round_shown(session, run.id, index)
         judged = [] if shown.id is None else judged_samples(session, shown.id, run.assessor, LOOKED_AT)
@@ -63,7 +63,7 @@ def judge(request: Request, run: Here, source: Store, index: RoundChoice = None)
 
 @router.get("/judge/calibration.svg", response_class=Response)
 def calibration_plot(run: Here, source: Store) -> Response:
-    """The reliability of the run's calibration."""
+    """Return the reliability plot of the run's calibration."""
     with source.reading() as session:
         found = calibration_in(session, run.id)
     if found is None:
@@ -73,7 +73,7 @@ def calibration_plot(run: Here, source: Store) -> Response:
 
 @router.get("/judge/people.svg", response_class=Response)
 def people_plot(run: Here, source: Store) -> Response:
-    """The reliability of the judge against people."""
+    """Return the reliability plot of the judge against people."""
     with source.reading() as session:
         fit, _ = _fit(session, run)
     if fit is None:
@@ -82,7 +82,7 @@ def people_plot(run: Here, source: Store) -> Response:
 
 
 def _fit(session: Session, run: RunHere) -> tuple[Fit | None, str]:
-    """The calibration on people's verdicts, or why there is none."""
+    """Return the calibration on people's verdicts and "", or None and the reason."""
     try:
         return fit_on_reviews(reviews_of_run(session, run.id, run.assessor)), ""
     except TooFewLabelsError as error:

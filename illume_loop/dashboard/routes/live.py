@@ -1,7 +1,7 @@
-"""Server-sent events: a mark whenever there is something new, upon which a page loads its live part again.
+"""Server-sent events for live pages: a new mark tells a page to reload its live part.
 
-The database is asked once a second for each page that is open, whatever the loop does; a page that lost its connection
-sees what it missed, because the mark that it was made at stands in it.
+Each open page costs one query per second, whatever the loop does. A page that lost its connection catches up, because
+it holds the mark of its rendering.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from illume_loop.dashboard.source import Source
 router = APIRouter()
 POLL_S = 1.0
 SILENT_S = 15.0
-"""Seconds after which something is sent anyway, so that a connection that is gone is noticed."""
+"""The seconds of silence after which a comment is sent, so that a lost connection is noticed."""
 MOST_STREAMS = 100
 RETRY = "retry: 2000\n\n"
 
@@ -34,7 +34,7 @@ Once = Annotated[bool, Query(description="End after the first mark, for scripts.
 
 
 class _Open:
-    """How many streams are open."""
+    """The number of open streams."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -45,7 +45,7 @@ _OPEN = _Open()
 
 @router.get("/live", response_class=StreamingResponse)
 async def everything(request: Request, source: Store, once: Once = False) -> StreamingResponse:
-    """Marks of the whole database."""
+    """Stream the marks of the whole database."""
     return _stream(request, source, store_mark, once)
 
 
@@ -53,7 +53,7 @@ async def everything(request: Request, source: Store, once: Once = False) -> Str
 async def of_run(
     request: Request, run: Here, source: Store, starter: Starting, once: Once = False
 ) -> StreamingResponse:
-    """Marks of one run."""
+    """Stream the marks of one run."""
     return _stream(request, source, lambda session: mark_of(session, starter, run.id), once)
 
 
@@ -77,7 +77,7 @@ async def _marks(request: Request, source: Source, mark: Callable[[Session], str
             try:
                 found = await run_in_threadpool(now)
             except SQLAlchemyError:
-                # The page tries again by itself; what it shows stays.
+                # The page keeps its content and reconnects by itself.
                 return
             if found != last:
                 last, sent = found, time.monotonic()

@@ -1,4 +1,4 @@
-"""Logging in and out. Where no password is set, one only gives a name, under which reviews are kept."""
+"""The login page and logging out. If no password is set, a visitor gives only a name, which goes with their reviews."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def log_in(
     password: Annotated[str, Form(max_length=1000)] = "",
     next: Annotated[str, Form(max_length=1000)] = "/",
 ) -> Response:
-    """Begin a session, or say what was wrong; after a few wrong passwords one has to wait."""
+    """Begin a session, or show an error; after several wrong passwords the visitor must wait."""
     guesses: Guesses = request.app.state.guesses
     address = request.client.host if request.client else ""
     wait_s = math.ceil(guesses.wait_s(address))
     if wait_s:
-        message = f"Too many wrong passwords; try again in {wait_s} s."
+        message = f"Too many wrong passwords. Try again in {wait_s} s."
         told = page(request, "login.html", status=429, next=_inside(next), message=message)
         told.headers["Retry-After"] = str(wait_s)
         return told
     role = Role.ADMIN if access.is_open else access.role_of(password)
     if role is None:
         guesses.wrong(address)
-        return page(request, "login.html", status=401, next=_inside(next), message="The password is wrong.")
+        return page(request, "login.html", status=401, next=_inside(next), message="Wrong password.")
     token, _ = access.begin(reviewer_name(name), role)
     answer = redirect(request, _inside(next))
     _set_cookie(request, answer, token, int(SESSION_S))
@@ -60,13 +60,14 @@ def log_out(request: Request, access: Annotated[Access, Depends(access_of)]) -> 
 
 
 def _set_cookie(request: Request, answer: Response, token: str, seconds: int) -> None:
-    # Without a path it is sent to where it came from: below the path of a proxy, but to nothing else of that host.
+    # Without a path, a browser returns the cookie only below the login page's own folder: within the path of a proxy,
+    # and to nothing else on that host.
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, token, max_age=seconds, path=None, httponly=True, samesite="strict", secure=secure)
 
 
 def _inside(path: str) -> str:
-    """A path of this server: whatever may lead elsewhere becomes the first page."""
+    """Return `path` if it stays on this server, or else the first page."""
     plain = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
     plain = plain and ".." not in path.partition("?")[0].split("/")
     return path if plain else "/"

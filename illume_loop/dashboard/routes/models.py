@@ -1,4 +1,4 @@
-"""Model versions as a tree; two compared; promoting one, and rolling back, each after a confirmation."""
+"""The models page: versions as a tree, a comparison of two, and promotion and rollback with a confirmation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Choice = Annotated[str, Query(max_length=16, description="Name of a model versio
 
 @router.get("", response_class=HTMLResponse)
 def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice = "") -> Response:
-    """The tree, and two versions beside each other."""
+    """Show the tree of versions, and the comparison of two."""
     with source.reading() as session:
         rows = models_table(session, run.id)
         asked = bool(a and b)
@@ -51,7 +51,7 @@ def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice
 
 @router.get("/{name}/promote", response_class=HTMLResponse)
 def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _: Admin) -> Response:
-    """Say what promoting a version would do, and ask."""
+    """Ask for confirmation before a promotion, and say what it does."""
     with source.reading() as session:
         rows = models_table(session, run.id)
     version = _found(next((row for row in rows if row["name"] == name), None), name)
@@ -74,7 +74,7 @@ def promote(request: Request, run: Here, source: Store, name: Version, admin: Ad
 
 @router.get("/rollback", response_class=HTMLResponse)
 def ask_to_roll_back(request: Request, run: Here, source: Store, _: Admin) -> Response:
-    """Say what rolling back would do, and ask."""
+    """Ask for confirmation before a rollback, and say what it does."""
     with source.reading() as session:
         rows = models_table(session, run.id)
     active = _active(rows)
@@ -89,14 +89,14 @@ def ask_to_roll_back(request: Request, run: Here, source: Store, _: Admin) -> Re
 def roll_back(
     request: Request, run: Here, source: Store, admin: Admin, active: Annotated[str, Form(max_length=16)] = ""
 ) -> Response:
-    """Make the parent of the active version active again, if `active` still is."""
+    """Make the parent of the active version active again; refuse if `active` is no longer the active version."""
     with source.writing() as session:
         promotion.rollback(session, run.id, by=admin.name, expected=active)
     return redirect(request, f"/runs/{run.id}/models")
 
 
 def tree(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The versions in the order of a tree, each with its depth: children come after their parent, the oldest first."""
+    """Return the versions in tree order, each with its depth: children follow their parent, the oldest first."""
     children: dict[str | None, list[Mapping[str, Any]]] = {}
     for row in rows:
         children.setdefault(row["parent"], []).append(row)

@@ -1,7 +1,7 @@
-"""The queue of reviews: one sample after the other, by keyboard alone if one likes.
+"""The review page: one sample after the other, by mouse or keyboard.
 
-Whoever reviews sees the image, its prompt and its criteria, and not what the judge said of it: that is shown of the
-last one, after they have decided.
+Reviewers see the image, its prompt and its criteria, but not the judge's score: that is shown for the previous sample,
+after they have decided.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def review(
     source: Store,
     reviewer: Reviewer,
     index: RoundChoice = None,
-    last: Annotated[int | None, Query(ge=1, le=INT8, description="The sample that was decided before.")] = None,
+    last: Annotated[int | None, Query(ge=1, le=INT8, description="Sample that was reviewed before.")] = None,
 ) -> Response:
-    """The next sample of a round for this person, and what they said last."""
+    """Show the reviewer's next sample of a round, and their previous sample with its verdict and score."""
     with source.reading() as session:
         shown = round_shown(session, run.id, index)
         values: dict[str, Any] = {"sample": None, "criteria": [], "done": 0, "reviewed": 0, "reason": ""}
@@ -89,7 +89,7 @@ def decide(
     comment: Annotated[str, Form(max_length=MOST_COMMENT, pattern=NO_NUL)] = "",
     criterion: Annotated[list[str] | None, Form(max_length=20)] = None,
 ) -> Response:
-    """Keep what this person says of a sample. `criterion` holds "name=agree" or "name=disagree"."""
+    """Store a review. Each `criterion` is "name=agree", "name=disagree", or "name=" for one that is not decided."""
     decided = [text for text in criterion or [] if "=" in text and not text.endswith("=")]
     with source.writing() as session:
         questions = _questions(session, run, sample)
@@ -100,7 +100,7 @@ def decide(
 
 @router.post("/undo", dependencies=[Depends(own_form)])
 def undo(request: Request, run: Here, source: Store, reviewer: Reviewer) -> Response:
-    """Take back what this person said last in this run; the sample comes up again."""
+    """Take back the reviewer's last review in this run; its sample comes up again."""
     with source.writing() as session:
         sample_id = take_back_review(session, run.id, reviewer.name)
         sample = None if sample_id is None else sample_detail(session, run.id, sample_id)
@@ -109,7 +109,7 @@ def undo(request: Request, run: Here, source: Store, reviewer: Reviewer) -> Resp
 
 
 def _questions(session: Session, run: RunHere, sample_id: int) -> list[Question]:
-    """The questions of a sample's prompt. Raises NotFoundError."""
+    """Return the questions of a sample's prompt. Raises NotFoundError."""
     prompt = prompt_of_sample(session, run.id, sample_id)
     if prompt is None:
         raise NotFoundError(kind="sample", name=sample_id)

@@ -1,4 +1,4 @@
-"""The rounds of a run, and one of them: how far it is, what the gate decided and why."""
+"""The page of a run with its rounds, and the page of one round with its progress and the gate's decision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from illume_loop.loop.run_directory import holder
 
 router = APIRouter(prefix="/runs/{run_id}")
 SHOWN = 40
-"""Rounds in one page of the table, and in the curves."""
+"""The number of rounds in one page of the table and in the curves."""
 CURVES = {"judge_auc": "Judge's AUC against the checker", "diversity": "Diversity", "understanding": "Understanding"}
 
 
@@ -34,7 +34,7 @@ def rounds(
     starter: Starting,
     before: Annotated[int | None, Query(ge=1, le=INT4)] = None,
 ) -> Response:
-    """A run: what goes on, its curves, its last rounds, its diary."""
+    """Show a run: its progress, curves, last rounds and diary."""
     with source.reading() as session:
         rows = last_rounds(session, run.id, SHOWN, before)
         values: dict[str, Any] = {
@@ -67,7 +67,7 @@ def _curves(run: RunHere, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[s
 
 @router.get("/rounds/{index}", response_class=HTMLResponse)
 def one_round(request: Request, run: Here, source: Store, index: RoundIndex) -> Response:
-    """One round: stages, decision, curation, images."""
+    """Show a round: its stages, decision, curation and images."""
     round_id = round_here(source, run, index)
     with source.reading() as session:
         detail = round_detail(session, run.id, index)

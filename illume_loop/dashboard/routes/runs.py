@@ -1,4 +1,4 @@
-"""The runs of the database."""
+"""The page with all runs of the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.get("/", response_class=HTMLResponse)
 def runs(request: Request, source: Store) -> Response:
-    """All runs, the latest first."""
+    """Show all runs, the latest first."""
     with source.reading() as session:
         rows, mark = runs_table(session), store_mark(session)
     return page(request, "runs.html", rows=rows, mark=mark, live=True)

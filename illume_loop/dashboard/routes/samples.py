@@ -1,4 +1,4 @@
-"""One sample with all that was said of it, and where it came from and went to."""
+"""The page of a sample: its assessments, its reviews and its lineage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/runs/{run_id}")
 
 @router.get("/samples/{sample_id}", response_class=HTMLResponse)
 def sample(request: Request, run: Here, source: Store, sample_id: SampleId) -> Response:
-    """One sample."""
+    """Show a sample."""
     with source.reading() as session:
         detail = sample_detail(session, run.id, sample_id)
         if detail is None:

@@ -1,4 +1,4 @@
-"""Continuing a run after a confirmation, and stopping what was started so."""
+"""The pages that continue a run, after a confirmation, and stop a loop that a page started."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from illume_loop.errors import NotStartableError, UsageError
 
 router = APIRouter(prefix="/runs/{run_id}")
 MOST_ROUNDS = 1000
-"""As many as `run.rounds` may be."""
+"""The upper bound of `run.rounds`."""
 
 
 @router.get("/start", response_class=HTMLResponse)
 def ask_to_start(request: Request, run: Here, source: Store, starter: Starting, _: Admin) -> Response:
-    """Say what continuing the run would do, and ask up to which round."""
+    """Ask up to which round to continue, and say what continuing does."""
     if not starter.can_start(run.key):
         raise NotStartableError(path=starter.run_dir)
     with source.reading() as session:
@@ -47,7 +47,7 @@ def start(
     with source.reading() as session:
         least, leader = _least_rounds(session, run), leader_of(session, run.id)
     if rounds < least:
-        raise UsageError(f"the run has come to round {least - 1}; name {least} rounds or more")
+        raise UsageError(f"the run needs no work for {least - 1} rounds; name {least} rounds or more")
     starter.start(run.key, rounds, by=admin.name, leader=leader)
     _note(source, run, f"{admin.name} continued the run from the dashboard, up to round {rounds}")
     return redirect(request, f"/runs/{run.id}")
@@ -55,14 +55,14 @@ def start(
 
 @router.post("/stop", dependencies=[Depends(own_form)])
 def stop(request: Request, run: Here, source: Store, starter: Starting, admin: Admin) -> Response:
-    """Stop the loop that was started here; nothing where it has ended."""
+    """Stop the loop that this server started; do nothing if it has ended."""
     if starter.can_start(run.key) and starter.stop():
         _note(source, run, f"{admin.name} stopped the loop from the dashboard")
     return redirect(request, f"/runs/{run.id}")
 
 
 def _least_rounds(session: Session, run: RunHere) -> int:
-    """The fewest rounds in all with which there is anything to do."""
+    """Return the smallest number of rounds in all for which the run has work to do."""
     last = next(iter(last_rounds(session, run.id, 1)), None)
     if last is None:
         return 1

@@ -1,4 +1,4 @@
-"""Workers, and what waits for them."""
+"""The page of workers and their queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.get("/workers", response_class=HTMLResponse)
 def workers(request: Request, source: Store) -> Response:
-    """The workers of all runs."""
+    """Show the workers of all runs, and their queues."""
     with source.reading() as session:
         rows, queues, mark = workers_table(session), queue_table(session), store_mark(session)
     return page(request, "workers.html", tab="workers", live=True, rows=rows, queues=queues, mark=mark)

@@ -1,7 +1,7 @@
-// Three things that HTML cannot do: hear of news, take keys, and tell which criteria were decided.
+// Three things that HTML cannot do: reload on news, take keys, and cycle through the states of a criterion.
 "use strict";
 
-// News: the server sends a mark when there is something new; the parts of the page that listen to "live" load again.
+// News: the server sends a new mark when something has changed; then the parts of the page that listen to "live" reload.
 const body = document.body;
 if (body.dataset.live) {
   let seen = body.dataset.mark;
@@ -14,7 +14,7 @@ if (body.dataset.live) {
   window.addEventListener("pagehide", () => events.close());
 }
 
-// Keys: an element with data-key is clicked, or focused where it is a field, when its key is pressed outside of fields.
+// Keys: pressing the key of an element with data-key clicks it, or focuses it if it is a field. Escape leaves a field.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const field = event.target.closest("input:not([type=radio]), textarea, select");
@@ -29,7 +29,7 @@ document.addEventListener("keydown", (event) => {
   else target.click();
 });
 
-// Criteria: each press of the button goes on from undecided to no, then to yes.
+// Criteria: each press of the button moves on, from undecided to wrong to right and back to undecided.
 const STEPS = ["", "disagree", "agree"];
 const WORDS = { "": "not decided", disagree: "wrong", agree: "right" };
 document.addEventListener("click", (event) => {

@@ -147,7 +147,7 @@ def test_a_run_is_started_and_goes_on_before_ones_eyes(
         page.get_by_role("link", name="Continue").click()
         page.get_by_label("Rounds in all").fill("2")
         page.get_by_role("button", name="Continue the run").click()
-        expect(page.get_by_text("ann continued it from here, up to round 2")).to_be_visible()
+        expect(page.get_by_text("ann continued the run from this page, up to round 2")).to_be_visible()
         page.evaluate("window.sameDocument = true")
         expect(page.get_by_role("heading", name="Round 2 sampling")).to_be_visible()
         expect(page.get_by_role("button", name="Stop the loop")).to_be_visible()
@@ -174,7 +174,7 @@ def test_the_gallery_is_filtered_and_leads_to_a_sample_and_its_lineage(page: Pag
     expect(page.get_by_role("heading", name="Highest scores")).to_be_visible()
     page.get_by_role("link", name="Samples", exact=True).click()
     page.locator("#results article a").first.click()
-    expect(page.get_by_role("heading", name="Where it came from, and where it went")).to_be_visible()
+    expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
     expect(page.get_by_role("img", name="log-odds").first).to_be_visible()
 
 

@@ -69,7 +69,7 @@ def test_one_loop_at_a_time_until_it_is_stopped(app: FastAPI) -> None:
     assert holder(run_dir) is None
     before = client.get(f"{RUN}/live?once=true").text
     page = client.post(f"{RUN}/start", data=form).text
-    assert "ann continued it from here, up to round 2" in page
+    assert "ann continued the run from this page, up to round 2" in page
     assert client.get(f"{RUN}/live?once=true").text != before
     assert client.post(f"{RUN}/start", data=form).status_code == 409
 
@@ -77,7 +77,7 @@ def test_one_loop_at_a_time_until_it_is_stopped(app: FastAPI) -> None:
     assert _ended(app).code == -signal.SIGTERM
     assert holder(run_dir) is None
     page = client.get(RUN).text
-    assert "The loop was stopped; nothing is lost." in page
+    assert "The loop was stopped. No work is lost." in page
     assert f'href="..{RUN}/start"' in page
 
 
