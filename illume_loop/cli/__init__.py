@@ -1,1 +1,1 @@
-"""The command line: thin, one file per noun. Nothing here imports torch before a command needs it."""
+"""The command line, one file per noun. No module imports torch before a command needs it."""

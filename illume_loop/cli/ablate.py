@@ -1,4 +1,4 @@
-"""`illume-loop ablate`: run a controlled experiment, or continue one."""
+"""`illume-loop ablate`: run or continue a study, a controlled experiment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIST = "ls"
 
 def ablate(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A shipped study, a TOML file, or `ls` to list what is shipped.")
+        str, typer.Argument(metavar="NAME", help="A shipped study, a TOML file, or `ls` to list the shipped studies.")
     ],
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="S,...", help="Seeds of the runs. Default: the study's own.")
@@ -26,10 +26,10 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder of the study. Default: ablate-NAME.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, max=64, help="Runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, max=64, help="Runs at the same time.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Compare arms over seeds by real runs, measured alike: one table with intervals and one plot."""
+    """Run a study: each arm with each seed, all measured alike; write a table with intervals and a plot."""
     from illume_loop.ablate.running import PLOT, TABLE, run_study
     from illume_loop.ablate.study import load_study
     from illume_loop.cli.ending import INTERRUPTED
@@ -41,10 +41,10 @@ def ablate(
     if name == LIST:
         _list(as_json)
         return
-    prepare(RuntimeSettings())  # before a recipe imports torch; each cell's own settings follow
+    prepare(RuntimeSettings())  # before a recipe imports torch; each cell applies its own settings later
     study, wanted = load_study(name), _seeds(seeds)
     folder = out or Path(f"ablate-{study.name}")
-    hint(f"illume-loop: study {study.name} in {folder} (stop with Ctrl-C at any time, the same command continues)")
+    hint(f"illume-loop: study {study.name} in {folder} (stop with Ctrl-C at any time; the same command continues)")
     try:
         with open_view() as view:
             results = run_study(study, folder, seeds=wanted, jobs=jobs, progress=_Display(view))
@@ -74,7 +74,7 @@ def _list(as_json: bool) -> None:
         print_json([study.model_dump(mode="json") for study in studies])
         return
     rows = [(s.name, str(len(s.arms)), ", ".join(map(str, s.seeds)), str(s.num_rounds), s.title) for s in studies]
-    print_table("studies", ("name", "arms", "seeds", "rounds", "what it compares"), rows)
+    print_table("studies", ("name", "arms", "seeds", "rounds", "comparison"), rows)
     hint("next: illume-loop ablate NAME")
 
 
@@ -84,22 +84,22 @@ def _seeds(text: str | None) -> list[int]:
     try:
         seeds = [int(part) for part in text.split(",")] if text is not None else []
     except ValueError:
-        raise UsageError(f"--seeds {text} is no list of numbers; write them as in 0,1,2") from None
+        raise UsageError(f"--seeds {text} is not a list of numbers; write it like 0,1,2") from None
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds {text} names a seed twice")
     return seeds
 
 
 class _Display:
-    """Tells a view how a study goes on; fits `illume_loop.ablate.progress.StudyProgress`."""
+    """An adapter that shows a study's progress in a view; it is a `illume_loop.ablate.progress.StudyProgress`."""
 
     def __init__(self, view: View) -> None:
         self._view = view
 
     def advanced(self, cell: str, what: str, done: int, total: int) -> None:
-        """A stage or a measurement of a cell went on."""
+        """Show the progress of a stage or a measurement of a cell."""
         self._view.update(f"{cell} {what}", done, total)
 
     def finished(self, cell: str, done: int, total: int, seconds: float) -> None:
-        """A cell was finished."""
+        """Show that a cell is finished."""
         self._view.clear(f"{cell} finished in {seconds:.0f} s, {done} of {total} cells")

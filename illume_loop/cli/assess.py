@@ -1,4 +1,4 @@
-"""`illume-loop assess`: what the model and the checker say of one image."""
+"""`illume-loop assess`: judge one image by the model and the checker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from illume_loop.cli.output import hint, print_fields, print_json
 
 def assess(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Prompt that it should show.")],
     model: Model = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Judge IMAGE against PROMPT: the model's score, its answers to the prompt's questions and its critique, and the
-    checker's verdict where the domain has one."""
+    """Judge IMAGE against PROMPT: print the model's score, answers and critique, and the checker's verdict, if any."""
     from dataclasses import asdict
     from functools import partial
 

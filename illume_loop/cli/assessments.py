@@ -1,4 +1,4 @@
-"""Assessments as commands show them: the same keys for `assess` and for `samples show`, and lines for people."""
+"""Assessments in the output of `assess` and `samples show`: the same JSON keys, and lines for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shown(opinion: Mapping[str, Any]) -> dict[str, Any]:
-    """An opinion with the keys of an assessment in `illume_db.samples`."""
+    """Return an opinion with the keys of an assessment in `illume_db.samples`."""
     details = opinion["details"]
     return {
         "state": opinion["state"],
@@ -22,7 +22,7 @@ def shown(opinion: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(assessment: Mapping[str, Any]) -> dict[str, Any]:
-    """An assessment for people: a line for each question and each criterion of the critique, and none for nothing."""
+    """Return an assessment for people: a line per question and per criterion of the critique, without empty fields."""
     fields = {key: value for key, value in assessment.items() if value not in (None, [], {})}
     if "questions" in fields:
         fields["questions"] = {row["question"]: _answer(row) for row in fields["questions"]}

@@ -1,4 +1,4 @@
-"""`illume-loop bench`: the engine's speed against transformers' own path, and against the machine's limits."""
+"""`illume-loop bench`: the engine's speed, compared with transformers and with the machine's limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Name(StrEnum):
-    """What is measured."""
+    """The benchmark to run."""
 
     SAMPLING = "sampling"
     ASSESS = "assess"
@@ -33,29 +33,25 @@ def bench(
         typer.Option(
             "--size",
             metavar="SIZE",
-            help="Random Janus: tiny, small (the default) or janus-pro-1b. With train, a random ILLUME: tiny (the "
-            "default), illume-0.5b or illume-7b.",
+            help="Size of the random Janus: tiny, small (default) or janus-pro-1b. With train, of the random ILLUME: "
+            "tiny (default), illume-0.5b or illume-7b.",
         ),
     ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Images, or rows, at a time.")
-    ] = 8,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Images or rows per batch.")] = 8,
     ids: Annotated[
-        int | None, typer.Option("--ids", metavar="N", min=1, max=4096, help="Ids of an image. Default: the size's.")
+        int | None, typer.Option("--ids", metavar="N", min=1, max=4096, help="Ids per image. Default: the size's.")
     ] = None,
-    prompt_ids: Annotated[
-        int, typer.Option("--prompt-ids", metavar="N", min=3, max=2048, help="Ids of a prompt.")
-    ] = 22,
-    questions: Annotated[
-        int, typer.Option("--questions", metavar="N", min=1, max=64, help="Questions of each image.")
-    ] = 6,
-    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, max=100, help="Runs of each way.")] = 3,
-    threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="CPU threads, one row for each.")] = "1,2",
-    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="Device of torch.")] = "cpu",
-    grow: Annotated[bool, typer.Option("--grow", help="With sampling: how cost and memory grow, ours alone.")] = False,
+    prompt_ids: Annotated[int, typer.Option("--prompt-ids", metavar="N", min=3, max=2048, help="Ids per prompt.")] = 22,
+    questions: Annotated[int, typer.Option("--questions", metavar="N", min=1, max=64, help="Questions per image.")] = 6,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, max=100, help="Runs of each variant.")] = 3,
+    threads: Annotated[
+        str, typer.Option("--threads", metavar="N,...", help="Numbers of CPU threads; one row each.")
+    ] = "1,2",
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="Device, such as cpu or cuda.")] = "cpu",
+    grow: Annotated[bool, typer.Option("--grow", help="With sampling: measure how time and memory grow.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the engine against transformers on the same random weights, in turns, with a control."""
+    """Compare the engine with transformers on the same random weights, in alternation and with a control."""
     from illume_loop.errors import UsageError
     from illume_loop.runtime import prepare
     from illume_loop.settings import RuntimeSettings
@@ -65,13 +61,13 @@ def bench(
     from illume_loop.bench.measuring import machine
 
     if grow and name is not Name.SAMPLING:
-        raise UsageError(f"--grow goes with sampling and not with {name.value}")
+        raise UsageError(f"--grow works with sampling only, not with {name.value}")
     if ids is not None and name is Name.TRAIN:
-        raise UsageError("--ids goes with random Janus models, and not with train")
+        raise UsageError("--ids is for random Janus models, not for train")
     rows: list[Row] = []
     limits: dict[int, Limits] = {}
     common = {"batch": batch, "repeats": repeats, "threads": counts}
-    hint(f"illume-loop: bench {name.value} on {device}; the median of {repeats} may take minutes")
+    hint(f"illume-loop: bench {name.value} on {device}; {repeats} repeats of each variant may take minutes")
     if grow:
         from illume_loop.bench.sampling import bench_growth
 
@@ -116,7 +112,7 @@ def _sized(name: str, ids: int | None) -> Size:
     from illume_loop.errors import UsageError
 
     if name not in SIZES:
-        raise UsageError(f"there is no size {name}; choose {', '.join(SIZES)}")
+        raise UsageError(f"unknown size {name}; choose one of {', '.join(SIZES)}")
     return SIZES[name] if ids is None else replace(SIZES[name], ids=ids)
 
 
@@ -135,7 +131,7 @@ def _counts(text: str) -> list[int]:
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise UsageError(f"--threads {text} is no list of numbers from 1 on; write them as in 1,2")
+        raise UsageError(f"--threads {text} is not a list of numbers from 1 on; write it like 1,2")
     return counts
 
 

@@ -1,4 +1,4 @@
-"""`illume-loop config`: what is set, and by which source."""
+"""`illume-loop config`: show the settings with their sources, or check them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from illume_loop.cli.output import hint, print_json, print_table
 if TYPE_CHECKING:
     from illume_loop.settings import Settings
 
-app = typer.Typer(help="Settings: show or check them.", no_args_is_help=True)
+app = typer.Typer(help="Show or check the settings.", no_args_is_help=True)
 
 
 @app.command("show")
 def show(config: Config = None, as_json: AsJson = False) -> None:
-    """Show every setting, its value, where the value comes from, and its bounds."""
+    """Show every setting with its value, source, bounds and description."""
     from illume_loop.settings import load_settings
 
     rows = settings_rows(load_settings(config))
@@ -25,12 +25,12 @@ def show(config: Config = None, as_json: AsJson = False) -> None:
         print_json(rows)
         return
     cells = [(row["key"], str(row["value"]), row["source"], row["bounds"], row["description"]) for row in rows]
-    print_table("settings", ("key", "value", "source", "bounds", "what it is"), cells)
+    print_table("settings", ("key", "value", "source", "bounds", "description"), cells)
 
 
 @app.command("check")
 def check(config: Config = None) -> None:
-    """Check a settings file and the environment; exit 0 when both are valid."""
+    """Check a settings file and the environment; exit 0 if both are valid."""
     from illume_loop.domains import get_domain
     from illume_loop.loop.prompts import prompts_in_file, with_domain
     from illume_loop.models.hub import is_fetched
@@ -39,10 +39,10 @@ def check(config: Config = None) -> None:
     settings = load_settings(config)
     prompts = prompts_in_file(settings)
     if settings.run.domain == AUTO and not is_fetched(settings.run.base):
-        hint(f"run.domain is decided by {settings.run.base}, which `illume-loop start` fetches from the hub")
+        hint(f"{settings.run.base} decides run.domain; `illume-loop start` downloads it from the hub")
     else:
         get_domain(with_domain(settings).run.domain, prompts)
-    hint("the settings are valid; run them with `illume-loop start" + (f" --config {config}`" if config else "`"))
+    hint("the settings are valid; next: `illume-loop start" + (f" --config {config}`" if config else "`"))
 
 
 def settings_rows(settings: Settings) -> list[dict[str, Any]]:

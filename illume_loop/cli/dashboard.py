@@ -1,4 +1,4 @@
-"""`illume-loop dashboard`: look at runs in a browser, review samples, promote and roll back."""
+"""`illume-loop dashboard`: serve pages that show runs, collect reviews, promote and roll back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ def dashboard(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     host: Annotated[
         str,
-        typer.Option("--host", metavar="ADDRESS", help="Address; beyond this machine, set a password."),
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Address to listen on. For other machines to reach it, set a password."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="PORT", min=1, max=65_535, help="Port to listen at.")] = 8420,
+    port: Annotated[int, typer.Option("--port", metavar="PORT", min=1, max=65_535, help="Port to listen on.")] = 8420,
 ) -> None:
-    """Serve the pages of the runs in DIR's database until stopped: progress, images, judge, models, reviews."""
+    """Serve a dashboard of the runs in DIR's database: progress, images, judge, models, reviews."""
     import logging
 
     from illume_loop.cli.ending import ENDING

@@ -1,4 +1,4 @@
-"""`illume-loop data`: tokenise sources of image-text pairs, dialogues, edits and texts, and look at what came of it."""
+"""`illume-loop data`: tokenise image-text pairs, dialogues, edits and texts, and inspect the result."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from illume_loop.cli.output import hint, print_fields, print_json, print_table
 if TYPE_CHECKING:
     from illume_loop.data.tally import Tally
 
-app = typer.Typer(help="Data of your own: tokenise it for pretraining, and look at it.", no_args_is_help=True)
+app = typer.Typer(help="Tokenise your own data for pretraining, and inspect it.", no_args_is_help=True)
 
 
 class FitName(StrEnum):
-    """How images that are drawn become square."""
+    """The way to make images square."""
 
     CROP = "crop"
     PAD = "pad"
@@ -31,38 +31,41 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of tokenised
 def tokenize(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE...", help="Files (.tar, .parquet, .jsonl, .json), or folders of them."),
+        typer.Argument(metavar="SOURCE...", help="Files (.tar, .parquet, .jsonl, .json), or folders with such files."),
     ],
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Model whose tokenizer makes the ids.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the shards.")],
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Model whose tokenizer is used.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the shards.")],
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="DIR", help="Folder of images named by path. Default: that of their file."),
+        typer.Option(
+            "--images", metavar="DIR", help="Folder that image paths start from. Default: the source file's folder."
+        ),
     ] = None,
     fields: Annotated[
         list[str] | None,
         typer.Option(
-            "--field", metavar="FIELD=NAME", help="What the source calls a field, as caption=alt; repeatable."
+            "--field", metavar="FIELD=NAME", help="Name of a field in the source, such as caption=alt; repeatable."
         ),
     ] = None,
-    fit: Annotated[FitName, typer.Option("--fit", help="How images that are drawn become square.")] = FitName.CROP,
+    fit: Annotated[FitName, typer.Option("--fit", help="How images to draw are made square.")] = FitName.CROP,
     max_crop: Annotated[
-        float, typer.Option("--max-crop", min=0.0, max=1.0, help="Share of an image that may be cropped away.")
+        float, typer.Option("--max-crop", min=0.0, max=1.0, help="Maximum share of an image that may be cropped.")
     ] = 0.2,
     max_ids: Annotated[
-        int | None, typer.Option("--max-ids", min=1, help="Ids of the longest row. Default: the model's bound.")
+        int | None, typer.Option("--max-ids", min=1, help="Maximum ids per row. Default: the model's maximum.")
     ] = None,
     max_bad: Annotated[
-        float, typer.Option("--max-bad", min=0.0, max=1.0, help="Share of bad rows from which it refuses.")
+        float,
+        typer.Option("--max-bad", min=0.0, max=1.0, help="Maximum share of bad rows; beyond it the command fails."),
     ] = 0.05,
-    shard_rows: Annotated[int, typer.Option("--shard-rows", min=1, help="Rows of a shard, about.")] = 10_000,
+    shard_rows: Annotated[int, typer.Option("--shard-rows", min=1, help="Approximate rows per shard.")] = 10_000,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images encoded at once.")] = 64,
     device: Annotated[str, typer.Option("--device", help="Device of the model: auto, cpu or cuda.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Turn SOURCE... into image ids and texts, once, or go on where it was stopped.
+    """Tokenise SOURCE... to image ids and texts, or continue where the command was stopped.
 
-    Further processes of the same command share the work, a shard each.
+    To share the work, run the same command in several processes; each takes one shard at a time.
     """
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
@@ -97,7 +100,7 @@ def tokenize(
                 ),
             )
     except KeyboardInterrupt:
-        hint("\nillume-loop: stopped; the same command goes on, and leaves whole shards as they are")
+        hint("\nillume-loop: stopped, complete shards are kept; the same command continues")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         counts = {"shards": outcome.num_shards, "shards_left": outcome.num_left}
@@ -105,7 +108,7 @@ def tokenize(
         return
     _print_counts(str(out), outcome.tally)
     if outcome.num_left:
-        hint(f"{outcome.num_left} shards are the work of other processes; the last of them lists what was left out")
+        hint(f"other processes work on {outcome.num_left} shards; the last one to finish lists the rows left out")
     else:
         hint(
             f"next: illume-loop data show {out}   or   illume-loop pretrain --recipe FILE.toml --model {model} -o BASE"
@@ -114,7 +117,7 @@ def tokenize(
 
 @app.command("ls")
 def ls(folder: Folder, as_json: AsJson = False) -> None:
-    """List the shards of a folder: of which file they are, and what they kept."""
+    """List the shards of a folder with their source files and row counts."""
     from illume_loop.data.store import Manifest, shard_path, tally_of
 
     rows = []
@@ -141,7 +144,7 @@ def show(
     row: Annotated[int | None, typer.Argument(metavar="ROW", min=0, help="Number of a row.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a folder holds, or one of its rows."""
+    """Show a summary of a folder, or one of its rows."""
     from dataclasses import asdict
 
     from illume_loop.data.store import LEFT_OUT, Tokenised
@@ -198,6 +201,6 @@ def _cell(row: dict[str, Any], name: str) -> str | None:
 
 def _print_counts(name: str, tally: Tally) -> None:
     cells = [(f"kept: {kind}", str(count)) for kind, count in sorted(tally.kept.items())]
-    cells += [("of them to be read only (they would be cropped too much)", str(tally.num_read_only))]
+    cells += [("of these, only to read (drawing would crop too much)", str(tally.num_read_only))]
     cells += [(f"left out: {reason}", str(count)) for reason, count in tally.left_out.most_common()]
     print_table(f"{name}: {tally.num_kept} of {tally.num_read} rows", ("", "rows"), cells)

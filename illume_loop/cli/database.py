@@ -1,4 +1,4 @@
-"""`illume-loop db`: the schema of a run's database, or of the one that `store.database_url` names."""
+"""`illume-loop db`: upgrade and check the schema of the database."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import typer
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_json
 
-app = typer.Typer(help="Database: bring its schema up to date, or check it.", no_args_is_help=True)
+app = typer.Typer(help="Upgrade or check the schema of the database.", no_args_is_help=True)
 
 
 @app.command("upgrade")
 def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
-    """Bring the database to the schema of this version: that of the settings' URL, else that of the run."""
+    """Upgrade the database to this version's schema: the database of store.database_url, or else of the run."""
     from illume_db.migrate import current, head
     from illume_db.migrate import upgrade as run_migrations
     from illume_loop.cli.runs import database_for
 
-    # A server needs no run directory: it is migrated before the first run, from a host that may never see one.
+    # A database server is migrated before the first run, from a host that may never have a run directory.
     url = database_for(run_dir)
     before = current(url)
     run_migrations(url)
-    print(f"schema {head()}" + (" (it was already there)" if before == head() else f" (was {before or 'empty'})"))
+    print(f"schema {head()}" + (" (no change)" if before == head() else f" (was {before or 'empty'})"))
 
 
 @app.command("check")
 def check(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """Check that the database has the schema of this version; exit 3 when it has not."""
+    """Check that the database has this version's schema; exit 3 if it does not."""
     from illume_db.migrate import current, drift, head
     from illume_loop.cli.runs import database_for
     from illume_loop.errors import DatabaseDriftError, DatabaseOutdatedError

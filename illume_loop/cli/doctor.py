@@ -1,4 +1,4 @@
-"""`illume-loop doctor`: check a run, and say for each thing that is wrong what to do."""
+"""`illume-loop doctor`: check a run, and say how to fix each problem."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def doctor(
     run_dir: RunDir = DEFAULT_RUN_DIR,
-    repair: Annotated[bool, typer.Option("--repair", help="Make a model version active again where none is.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Make a model version active again if none is.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the run in DIR: database, schema, model versions, checkpoint, rounds; exit 3 when something is wrong."""
+    """Check the run in DIR: database, schema, model versions, checkpoint, rounds. Exit 3 if a check fails."""
     from illume_loop.errors import RunUnwellError
 
     findings, repaired = _look(run_dir, repair)
@@ -51,7 +51,7 @@ def doctor(
 
 
 def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
-    """Return what was found, after the repair where one was asked for, and what that did."""
+    """Return the findings, and the repair's message; with `repair`, it repairs the run before the checks."""
     from illume_db.migrate import current, head
     from illume_db.urls import sqlite_file
     from illume_loop.cli.ending import ENDING
@@ -61,11 +61,11 @@ def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
     from illume_loop.loop.run_directory import read_marker
 
     ENDING.run_dir = run_dir
-    read_marker(run_dir)  # a directory without a run is refused, whatever database the environment names
+    read_marker(run_dir)  # raises if the directory holds no run, even if the environment names a database
     url = database_for(run_dir)
     file = sqlite_file(url)
     if file is not None and not file.exists():
-        # Looking into a file that is missing would make an empty one.
+        # Opening a missing SQLite file would create an empty one.
         return [missing_database(file)], None
     schema = check_schema(current(url), head(), run_dir)
     if any(finding.state == "bad" for finding in schema):

@@ -1,4 +1,4 @@
-"""`illume-loop start --dry-run`: what the run would do, fill and take. Nothing is written."""
+"""`illume-loop start --dry-run`: a forecast of the run's work, disk use and time. It writes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bool) -> None:
-    """Print the forecast of a start. Raises what a start raises before it makes anything."""
+    """Print the forecast of a start. Raises the same errors as a start raises before it writes anything."""
     from illume_loop.domains import get_domain
     from illume_loop.loop.forecast import forecast
     from illume_loop.loop.opening import check_demands
@@ -38,11 +38,11 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
         print_json(found)
         return
     print_fields(_for_people(found))
-    hint("next: the same command without --dry-run; nothing was written")
+    hint("next: run the same command without --dry-run (nothing was written)")
 
 
 def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
-    """Return how many rounds of the run in the directory are over, and its domain; none where there is no run."""
+    """Return the number of ended rounds of the run in the directory, and its domain; (0, None) without a run."""
     from illume_db.rounds_table import rounds_table
     from illume_loop.loop.prompts import domain_of_run
     from illume_loop.loop.run_directory import open_run, stored_settings
@@ -57,7 +57,7 @@ def _run_so_far(run_dir: Path, settings: Settings) -> tuple[int, Domain | None]:
 
 
 def _speed(settings: Settings, domain: Domain, base: Path | None) -> Speed | str:
-    """Return what was measured here, or why nothing was."""
+    """Return the measured speed of this machine, or the reason why it is not known."""
     from illume_loop.loop.context import default_toolbox
     from illume_loop.loop.forecast import measured_speed
     from illume_loop.runtime import prepare
@@ -65,17 +65,17 @@ def _speed(settings: Settings, domain: Domain, base: Path | None) -> Speed | str
     if settings.run.executor != "inline":
         return "not known: workers on other machines do the work"
     if base is None:
-        return f"not known: {settings.run.base} is not on this machine yet, and a dry run fetches nothing"
+        return f"not known: {settings.run.base} is not on this machine yet, and a dry run downloads nothing"
     prepare(settings.runtime)
     hint("measuring this machine with one small batch")
     try:
         return measured_speed(settings, domain, base, default_toolbox(settings.runtime.weights))
-    except Exception as error:  # the plan is worth showing all the same
-        return f"not known: measuring ended with {type(error).__name__}: {error}"
+    except Exception as error:  # show the plan even if the measurement fails
+        return f"not known: the measurement failed with {type(error).__name__}: {error}"
 
 
 def _for_people(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the forecast with sizes and times as people read them, and without underscores."""
+    """Return the forecast for people: sizes and times with units, names without underscores."""
     disk = {name: "not known" if value is None else _size(value) for name, value in found["disk"].items()}
     told = found["time"]
     times = {"in_all": _duration(told["seconds"])} if told["seconds"] is not None else {}

@@ -1,8 +1,11 @@
-"""How a command ends: the one place that turns errors into one sentence on stderr and an exit code.
+"""The end of a command: this module turns errors into one sentence on stderr and an exit code.
 
-0 done, 1 failed, 2 usage, 3 unhealthy, 4 conflict, 130 interrupted. A known error (IllumeLoopError) says what to do
-next by itself. An unexpected one gets one sentence too; its traceback goes to a file in the run directory, or in the
-temporary directory where there is no run, and is shown only with --debug. Nothing of it holds a password.
+Exit codes: 0 done, 1 failed, 2 usage, 3 unhealthy, 4 conflict, 130 interrupted. The message of a known error
+(IllumeLoopError) says what to do next. An unexpected error also gets one sentence; its traceback goes to a file in the
+run directory, or in the temporary directory without a run, and to stderr only with --debug.
+
+Invariants:
+- Neither the sentence nor the traceback contains a password.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ _EXTRA_OF = {
 
 @dataclass
 class Ending:
-    """What the command on its way wants of its ending."""
+    """The options of the running command for its end: `--debug`, and the directory for tracebacks."""
 
     debug: bool = False
     run_dir: Path | None = None
@@ -56,7 +59,7 @@ def run(app: typer.Typer) -> int:
     """Run a Typer app and return the exit code."""
     code = _run(app)
     try:
-        # What is still to be written must not fail after the exit code was decided, where nothing can tell of it.
+        # Flush now, because nothing could report an error of the interpreter's own flush at exit.
         sys.stdout.flush()
     except ReaderGone:
         return code
@@ -81,8 +84,10 @@ def _run(app: typer.Typer) -> int:
 
 
 def known(error: BaseException) -> IllumeLoopError | None:
-    """The IllumeLoopError that an error is, was caused by, or amounts to wherever it happens: a full disk, a database
-    that is gone or damaged, packages of an extra that are not installed."""
+    """Return the IllumeLoopError that an error is or was caused by; None if there is none.
+
+    A full disk, an unreachable or damaged database, and a missing package of an extra count as such errors, too.
+    """
     for link in _chain(error):
         if isinstance(link, IllumeLoopError):
             return link

@@ -1,4 +1,4 @@
-"""Print estimates with their intervals."""
+"""The table of estimates with their intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_estimates(row: dict[str, Any]) -> None:
-    """A table of the whole and each category."""
+    """Print a table with the estimate over all items, and of each category."""
     from illume_loop.charts.numbers import interval
 
     cells = [["all", str(row["n"]), interval(row)]]

@@ -1,4 +1,4 @@
-"""`illume-loop eval`: measure one model by one suite."""
+"""`illume-loop eval`: measure a model by a suite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GENEVAL = "GenEval: "
 
 
 class Suite(StrEnum):
-    """What can be measured."""
+    """The suite to measure."""
 
     HELDOUT = "heldout"
     TRAIN = "train"
@@ -38,17 +38,17 @@ class Suite(StrEnum):
 
 
 DRAWN: dict[Suite, Split] = {Suite.HELDOUT: "heldout", Suite.TRAIN: "train"}
-"""The suites that draw the prompts of a split."""
+"""The suites that draw prompts, with their split."""
 
 
 def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Version of the run, directory, hub id, or shipped name.")
     ],
-    suite: Annotated[Suite, typer.Option("--suite", help="What to measure.")],
+    suite: Annotated[Suite, typer.Option("--suite", help="Suite to measure.")],
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", min=1, max=100_000, help=f"Items to measure it on. Default: {ITEMS}."),
+        typer.Option("-n", "--count", min=1, max=100_000, help=f"Number of items. Default: {ITEMS}."),
     ] = None,
     guidance: Guidance = None,
     seed: Seed = 0,
@@ -56,23 +56,25 @@ def evaluate(
         Path | None, typer.Option("--prompts", metavar="FILE", help=f"{GENEVAL}its metadata (JSON lines).")
     ] = None,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help=f"{GENEVAL}folder of the images, continued.")
+        Path, typer.Option("-o", "--out", metavar="DIR", help=f"{GENEVAL}folder for the images; it is continued.")
     ] = Path("geneval"),
-    samples: Annotated[int, typer.Option("--samples", min=1, max=1000, help=f"{GENEVAL}images of each prompt.")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=1000, help=f"{GENEVAL}images per prompt.")] = 4,
     judge: Annotated[
         str | None,
-        typer.Option("--judge", metavar="MODEL", help=f"{GENEVAL}who judges. Default: the run's base, or MODEL."),
+        typer.Option(
+            "--judge", metavar="MODEL", help=f"{GENEVAL}model that judges. Default: the run's base, or MODEL."
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option("--results", metavar="FILE", help=f"{GENEVAL}what its own detector found in DIR (JSON lines)."),
+        typer.Option("--results", metavar="FILE", help=f"{GENEVAL}results of its own detector for DIR (JSON lines)."),
     ] = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Measure MODEL: the share of draws or edits that are right, or of forced choices that it reads right.
+    """Measure MODEL: the share of its draws, edits or forced choices that are right.
 
-    The domain's checker decides; where it has none, the run's base does, or outside of a run MODEL itself.
+    The domain's checker decides. In a domain without one, the run's base decides, or without a run, MODEL itself.
     """
     from illume_loop.cli.geneval import GenEval, evaluate_geneval
     from illume_loop.cli.loading import (
@@ -88,7 +90,7 @@ def evaluate(
     scale = guidance_for(guidance, run_dir)
     if suite is Suite.GENEVAL:
         if prompts is None or count is not None:
-            raise UsageError("the suite geneval draws all prompts of --prompts FILE: give that, and no -n")
+            raise UsageError("the suite geneval draws all prompts of --prompts FILE; give that, and leave out -n")
         evaluate_geneval(GenEval(model, prompts, out, samples, judge, results, scale, seed, run_dir), as_json)
         return
     domain, items = open_domain_of_suites(run_dir, model), ITEMS if count is None else count
@@ -111,7 +113,7 @@ def evaluate(
 
 
 def _by_category(passed: list[bool], categories: list[str]) -> dict[str, Any]:
-    """The estimate of each category, in the order in which they come."""
+    """Return the estimate of each category, in order of first appearance."""
     return {
         name: _estimate([right for right, category in zip(passed, categories, strict=True) if category == name])
         for name in dict.fromkeys(categories)
@@ -162,7 +164,7 @@ def _read(
         if not categories:
             raise UsageError(f"the domain '{domain.name}' has no reading probes; give another --suite, such as heldout")
         return understanding(model, domain, count, seed), categories
-    # The gate's own guard, with another size and seed.
+    # Measure as the gate's guard does, with another size and seed.
     settings = settings_for(run_dir)
     gate = settings.gate.model_copy(update={"probe_items": count, "guidance_scale": guidance})
     run = settings.run.model_copy(update={"seed": seed})

@@ -1,4 +1,4 @@
-"""`illume-loop eval --suite geneval`: GenEval's prompts drawn, judged by a model, and by GenEval's own detector."""
+"""`illume-loop eval --suite geneval`: draw GenEval's prompts, and judge them by a model and by GenEval's detector."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from illume_loop.evals.geneval import Folder, Key
 
 JUDGE_BATCH = 64
-"""Images read together: each has up to six questions."""
+"""The number of images judged together; each has up to six questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenEval:
-    """What is asked for."""
+    """The arguments of a GenEval evaluation."""
 
     model: str
     prompts: Path
@@ -34,7 +34,10 @@ class GenEval:
 
 
 def evaluate_geneval(asked: GenEval, as_json: bool) -> None:
-    """Draw, judge and tell. Raises PromptFileError, OtherEvaluationError, DetectorResultsError, and as loading does."""
+    """Draw the prompts, judge the images, and print the result.
+
+    Raises PromptFileError, OtherEvaluationError, DetectorResultsError, and the errors of `loading.load`.
+    """
     from illume_loop.cli.estimates import print_estimates
     from illume_loop.cli.loading import BASE, is_run
     from illume_loop.cli.progress import open_view
@@ -59,11 +62,11 @@ def evaluate_geneval(asked: GenEval, as_json: bool) -> None:
         print_estimates(row | row["detector"] | {"judge": "GenEval's detector"})
         _print_agreement(row)
     else:
-        hint(f"next: run GenEval's evaluate_images.py on {asked.out}, then this again with --results FILE")
+        hint(f"next: run GenEval's evaluate_images.py on {asked.out}, then this command again with --results FILE")
 
 
 def _drawn(asked: GenEval, view: View) -> tuple[str, Folder]:
-    """(name of the version, folder with all its images)."""
+    """Draw the missing images; return (name of the version, folder with all its images)."""
     from dataclasses import asdict
 
     from illume_loop.cli.loading import locate
@@ -91,7 +94,7 @@ def _drawn(asked: GenEval, view: View) -> tuple[str, Folder]:
 
 
 def _judged(asked: GenEval, judge: str, folder: Folder, view: View) -> tuple[str, Mapping[Key, Mapping[str, Any]]]:
-    """(name of the judge, a row for each image)."""
+    """Judge the images that have no judgement yet; return (name of the judge, a row for each image)."""
     from functools import cache
 
     from illume_loop.cli.loading import locate
@@ -123,6 +126,6 @@ def _print_agreement(row: Mapping[str, Any]) -> None:
 
     found = row["agreement"]
     say(
-        f"{row['judge']} and the detector say the same of {percent(found['share'])} % of {found['n']} images; "
-        f"AUC of its score {number(found['auc']) or '-'}"
+        f"{row['judge']} and the detector agree on {percent(found['share'])} % of {found['n']} images; "
+        f"AUC of the judge's score {number(found['auc']) or '-'}"
     )

@@ -1,4 +1,4 @@
-"""Images on the command line: read them from files, and show them where the terminal can."""
+"""Images on the command line: read them from files, and show them if the terminal can."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_image(path: Path) -> Image:
-    """Return the image of a file as `data` reads it: RGB, upright, on white. Raises UnreadableImageError."""
+    """Return the image of a file as RGB, upright, on white, as `data` reads it. Raises UnreadableImageError."""
     from illume_loop.data.fields import BadRow
     from illume_loop.data.pixels import open_image
     from illume_loop.errors import UnreadableImageError
@@ -36,23 +36,23 @@ def read_image(path: Path) -> Image:
 
 
 ROWS = 12
-"""Lines of text that an image is high."""
+"""The height of an image in lines of text."""
 
 
 def can_show() -> bool:
-    """Whether the terminal shows images; it is asked once."""
+    """Return True if the terminal shows images."""
     return _renderable() is not None
 
 
 def print_picture(console: Console, image: Image, path: str) -> None:
-    """Show an image, or print its path where the terminal cannot."""
+    """Show an image, or print its path if the terminal shows no images."""
     renderable = _renderable()
     if renderable is None:
         console.print(path, soft_wrap=True, markup=False, emoji=False, highlight=False)
         return
     from PIL.Image import Resampling
 
-    # Small images are to be seen with their pixels, not blurred.
+    # Enlarge small images by whole pixels, so that they are not blurred.
     factor = max(1, 192 // max(image.size))
     larger = image.resize((image.width * factor, image.height * factor), Resampling.NEAREST)
     console.print(renderable(larger, height=ROWS, width="auto"))
@@ -62,7 +62,7 @@ def _renderable() -> Any:
     if not (sys.stdin.isatty() and moves(sys.stdout)):
         return None
     logging.getLogger("textual_image").setLevel(logging.ERROR)
-    # Importing it asks the terminal.
+    # The import asks the terminal what it can show.
     from textual_image.renderable import Image, SixelImage, TGPImage
 
     return Image if Image in (SixelImage, TGPImage) else None

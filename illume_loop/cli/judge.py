@@ -1,4 +1,4 @@
-"""`illume-loop judge`: how far a model's judgement can be trusted, and the map from its readings to probabilities."""
+"""`illume-loop judge`: fit and show calibrations, which map a judge's readings to probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from illume_loop.protocols import Domain, UnifiedModel
     from illume_loop.settings import Settings
 
-app = typer.Typer(help="The judge: calibrate one, or show how well it does.", no_args_is_help=True)
+app = typer.Typer(help="Calibrate a judge, or show a calibration.", no_args_is_help=True)
 
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write a reliability plot (SVG) of the whole answer.")
@@ -28,7 +28,7 @@ Plot = Annotated[
 
 
 class Labels(StrEnum):
-    """Who says what is true."""
+    """The source of the labels."""
 
     CHECKER = "checker"
     TEACHER = "teacher"
@@ -37,23 +37,25 @@ class Labels(StrEnum):
 
 @app.command("fit")
 def fit(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="File of the calibration (JSON).")],
-    labels: Annotated[Labels, typer.Option("--labels", help="Who says what is true.")] = Labels.CHECKER,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="File for the calibration (JSON).")],
+    labels: Annotated[Labels, typer.Option("--labels", help="Source of the labels.")] = Labels.CHECKER,
     model: Model = None,
     prompts: Annotated[int, typer.Option("--prompts", min=5, max=100_000, help="Train prompts to draw.")] = 192,
-    samples: Annotated[int, typer.Option("--samples", min=1, max=256, help="Images of each prompt.")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=256, help="Images per prompt.")] = 4,
     guidance: Annotated[
         float | None,
-        typer.Option("--guidance", metavar="G", min=0.0, max=20.0, help="Guidance scale. Default: the sampling's."),
+        typer.Option(
+            "--guidance", metavar="G", min=0.0, max=20.0, help="Guidance scale. Default: sampling.guidance_scale."
+        ),
     ] = None,
     seed: Seed = 0,
     plot: Plot = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a calibration of a model as judge: it draws train prompts, reads what it drew, and learns from the labels.
+    """Calibrate a model as judge: it draws train prompts and judges the images; labels say which are right.
 
-    With human labels, it reads what people reviewed in the run instead; the model is then the run's base by default.
+    With human labels, the model judges the reviewed samples of the run instead; it is then the run's base by default.
     """
     from illume_loop.cli.loading import BASE, load_named, open_domain_of_suites
     from illume_loop.cli.progress import open_view
@@ -64,10 +66,10 @@ def fit(
 
     settings = settings_for(run_dir)
     domain = open_domain_of_suites(run_dir, model)
-    domain.prompts("train", prompts, seed)  # Too many are refused before anything is loaded.
+    domain.prompts("train", prompts, seed)  # Raise for too many prompts before the model loads.
     reviewed = _reviewed(run_dir, domain) if labels is Labels.HUMAN else []
     label = _labeller(labels, domain, settings)
-    # A run's calibration is of its base, whatever is active by the time that people have reviewed.
+    # A run's calibration belongs to its base, even if another version is active when people have reviewed.
     name, sha256, judge = load_named(model or (BASE if reviewed else None), run_dir)
     scale = settings.sampling.guidance_scale if guidance is None else guidance
     with open_view() as view:
@@ -89,7 +91,7 @@ def show(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Show a calibration: how well it does on prompts it was not fitted on, whole and by criterion."""
+    """Show a calibration: its quality on prompts outside the fit, for the whole answer and by criterion."""
     from illume_loop.judge.calibration import read_calibration
 
     if file is None:
@@ -107,7 +109,7 @@ def _of_run(run_dir: Path) -> Calibration:
 
 
 def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
-    """What people reviewed in the run. Raises TooFewLabelsError where that is nothing."""
+    """Return the reviewed samples of the run with their labels. Raises TooFewLabelsError if there are none."""
     from illume_db.reviews import reviews_of_run
     from illume_loop.cli.runs import open_run
     from illume_loop.errors import TooFewLabelsError
@@ -118,7 +120,7 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
     with open_run(run_dir) as run:
         rows = [row for row in reviews_of_run(run.session, run.run_id) if row.agrees is not None]
         if not rows:
-            raise TooFewLabelsError(what="the judge", reason=f"nothing was reviewed in {run_dir}")
+            raise TooFewLabelsError(what="the judge", reason=f"{run_dir} has no reviews")
         prompts = [prompt_of(row.prompt).claim for row in rows]
         return [
             (
@@ -167,7 +169,7 @@ def _show(calibration: Calibration, title: str, plot: Path | None, as_json: bool
         print_json({"sha256": calibration.sha256, **calibration.model_dump(mode="json")})
         return
     fits = {"whole answer": calibration.overall, **calibration.criteria}
-    columns = ("what", "labels", "right, %", "AUC", "Brier", "ECE", "log-odds =")
+    columns = ("answer", "labels", "right, %", "AUC", "Brier", "ECE", "log-odds =")
     print_table(f"{title}, {calibration.sha256[:12]}", columns, (_cells(name, fit) for name, fit in fits.items()))
     for name, reason in calibration.unfitted.items():
         say(f"{name}: {reason}")

@@ -1,4 +1,4 @@
-"""Models and domains for the commands that need one: a version of a run, a checkpoint directory, or a shipped base."""
+"""Loads the models, domains, referees and calibrations that commands name."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ BASE = "v0001"
 
 
 def open_domain(run_dir: Path, model: str | None = None) -> Domain:
-    """Return the domain in which `model` draws: that of the run in `run_dir`, with its prompts, for its versions, and
-    for any other model the one that it was made for. The variable ILLUME_RUN__DOMAIN overrules both.
+    """Return the domain in which `model` draws.
 
-    Raises NotFoundError, PromptFileError, and HubError where the hub cannot be asked for the model.
+    A version of the run in `run_dir` draws in the run's domain, with the run's prompts; any other model draws in the
+    domain that it was made for. The variable ILLUME_RUN__DOMAIN overrides both.
+    Raises NotFoundError, PromptFileError, and HubError if the hub does not answer.
     """
     from illume_loop.cli.runs import settings_for
     from illume_loop.domains import get_domain
@@ -41,12 +42,12 @@ def open_domain(run_dir: Path, model: str | None = None) -> Domain:
 
 
 def open_domain_of_suites(run_dir: Path, model: str | None) -> Domain:
-    """Return the domain whose prompts measure a model: the run's own, whatever the model; see `open_domain`."""
+    """Return the domain whose prompts measure a model: the run's if there is one; otherwise as `open_domain` does."""
     return open_domain(run_dir, None if is_run(run_dir) else model)
 
 
 def domain_of_settings(settings: Settings, run_dir: Path) -> Domain:
-    """Return the domain that the settings name, with the prompts of the run in `run_dir` where there is one."""
+    """Return the domain that the settings name, with the prompts of the run in `run_dir` if there is one."""
     from illume_loop.cli.runs import open_run
     from illume_loop.domains import get_domain
     from illume_loop.loop.prompts import domain_of_run, prompts_in_file, with_domain
@@ -59,9 +60,9 @@ def domain_of_settings(settings: Settings, run_dir: Path) -> Domain:
 
 
 def parsed(domain: Domain, prompt: str, command: Sequence[str], model: str | None, run_dir: Path) -> Prompt:
-    """Return a user's prompt as the domain reads it.
+    """Parse a user's prompt in the domain.
 
-    Raises PromptOutsideGrammarError, which gives the command that takes the prompt as it stands.
+    Raises PromptOutsideGrammarError, whose hint is the command that accepts the prompt unchanged.
     """
     from illume_loop.errors import PromptOutsideGrammarError
 
@@ -80,7 +81,7 @@ def parsed(domain: Domain, prompt: str, command: Sequence[str], model: str | Non
 
 
 def warn_of_unknown_words(name: str, model: UnifiedModel, prompts: Sequence[str]) -> None:
-    """Say on stderr, in one sentence, which words of the prompts the model has never seen."""
+    """Warn on stderr, in one sentence, of words in the prompts that the model has never seen."""
     from illume_loop.models.shipped import unknown_words_told
 
     sentence = unknown_words_told(name, model, prompts)
@@ -89,9 +90,9 @@ def warn_of_unknown_words(name: str, model: UnifiedModel, prompts: Sequence[str]
 
 
 def open_referee(run_dir: Path, domain: Domain, model: str) -> tuple[str, Referee]:
-    """(name, referee): who decides where the domain has no checker, loaded when it is needed.
+    """Return (name, referee), the judge of draws in a domain without a checker; its model loads on first use.
 
-    It is the base of the run in `run_dir`; where there is no run, the model that is asked for itself.
+    The referee is the base of the run in `run_dir`, or without a run, `model` itself.
     """
     from functools import cache, partial
 
@@ -110,15 +111,16 @@ def open_referee(run_dir: Path, domain: Domain, model: str) -> tuple[str, Refere
 
 
 def guidance_for(asked: float | None, run_dir: Path) -> float:
-    """The guidance asked for, or the one at which the gate of the run (or of the defaults) compares models."""
+    """Return the requested guidance scale, or that of the gate in the run's settings (without a run, the defaults)."""
     from illume_loop.cli.runs import settings_for
 
     return settings_for(run_dir).gate.guidance_scale if asked is None else asked
 
 
 def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
-    """(name, model). With no name: the active version of the run in `run_dir`, or the base where there is no run.
+    """Load a model; return (name, model).
 
+    Without a name, it is the active version of the run in `run_dir`, or without a run, the base.
     Raises NotFoundError, CorruptArtifactError, NotARunDirectoryError.
     """
     shown, _, model = load_named(name, run_dir)
@@ -126,13 +128,13 @@ def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
 
 
 def load_named(name: str | None, run_dir: Path) -> tuple[str, str, UnifiedModel]:
-    """(name, sha256 of the checkpoint, model); see `load`."""
+    """Load a model; return (name, sha256 of the checkpoint, model). See `load`."""
     shown, sha256, take = locate(name, run_dir)
     return shown, sha256, take()
 
 
 def locate(name: str | None, run_dir: Path) -> tuple[str, str, Callable[[], UnifiedModel]]:
-    """(name, sha256 of the checkpoint, what loads the model); see `load`."""
+    """Find a model; return (name, sha256 of the checkpoint, a function that loads the model). See `load`."""
     from illume_loop.artifacts.checkpoints import checkpoint_sha256
     from illume_loop.cli.runs import settings_for
     from illume_loop.errors import NotFoundError
@@ -153,9 +155,9 @@ def locate(name: str | None, run_dir: Path) -> tuple[str, str, Callable[[], Unif
 
 
 def load_calibration(run_dir: Path) -> Calibration | None:
-    """The calibration of the run in `run_dir`, or the settings' file where there is no run; None where none is asked.
+    """Return the calibration of the run in `run_dir`, or without a run, the one in the settings' file.
 
-    Raises CalibrationFileError, and UsageError for one that is still to be fitted.
+    Returns None if `assess.calibration` is empty. Raises CalibrationFileError, and UsageError for "auto" without a run.
     """
     from illume_loop.cli.runs import open_run, settings_for
     from illume_loop.errors import UsageError
@@ -170,12 +172,12 @@ def load_calibration(run_dir: Path) -> Calibration | None:
         with open_run(run_dir) as run:
             return calibration_in(run.session, run.run_id)
     if wanted == AUTO:
-        raise UsageError("outside of a run, assess.calibration must name a file; make one with `illume-loop judge fit`")
+        raise UsageError("without a run, assess.calibration must name a file; make one with `illume-loop judge fit`")
     return read_calibration(Path(wanted))
 
 
 def is_run(run_dir: Path) -> bool:
-    """Whether a run is meant: the default directory may be missing, one that was named may not."""
+    """Return True if `run_dir` must hold a run: a named directory must, the default one only if it exists."""
     return run_dir != DEFAULT_RUN_DIR or run_dir.exists()
 
 
@@ -189,7 +191,7 @@ def _checkpoint(name: str | None, run_dir: Path, base: str) -> tuple[str, Path]:
 
 
 def _is_outside(name: str, run_dir: Path) -> bool:
-    """Whether a name means no version of the run in `run_dir`."""
+    """Return True if a name is not a version of the run in `run_dir`."""
     from illume_loop.models.hub import is_hub_id, is_there
     from illume_loop.models.shipped import SHIPPED
 

@@ -1,7 +1,8 @@
-"""The command `illume-loop`: puts the nouns together.
+"""The command `illume-loop`, with all its subcommands.
 
-Guarantee: `import illume_loop.cli` and `--help` load neither torch nor SQLAlchemy nor pydantic; each command imports
-what it needs when it runs.
+Invariants:
+- `import illume_loop.cli` and `--help` load neither torch nor SQLAlchemy nor pydantic; each command imports what it
+  needs when it runs.
 """
 
 from __future__ import annotations
@@ -96,10 +97,10 @@ def main() -> None:
     libraries.silence(lambda: ending.ENDING.debug)
     code = ending.run(app)
     if code == ending.INTERRUPTED:
-        # Threads may be inside native code still, and the end of the interpreter would abort the process there.
+        # Threads may still run native code; a normal exit of the interpreter would then abort the process.
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # it may be closed
+            with suppress(OSError, ValueError):  # the stream may be closed
                 stream.flush()
         os._exit(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`illume-loop model`: models that are made of parts, before any training."""
+"""`illume-loop model`: build a model from a language model and a vision encoder, and train its image tokenizer."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from illume_loop.cli.output import hint, print_fields, print_json
 if TYPE_CHECKING:
     from illume_loop.models.illume.sizes import Choices, Size
 
-app = typer.Typer(help="Models made of parts: build one, train its tokenizer.", no_args_is_help=True)
+app = typer.Typer(help="Build a model from parts, and train its image tokenizer.", no_args_is_help=True)
 
 
 class Distance(StrEnum):
-    """By which the nearest code is the nearest."""
+    """The distance that selects the nearest code."""
 
     L2 = "l2"
     COSINE = "cosine"
 
 
 class Update(StrEnum):
-    """How a codebook learns."""
+    """The update rule of a codebook."""
 
     EMA = "ema"
     SIMVQ = "simvq"
 
 
 class Precision(StrEnum):
-    """In which weights are stored."""
+    """The precision of stored weights."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -43,43 +43,49 @@ class Precision(StrEnum):
 def init(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New directory for the checkpoint.")],
     llm: Annotated[
-        str | None, typer.Option("--llm", metavar="ID", help="Causal language model: a folder, or an id of the hub.")
+        str | None, typer.Option("--llm", metavar="ID", help="Causal language model: a folder or a hub id.")
     ] = None,
     vision: Annotated[
-        str | None, typer.Option("--vision", metavar="ID", help="Vision encoder: a folder, or an id of the hub.")
+        str | None, typer.Option("--vision", metavar="ID", help="Vision encoder: a folder or a hub id.")
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="NAME", help="illume-7b or illume-0.5b; what is given besides comes first."),
+        typer.Option("--size", metavar="NAME", help="illume-7b or illume-0.5b; other options override its values."),
     ] = None,
-    random: Annotated[bool, typer.Option("--random", help="Random weights of that size, no parts: to try it.")] = False,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random weights of that size, for a trial without parts.")
+    ] = False,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", metavar="N", min=1, max=4096, help="Pixels. Default: the encoder's.")
+        int | None,
+        typer.Option("--image-size", metavar="N", min=1, max=4096, help="Pixels per side. Default: the encoder's."),
     ] = None,
     tokens_per_image: Annotated[
         int | None,
-        typer.Option("--tokens-per-image", metavar="N", min=1, max=4096, help="Ids of an image. Default: 256 at most."),
+        typer.Option("--tokens-per-image", metavar="N", min=1, max=4096, help="Ids per image. Default: 256 at most."),
     ] = None,
     codebook_size: Annotated[
-        int | None, typer.Option("--codebook-size", metavar="N", min=2, max=1 << 20, help="Codes. Default: 16384.")
+        int | None,
+        typer.Option("--codebook-size", metavar="N", min=2, max=1 << 20, help="Number of codes. Default: 16384."),
     ] = None,
     code_dim: Annotated[
         int | None, typer.Option("--code-dim", metavar="N", min=1, max=4096, help="Width of a code. Default: 32.")
     ] = None,
     code_distance: Annotated[
-        Distance | None, typer.Option("--code-distance", help="What the nearest code is nearest by. Default: l2.")
+        Distance | None, typer.Option("--code-distance", help="Distance that selects the nearest code. Default: l2.")
     ] = None,
     codebook_update: Annotated[
         Update | None,
-        typer.Option("--codebook-update", help="Moving averages, or a learned map of random codes. Default: simvq."),
+        typer.Option(
+            "--codebook-update", help="ema: moving averages; simvq: a learned map of random codes. Default: simvq."
+        ),
     ] = None,
     dtype: Annotated[
-        Precision | None, typer.Option("--dtype", help="Of the weights. Default: as the language model is stored.")
+        Precision | None, typer.Option("--dtype", help="Precision of the weights. Default: the language model's.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is new.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of all new weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Build a model of a language model and a vision encoder; what is new in it is still to be trained."""
+    """Build a model from a language model and a vision encoder; its new weights are untrained."""
     from illume_loop.runtime import prepare
     from illume_loop.settings import RuntimeSettings
 
@@ -108,26 +114,29 @@ def init(
         print_json(about)
     else:
         print_fields(about)
-    hint(f"next: illume-loop model tokenizer {out} PICTURES -o tokenizer   (until it is trained, it draws noise)")
+    hint(f"next: illume-loop model tokenizer {out} PICTURES -o tokenizer   (without it, the model draws noise)")
 
 
 @app.command("tokenizer")
 def tokenizer(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder with an ILLUME model, or an id of the hub.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="ILLUME model: a folder or a hub id.")],
     pictures: Annotated[Path, typer.Argument(metavar="PICTURES", help="Folder of JPEG, PNG or WebP files.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the checkpoints and the model.")],
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the quantiser.")] = 20_000,
-    detokenizer_steps: Annotated[
-        int, typer.Option("--detokenizer-steps", metavar="N", min=1, help="Steps of the detokenizer.")
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the checkpoints and the model.")],
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, help="Training steps of the quantiser.")
     ] = 20_000,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Pictures of a step.")] = 64,
+    detokenizer_steps: Annotated[
+        int, typer.Option("--detokenizer-steps", metavar="N", min=1, help="Training steps of the detokenizer.")
+    ] = 20_000,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=4096, help="Pictures per step.")] = 64,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="RATE", min=0.0, max=1.0, help="Peak, of both.")
+        float,
+        typer.Option("--learning-rate", metavar="RATE", min=0.0, max=1.0, help="Peak learning rate of both trainings."),
     ] = 1e-4,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the pictures.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the pictures.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model's image tokenizer and detokenizer on pictures, or continue where it was stopped."""
+    """Train a model's image tokenizer and detokenizer on pictures, or continue a training that was stopped."""
     from dataclasses import asdict
 
     from illume_loop.cli.ending import INTERRUPTED
@@ -159,13 +168,13 @@ def tokenizer(
 
 
 def _parts(size: str | None, llm: str | None, vision: str | None, *, random: bool) -> tuple[Size | None, str, str]:
-    """The size where one is named, and the names of both parts. Raises UsageError, NotFoundError."""
+    """Return the named size (or None) and the names of both parts. Raises UsageError, NotFoundError."""
     from illume_loop.errors import UsageError
     from illume_loop.models.illume.sizes import named_size
 
     sized = None if size is None else named_size(size)
     if random and (sized is None or llm is not None or vision is not None):
-        raise UsageError("--random goes with --size, and with neither --llm nor --vision")
+        raise UsageError("--random needs --size, and takes neither --llm nor --vision")
     if sized is None and (llm is None or vision is None):
         raise UsageError("a model has two parts: give --llm and --vision, or --size")
     return sized, llm or (sized.llm if sized else ""), vision or (sized.vision if sized else "")

@@ -11,7 +11,7 @@ import typer
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_fields, print_json, print_table, say
 
-app = typer.Typer(help="Model versions: list, show, promote or export one, or roll back.", no_args_is_help=True)
+app = typer.Typer(help="List, show, promote, roll back or export the model versions of a run.", no_args_is_help=True)
 
 
 @app.command("ls")
@@ -35,7 +35,7 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
         ]
         for row in rows
     )
-    print_table("model versions (held-out: the largest comparison of each, with its interval)", columns, cells)
+    print_table("model versions (held-out: each version's largest comparison, with interval)", columns, cells)
     hint(f"next: illume-loop models show NAME --run-dir {run_dir}")
 
 
@@ -59,7 +59,7 @@ def show(
 
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The version's fields, its measurements as lines: the headline, then each comparison and each guard."""
+    """Return a version's fields with its measurements as text: the headline, each comparison, each guard."""
     from illume_loop.report.headline import comparison, guard, headline
 
     shown = {key: value for key, value in row.items() if key not in ("heldout", "comparisons", "evaluations")}
@@ -68,7 +68,7 @@ def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
     return shown | {"heldout": headline(row["heldout"])} | compared | guards
 
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 @app.command("promote")
@@ -77,16 +77,16 @@ def promote(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     yes: Yes = False,
 ) -> None:
-    """Make a model version active, whatever the gate said of it; the next round draws with it."""
+    """Make a model version active, even against the gate; the next round draws with it."""
     from illume_loop.cli.runs import open_run
     from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop.promotion import promote
 
-    _confirm(f"make {name} the active version?", yes)
+    _confirm(f"Make {name} the active version?", yes)
     with open_run(run_dir, writing=True) as run:
         was = promote(run.session, run.run_id, name, by=reviewer_name(None))
         run.session.commit()
-    say(f"{name} is active, {was} was")
+    say(f"{name} is now active (before: {was})")
     hint(f"next: illume-loop models ls --run-dir {run_dir}")
 
 
@@ -97,16 +97,16 @@ def rollback(run_dir: RunDir = DEFAULT_RUN_DIR, yes: Yes = False) -> None:
     from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop.promotion import rollback
 
-    _confirm("make the parent of the active version active again?", yes)
+    _confirm("Make the parent of the active version active again?", yes)
     with open_run(run_dir, writing=True) as run:
         was, now = rollback(run.session, run.run_id, by=reviewer_name(None))
         run.session.commit()
-    say(f"{now} is active, {was} was")
+    say(f"{now} is now active (before: {was})")
     hint(f"next: illume-loop models ls --run-dir {run_dir}")
 
 
 def _confirm(question: str, yes: bool) -> None:
-    """Ask on a terminal. Raises UsageError where there is none to ask, and typer.Abort where the answer is no."""
+    """Ask for confirmation. Raises typer.Abort if the answer is no, and UsageError without a terminal."""
     import sys
 
     from illume_loop.errors import UsageError
@@ -114,7 +114,7 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask for confirmation; give --yes")
+        raise UsageError("no terminal to ask for confirmation; give --yes")
     typer.confirm(question, abort=True)
 
 
@@ -124,13 +124,13 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New directory for the checkpoint.")],
     run_dir: RunDir = DEFAULT_RUN_DIR,
 ) -> None:
-    """Write a version as a Hugging Face checkpoint, which `from_pretrained` loads."""
+    """Write a version as a Hugging Face checkpoint for `from_pretrained`."""
     from illume_loop.cli.runs import open_run
     from illume_loop.exports.checkpoint import export_model
 
     with open_run(run_dir) as run:
         say(export_model(run, name, out))
-    hint(f"next: read {out / 'README.md'}, which says how it is loaded")
+    hint(f"next: load it as {out / 'README.md'} shows")
 
 
 def _state(row: Mapping[str, Any]) -> str:

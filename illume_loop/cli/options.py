@@ -22,5 +22,7 @@ Model = Annotated[
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option("--guidance", metavar="G", min=0.0, max=20.0, help="Guidance scale; 1 is none. Default: the gate's."),
+    typer.Option(
+        "--guidance", metavar="G", min=0.0, max=20.0, help="Guidance scale; 1 turns it off. Default: the gate's."
+    ),
 ]

@@ -1,7 +1,8 @@
-"""What commands print: results on stdout (a table, or JSON), hints for the next command on stderr.
+"""The output of commands: results on stdout (a table, or JSON), hints for the next command on stderr.
 
-Invariant: names, prompts and paths are shown as they are. Nothing in them is taken for rich's markup or emoji codes,
-and a control character is shown as its escape, so that no text moves the cursor or colours the terminal.
+Invariants:
+- Names, prompts and paths are printed literally: rich interprets no markup or emoji codes in them.
+- A control character is printed as its escape, so that no text moves the cursor or colours the terminal.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 200
-"""Columns where stdout is no terminal: wide enough that no cell of our tables is cut."""
+"""The columns if stdout is not a terminal: wide enough that no table cell is cut."""
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, and those that turn the direction of the text after them."""
+"""All control characters except tab and line feed, and the characters that change the text direction."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console that shows texts as they are, and never cuts a table short in a pipe."""
+    """Return a rich console that prints texts literally, and does not cut tables in a pipe."""
     from rich.console import Console
 
     width = None if stderr or sys.stdout.isatty() else PIPED_WIDTH
@@ -34,12 +35,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def visible(text: str) -> str:
-    """Return a text with each control character as its escape, such as `\\x1b`; tabs and line feeds stay."""
+    """Replace each control character of a text by its escape, such as `\\x1b`; tabs and line feeds stay."""
     return text if text.isprintable() else _CONTROLS.sub(_escaped, text)
 
 
 def say(text: object, *, stderr: bool = False, flush: bool = False) -> None:
-    """Print a line that may hold names and paths of users."""
+    """Print a line; control characters in it are escaped."""
     print(visible(str(text)), file=sys.stderr if stderr else sys.stdout, flush=flush or stderr)
 
 
@@ -49,9 +50,9 @@ def print_json(data: object) -> None:
 
 
 def to_json(data: object, indent: int | None = None) -> str:
-    """Return `data` as JSON for stdout, without control characters; it reads back as the same.
+    """Return `data` as JSON for stdout, with control characters escaped; parsing it gives the same data.
 
-    JSON is UTF-8, so in another encoding every letter beyond ASCII is escaped.
+    If stdout is not UTF-8, every character beyond ASCII is escaped.
     """
     plain = not is_utf8(sys.stdout)
     text = json.dumps(data, indent=indent, ensure_ascii=plain, allow_nan=False, default=str)
@@ -59,12 +60,12 @@ def to_json(data: object, indent: int | None = None) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType | None]]) -> None:
-    """A table on stdout; a cell of None shows as a dash."""
+    """Print a table on stdout; None is a dash."""
     console().print(table(title, columns, rows))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType | None]]) -> RenderableType:
-    """A table as all commands show it; a cell of None shows as a dash."""
+    """Return a table in the common style of all commands; None is a dash."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -87,14 +88,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Renderable
 
 
 def print_fields(data: Mapping[str, Any]) -> None:
-    """One line per field, nested mappings indented, on stdout."""
+    """Print one line per field on stdout, nested mappings indented."""
     out = console()
     for line in _lines(data, 0):
         out.print(visible(line), soft_wrap=True)
 
 
 def hint(text: str) -> None:
-    """A next command to run, on stderr."""
+    """Print a hint on stderr, such as the next command to run."""
     say(text, stderr=True)
 
 

@@ -1,4 +1,4 @@
-"""`illume-loop pretrain`: make a base model from nothing, train one on your data, or another detokenizer onto one."""
+"""`illume-loop pretrain`: train a base model, from nothing or on your data, or a new detokenizer for one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the checkpoints and the model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the checkpoints and the model.")],
     recipe: Annotated[
         str,
-        typer.Option("--recipe", metavar="NAME", help="Recipe to follow: a shipped one, or a TOML file of stages."),
+        typer.Option("--recipe", metavar="NAME", help="A shipped recipe, or a TOML file with stages."),
     ] = "shapes",
     stage: Annotated[
-        list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage; may be repeated.")
+        list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage; repeatable.")
     ] = None,
     base: Annotated[
         str | None,
@@ -28,11 +28,11 @@ def pretrain(
             "--from",
             "--model",
             metavar="MODEL",
-            help="Model that is trained on tokenised data by stages, or that gets another detokenizer.",
+            help="Model to train by stages on tokenised data, or to give a new detokenizer.",
         ),
     ] = None,
 ) -> None:
-    """Train a base model, one on your data, or another detokenizer onto one; or continue where it was stopped."""
+    """Train a base model, or a new detokenizer for one; or continue a training that was stopped."""
     from illume_loop.cli.ending import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.runtime import prepare
@@ -68,5 +68,5 @@ def _by_stages(recipe: str, base: str | None, out: Path, stages: list[str], view
     from illume_loop.pretrain.staged_recipe import load_recipe
 
     if base is None:
-        raise UsageError(f"the recipe {recipe} trains a model that is there; name one with --model")
+        raise UsageError(f"the recipe {recipe} trains an existing model; name one with --model")
     return run_stages(load_recipe(recipe), base_path(base), out, stages, view.update)

@@ -1,7 +1,7 @@
 """Live progress on stderr: bars on a terminal, plain lines elsewhere.
 
-Both show what goes on, done and total, the rate, and the time left at that rate. Sampling and assessing stream into
-each other, so several things can be under way at once.
+Both show the label, the items done and in all, the rate, and the time left. Several labels can be in progress at once,
+because sampling and assessing overlap.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class View(Protocol):
-    """Shows how far labelled things have come."""
+    """A display of progress by label."""
 
     def update(self, label: str, done: int, total: int | None, note: str = "") -> None:
-        """`done` of `total` items of `label` are finished; a total of None is one that nobody knows."""
+        """Show that `done` of `total` items of `label` are finished; a total of None is unknown."""
         ...
 
     def clear(self, line: str) -> None:
-        """Everything shown so far is over; `line` takes its place."""
+        """Remove all progress and show `line` instead."""
         ...
 
 
 @contextmanager
 def open_view() -> Iterator[View]:
-    """The view that fits stderr."""
+    """Open bars if stderr is a terminal, or else plain lines."""
     if not moves(sys.stderr):
         yield Lines(lambda line: say(line, stderr=True))
         return
@@ -49,7 +49,7 @@ def open_view() -> Iterator[View]:
 
 
 def bars(console: Console) -> Progress:
-    """The bars as they look everywhere: what, how far, the rate, and the time left at that rate."""
+    """Return the bars that all commands use: label, progress, rate, and time left."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -62,22 +62,22 @@ def bars(console: Console) -> Progress:
 
 
 class RunDisplay:
-    """Tells a view what the coordinator reports; fits `illume_loop.loop.coordinator.Progress`."""
+    """An adapter that shows the coordinator's reports in a view; it is a `illume_loop.loop.coordinator.Progress`."""
 
     def __init__(self, view: View) -> None:
         self._view = view
 
     def advanced(self, event: StageProgress) -> None:
-        """A stage of a round went on."""
+        """Show the progress of a round's stage."""
         self._view.update(f"round {event.round_index}/{event.num_rounds} {event.stage}", event.done, event.total)
 
     def round_ended(self, index: int, state: str, reasons: Sequence[str]) -> None:
-        """A round reached a terminal state."""
+        """Show the terminal state of a round."""
         self._view.clear(f"round {index} {state}" + (f": {'; '.join(reasons)}" if reasons else ""))
 
 
 class Bars:
-    """One live bar for each label."""
+    """A view with one live bar per label."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -90,19 +90,19 @@ class Bars:
         self._progress.update(self._tasks[label], completed=done, total=total, note=visible(note))
 
     def forget(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks.clear()
 
     def clear(self, line: str) -> None:
-        """Put `line` in the place of the bars."""
+        """Replace the bars by `line`."""
         self.forget()
         self._progress.console.print(visible(line), markup=False, emoji=False, highlight=False)
 
 
 class Lines:
-    """A line when something begins, at most every ten seconds while it runs, and when it is done."""
+    """A view of plain lines: one when a label begins, one at most every ten seconds, and one when it is done."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
@@ -110,7 +110,7 @@ class Lines:
         self._last: dict[str, tuple[float, int]] = {}
 
     def update(self, label: str, done: int, total: int | None, note: str = "") -> None:
-        """Write a line where one is due."""
+        """Write a line if one is due."""
         now = self._clock()
         began, first = self._began.setdefault(label, (now, done))
         last, last_done = self._last.get(label, (float("-inf"), -1))
@@ -130,7 +130,7 @@ class Lines:
 
 
 class _Rate(TextColumn):
-    """Items per second, a dash before there is one."""
+    """A column with the items per second, or a dash before the rate is known."""
 
     def __init__(self) -> None:
         super().__init__("")

@@ -1,4 +1,4 @@
-"""`illume-loop prompts`: sets of prompts, imported from files as benchmarks and people have them."""
+"""`illume-loop prompts`: import prompt sets from files of benchmarks or your own, and list them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from illume_loop.domains.text.prompt_set import KeptOut, PromptSet
     from illume_loop.protocols import Prompt, Split
 
-app = typer.Typer(help="Prompts: import sets of them, or list what a set or a run has.", no_args_is_help=True)
+app = typer.Typer(help="Import prompt files into a prompt set, or count the prompts of a set.", no_args_is_help=True)
 
 
 class Format(StrEnum):
-    """How a file holds prompts."""
+    """The format of a prompt file."""
 
     AUTO = "auto"
     GENEVAL = "geneval"
@@ -37,7 +37,7 @@ class Format(StrEnum):
 
 
 class SplitName(StrEnum):
-    """What prompts are for."""
+    """The split that prompts belong to."""
 
     TRAIN = "train"
     HELDOUT = "heldout"
@@ -46,20 +46,22 @@ class SplitName(StrEnum):
 
 @app.command("import")
 def import_prompts(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of prompts, or DPG-Bench's folder.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Prompt files, or DPG-Bench's folder.")],
     split: Annotated[
-        SplitName | None, typer.Option("--split", help="What they are for. Default: what JSON lines say themselves.")
+        SplitName | None, typer.Option("--split", help="Split of the prompts. Default: the split in each JSON line.")
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How the files hold them; auto looks.")] = Format.AUTO,
+    format_: Annotated[Format, typer.Option("--format", help="Format of the files; auto detects it.")] = Format.AUTO,
     category: Annotated[
-        str | None, typer.Option("--category", metavar="NAME", help="Category of all of them. Default: the format's.")
+        str | None, typer.Option("--category", metavar="NAME", help="Category of all prompts. Default: from the file.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="SET", help="Prompt set (JSON lines) that they go into.")
-    ] = Path("prompts.jsonl"),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="SET", help="Prompt set (JSON lines) to add to.")] = Path(
+        "prompts.jsonl"
+    ),
     column: Annotated[
         str | None,
-        typer.Option("--column", metavar="NAME", help="Column or key of the prompts. Default: prompt, text, caption."),
+        typer.Option(
+            "--column", metavar="NAME", help="Column or key of the prompts. Default: prompt, text or caption."
+        ),
     ] = None,
     category_column: Annotated[
         str | None,
@@ -67,9 +69,9 @@ def import_prompts(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add the prompts of FILE... to a prompt set, which a run takes by the setting run.prompts.
+    """Add the prompts of FILE... to a prompt set; a run uses the set through the setting run.prompts.
 
-    A prompt that is held out is kept out of the train set, and named.
+    A held-out prompt is never added to the train split; such prompts are listed.
     """
     from dataclasses import asdict
 
@@ -98,8 +100,8 @@ def import_prompts(
     for source, read in found:
         say(f"{source.path}: {source.format}, {len(read)} prompts")
     for one in kept_out:
-        say(f"kept out of {one.split}: '{one.text}', as {one.other_split} has '{one.other_text}'")
-    say(f"{out}: {num_added} added, {num_known} were there, {len(kept_out)} kept out")
+        say(f"not added to {one.split}: '{one.text}', because {one.other_split} has '{one.other_text}'")
+    say(f"{out}: {num_added} added, {num_known} already there, {len(kept_out)} not added")
     _print_counts(str(out), prompts)
     hint(f"next: ILLUME_RUN__DOMAIN=text ILLUME_RUN__PROMPTS={out} illume-loop start --run-dir NEW")
 
@@ -112,9 +114,9 @@ def ls(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List how many prompts a set or a run has, by split and category.
+    """Count the prompts of a set or a run by split and category.
 
-    A run in a world with prompts of its own knows those that were drawn.
+    A run in a domain with its own prompts lists only prompts that it has drawn.
     """
     from illume_loop.cli.runs import open_run
     from illume_loop.domains.text.prompt_set import read_prompt_set
@@ -134,14 +136,14 @@ def ls(
 def _by_split(
     found: Iterable[tuple[Split | None, Prompt]], wanted: SplitName | None, path: Path
 ) -> Iterable[tuple[Split, list[Prompt]]]:
-    """The prompts by the split that the option, or else their line, gives them. Raises UsageError."""
+    """Group the prompts by the split of the option or else of their line. Raises UsageError if neither gives one."""
     from illume_loop.errors import UsageError
 
     of_split: dict[Split, list[Prompt]] = {}
     for own, prompt in found:
         name = wanted.value if wanted is not None else own
         if name is None:
-            raise UsageError(f"{path} does not say what its prompts are for; give --split train, heldout or probe")
+            raise UsageError(f"{path} does not say the split of its prompts; give --split train, heldout or probe")
         of_split.setdefault(name, []).append(prompt)
     return of_split.items()
 

@@ -1,4 +1,4 @@
-"""`illume-loop report`: a run as one page that can be mailed, with its curves as pictures."""
+"""`illume-loop report`: a run as one page that can be mailed, with its curves as PNG files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from illume_loop.cli.output import hint, say
 
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the report is written.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the report.")],
     study: Annotated[
         list[Path] | None,
-        typer.Option("--study", metavar="DIR", help="Directory of a study whose table is to be in it; repeatable."),
+        typer.Option("--study", metavar="DIR", help="Directory of a study to include; repeatable."),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page of a run, PNG plots beside it, and the settings that repeat it."""
+    """Write a run as one self-contained HTML page, with its plots as PNG files and its settings."""
     from illume_loop.ablate.mailed import tables_for
     from illume_loop.cli.runs import open_run
     from illume_loop.report.mailed import write_report

@@ -1,4 +1,4 @@
-"""`illume-loop reviews`: what people say of samples."""
+"""`illume-loop reviews`: add and list people's reviews of samples."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ from illume_loop.cli.samples import SampleId
 if TYPE_CHECKING:
     from illume_db.reviews import ReviewRow
 
-app = typer.Typer(
-    help="Reviews: say whether samples agree with their prompts, or list what was said.", no_args_is_help=True
-)
+app = typer.Typer(help="Review whether samples show their prompts, or list the reviews.", no_args_is_help=True)
 
 
 @app.command("add")
 def add(
     sample_id: SampleId,
     agrees: Annotated[
-        bool, typer.Option("--agree/--disagree", help="Whether the image agrees with its prompt.", show_default=False)
+        bool, typer.Option("--agree/--disagree", help="The image shows its prompt, or does not.", show_default=False)
     ],
     criterion: Annotated[
         list[str] | None,
-        typer.Option("--criterion", metavar="NAME=agree|disagree", help="The same of one criterion; may be repeated."),
+        typer.Option("--criterion", metavar="NAME=agree|disagree", help="The same for one criterion; repeatable."),
     ] = None,
-    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Kept with the review.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of your review before.")] = False,
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Comment, stored with the review.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace your earlier review.")] = False,
     reviewer: Annotated[
-        str | None, typer.Option("--reviewer", metavar="NAME", help="Who says so. Default: the user of this system.")
+        str | None, typer.Option("--reviewer", metavar="NAME", help="Name of the reviewer. Default: your user name.")
     ] = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
 ) -> None:
-    """Say of one sample whether its image agrees with its prompt; `judge fit --labels human` learns from it."""
+    """Review a sample: say whether its image shows its prompt. `judge fit --labels human` learns from reviews."""
     from illume_db.reviews import NewReview, prompt_of_sample, put_review
     from illume_loop.cli.loading import open_domain
     from illume_loop.cli.runs import found, open_run
@@ -58,7 +56,7 @@ def add(
 
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """List the reviews, beside what the checker says."""
+    """List the reviews, beside the checker's verdicts."""
     from illume_db.reviews import reviews_of_run
     from illume_loop.cli.runs import open_run
 

@@ -1,4 +1,4 @@
-"""`illume-loop rounds`: what each round did."""
+"""`illume-loop rounds`: list, show, watch, cancel and retry the rounds of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from illume_loop.cli.output import hint, print_fields, print_json
 from illume_loop.cli.rounds_table import print_rounds
 
 app = typer.Typer(
-    help="Rounds: list them, show one, watch them, cancel or retry one, or check that they go on.", no_args_is_help=True
+    help="List, show, watch, cancel or retry the rounds of a run, or check its coordinator.", no_args_is_help=True
 )
 
 app.command("watch")(watch.watch)
@@ -20,7 +20,7 @@ app.command("watch")(watch.watch)
 
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """List the rounds with their estimates and decisions."""
+    """List the rounds with their measurements and decisions."""
     from illume_db.rounds_table import rounds_table
     from illume_loop.cli.runs import open_run
 
@@ -39,7 +39,7 @@ def show(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything about one round."""
+    """Show everything about a round."""
     from illume_db.rounds_table import round_detail
     from illume_loop.cli.runs import found, open_run
 
@@ -52,7 +52,7 @@ def show(
         hint(f"next: illume-loop samples ls --round {index} --run-dir {run_dir}")
 
 
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the run's diary.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, recorded in the run's diary.")]
 
 
 @app.command("cancel")
@@ -62,7 +62,7 @@ def cancel(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """End a round that is under way; workers drop what they do for it, and the run goes on with the next round."""
+    """Cancel a round in progress; workers drop its units, and the run continues with the next round."""
     from illume_db.runs import run_key
     from illume_loop.cli.runs import open_run
     from illume_loop.judge.reviews import reviewer_name
@@ -75,12 +75,12 @@ def cancel(
         key = run_key(run.session, run.run_id)
         run.session.commit()
         if not ended.num_held:
-            # Otherwise whoever holds the training deletes it, which may be writing at this moment.
+            # Otherwise the worker that holds the training deletes its checkpoints; it may be writing one now.
             forget_training(run.checkpoints, key, ended.round_id)
     if as_json:
         print_json({"round": index, "state": "cancelled", "was": ended.was, "units_dropped": ended.num_held, "by": by})
         return
-    print(f"round {index} is cancelled, it was {ended.was}; {ended.num_held} units in hand are dropped")
+    print(f"round {index} is cancelled (it was {ended.was}); workers drop {ended.num_held} units in progress")
     hint(f"next: illume-loop rounds retry {index} --run-dir {run_dir}   or   illume-loop start --run-dir {run_dir}")
 
 
@@ -91,7 +91,7 @@ def retry(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Run a failed or cancelled round again: a new round draws its prompts, after the rounds under way."""
+    """Retry a failed or cancelled round: after the rounds in progress, a new round draws the same prompts."""
     from illume_loop.cli.runs import open_run
     from illume_loop.judge.reviews import reviewer_name
     from illume_loop.loop import rounds
@@ -103,13 +103,13 @@ def retry(
     if as_json:
         print_json({"round": index, "state": was, "retry": "waiting", "by": by})
         return
-    print(f"round {index} is run again by a new round, as soon as the rounds under way have ended")
-    hint(f"next: illume-loop start --run-dir {run_dir}   (a start that is running does it by itself)")
+    print(f"round {index} will run again as a new round when the rounds in progress have ended")
+    hint(f"next: illume-loop start --run-dir {run_dir}   (not needed if one is running)")
 
 
 @app.command("health")
 def health(run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """Check that a coordinator of workers leads the run, this host's or another; exit 3 when none does."""
+    """Check that a coordinator, on any host, leads the run; exit 3 if none does."""
     from illume_db.runs import leader_of
     from illume_loop.cli.runs import open_run
     from illume_loop.errors import NoCoordinatorError

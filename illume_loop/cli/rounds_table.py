@@ -1,4 +1,4 @@
-"""Rounds as a table in the terminal: two lines for each, one of the parent and one of the candidate."""
+"""The table of rounds in the terminal, with one line for the parent and one for the candidate of each round."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ COLUMNS = (
     "decision",
 )
 OPTIONAL = {"editing": "editing", "judge_drift": "drift,\nAUC"}
-"""Columns of what not every run measures: there when any round has it."""
+"""The columns that appear only if a round has a value for them."""
 
 
 def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table that ends `start`: for each round a line of the parent and one of the candidate, then the reasons."""
+    """Print the table of rounds, then the reasons of each round's decision."""
     more = [column for column in OPTIONAL if any(row[column] for row in rows)]
     columns = (*COLUMNS[:-2], *(OPTIONAL[column] for column in more), *COLUMNS[-2:])
     title = "rounds (shares in percent, with intervals)"
@@ -34,7 +34,7 @@ def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Sequence[str | None]]:
-    """The two lines of a round in a table with COLUMNS, and with `more` of the optional ones before the last two."""
+    """Yield a round's two lines in a table with COLUMNS; the optional columns in `more` come before the last two."""
     from illume_loop.charts.numbers import gain, interval, number, percent
 
     heldout, diversity, understanding = row["heldout"], row["diversity"], row["understanding"]

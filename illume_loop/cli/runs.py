@@ -1,4 +1,4 @@
-"""Opening a run to read it, for the commands that do."""
+"""Opens runs and their settings for the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @contextmanager
 def open_run(run_dir: Path, *, writing: bool = False) -> Iterator[OpenRun]:
-    """The run in `run_dir`, for reading, or for writing what its coordinator does not.
+    """Open the run in `run_dir` for reading, or with `writing` for rows that its coordinator does not write.
 
     Raises NotARunDirectoryError, DatabaseOutdatedError.
     """
@@ -32,9 +32,9 @@ def open_run(run_dir: Path, *, writing: bool = False) -> Iterator[OpenRun]:
 
 
 def settings_for(run_dir: Path) -> Settings:
-    """Return the settings in the row of the run in `run_dir`, or the defaults, under those of the environment.
+    """Return the settings of the run in `run_dir` (without a run, the defaults), overridden by the environment.
 
-    Raises DatabaseOutdatedError, and ConflictError for a database that does not know the run.
+    Raises DatabaseOutdatedError, and ConflictError if the database does not know the run.
     """
     from illume_loop.loop.run_directory import stored_settings
     from illume_loop.settings import load_settings
@@ -44,9 +44,9 @@ def settings_for(run_dir: Path) -> Settings:
 
 
 def database_for(run_dir: Path) -> str:
-    """Return the URL of the database that the environment names, else of the one that knows the run in `run_dir`.
+    """Return the URL of the database that the environment names, or else that of the run in `run_dir`.
 
-    Raises NotARunDirectoryError where there is neither.
+    Raises NotARunDirectoryError if there is neither.
     """
     from illume_loop.loop.run_directory import database_url
     from illume_loop.settings import load_settings
@@ -55,7 +55,7 @@ def database_for(run_dir: Path) -> str:
 
 
 def found(kind: str, name: object, row: T | None) -> T:
-    """`row`, or NotFoundError where there is none."""
+    """Return `row`. Raises NotFoundError if it is None."""
     from illume_loop.errors import NotFoundError
 
     if row is None:

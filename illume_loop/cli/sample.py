@@ -15,16 +15,16 @@ BATCH = 64
 
 
 def sample(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, for example 'a red circle'.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Prompt to draw, for example 'a red circle'.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=10_000, help="Images to draw.")] = 1,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the PNG files.")] = Path(),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the PNG files.")] = Path(),
     model: Model = None,
     guidance: Guidance = None,
     seed: Seed = 0,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Draw PROMPT, write one PNG for each image, and say what the checker finds where the domain has one."""
+    """Draw PROMPT, write each image as a PNG, and print the checker's verdict, if any."""
     from illume_loop.cli.loading import guidance_for, load, open_domain, parsed, warn_of_unknown_words
     from illume_loop.files import output_folder
     from illume_loop.protocols import Sampling
@@ -55,7 +55,7 @@ def sample(
 
 
 def _said(row: dict[str, Any]) -> str:
-    """What the checker says, nothing where there is none."""
+    """Return the checker's verdict as text; empty without a checker."""
     if row["passed"] is None:
         return ""
     return "right" if row["passed"] else f"wrong: {', '.join(row['failed'])}"

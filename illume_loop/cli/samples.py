@@ -1,4 +1,4 @@
-"""`illume-loop samples`: what was drawn, what was said of it, and where it went."""
+"""`illume-loop samples`: list, show, trace and export the samples of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from illume_loop.cli.output import hint, print_fields, print_json, print_table, 
 if TYPE_CHECKING:
     from illume_loop.artifacts.images import ImageStore
 
-app = typer.Typer(help="Samples: list them, show one, trace one, or export them.", no_args_is_help=True)
+app = typer.Typer(help="List, show, trace or export the samples of a run.", no_args_is_help=True)
 
 
 class ExportFormat(StrEnum):
-    """The formats of `illume_loop.exports.formats`; named here too, because `--help` loads no pyarrow."""
+    """The formats of `illume_loop.exports.formats`, repeated here because `--help` must not load pyarrow."""
 
     PARQUET = "parquet"
     DATASETS = "datasets"
@@ -26,21 +26,21 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
 
 
-SampleId = Annotated[int, typer.Argument(metavar="ID", help="Number of the sample, as in `samples ls`.")]
+SampleId = Annotated[int, typer.Argument(metavar="ID", help="Id of the sample, as in `samples ls`.")]
 
 
 @app.command("ls")
 def ls(
     run_dir: RunDir = DEFAULT_RUN_DIR,
-    round_index: Annotated[int | None, typer.Option("--round", metavar="N", help="Of this round only.")] = None,
+    round_index: Annotated[int | None, typer.Option("--round", metavar="N", help="Only samples of this round.")] = None,
     accepted: Annotated[
-        bool | None, typer.Option("--accepted/--rejected", help="Only those that became training rows, or did not.")
+        bool | None, typer.Option("--accepted/--rejected", help="Only samples that became training rows, or did not.")
     ] = None,
-    after: Annotated[int, typer.Option("--after", metavar="ID", help="Begin after this sample.")] = 0,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")] = 50,
+    after: Annotated[int, typer.Option("--after", metavar="ID", help="Only samples after this id.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Maximum number of samples.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List samples in the order in which they were planned."""
+    """List the samples, in the order of their ids."""
     from illume_db.samples import samples_page
     from illume_loop.cli.runs import open_run
 
@@ -58,7 +58,7 @@ def ls(
 
 @app.command("show")
 def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """Show one sample with every assessment of it."""
+    """Show a sample with all its assessments."""
     from illume_db.samples import sample_detail
     from illume_loop.cli.assessments import fields_of
     from illume_loop.cli.runs import found, open_run
@@ -77,7 +77,7 @@ def show(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson
 
 @app.command("lineage")
 def lineage(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJson = False) -> None:
-    """Show what a sample came from, and which manifests and models came from it."""
+    """Show the origin of a sample, and the manifests and models that it went into."""
     from illume_db import samples
     from illume_loop.cli.runs import found, open_run
 
@@ -91,26 +91,27 @@ def lineage(sample_id: SampleId, run_dir: RunDir = DEFAULT_RUN_DIR, as_json: AsJ
 
 @app.command("export")
 def export(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New or empty directory, or one to go on.")],
-    export_format: Annotated[ExportFormat, typer.Option("--format", help="Format.")] = ExportFormat.PARQUET,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="New or empty directory, or an export to continue.")
+    ],
+    export_format: Annotated[ExportFormat, typer.Option("--format", help="File format.")] = ExportFormat.PARQUET,
     table: Annotated[
         list[str] | None,
         typer.Option(
             "--table",
             metavar="NAME",
-            help="samples, assessments, reviews, manifests, sft, vision-sft or preference; several times for several. "
-            "Default: all.",
+            help="samples, assessments, reviews, manifests, sft, vision-sft or preference; repeatable. Default: all.",
         ),
     ] = None,
-    round_index: Annotated[int | None, typer.Option("--round", metavar="N", help="Of this round only.")] = None,
+    round_index: Annotated[int | None, typer.Option("--round", metavar="N", help="Only rows of this round.")] = None,
     accepted: Annotated[
-        bool | None, typer.Option("--accepted/--rejected", help="Of the samples, only those that became rows, or not.")
+        bool | None, typer.Option("--accepted/--rejected", help="Only samples that became training rows, or did not.")
     ] = None,
-    shard_rows: Annotated[int, typer.Option("--shard-rows", min=1, max=10**7, help="Rows in a file.")] = 10_000,
+    shard_rows: Annotated[int, typer.Option("--shard-rows", min=1, max=10**7, help="Rows per file.")] = 10_000,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Write samples, assessments and training rows to files that others read; killed, the same command goes on."""
+    """Write samples, assessments and training rows to files. The same command continues an export that was killed."""
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import open_run
     from illume_loop.exports.tables import TABLES
@@ -123,11 +124,11 @@ def export(
         print_json({"path": str(out), "format": wanted.format, "rows": counts})
     else:
         print_table(f"exported to {out}", ("table", "rows"), ([name, f"{rows:,}"] for name, rows in counts.items()))
-        hint(f"next: read {out / 'README.md'}, which says how each table is read back")
+        hint(f"next: load the tables as {out / 'README.md'} shows")
 
 
 def _show_picture(images: ImageStore, sha256: str) -> None:
-    """The image where the terminal can show it, else its place; one that is gone must not hide what is known of it."""
+    """Show the image if the terminal can, or else print its location; a missing image is only a warning."""
     from illume_loop.cli.images import can_show, print_picture
     from illume_loop.cli.output import console
     from illume_loop.errors import CorruptArtifactError

@@ -1,12 +1,12 @@
-"""Keep a process up that cannot work yet: it says why, waits ever longer, and begins anew.
+"""Keeps a process alive that cannot work yet: it reports the reason, waits (longer each time), and restarts.
 
-A restart policy would start such a process again every few seconds for ever, and nobody would see why. So a worker or
-coordinator with a health file (`runtime.health_file`, as in docker-compose.yml) stays up instead, unhealthy, with its
-sentence in the file and in the log. It begins anew as a fresh process, so changed files and a mended database count.
+Without this, a container's restart policy would restart such a process every few seconds, and nobody would see the
+reason. A worker or coordinator with a health file (`runtime.health_file`, as in docker-compose.yml) stays up as
+unhealthy, with the reason in the file and on stderr. It restarts as a fresh process, so that changed files and a
+repaired database take effect.
 
-Only errors that another start would meet again are waited out: usage, what is unhealthy, and conflicts. A process that
-hangs, crashes or whose round failed still ends. On a terminal, and where no health file is set, every error ends the
-command.
+Only errors that would recur at a restart are waited out: usage, unhealthy, conflict. A process that hangs or crashes,
+or whose round failed, still ends. On a terminal, and without a health file, every error ends the command.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from illume_loop.cli.ending import known
 from illume_loop.redaction import redact
 
 HEALTH_FILE = "ILLUME_RUNTIME__HEALTH_FILE"
-"""Read from the environment itself: the settings may be what cannot be used."""
+"""The variable of the health file; it is read directly, because the settings themselves may be invalid."""
 NUM_WAITS = "_ILLUME_LOOP_NUM_WAITS"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
 SLACK_S = 60.0
-"""Seconds for which the sentence stays in the file while the process begins anew."""
+"""The seconds that the reason stays valid in the file while the process restarts."""
 WAITED_OUT = (2, 3, 4)
 
 
@@ -37,7 +37,7 @@ WAITED_OUT = (2, 3, 4)
 def standing_by(
     sleep: Callable[[float], object] = time.sleep, begin_anew: Callable[[], NoReturn] | None = None
 ) -> Iterator[None]:
-    """Begin this command anew, after a pause, where the block raises what another start would meet again."""
+    """Restart this command after a pause if the block raises an error that would recur at a restart."""
     began = time.monotonic()
     try:
         yield
@@ -56,7 +56,7 @@ def standing_by(
 
 
 def pause_after(num_waits: int) -> float:
-    """Return the seconds to wait after so many waits in a row: 10, 20, 40, ..., 300."""
+    """Return the seconds to wait after `num_waits` waits in a row: 10, 20, 40, ..., 300."""
     return float(min(FIRST_PAUSE_S * 2 ** min(num_waits, 10), LONGEST_PAUSE_S))
 
 
@@ -64,13 +64,13 @@ def _wait(path: str, sentence: str, pause_s: float, sleep: Callable[[float], obj
     from illume_loop.telemetry.health import HealthFile
 
     HealthFile(path).tell("unhealthy", sentence, pause_s + SLACK_S)
-    # Not to the log: settings that cannot be read have set up none.
+    # Print instead of logging: with invalid settings, no log is set up.
     print(f"illume-loop: {sentence} Trying again in {pause_s:.0f} s.", file=sys.stderr, flush=True)
     sleep(pause_s)
 
 
 def _begin_anew() -> NoReturn:
-    """Become a fresh process of the same command, with the same id."""
+    """Replace this process by a fresh one of the same command, with the same process id."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -26,22 +26,24 @@ if TYPE_CHECKING:
 def start(
     config: Config = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
-    rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", help="Rounds to run in all.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", help="Rounds of the run in all.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of the run.")] = None,
-    executor: Annotated[str | None, typer.Option("--executor", metavar="NAME", help="Where units run.")] = None,
+    executor: Annotated[
+        str | None, typer.Option("--executor", metavar="NAME", help="Where units run: inline or celery.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to continue an existing run.")] = False,
     fresh_training: Annotated[
-        bool, typer.Option("--fresh-training", help="Begin a training that was cut off anew, without its checkpoints.")
+        bool, typer.Option("--fresh-training", help="Restart an interrupted training without its checkpoints.")
     ] = False,
     no_preflight: Annotated[
-        bool, typer.Option("--no-preflight", help="Do not try one prompt through every stage before a new run.")
+        bool, typer.Option("--no-preflight", help="Skip the trial of one prompt through every stage before a new run.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print plan, disk and time of the run, and write nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan, disk use and time of the run; write nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
 ) -> None:
-    """Run the loop in DIR: draw, judge, train, gate. Where DIR holds a run, continue it."""
+    """Run the loop in DIR (draw, judge, train, gate), or continue the run that DIR holds."""
     from illume_loop.errors import UsageError
 
     flags: dict[str, object] = {"run.rounds": rounds, "run.seed": seed, "run.executor": executor}
@@ -50,17 +52,17 @@ def start(
     if dry_run:
         _forecast(config, run_dir, flags, fresh, as_json)
     elif as_json:
-        raise UsageError("--json is for --dry-run; read a run by `illume-loop rounds ls --json`")
+        raise UsageError("--json is for --dry-run; to read a run, use `illume-loop rounds ls --json`")
     else:
         _start(config, run_dir, rounds, flags, fresh, fresh_training)
 
 
 def _forecast(config: Path | None, run_dir: Path, flags: dict[str, object], fresh: bool, as_json: bool) -> None:
-    """Print what the run would do."""
+    """Print the forecast of the run."""
     from illume_loop.cli.dry_run import show_forecast
 
     settings = _settings(config, run_dir, flags)
-    # A run logs what libraries say to its file, which a dry run does not write.
+    # A run writes library messages to its log file; a dry run drops them, because it writes no file.
     log_to(logging.NullHandler(), settings.runtime.log_level)
     show_forecast(settings, run_dir, fresh=fresh, as_json=as_json)
 
@@ -78,7 +80,7 @@ def _start(
 
     settings = _settings(config, run_dir, flags)
     _log_to(run_dir, settings.runtime)
-    hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time, the same command continues)")
+    hint(f"illume-loop: run directory {run_dir} (stop with Ctrl-C at any time; the same command continues)")
     try:
         with open_view() as view:
             display = RunDisplay(view)
@@ -98,15 +100,15 @@ def _start(
                     tell=lambda sentence: hint(f"preflight: {sentence}"),
                 )
     except KeyboardInterrupt:
-        hint(f"\nillume-loop: stopped, nothing is lost; continue with `illume-loop start --run-dir {run_dir}`")
+        hint(f"\nillume-loop: stopped, no work is lost; continue with `illume-loop start --run-dir {run_dir}`")
         raise typer.Exit(INTERRUPTED) from None
     _summary(run_dir, settings, outcome.page)
 
 
 def _settings(config: Path | None, run_dir: Path, flags: dict[str, object]) -> Settings:
-    """Return the settings of a start: a run goes on with those in its row, and a settings file stands for itself.
+    """Return the settings of a start: those in the run's row, or with `config` those of the file.
 
-    The file need not say again where the run's rows and files are.
+    The file may leave out `[store]`; the run's own values then apply.
     """
     from illume_loop.loop.outages import NO_PATIENCE, Patience
     from illume_loop.loop.run_directory import stored_settings
@@ -123,7 +125,7 @@ def _settings(config: Path | None, run_dir: Path, flags: dict[str, object]) -> S
 def _serve(
     settings: Settings, run_dir: Path, progress: Progress, rounds: int | None, fresh: bool, fresh_training: bool
 ) -> RunOutcome:
-    """Coordinate workers; SIGTERM stops as Ctrl-C does, so that a standby takes over at once."""
+    """Coordinate the workers; SIGTERM stops like Ctrl-C, so that a standby takes over at once."""
     from illume_workers.sender import CelerySender
     from illume_workers.service import check_service, start_service
 
@@ -148,7 +150,7 @@ def _summary(run_dir: Path, settings: Settings, page: Path | None) -> None:
 
 
 class _RunLog(logging.FileHandler):
-    """A log file in the run directory, opened when the first line comes after the directory has been made."""
+    """A log file in the run directory; lines before the directory exists are dropped."""
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir / "run.log", encoding="utf-8", delay=True)

@@ -1,11 +1,11 @@
-# ruff: noqa: RUF001 - the characters that others are shown by
-"""Standard output and standard error that fit any terminal, pipe or file.
+# ruff: noqa: RUF001 - PLAIN maps ambiguous characters to plain ones
+"""Standard output and standard error that work on any terminal, pipe or file.
 
 Invariants:
-- Printing raises no encoding error: a character that the encoding lacks is shown by a plain one, or escaped.
-- Standard error ends no command: what cannot be written there is dropped.
-- A reader of standard output that has gone (`| head -1`) ends the command quietly, with 0.
-- A stream that was closed before the start is /dev/null, so no file that is opened later takes its number.
+- Printing raises no encoding error: a character that the encoding lacks is replaced by a plain one, or escaped.
+- An error on standard error never ends a command; the text is dropped.
+- If the reader of standard output closes it (`| head -1`), the command ends quietly with exit code 0.
+- A stream that was closed before the start becomes /dev/null, so that no file opened later gets its number.
 """
 
 from __future__ import annotations
@@ -46,37 +46,37 @@ PLAIN = {
     "╸": "-",
     "╺": "-",
 }
-"""Characters of our own texts and of rich's, and what stands for each where the encoding lacks it."""
+"""The characters of this package's and rich's texts, and their replacements for encodings that lack them."""
 PLAIN_ERRORS = "illume-plain"
 _NO_MOVES = ("", "dumb", "unknown")
 _OUT, _ERR = 1, 2
 
 
 class ReaderGone(SystemExit):
-    """Whoever read standard output has closed it, so there is nobody left to tell; the command ends with 0."""
+    """The reader closed standard output; the command ends with 0, because no output can reach anyone."""
 
     def __init__(self) -> None:
         super().__init__(0)
 
 
 def ready() -> None:
-    """Make this process's standard streams keep the invariants above. Call it once, before anything is printed."""
+    """Replace this process's standard streams by ones that keep the invariants. Call it once, before any output."""
     _open_closed()
     for name in ("COLUMNS", "LINES"):
         if not re.fullmatch(r"0*[1-9]\d{0,4}", os.environ.get(name, "")):
-            os.environ.pop(name, None)  # a terminal of no columns shows nothing
+            os.environ.pop(name, None)  # with 0 columns, rich shows nothing
     codecs.register_error(PLAIN_ERRORS, _plain)
     sys.stdout = _fitted(sys.stdout, _OUT, _raise_once())
     sys.stderr = _fitted(sys.stderr, _ERR, lambda _: None)
 
 
 def moves(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal on which text can be drawn over (TERM=dumb cannot)."""
+    """Return True if a stream is a terminal whose text can be overwritten (with TERM=dumb it cannot)."""
     return stream.isatty() and os.environ.get("TERM", "").lower() not in _NO_MOVES
 
 
 def is_utf8(stream: TextIO) -> bool:
-    """Return whether a stream holds UTF-8, and so any text as it is."""
+    """Return True if a stream's encoding is UTF-8."""
     try:
         return codecs.lookup(stream.encoding or "utf-8").name == "utf-8"
     except LookupError:
@@ -84,7 +84,7 @@ def is_utf8(stream: TextIO) -> bool:
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a file descriptor; `failed` decides what an error means, and may raise another one."""
+    """A raw stream over a file descriptor; `failed` handles a write error, and may raise another one."""
 
     def __init__(self, number: int, failed: Callable[[OSError], None]) -> None:
         self._number, self._failed = number, failed
@@ -104,7 +104,7 @@ class _Descriptor(io.RawIOBase):
         while left:
             try:
                 left = left[os.write(self._number, left) :]
-            except BlockingIOError:  # another program made it so
+            except BlockingIOError:  # another program set the descriptor to non-blocking
                 select.select([], [self._number], [])
             except OSError as error:
                 self._failed(error)
@@ -113,7 +113,7 @@ class _Descriptor(io.RawIOBase):
 
 
 def _raise_once() -> Callable[[OSError], None]:
-    """Return what raises for the first error alone: the interpreter writes what is buffered once more as it ends."""
+    """Return a handler that raises for the first error only, because the interpreter flushes once more as it ends."""
     raised: list[OSError] = []
 
     def failed(error: OSError) -> None:
@@ -132,7 +132,7 @@ def _fitted(stream: TextIO | None, number: int, failed: Callable[[OSError], None
     if stream is not None:
         stream.flush()
         encoding = stream.encoding or encoding
-        # An unbuffered stream (python -u) stays one, line by line.
+        # An unbuffered stream (python -u) becomes line-buffered.
         by_line = getattr(stream, "line_buffering", True) or getattr(stream, "write_through", False)
     buffer = io.BufferedWriter(_Descriptor(number, failed))
     return io.TextIOWrapper(buffer, encoding, PLAIN_ERRORS, line_buffering=by_line)
@@ -143,7 +143,7 @@ def _open_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is given, and that is this one.
+            # The system gives the lowest free number, which is the number of the closed stream.
             os.open(os.devnull, os.O_RDWR)
 
 

@@ -1,6 +1,6 @@
-"""`illume-loop rounds watch`: a run as it goes on, from its database, whoever works on it and wherever.
+"""`illume-loop rounds watch`: the live progress of a run, read from its database, so any host can show it.
 
-On a terminal a board that renews itself; elsewhere a line for each change, or with --json an object.
+A terminal shows a board that updates itself; elsewhere each change is a line, or with --json an object.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ KIND_OF_STAGE = {
 }
 ENDED = ("promoted", "rejected", "failed", "cancelled")
 LINES = 6
-"""Lines of the diary on the board."""
+"""The number of diary lines on the board."""
 SHOWN = 8
-"""Pairs of images of a round that has ended."""
+"""The number of image pairs that are shown when a round ends."""
 
 
 def watch(
     run_dir: RunDir = DEFAULT_RUN_DIR,
-    every: Annotated[float, typer.Option("--every", min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    every: Annotated[float, typer.Option("--every", min=0.1, max=3600, help="Seconds between two updates.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """Watch the rounds until the last one has ended; Ctrl-C stops watching and nothing else."""
+    """Watch the rounds until the last one ends. Ctrl-C stops watching; the run continues."""
     from illume_loop.cli.runs import open_run
 
     with open_run(run_dir) as run, _open_view(run, as_json=as_json) as view:
@@ -51,12 +51,12 @@ def watch(
             for look in _looks(run, every):
                 view.show(look)
         except KeyboardInterrupt:
-            hint(f"the run goes on; see `illume-loop rounds ls --run-dir {run_dir}`")
+            hint(f"the run continues; see `illume-loop rounds ls --run-dir {run_dir}`")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the database holds at a moment: all rounds, the stages of the open one as (done, total), workers, diary."""
+    """A snapshot of the run: all rounds, the latest round's stages as (done, total), the workers, the diary."""
 
     rounds: Sequence[Mapping[str, Any]]
     num_rounds: int
@@ -66,7 +66,7 @@ class Look:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last round that was asked for has ended, or one has failed."""
+        """True if the last requested round has ended, or the latest round has failed."""
         if not self.rounds:
             return False
         last = self.rounds[-1]
@@ -74,17 +74,17 @@ class Look:
 
 
 class View(Protocol):
-    """Shows looks, one after the other."""
+    """A display of snapshots."""
 
     def show(self, look: Look) -> None:
-        """The newest look."""
+        """Show the newest snapshot."""
         ...
 
 
 def _looks(run: OpenRun, every: float) -> Iterator[Look]:
     while True:
         look = take_look(run)
-        # The next look must see what was written since.
+        # End the transaction, so that the next snapshot sees newer rows.
         run.session.rollback()
         run.session.expire_all()
         yield look
@@ -94,7 +94,7 @@ def _looks(run: OpenRun, every: float) -> Iterator[Look]:
 
 
 def take_look(run: OpenRun) -> Look:
-    """Return what the database holds now; also how many rounds the run is to have, which a start may have changed."""
+    """Return a snapshot of the run. It reads the number of rounds anew, because a start may have changed it."""
     from illume_db.rounds import rounds_in_all
     from illume_db.rounds_table import round_detail, rounds_table
     from illume_db.runs import last_events, run_row
@@ -110,7 +110,7 @@ def take_look(run: OpenRun) -> Look:
 
 
 def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """How far each stage is; items of units in hand count, and are all there is to know of a training."""
+    """Return (done, total) items by stage. Items of leased units count; a training has no other items."""
     found = {}
     for stage, counts in detail["stages"].items():
         held = [unit for unit in detail["held"] if unit["kind"] == KIND_OF_STAGE[stage]]
@@ -135,13 +135,13 @@ def _open_view(run: OpenRun, *, as_json: bool) -> Iterator[View]:
 
 
 class JsonLines:
-    """A JSON object a line, where anything has changed: round, state, stages, decision, reasons."""
+    """A view that prints a JSON object per change: round, state, stages, decision, reasons."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def show(self, look: Look) -> None:
-        """Print the last round where it differs from what was printed before."""
+        """Print the latest round if it differs from the last output."""
         if look.rounds:
             row = look.rounds[-1]
             told = {"round": row["index"], "state": row["state"], "stages": look.stages}
@@ -152,7 +152,7 @@ class JsonLines:
 
 
 class PlainLines:
-    """A line for each stage that went on, and for each round that ended."""
+    """A view that prints a line per progress of a stage, and per round that ends."""
 
     def __init__(self) -> None:
         from illume_loop.cli.progress import Lines
@@ -161,7 +161,7 @@ class PlainLines:
         self._ended: set[int] = set()
 
     def show(self, look: Look) -> None:
-        """Print what is new."""
+        """Print the changes since the last snapshot."""
         for row in look.rounds:
             if row["state"] in ENDED and row["index"] not in self._ended:
                 self._ended.add(row["index"])
@@ -172,7 +172,7 @@ class PlainLines:
 
 
 class Board:
-    """The live board. When a round has ended, what parent and candidate drew is shown above it."""
+    """A live board on a terminal. When a round ends, the draws of parent and candidate appear above the board."""
 
     def __init__(self, console: Console, run: OpenRun) -> None:
         from rich.live import Live
@@ -194,13 +194,13 @@ class Board:
         self._live.stop()
 
     def show(self, look: Look) -> None:
-        """Renew the board."""
+        """Update the board."""
         first = self._look is None
         self._look = look
         ended = {row["index"]: row for row in look.rounds if row["state"] in ENDED}
         for index in sorted(ended.keys() - self._ended):
             self._bars.forget()
-            # Of the rounds that had ended before, the last one is enough.
+            # At the start, show pictures of the last ended round only.
             if not first or index == max(ended):
                 self._show_pictures(ended[index])
         self._ended |= ended.keys()
@@ -217,7 +217,7 @@ class Board:
         from illume_loop.cli.rounds_table import COLUMNS, cells_of
 
         if self._look is None:
-            return Text("looking ...")
+            return Text("loading ...")
         look = self._look
         parts: list[RenderableType] = [
             table("rounds (shares in percent)", COLUMNS, (cells for row in look.rounds[-5:] for cells in cells_of(row)))
@@ -240,7 +240,7 @@ class Board:
             return
         images = self._run.images
         sides = [[images.read(draw[side]["image_sha256"]) for draw in draws] for side in ("parent", "candidate")]
-        # An image must not be painted while the board is: both move the cursor.
+        # Stop the board while the image is printed, because both move the cursor.
         self._live.stop()
         self._console.print(f"round {row['index']}: {row['parent']} above, {row['candidate']} below")
         print_picture(self._console, strip(sides), str(Path(self._run.path) / "index.html"))

@@ -1,4 +1,4 @@
-"""`illume-loop worker`: do units of the roles given; `illume-loop workers`: who does, and how it goes."""
+"""`illume-loop worker`: run a worker; `illume-loop workers`: list workers, drain one, check their health."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from illume_loop.settings import Settings
 
-app = typer.Typer(help="Workers: list them, drain one, or check their health.", no_args_is_help=True)
+app = typer.Typer(help="List workers, drain one, or check their health.", no_args_is_help=True)
 
 COLUMNS = ("worker", "role", "host", "device", "model", "items", "progress", "heartbeat", "state", "unit")
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the worker.")]
@@ -29,14 +29,15 @@ Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name o
 def worker(
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", metavar="ROLE", help="generator, assessor or trainer; may be given several times."),
+        typer.Option("--role", metavar="ROLE", help="generator, assessor or trainer; repeatable."),
     ] = None,
     config: Config = None,
     name: Name = None,
 ) -> None:
-    """Do units until stopped; SIGTERM finishes the one in hand, or hands it back at the deadline.
+    """Run a worker until it is stopped.
 
-    Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after Ctrl-C, 3 when this worker is unhealthy.
+    On SIGTERM it finishes its unit, or gives the unit back at the deadline.
+    Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after Ctrl-C, 3 if this worker is unhealthy.
     """
     import logging
 
@@ -57,7 +58,7 @@ def worker(
 
 @app.command("ls")
 def ls(run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False) -> None:
-    """List the workers, and for each role what waits."""
+    """List the workers, and the queue of each role."""
     from illume_db.workers import queue_table, workers_table
 
     with _reading(_settings(run_dir, config)) as session:
@@ -67,7 +68,7 @@ def ls(run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson
         return
     print_table("workers (ages in seconds)", COLUMNS, map(_cells, workers))
     cells = ([row["role"], str(row["depth"]), str(row["leased"]), _age(row["oldest_age_s"])] for row in queues)
-    print_table("queues", ("role", "waiting", "in hand", "oldest waits"), cells)
+    print_table("queues (age in seconds)", ("role", "waiting", "in progress", "oldest"), cells)
     hint("next: illume-loop workers drain NAME")
 
 
@@ -77,7 +78,7 @@ def drain(
     run_dir: RunDir = DEFAULT_RUN_DIR,
     config: Config = None,
 ) -> None:
-    """Ask a worker to finish its unit and end."""
+    """Let a worker finish its unit and exit."""
     from illume_db.sessions import open_engine, transaction
     from illume_db.workers import request_drain
     from illume_loop.errors import NotFoundError
@@ -90,14 +91,14 @@ def drain(
         engine.dispose()
     if not asked:
         raise NotFoundError(kind="worker at work", name=name)
-    hint(f"{name} takes no further unit and ends when its unit is done; see `illume-loop workers ls`")
+    hint(f"{name} takes no further unit and exits when its unit is done; see `illume-loop workers ls`")
 
 
 @app.command("health")
 def health(
     name: Name = None, run_dir: RunDir = DEFAULT_RUN_DIR, config: Config = None, as_json: AsJson = False
 ) -> None:
-    """Check that a worker (without --name: one of this host) shows signs of life; exit 3 when none does."""
+    """Check the heartbeat of a worker, or without --name of any worker on this host; exit 3 if there is none."""
     from illume_db.workers import workers_table
     from illume_loop.errors import NoWorkerError
     from illume_loop.host import host_name
@@ -106,13 +107,13 @@ def health(
     host = host_name(settings.runtime.host_name)
     with _reading(settings) as session:
         rows = [row for row in workers_table(session) if _is_meant(row, name, host)]
-    # One heartbeat may be late, and a database that was restarted makes two.
+    # One heartbeat may be late, and a restart of the database can delay a second one.
     fresh = [row for row in rows if row["heartbeat_age_s"] <= 3 * settings.cluster.heartbeat_s + 5]
     alive = [row for row in fresh if row["state"] in ("running", "draining")]
     if as_json:
         print_json({"ok": bool(alive), "workers": rows})
     if not alive:
-        raise NoWorkerError(who=f"No worker {name or 'of host ' + host} has shown a sign of life lately")
+        raise NoWorkerError(who=f"No worker {name or 'of host ' + host} has sent a heartbeat lately")
     if not as_json:
         hint(f"{', '.join(row['name'] for row in alive)} is alive")
 
@@ -122,7 +123,7 @@ def _is_meant(row: dict[str, Any], name: str | None, host: str) -> bool:
 
 
 def _settings(run_dir: Path, config: Path | None) -> Settings:
-    """The settings that say where the database is: those of the file, the environment, or the run."""
+    """Return the settings with the database's URL, from the file, the environment or the run. Raises UsageError."""
     from illume_loop.cli.runs import settings_for
     from illume_loop.errors import UsageError
     from illume_loop.settings import load_settings
@@ -130,7 +131,7 @@ def _settings(run_dir: Path, config: Path | None) -> Settings:
     settings = load_settings(config) if config else settings_for(run_dir)
     if not settings.store.database_url:
         raise UsageError(
-            "Workers meet in a database: set store.database_url (or ILLUME_STORE__DATABASE_URL) to that of the service."
+            "Workers need a Postgres database: set store.database_url (or ILLUME_STORE__DATABASE_URL) to the service's."
         )
     return settings
 

@@ -126,7 +126,7 @@ def test_its_processes_end_with_it(finished: Path, tmp_path: Path) -> None:
     [
         (("nothing",), 2, "There is no study 'nothing'"),
         (("absent.toml",), 2, "The study absent.toml is not valid: No such file"),
-        (("judges.toml", "--seeds", "0,x"), 2, "--seeds 0,x is no list of numbers"),
+        (("judges.toml", "--seeds", "0,x"), 2, "--seeds 0,x is not a list of numbers"),
         (("judges.toml", "--seeds", "1,1"), 2, "names a seed twice"),
         (("judges.toml", "-o", "."), 2, "holds other things than a study"),
     ],

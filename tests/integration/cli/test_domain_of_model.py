@@ -70,7 +70,7 @@ def test_a_hub_id_need_not_be_fetched_to_check_settings(
 ) -> None:
     monkeypatch.setenv("ILLUME_RUN__BASE", "somebody/no-such-model")
     config.check()
-    assert "run.domain is decided by somebody/no-such-model" in capsys.readouterr().err
+    assert "somebody/no-such-model decides run.domain" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_in_the_domain_that_it_was_started_in(janus: Path) -> None:

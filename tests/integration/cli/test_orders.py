@@ -97,7 +97,7 @@ def test_a_round_is_cancelled_where_nothing_runs(run_dir: Path) -> None:
     planned = _interrupted(run_dir)
     ended = _told(run_dir, "rounds", "cancel", str(planned))
     assert ended.code == 0
-    assert ended.out.startswith(f"round {planned} is cancelled, it was ")
+    assert ended.out.startswith(f"round {planned} is cancelled (it was ")
     assert _told(run_dir, "start").code == 0
     rows = json.loads(_told(run_dir, "rounds", "ls", "--json").out)
     assert [row["state"] for row in rows] == ["failed", "promoted", "cancelled"]

@@ -34,7 +34,7 @@ def test_a_person_overrules_the_gate_and_takes_it_back(
     rejected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models.promote("v0002", run_dir=rejected, yes=True)
-    assert capsys.readouterr().out == "v0002 is active, v0001 was\n"
+    assert capsys.readouterr().out == "v0002 is now active (before: v0001)\n"
     assert _states(rejected) == {"v0001": "retired", "v0002": "active"}
     settings = small_settings(tmp_path / "base", run__rounds=2, gate__min_gain=0.99)
     start(settings, rejected)

@@ -63,14 +63,14 @@ def test_sets_are_imported_and_listed(folder: Path, capsys: Captured) -> None:
         ]
     )
     prompts.import_prompts([Path("colors_train.txt")], SplitName.TRAIN)
-    assert "kept out of train: 'A ring.', as heldout has 'a picture of a ring'" in capsys.readouterr().out
+    assert "not added to train: 'A ring.', because heldout has 'a picture of a ring'" in capsys.readouterr().out
 
 
 def test_nothing_is_imported_by_halves(folder: Path, capsys: Captured) -> None:
     Path("bad.jsonl").write_text('{"prompt": "a cup"}\n{"prompt": ""}\n')
     with pytest.raises(PromptFileError, match=r"bad\.jsonl, line 2: the prompt is empty; nothing was imported"):
         prompts.import_prompts([Path("colors_train.txt"), Path("bad.jsonl")], SplitName.TRAIN)
-    with pytest.raises(UsageError, match=r"colors_train\.txt does not say what its prompts are for"):
+    with pytest.raises(UsageError, match=r"colors_train\.txt does not say the split of its prompts"):
         prompts.import_prompts([Path("colors_train.txt")])
     assert not Path("prompts.jsonl").exists()
     prompts.import_prompts([Path("colors_train.txt")], SplitName.PROBE, Format.TEXT, "mine", Path("sets/one.jsonl"))
@@ -136,7 +136,7 @@ def test_geneval_without_a_run(folder: Path, capsys: Captured) -> None:
     assert row["agreement"]["share"] == 1.0
     assert row["detector"]["by_category"] == row["by_category"]
     evaluate("base", Suite.GENEVAL, **asked | {"as_json": False}, results=scores)
-    assert "base and the detector say the same of 100.0 % of 8 images" in capsys.readouterr().out
+    assert "base and the detector agree on 100.0 % of 8 images" in capsys.readouterr().out
 
     with pytest.raises(OtherEvaluationError, match="it differs in seed"):
         evaluate("base", Suite.GENEVAL, **asked, seed=1)

@@ -66,7 +66,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(run_dir: Path, capsy
     with pytest.raises(UsageError, match="does not ask about 'mood'"):
         reviews.add(1, agrees=False, criterion=["mood=agree"], run_dir=run_dir)
     assert _listed(run_dir, capsys) == []
-    with pytest.raises(TooFewLabelsError, match="nothing was reviewed"):
+    with pytest.raises(TooFewLabelsError, match="has no reviews"):
         judge.fit(run_dir / "c.json", labels=judge.Labels.HUMAN, run_dir=run_dir)
 
 

@@ -47,7 +47,7 @@ def test_three_workers_finish_the_run_of_one_process(service: Service, undisturb
     gone = service.command("workers", "health", "--name", "trainer")
     assert gone.code == 3
     assert gone.sentences == [
-        "illume-loop: No worker trainer has shown a sign of life lately; start one with `illume-loop worker`, or see "
+        "illume-loop: No worker trainer has sent a heartbeat lately; start one with `illume-loop worker`, or see "
         "why it ended with `illume-loop workers ls`."
     ]
 

@@ -28,7 +28,7 @@ GENERATOR = ("worker", "--role", "generator")
             2,
             "The Celery executor needs Postgres",
         ),
-        (("workers", "ls"), {"ILLUME_STORE__DATABASE_URL": ""}, 2, "Workers meet in a database"),
+        (("workers", "ls"), {"ILLUME_STORE__DATABASE_URL": ""}, 2, "Workers need a Postgres database"),
         (("workers", "drain", "nobody"), {}, 2, "There is no worker at work 'nobody'"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,

@@ -109,10 +109,10 @@ def test_the_command_prints_the_contract() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--threads", "many"], "--threads many is no list of numbers"),
-        (["--size", "huge"], "there is no size huge; choose tiny"),
+        (["--threads", "many"], "--threads many is not a list of numbers"),
+        (["--size", "huge"], "unknown size huge; choose one of tiny"),
         (["--ids", "17", "--size", "tiny"], "17 ids make no square image"),
-        (["--grow"], "--grow goes with sampling"),
+        (["--grow"], "--grow works with sampling only"),
     ],
 )
 def test_what_cannot_be_measured_is_named(arguments: list[str], sentence: str) -> None:

@@ -59,6 +59,6 @@ def test_the_command_prints_tokens_a_second_and_the_share_of_the_machine() -> No
     assert row["setting"] == "a step of 2 rows, 202 tokens, 1 thread"
     assert 0 < row["limit_share"] < 1.5
     assert min(row["ours"], row["reference"], row["ratio"], row["control"]) > 0
-    for wrong, sentence in (("--size small", "no size 'small'"), ("--ids 4", "--ids goes with random Janus models")):
+    for wrong, sentence in (("--size small", "no size 'small'"), ("--ids 4", "--ids is for random Janus models")):
         refused = CliRunner().invoke(app, ["bench", "train", *wrong.split()])
         assert sentence in str(refused.exception)

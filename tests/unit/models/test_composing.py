@@ -211,7 +211,7 @@ def test_a_size_is_built_of_random_weights(tmp_path: Path) -> None:
 
 def test_what_is_asked_for_has_to_make_sense(tmp_path: Path) -> None:
     out = tmp_path / "base"
-    with pytest.raises(UsageError, match="--random goes with --size, and with neither"):
+    with pytest.raises(UsageError, match="--random needs --size, and takes neither"):
         command.init(out, random=True)
     with pytest.raises(UsageError, match="give --llm and --vision, or --size"):
         command.init(out, llm="some-lab/llama")
