@@ -177,8 +177,8 @@ def test_the_summary_says_what_the_run_came_to() -> None:
     rounds = [_round(1, "promoted"), _round(2, "rejected", 0.5, 0.45), _round(3, None, 0.5, None)]
     first, heldout, *rest = summary(rounds)
     assert first == "1 of 2 decided rounds were promoted; the version in use is v0002."
-    assert "40.0 [36.0, 44.0] % of v0001" in heldout
-    assert "50.0 [46.0, 54.0] % of v0002 at that of round 1" in heldout
+    assert "40.0 [36.0, 44.0] % for v0001" in heldout
+    assert "50.0 [46.0, 54.0] % for v0002 at the gate of round 1" in heldout
     assert "3,072 samples were drawn and 903 accepted; the judge's AUC" in rest[-1]
     assert list(summary([_round(1, None, None, None)])) == []
 
