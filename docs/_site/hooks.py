@@ -126,5 +126,5 @@ def _commands() -> str:
     for file in sorted(folder.glob("*.txt"), key=lambda file: (file.stem != "top", file.stem)):
         text = file.read_text(encoding="utf-8")
         usage = re.match(r"Usage: (illume-loop(?: [a-z]+)*)", text)
-        lines += [f"## {usage.group(1) if usage else file.stem}", "", _shown(text, "text")]
+        lines += [f"## {usage.group(1) if usage else file.stem}", "", _shown(text, "{ .text .wide }")]
     return "\n".join(lines)
