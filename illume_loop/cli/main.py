@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from illume_loop import __version__
 from illume_loop.cli import (
     ablate,
     assess,
@@ -45,7 +46,7 @@ app = typer.Typer(
     name="illume-loop",
     help="A loop in which a unified multimodal model judges its own images and trains on its judgement.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
 app.command("start")(start.start)
@@ -74,9 +75,7 @@ app.command("doctor")(doctor.doctor)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("illume-loop"))
+        typer.echo(__version__)
         raise typer.Exit
 
 
