@@ -1,11 +1,10 @@
-"""A worker process: takes messages from the queues of its roles, one at a time, until it is told or has to end.
+"""A worker process: it takes messages from the queues of its roles, one at a time, until it is drained or unhealthy.
 
-SIGTERM and SIGINT drain it: the unit in hand is finished, or handed back at the deadline. The signal is also seen by
-the heartbeat's side through a file descriptor, because a main thread that is deep in a call runs no handler.
+SIGTERM and SIGINT drain the worker: the current unit is finished, or handed back at the deadline. A signal reaches the
+heartbeat through a file descriptor, because Python runs no signal handler while the main thread is deep in a call.
 
-How it ends: with 0 if `workers drain` asked for it, with 143 (SIGTERM) or 130 (SIGINT) if a signal did, with 3 if it is
-unhealthy. So a container that is to be restarted unless it ended with 0 comes back after a restart of the host and
-stays down after `workers drain`.
+Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after SIGINT, 3 if the worker is unhealthy. A container with
+the restart policy `on-failure` therefore comes back after a restart of the host and stays down after `workers drain`.
 """
 
 from __future__ import annotations
@@ -47,24 +46,24 @@ if TYPE_CHECKING:
 
 
 TALKATIVE = ("alembic", "celery.worker.strategy", "celery.app.trace")
-"""They have a line for every message; ours say what became of it."""
+"""Loggers that write a line for every message; our own log lines report the outcome of each unit."""
 
 SIGNALLED = 128
-"""Added to the number of a signal it is the exit code by which shells and containers tell who ended a process."""
+"""A signal's exit code is its number plus this, as shells and containers report a process that a signal ended."""
 
 log = logging.getLogger(__name__)
 
 
 def default_name(roles: Sequence[str], host: str) -> str:
-    """Return a name of roles, host and process, unique among the workers that live."""
+    """Return a name made of roles, host and process, which is unique among live workers."""
     return f"{'+'.join(roles)}@{process_name(host)}"
 
 
 def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> int:
-    """Serve until drained; return the exit code.
+    """Serve until the worker is drained; return the exit code.
 
-    Raises UsageError for settings or roles that cannot be served, UnhealthyError if this worker has to end and may be
-    started again.
+    Raises UsageError for settings or roles that cannot be served. Raises UnhealthyError if the worker has to end and
+    may be started again.
     """
     roles = checked_roles(roles)
     check_service(settings)
@@ -111,7 +110,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
 
 
 def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, settings: Settings) -> None:
-    """Take messages until told to stop. Raises what ended it otherwise."""
+    """Take messages until the worker is asked to stop. Raises the error that ended it otherwise."""
     from celery.worker import WorkController
 
     failures: list[Exception] = []
@@ -125,10 +124,11 @@ def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, sett
             failures.append(error)
             _stop_taking(EXIT_UNHEALTHY)
         except Exception:
-            # Nothing of the unit's own gets here, so this is ours; its lease runs out, and that is counted.
+            # Errors of the unit itself are handled before, so this is a fault in this code. The unit's lease runs
+            # out, which counts as a failed attempt.
             log.exception("a unit was left undone")
 
-    # The body checks the arguments itself.
+    # `parse` checks the arguments, so Celery's own check is off.
     app.task(name=TASK, typing=False, Request="illume_workers.app:UnitRequest")(unit)
     controller: Any = WorkController(
         app=app,
@@ -148,7 +148,7 @@ def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, sett
 
 
 def _stop_taking(code: int = EXIT_DONE) -> None:
-    """Have Celery's consumer end when the unit in hand is over."""
+    """Ask Celery's consumer to end when the current unit is over."""
     from celery.worker import state
 
     state.should_stop = code
@@ -196,7 +196,7 @@ def _say_goodbye(engine: Engine, name: str, state: str) -> None:
 
 @contextmanager
 def _signals_to(heartbeat: Heartbeat) -> Iterator[None]:
-    """Let SIGTERM and SIGINT drain the worker, whatever the main thread is doing."""
+    """Drain the worker at SIGTERM and SIGINT, whatever the main thread is doing."""
     reading, writing = socket.socketpair()
     writing.setblocking(False)
 
@@ -205,7 +205,7 @@ def _signals_to(heartbeat: Heartbeat) -> Iterator[None]:
             heartbeat.drain(SIGNALLED + number[0])
 
     numbers = (signal.SIGTERM, signal.SIGINT)
-    # The handlers do nothing: that there is one is what makes the interpreter write to the descriptor.
+    # The handlers do nothing, but the interpreter writes a signal's number to the descriptor only if it has a handler.
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     previous = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     Thread(target=listen, name="signals", daemon=True).start()
