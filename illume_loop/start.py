@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a start ended: the run's directory, and its page."""
+    """The result of a start: the run's directory, and the path of its page."""
 
     run_dir: Path
     page: Path
@@ -42,14 +42,15 @@ def start_run(
     toolbox: Toolbox | None = None,
     tell: Callable[[str], None] = log.info,
 ) -> RunOutcome:
-    """Run the loop in `run_dir` until it has `rounds` rounds (in the place of settings.run.rounds); continue a run.
+    """Start a run in `run_dir`, or continue it, until it has `rounds` rounds.
 
-    A new run first tries one prompt through every stage, unless run.preflight is off; `tell` hears sentences about it.
+    If `rounds` is None, settings.run.rounds holds. A new run first tries one prompt through every stage, unless
+    run.preflight is off; `tell` is called with sentences about it. With `fresh_training`, a training that was cut off
+    begins again.
 
-    With `fresh_training` a training that was cut off begins anew. Raises PreflightError where a stage cannot work,
-    RoundFailedError when a round failed (the next start goes on with the next round), RunLockedError, RunExistsError,
-    SettingsChangedError, UsageError for settings that the domain cannot meet, and UnhealthyError for full disks and
-    damaged artifacts, after which the same call continues.
+    Raises PreflightError if a stage cannot work, RoundFailedError if a round failed (the next start continues with the
+    next round), RunLockedError, RunExistsError, SettingsChangedError, UsageError for settings that the domain cannot
+    meet, and UnhealthyError for full disks and damaged artifacts, after which the same call continues.
     """
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
@@ -72,6 +73,6 @@ def start_run(
 
 
 def write_run_page(context: RunContext, directory: RunDirectory) -> Path:
-    """Write the page of the run; its path."""
+    """Write the page of the run; return its path."""
     with transaction(context.engine) as session:
         return write_page(session, context.run_id, directory.path, context.images)

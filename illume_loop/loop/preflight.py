@@ -1,9 +1,10 @@
-"""The preflight of a new run: one prompt goes through every stage before anything is drawn in earnest.
+"""The preflight of a new run: it tries one prompt through every stage before the run begins.
 
 Invariants:
+
 - Nothing is recorded: no sample, assessment, row or image reaches a database or a store.
-- A run's draws are keyed by its seed, round and prompt, so that draws made here change none of them.
-- Whatever fails here would have failed in the run too, after hours; it is told in one sentence, with its stage.
+- The draws of a run are keyed by its seed, round and prompt, so the draws made here change none of them.
+- A stage that fails here would also fail in the run, after hours. The error says so in one sentence with the stage.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ from illume_loop.settings import Settings
 from illume_loop.train.candidates import try_rows
 
 PREFLIGHT = "preflight"
-"""The suite of the unit that does this, where workers do a run."""
+"""The suite of the unit by which a worker does the preflight."""
 NUM_DRAWN = 2
-"""Images of the prompt: a preference needs two, and one alone may be unlucky with a judge."""
+"""The images drawn per prompt. A preference needs two, and the judge may fail on a single one by bad luck."""
 SOURCE = "source"
 
 
 @dataclass(slots=True)
 class _Tried:
-    """A prompt of the first round, with what was drawn for it and what the judge said."""
+    """A prompt of the first round, with its images and the opinions of the judge."""
 
     prompt: Prompt
     ids_BL: NDArray[np.int32]
@@ -70,7 +71,7 @@ class _Tried:
     opinions: list[Opinion] = field(default_factory=list)
 
     def rows(self) -> list[SampleRow]:
-        """Return the samples as curation reads them from the database; images have their place as their name."""
+        """Return the samples as curation reads them from the database. An image is named by its place."""
         prompt = self.prompt
         instruction, target, source = (
             (prompt.instruction, prompt.target, SOURCE) if prompt.is_edit else (None, None, None)
@@ -91,23 +92,23 @@ class _Tried:
 
 @dataclass(slots=True)
 class Preflight:
-    """One prompt, and one edit where the settings ask for edits, on their way through the stages of a round."""
+    """One prompt, and one edit if the settings ask for edits, on their way through the stages of a round."""
 
     settings: Settings
     domain: Domain
     model: UnifiedModel
     """The run's base."""
     calibration: Calibration | None = None
-    """The judge's, where the settings name a file of one."""
+    """The judge's calibration; None without one, and before an automatic one is fitted."""
     tried: list[_Tried] = field(default_factory=list)
     rows: list[ExampleRow] = field(default_factory=list)
     pairs: list[RealPair] = field(default_factory=list)
 
     def run(self) -> list[str]:
-        """Try every stage; return sentences about what the run will do without.
+        """Try every stage; return sentences about what the run will lack.
 
-        Raises PreflightError where a stage cannot work, and as they are UnhealthyError and ConflictError, which
-        another start may outlive.
+        Raises PreflightError if a stage cannot work. UnhealthyError and ConflictError are passed on, because another
+        start may succeed.
         """
         stages = (
             ("drawing", self.draw),
@@ -129,7 +130,7 @@ class Preflight:
         return self._notes()
 
     def draw(self) -> None:
-        """Draw as the first round does, at its decode."""
+        """Draw as the first round does, with its decode."""
         sampling = self.settings.sampling
         decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
         seeds = [derived_seed("preflight", self.settings.run.seed, i) for i in range(NUM_DRAWN)]
@@ -148,7 +149,7 @@ class Preflight:
             self.domain.partner(prompts[0], 0)
 
     def judge(self) -> None:
-        """Judge what was drawn by everyone who judges in the run."""
+        """Judge the images by each judge of the run."""
         for tried in self.tried:
             if self.domain.exact:
                 for image in tried.images:
@@ -181,7 +182,7 @@ class Preflight:
         new_examples(self.rows)
 
     def train(self) -> None:
-        """Lay the rows out as a training reads them; nothing is learned."""
+        """Prepare the rows as a training reads them, without learning from them."""
         images = {
             f"{tried.prompt.is_edit:d}/{i}": image for tried in self.tried for i, image in enumerate(tried.images)
         }
@@ -192,7 +193,7 @@ class Preflight:
         try_rows(self.model, rows, self.settings.train)
 
     def measure(self) -> None:
-        """Measure one item of everything that the gate measures."""
+        """Measure one item of each suite of the gate."""
         plans = gate_plans(self.domain, self.settings)
         referee = None if self.domain.exact else self._referee()
         for plan in (plans.of("heldout", 1, 0), *plans.guards.values()):
@@ -277,7 +278,10 @@ class Preflight:
 def preflight_of_settings(
     settings: Settings, prompts: PromptSet, load: Callable[[Path, str], UnifiedModel]
 ) -> list[str]:
-    """Try one prompt before a run is made; return sentences about what it will do without. Raises as `run` does."""
+    """Try one prompt before a run is made; return sentences about what the run will lack.
+
+    Raises the errors of `Preflight.run`.
+    """
     named = settings.assess.calibration
     calibration = read_calibration(Path(named)) if named not in ("", AUTO) else None
     base = load(base_path(settings.run.base), settings.runtime.device)
@@ -285,9 +289,9 @@ def preflight_of_settings(
 
 
 def preflight_units(settings: Settings, session: Session, run_id: int) -> list[NewUnit]:
-    """Return the unit by which a worker tries one prompt, where workers do the run and none has done it.
+    """Return the unit of the preflight, if workers do the run and none has done the unit yet.
 
-    Their coordinator loads no model, so it cannot try by itself.
+    The coordinator of workers loads no model, so it cannot do the preflight itself.
     """
     if settings.run.executor == "inline" or not settings.run.preflight:
         return []
@@ -296,7 +300,10 @@ def preflight_units(settings: Settings, session: Session, run_id: int) -> list[N
 
 
 def preflight_of_run(context: RunContext) -> Callable[[Session], None]:
-    """Try one prompt of a run; return what notes in its diary what it will do without. Raises as `run` does."""
+    """Try one prompt of a run; return the function that notes in its diary what the run will lack.
+
+    Raises the errors of `Preflight.run`.
+    """
     with transaction(context.engine) as session:
         base = base_version(session, context.run_id)
     calibration = stored_calibration(context.engine, context.run_id) if context.settings.assess.calibration else None
@@ -310,14 +317,14 @@ def preflight_of_run(context: RunContext) -> Callable[[Session], None]:
 
 
 def _of_one_item(plan: MeasurePlan) -> MeasurePlan:
-    """Return a plan cut to its first item; a diversity needs two images of its prompt."""
+    """Return a plan cut to its first item. Diversity keeps two images of its prompt."""
     num_seeds = 2 if plan.suite == "diversity" else 1
     changes: dict[str, Any] = {"prompts": plan.prompts[:1], "seeds": plan.seeds[:num_seeds], "others": plan.others[:1]}
     return replace(plan, count=1, num_kept=0, **changes)
 
 
 def _as_png(images: Sequence[Image.Image]) -> list[str]:
-    """Encode images as the store does, and keep none."""
+    """Encode images as the store does, but keep none."""
     for image in images:
         image.save(io.BytesIO(), "PNG")
     return [""] * len(images)

@@ -1,4 +1,4 @@
-"""What a line of a log looks like: a sentence, or one JSON object with the run, the round and the unit at hand."""
+"""The format of log lines: a sentence, or one JSON object with the current run, round and unit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_HAND: ContextVar[dict[str, object]] = ContextVar("at_hand", default={})  # n
 
 @contextmanager
 def at_hand(**ids: object) -> Iterator[None]:
-    """Lines logged within the block carry these ids (run, round, unit, worker) besides those around it."""
+    """Add these ids (run, round, unit, worker) to the lines logged within the block, besides those around it."""
     token = _AT_HAND.set(_AT_HAND.get() | ids)
     try:
         yield
@@ -27,10 +27,13 @@ def at_hand(**ids: object) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, the ids at hand, a traceback as `error`; no password."""
+    """A formatter of lines of JSON: at, level, logger, message, the current ids, and a traceback as `error`.
+
+    The lines contain no password.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The finished line."""
+        """Return the finished line."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -44,5 +47,5 @@ class JsonFormatter(logging.Formatter):
 
 
 def formatter(log_format: str) -> logging.Formatter:
-    """The formatter that `runtime.log_format` names."""
+    """Return the formatter that `runtime.log_format` names."""
     return JsonFormatter() if log_format == "json" else RedactingFormatter(PLAIN)
