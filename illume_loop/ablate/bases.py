@@ -1,7 +1,7 @@
-"""Bases that arms pretrain: each recipe once, whichever cells ask, continued where it was stopped.
+"""The bases that arms pretrain. Each recipe is trained once for all cells, and resumed if it was stopped.
 
 bases/<recipe>-<digest>/          one pretraining
-bases/visual-<digest>/            the visual stages and the corpus of all pretrainings that are alike in them
+bases/visual-<digest>/            the visual stages and the corpus that several pretrainings share
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def pretrained_base(cell: Cell, folder: Path, progress: StudyProgress) -> Path | None:
-    """The model directory of the cell's own base, made where it is missing; None where it has none."""
+    """Return the model directory of the cell's own base; pretrain it if it is missing. None if the cell has none."""
     recipe = cell.recipe
     if recipe is None:
         return None
-    # Imported here: who only measures models of another backend needs no torch.
+    # Imported here, because a study of models of another backend needs no torch.
     from illume_loop.pretrain.variants import pretrain_sharing, visual_part
 
     def told(stage: str, done: int, total: int, _: float) -> None:

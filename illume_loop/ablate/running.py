@@ -1,11 +1,12 @@
-"""Runs a whole study and writes what it found.
+"""The run of a whole study, and its files of results.
 
     results.json    the study, its rows with intervals, every round of every cell
     table.md        the same as tables
     plot.svg        the same as a plot
 
-Guarantee: the three files follow from the finished cells alone, so a study that was killed and continued ends with the
-same bytes. They are written anew after every cell.
+Invariants:
+- The three files depend only on the finished cells, so a study that was killed and resumed ends with the same bytes.
+- They are written anew after every cell.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ OURS = ("lock", "bases", "runs", "cells", "measured", "checkpoints", "cache", RE
 def run_study(
     study: Study, folder: Path, *, seeds: Sequence[int] = (), jobs: int = 1, progress: StudyProgress | None = None
 ) -> Results:
-    """Run what the study lacks in `folder` and write its results there; default seeds: the study's own.
+    """Run the study's missing cells in `folder` and write the results there.
 
-    With several jobs, cells run in processes of their own, each with its share of the machine's threads. Raises what
-    `run_cell` raises, RunLockedError, UsageError for a folder that holds other things and for settings that the domain
-    cannot meet.
+    Without `seeds`, the study's own seeds are used. With several jobs, cells run in processes of their own, each with
+    its share of the machine's threads. Raises what `run_cell` raises, RunLockedError, NoCheckerError for a domain
+    without an exact checker, and UsageError for a folder that holds other things or for settings that the domain cannot
+    meet.
     """
     told = progress or Silent()
     grid = cells(study, seeds)
