@@ -7,11 +7,6 @@ of leases. A worker passes one that renews its lease; the default does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 OnProgress = Callable[[], object]
 """Called without arguments, from any thread, after a batch, a block of a file or a stage of a load.

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from sqlalchemy import Engine
@@ -27,10 +26,6 @@ from illume_loop.models.registry import STORED, call_load, load_model
 from illume_loop.protocols import Domain, TrainFunction, UnifiedModel
 from illume_loop.settings import Settings
 from illume_loop.train.candidates import train_candidate
-
-if TYPE_CHECKING:
-    pass
-
 
 LOADED_MODELS = 2
 """The number of models kept loaded. The gate compares two."""

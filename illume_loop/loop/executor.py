@@ -146,9 +146,6 @@ def sentence_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-log = logging.getLogger(__name__)
-
-
 class InlineExecutor:
     """An executor that does one due unit in this process and returns.
 

@@ -19,14 +19,11 @@ from functools import partial
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from illume_loop.errors import CorruptArtifactError, IllumeLoopError, NotFoundError, UsageError
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.protocols import UnifiedModel
-
-if TYPE_CHECKING:
-    pass
 
 ENTRY_POINT_GROUP = "illume_loop.backends"
 STORED = "stored"

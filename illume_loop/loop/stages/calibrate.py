@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -27,12 +26,9 @@ from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.errors import WrongCalibrationError
 from illume_loop.judge.calibration import Calibration, Source, read_calibration
 from illume_loop.judge.fitting import OnItems, calibrate, checker_labels, draw_set, read_set
+from illume_loop.loop.context import RunContext, stored_calibration
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.settings import Settings
-
-if TYPE_CHECKING:
-    from illume_loop.loop.context import RunContext
-from illume_loop.loop.context import stored_calibration
 
 AUTO = "auto"
 CALIBRATION = "calibration"

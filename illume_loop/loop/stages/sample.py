@@ -32,7 +32,7 @@ def sample(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     seeds = [sample_seed(context.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
     sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
     ids_BL, images, names = _drawn(context, model, [prompt for prompt, _ in rows], seeds, sampling, on_items)
-    TALLY.drew(*ids_BL.shape)
+    TALLY.drew(len(ids_BL), ids_BL.size)
     context.fresh_images.update(zip(names, images, strict=True))
     drawn = [
         NewSample(prompt.id, index, seed, ids_L, name)
