@@ -11,26 +11,22 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from illume_loop.errors import NoCheckerError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from illume_loop.settings import TrainSettings
 
-    pass
-from collections.abc import Mapping
-from dataclasses import field, replace
-from typing import Literal
-
-from illume_loop.errors import NoCheckerError, NotFoundError, UsageError
 
 ImageIds = NDArray[np.int32]
 

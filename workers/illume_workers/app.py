@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from celery.worker.request import Request
+
 from illume_loop.errors import MissingExtraError
 from illume_loop.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from celery import Celery
-from celery.worker.request import Request
 
 TASK = "illume_loop.unit"
 
