@@ -103,7 +103,7 @@ class Root:
     def write(self, relative: str, data: bytes) -> None:
         """Write a file whole or not at all. Raises StorageFullError, StoreUnusableError."""
         target = self.full(relative)
-        with _usable(self.path, missing=True), storage_full_told(target):
+        with _usable(self.path, missing=True), raising_storage_full(target):
             if self.is_local:
                 write_atomically(Path(target), data)
             else:
@@ -112,7 +112,7 @@ class Root:
     def write_file(self, relative: str, source: Path, on_progress: OnProgress = ignore) -> None:
         """Copy a local file to `relative`, whole or not at all. Raises StorageFullError, StoreUnusableError."""
         target = self.full(relative)
-        with _usable(self.path, missing=True), storage_full_told(target):
+        with _usable(self.path, missing=True), raising_storage_full(target):
             if self.is_local:
                 with source.open("rb") as file:
                     write_atomically(Path(target), blocks_of(file, on_progress))
@@ -143,7 +143,7 @@ class Root:
         try:
             with _usable(self.path):
                 opened = self.filesystem.open(self.full(relative), "rb")
-            with opened as file, storage_full_told(target):
+            with opened as file, raising_storage_full(target):
                 write_atomically(target, checked(file))
         except FileNotFoundError:
             raise CorruptArtifactError(path=self.full(relative), expected="a file", found="none") from None
@@ -212,7 +212,7 @@ def output_folder(folder: Path) -> Path:
 
     Raises UsageError if it cannot be made, StorageFullError.
     """
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -247,7 +247,7 @@ def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 @contextmanager
-def storage_full_told(path: object) -> Iterator[None]:
+def raising_storage_full(path: object) -> Iterator[None]:
     """Turn the operating system's "disk full" into StorageFullError."""
     try:
         yield

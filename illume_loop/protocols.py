@@ -171,7 +171,7 @@ class TrainFunction(Protocol):
 
 
 @runtime_checkable
-class TriesRows(Protocol):
+class ChecksRows(Protocol):
     """A `UnifiedModel` whose backend can show that it could train on rows, without training on them."""
 
     def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
@@ -180,7 +180,7 @@ class TriesRows(Protocol):
 
 
 @runtime_checkable
-class KnowsWords(Protocol):
+class HasVocabulary(Protocol):
     """A `UnifiedModel` that can tell which words its tokenizer has no id for."""
 
     def unknown_words(self, text: str) -> list[str]:
@@ -262,7 +262,7 @@ class UnifiedModel(Protocol):
 
 
 @runtime_checkable
-class EncodesOnce(Protocol):
+class CachesEncodings(Protocol):
     """A `UnifiedModel` that can keep its encoder's features of images."""
 
     def encoded_once(self) -> AbstractContextManager[None]:
@@ -272,7 +272,7 @@ class EncodesOnce(Protocol):
 
 def encoded_once(model: UnifiedModel) -> AbstractContextManager[None]:
     """Return the context of a model that keeps its encoder's features; for other models, one that does nothing."""
-    return model.encoded_once() if isinstance(model, EncodesOnce) else nullcontext()
+    return model.encoded_once() if isinstance(model, CachesEncodings) else nullcontext()
 
 
 Split = Literal["train", "heldout", "probe"]

@@ -11,13 +11,13 @@ from pathlib import Path
 from illume_db.sessions import transaction
 from illume_loop.loop.context import RunContext, Toolbox, default_toolbox
 from illume_loop.loop.coordinator import Coordinator, Progress
-from illume_loop.loop.opening import check_demands, open_context
+from illume_loop.loop.opening import check_start, open_context
 from illume_loop.loop.preflight import preflight_of_settings
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked, stored_settings
 from illume_loop.report.page import write_page
 from illume_loop.settings import Settings
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.observing import observed
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def start_run(
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
     settings = with_domain(settings, run_dir)
-    demands = check_demands(settings, run_dir)
+    demands = check_start(settings, run_dir)
     tools = toolbox or default_toolbox(settings.runtime.weights)
     if settings.run.preflight and stored_settings(run_dir, settings.store.database_url) is None:
         tell("trying one prompt through every stage before anything is made (--no-preflight leaves this out)")
@@ -65,7 +65,7 @@ def start_run(
         locked(run_dir) as directory,
         open_context(settings, demands, directory, tools, fresh_training) as context,
         observed(settings.runtime, context.database_url, context.run_id),
-        at_hand(run=context.run_key),
+        log_context(run=context.run_key),
     ):
         write = partial(write_run_page, context, directory)
         Coordinator(context, progress, context.settings.run.rounds, on_round_end=write).run()

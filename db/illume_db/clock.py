@@ -35,10 +35,10 @@ class _SecondsSince(FunctionElement[float]):
 
 def db_now() -> ColumnElement[datetime]:
     """Return the current time by the database's clock."""
-    return db_later(0.0)
+    return db_time_in(0.0)
 
 
-def db_later(seconds: float) -> ColumnElement[datetime]:
+def db_time_in(seconds: float) -> ColumnElement[datetime]:
     """Return the time `seconds` from now by the database's clock; negative seconds give a time in the past."""
     return _Later(literal(float(seconds), Double()))
 

@@ -48,7 +48,7 @@ _MISSING = ("database ", "role ")
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class DatabaseProblem:
     """The reason why a database cannot be used.
 
     `kind` is `address` if its URL is wrong, `full` if its disk is full, and `unusable` otherwise.
@@ -66,13 +66,13 @@ def name_database(context: ExceptionContext) -> None:
         setattr(context.original_exception, _DATABASE, context.engine.url.render_as_string(hide_password=True))
 
 
-def trouble_of(error: BaseException) -> Trouble | None:
+def problem_of(error: BaseException) -> DatabaseProblem | None:
     """Return the reason why the database cannot be used; None if `error` has no such driver error in its chain."""
     links = list(_chain(error))
     database = next((str(found) for link in links if (found := getattr(link, _DATABASE, ""))), "")
     for link in links:
         if type(link).__module__.split(".")[0] in DRIVERS and (kind := _kind_of(link)):
-            return Trouble(kind, _reason(link, database), database)
+            return DatabaseProblem(kind, _reason(link, database), database)
     return None
 
 

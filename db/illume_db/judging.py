@@ -50,7 +50,7 @@ INVALID = ("invalid_questions", "invalid_critiques")
 
 
 @dataclass(frozen=True, slots=True)
-class Fared:
+class AssessmentCounts:
     """Counts of a round's samples by the state of one assessor's assessment.
 
     `error` is the most frequent error of the failed assessments. For `num_invalid` samples the judge wrote at least one
@@ -73,7 +73,7 @@ class Fared:
         }
 
 
-def fared(session: Session, round_id: int, assessor: str) -> Fared:
+def count_assessments(session: Session, round_id: int, assessor: str) -> AssessmentCounts:
     """Count a round's samples by the state of an assessor's assessment."""
 
     def count(*conditions: ColumnElement[bool]) -> int:
@@ -91,7 +91,9 @@ def fared(session: Session, round_id: int, assessor: str) -> Fared:
     )
     by_state = {state: count(Assessment.state == state) for state in ("ok", "abstained", "failed")}
     invalid = count(or_(*(Assessment.details[name].as_integer().is_not(None) for name in INVALID)))
-    return Fared(by_state["ok"], by_state["abstained"], by_state["failed"], invalid, session.scalar(commonest))
+    return AssessmentCounts(
+        by_state["ok"], by_state["abstained"], by_state["failed"], invalid, session.scalar(commonest)
+    )
 
 
 def controls(session: Session, round_id: int, assessor: str) -> list[tuple[float, float]]:
@@ -117,7 +119,7 @@ def next_prompts(session: Session, round_id: int, positions: Sequence[int]) -> d
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedSample:
     """The verdicts on one sample.
 
     `questions` are the judge's questions with their log-odds and `probability` is the judge's. `failed` are the
@@ -130,7 +132,7 @@ class Judged:
     people: dict[str, bool]
 
 
-def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -> list[Judged]:
+def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -> list[JudgedSample]:
     """Return the samples that an assessor judged among the first `limit` of a round."""
     judge, checker, human = aliased(Assessment), aliased(Assessment), aliased(Assessment)
     some = (
@@ -148,7 +150,7 @@ def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -
         .outerjoin(human, (human.sample_id == some.c.id) & (human.assessor == "human"))
     )
     return [
-        Judged(
+        JudgedSample(
             details.get("questions", []),
             probability,
             failed if state == "ok" else None,

@@ -23,13 +23,13 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later, db_now, seconds_since
+from illume_db.clock import db_now, db_time_in, seconds_since
 from illume_db.errors import FencedOutError
 from illume_db.tables import ModelVersion, Round, StageCount, Unit, Worker
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due, shown_state
 from illume_db.tables.versions import version_name
-from illume_db.units import SILENT, count_moved, make_ready
+from illume_db.units import SILENT, count_moved, release_assessments
 
 MAX_ERROR_LENGTH = 2_000
 
@@ -82,7 +82,7 @@ def lease_unit(
     take = take.values(
         state="leased",
         lease_owner=owner,
-        lease_expires_at=None if lease_s is None else db_later(lease_s),
+        lease_expires_at=None if lease_s is None else db_time_in(lease_s),
         fencing_token=Unit.fencing_token + 1,
         items_done=0,
         progress_at=db_now(),
@@ -111,12 +111,12 @@ def renew_lease(session: Session, lease: Lease, items_done: int, items_total: in
     return _changes_one(
         session,
         _held(lease).values(
-            lease_expires_at=db_later(lease_s), items_done=items_done, items_total=items_total, progress_at=db_now()
+            lease_expires_at=db_time_in(lease_s), items_done=items_done, items_total=items_total, progress_at=db_now()
         ),
     )
 
 
-def hold_lease(session: Session, lease: Lease) -> None:
+def lock_leased_unit(session: Session, lease: Lease) -> None:
     """Lock the leased unit, so that no other worker takes it over before this transaction commits.
 
     Raises FencedOutError if the lease is lost.
@@ -266,7 +266,7 @@ def _expire(session: Session, unit: Unit, round_index: int, max_attempts: int) -
 
 def _settled(session: Session, round_id: int, kind: str, rows: tuple[int, int]) -> None:
     if kind == "sample":
-        make_ready(session, round_id, *rows)
+        release_assessments(session, round_id, *rows)
 
 
 def _held(lease: Lease) -> Update:
@@ -365,14 +365,14 @@ def progress_age(session: Session, round_id: int) -> float:
     return min((age for age in ages if age is not None), default=0.0)
 
 
-def is_left_waiting(session: Session, kinds: Collection[str], waited_s: float, sent_within_s: float) -> bool:
+def has_undelivered_units(session: Session, kinds: Collection[str], waited_s: float, sent_within_s: float) -> bool:
     """Return whether a unit of these kinds has waited for `waited_s` although it was sent within `sent_within_s`.
 
     If so, the messages about these units reach no worker.
     """
-    lately = Unit.issued_at.between(db_later(-sent_within_s), db_later(-SETTLE_S))
+    lately = Unit.issued_at.between(db_time_in(-sent_within_s), db_time_in(-SETTLE_S))
     query = select(Unit.id).where(
-        in_state("pending"), Unit.kind.in_(kinds), Unit.ready_at < db_later(-waited_s), lately
+        in_state("pending"), Unit.kind.in_(kinds), Unit.ready_at < db_time_in(-waited_s), lately
     )
     return session.scalar(query.limit(1)) is not None
 

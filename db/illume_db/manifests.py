@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.leases import Lease, hold_lease
+from illume_db.leases import Lease, lock_leased_unit
 from illume_db.tables import Example, Manifest, Round, TrainingCheckpoint
 
 
@@ -72,7 +72,7 @@ def keep_training_checkpoint(
     session: Session, lease: Lease, *, step: int, folder: str, files: dict[str, Any], at: datetime
 ) -> int:
     """Add a checkpoint's row and return its id. Raises FencedOutError if the lease is lost."""
-    hold_lease(session, lease)
+    lock_leased_unit(session, lease)
     row = TrainingCheckpoint(round_id=lease.round_id, step=step, folder=folder, files=files, created_at=at)
     session.add(row)
     session.flush()

@@ -100,7 +100,7 @@ def overlaps(session: Session, run_id: int) -> list[Overlap]:
 
 
 @dataclass(frozen=True, slots=True)
-class SaidOf:
+class SampleReview:
     """One person's review of a sample."""
 
     sample_id: int
@@ -111,11 +111,11 @@ class SaidOf:
     reason: str
 
 
-def reviews_of_sample(session: Session, sample_id: int) -> list[SaidOf]:
+def reviews_of_sample(session: Session, sample_id: int) -> list[SampleReview]:
     """Return the reviews of a sample, the oldest first."""
     query = select(Review).where(Review.sample_id == sample_id).order_by(Review.id)
     return [
-        SaidOf(row.sample_id, row.reviewer, row.verdict, row.criteria, row.comment, row.reason)
+        SampleReview(row.sample_id, row.reviewer, row.verdict, row.criteria, row.comment, row.reason)
         for row in session.scalars(query)
     ]
 

@@ -133,7 +133,7 @@ def retry_of(session: Session, round_id: int) -> Round | None:
     return session.scalar(select(Round).where(Round.retry_of_id == round_id))
 
 
-def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
+def total_rounds(session: Session, run_id: int, num_rounds: int) -> int:
     """Return how many rounds a run of `num_rounds` will have in all. Retries come on top of `num_rounds`."""
     requested = select(func.count()).where(Round.run_id == run_id, Round.retry_requested_at.is_not(None))
     last_index = session.scalar(select(func.max(Round.index)).where(Round.run_id == run_id)) or 0

@@ -31,9 +31,9 @@ CALIBRATING = "calibrating"
 
 BEFORE_THE_GATE = ("planned", "sampling", "assessing", "curating", "training")
 
-MOST_UNITS = 200
+MAX_UNITS = 200
 
-MOST_PROMPTS = 200
+MAX_PROMPTS = 200
 
 NO_NUMBERS: Mapping[str, Any] = {
     "heldout": {"parent": None, "candidate": None, "delta": None},
@@ -90,7 +90,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     stages = list(session.scalars(select(StageCount).where(StageCount.round_id == round_id)))
     return rows[0] | {
         "stages": {stage_of(counts.kind, rows[0]["state"]): _stage(counts) for counts in stages},
-        "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MOST_UNITS),
+        "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MAX_UNITS),
         "held": held_units(session, round_id),
         "num_prompts": _num_prompts(session, round_id),
         "prompts": _prompts(session, round_id),
@@ -198,10 +198,10 @@ def _stage(counts: StageCount) -> dict[str, Any]:
 
 def _units(session: Session, round_id: int, *, everything: bool) -> list[dict[str, Any]]:
     fields = Unit.key, Unit.kind, Unit.state, Unit.attempts, Unit.seconds, Unit.error
-    query = select(*fields).where(Unit.round_id == round_id).order_by(Unit.id).limit(MOST_UNITS)
+    query = select(*fields).where(Unit.round_id == round_id).order_by(Unit.id).limit(MAX_UNITS)
     queries = [query] if everything else [query.where(in_state("dead")), query.where(in_state("leased"))]
     rows = [dict(row) for query in queries for row in session.execute(query).mappings()]
-    return rows[:MOST_UNITS]
+    return rows[:MAX_UNITS]
 
 
 def _num_prompts(session: Session, round_id: int) -> int:
@@ -215,6 +215,6 @@ def _prompts(session: Session, round_id: int) -> list[dict[str, Any]]:
         .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
         .where(RoundPrompt.round_id == round_id)
         .order_by(RoundPrompt.position)
-        .limit(MOST_PROMPTS)
+        .limit(MAX_PROMPTS)
     )
     return [dict(row) for row in session.execute(query).mappings()]

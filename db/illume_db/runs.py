@@ -15,9 +15,9 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, func, inspect, or_, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later, db_now, seconds_since
+from illume_db.clock import db_now, db_time_in, seconds_since
 from illume_db.errors import FencedOutError
-from illume_db.rounds import rounds_in_all, waiting_retries
+from illume_db.rounds import total_rounds, waiting_retries
 from illume_db.tables import (
     Event,
     ModelVersion,
@@ -42,7 +42,7 @@ def add_run(session: Session, *, key: str, name: str, seed: int, settings: dict[
     return run
 
 
-def hold_run(session: Session, run_id: int) -> None:
+def lock_run(session: Session, run_id: int) -> None:
     """Lock the run's row until the commit, so that decisions about the run are made one at a time.
 
     The coordinator and people decide from rows that they have read. Without the lock, each could miss the other's
@@ -131,7 +131,7 @@ def _is_unfinished(session: Session, run_id: int, num_rounds: int) -> bool:
     if not states or is_open or waiting_retries(session, run_id):
         return True
     last = max(states)
-    return last < rounds_in_all(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
+    return last < total_rounds(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
 
 
 def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
@@ -219,14 +219,14 @@ def acquire_leadership(session: Session, run_id: int, owner: str, lease_s: float
     """Take the leadership of the run for `lease_s` seconds; return the token, or None while another one leads."""
     free = or_(Run.leader.is_(None), Run.leader_expires_at < db_now())
     take = update(Run).where(Run.id == run_id, free)
-    taken = take.values(leader=owner, leader_token=Run.leader_token + 1, leader_expires_at=db_later(lease_s))
+    taken = take.values(leader=owner, leader_token=Run.leader_token + 1, leader_expires_at=db_time_in(lease_s))
     return session.scalar(taken.returning(Run.leader_token))
 
 
 def renew_leadership(session: Session, run_id: int, token: int, lease_s: float) -> None:
     """Extend the leadership to `lease_s` seconds from now. Raises FencedOutError if another coordinator took over."""
     kept = update(Run).where(Run.id == run_id, Run.leader_token == token, Run.leader.is_not(None))
-    change = session.execute(kept.values(leader_expires_at=db_later(lease_s)))
+    change = session.execute(kept.values(leader_expires_at=db_time_in(lease_s)))
     if cast("CursorResult[Any]", change).rowcount != 1:
         raise FencedOutError(f"of run {run_id}")
 

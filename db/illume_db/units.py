@@ -15,7 +15,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Select, case, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later, db_now
+from illume_db.clock import db_now, db_time_in
 from illume_db.tables import Round, StageCount, Unit
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due
@@ -59,7 +59,7 @@ def _row(round_id: int, unit: NewUnit) -> dict[str, Any]:
     }
 
 
-def begin_waiting(session: Session, round_id: int) -> None:
+def reset_ready_times(session: Session, round_id: int) -> None:
     """Reset the waiting time of the round's ready units, which were planned before their stage could begin."""
     due = update(Unit).where(Unit.round_id == round_id, is_due())
     session.execute(due.values(ready_at=db_now()), execution_options=SILENT)
@@ -129,7 +129,7 @@ def ready_units(
     """
     query = _unit_rows().where(Unit.round_id == round_id, Unit.kind == kind, is_due()).order_by(Unit.id).limit(limit)
     if reissue_after_s is not None:
-        query = query.where(or_(Unit.issued_at.is_(None), Unit.issued_at <= db_later(-reissue_after_s)))
+        query = query.where(or_(Unit.issued_at.is_(None), Unit.issued_at <= db_time_in(-reissue_after_s)))
     return [UnitRow(*row) for row in session.execute(query)]
 
 
@@ -142,7 +142,7 @@ def num_in_flight(session: Session, run_id: int, kind: str, *, sent_within_s: fl
     leased = select(func.sum(StageCount.num_leased)).join(Round, Round.id == StageCount.round_id)
     sent = select(func.count()).select_from(Unit).where(in_state("pending"), Unit.issued_at.is_not(None))
     if sent_within_s is not None:
-        sent = sent.where(Unit.issued_at > db_later(-sent_within_s))
+        sent = sent.where(Unit.issued_at > db_time_in(-sent_within_s))
     round_ids = select(Round.id).where(*of_run)
     num_leased = session.scalar(leased.where(*of_run, StageCount.kind == kind)) or 0
     return int(num_leased) + (session.scalar(sent.where(Unit.round_id.in_(round_ids), Unit.kind == kind)) or 0)
@@ -232,7 +232,7 @@ def count_moved(
     )
 
 
-def make_ready(session: Session, round_id: int, first_row: int, stop_row: int) -> None:
+def release_assessments(session: Session, round_id: int, first_row: int, stop_row: int) -> None:
     """Make assessments ready if all sample units of their rows are done or dead, after one with these rows ended.
 
     Call it after `count_moved` for the sample unit in the same transaction. The lock on the counts then lets only one

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 from illume_db.clock import db_now, seconds_since
 from illume_db.tables import Round, StageCount, Unit, Worker
 from illume_db.tables.rounds import TERMINAL_STATES
-from illume_db.tables.units import GONE, ROLE_OF_KIND, ROLES, is_due, is_gone, shown_state
+from illume_db.tables.units import ENDED_STATES, ROLE_OF_KIND, ROLES, is_due, is_gone, shown_state
 
 GONE_KEPT_S = 24 * 3600.0
 """Seconds for which the row of a worker that is gone is kept, so that a person can see how it ended."""
 
-MOST_GONE = 200
+MAX_GONE_ROWS = 200
 """The most rows of gone workers that are kept. A worker that crashes at its start leaves thousands of rows in a day."""
 
 
@@ -56,13 +56,13 @@ def register_worker(
 
 
 def forget_gone(session: Session) -> None:
-    """Delete the rows of workers that were gone for `GONE_KEPT_S`, and all but the last `MOST_GONE` of the others.
+    """Delete the rows of workers that were gone for `GONE_KEPT_S`, and all but the last `MAX_GONE_ROWS` of the others.
 
     Each worker calls this at its start, because only a new worker adds a row. No table refers to these rows: a unit
     holds the name of its worker.
     """
     latest = select(Worker.id).where(is_gone()).order_by(Worker.heartbeat_at.desc(), Worker.id.desc())
-    beyond = list(session.scalars(latest.offset(MOST_GONE)))
+    beyond = list(session.scalars(latest.offset(MAX_GONE_ROWS)))
     too_old = is_gone() & (seconds_since(Worker.heartbeat_at) > GONE_KEPT_S)
     session.execute(delete(Worker).where(too_old | Worker.id.in_(beyond)))
 
@@ -90,7 +90,7 @@ def beat(
 
 def request_drain(session: Session, name: str) -> bool:
     """Ask a worker to finish its unit and stop; return False if there is no such worker or it has ended."""
-    asked = update(Worker).where(Worker.name == name, Worker.state.not_in(GONE)).values(drain_requested=True)
+    asked = update(Worker).where(Worker.name == name, Worker.state.not_in(ENDED_STATES)).values(drain_requested=True)
     return cast("CursorResult[Any]", session.execute(asked)).rowcount == 1
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from illume_loop.ablate.progress import StudyProgress
 from illume_loop.ablate.study import Cell
-from illume_loop.artifacts.locks import alone_in
+from illume_loop.artifacts.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from illume_loop.pretrain.recipe import Recipe
@@ -31,7 +31,7 @@ def pretrained_base(cell: Cell, folder: Path, progress: StudyProgress) -> Path |
     def told(stage: str, done: int, total: int, _: float) -> None:
         progress.advanced(cell.key, f"pretraining, {stage}", done, total)
 
-    with alone_in(folder / "lock"):
+    with exclusive_lock(folder / "lock"):
         return pretrain_sharing(recipe, folder / _name(recipe), folder / _name(visual_part(recipe)), told).absolute()
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from illume_loop.ablate.study import Measures
-from illume_loop.artifacts.locks import alone_in
+from illume_loop.artifacts.locks import exclusive_lock
 from illume_loop.domains import get_domain
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
 from illume_loop.files import write_atomically
@@ -88,7 +88,7 @@ def plan_of(settings: Settings, measures: Measures) -> Plan:
 def measure_once(plan: Plan, checkpoint: str, path: Path, folder: Path, device: str, on_items: OnItems) -> Measured:
     """Return the measurement of the checkpoint in `path`; read it from `folder` if it was made before."""
     file = folder / f"{plan.sha256(checkpoint)}.json"
-    with alone_in(file.with_suffix(".lock")):
+    with exclusive_lock(file.with_suffix(".lock")):
         if not file.exists():
             found = _measure(load_model(path, device=device), plan, on_items)
             write_atomically(file, json.dumps(asdict(found)).encode())

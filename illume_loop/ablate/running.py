@@ -26,8 +26,8 @@ from illume_loop.ablate.study import Cell, Study, cells
 from illume_loop.ablate.table import markdown
 from illume_loop.domains import get_domain
 from illume_loop.errors import NoCheckerError, UsageError
-from illume_loop.files import output_folder, storage_full_told, write_atomically
-from illume_loop.loop.opening import check_demands
+from illume_loop.files import output_folder, raising_storage_full, write_atomically
+from illume_loop.loop.opening import check_start
 from illume_loop.loop.run_directory import exclusive
 from illume_loop.runtime import prepare
 
@@ -50,12 +50,12 @@ def run_study(
     if folder.exists() and (not folder.is_dir() or any(entry.name not in OURS for entry in folder.iterdir())):
         raise UsageError(f"{folder} holds other things than a study; name a new or empty directory with -o")
     for cell in grid:
-        check_demands(cell.settings, folder / "runs" / cell.key)
+        check_start(cell.settings, folder / "runs" / cell.key)
         domain = cell.settings.run.domain
         if not get_domain(domain).exact:
             instead = "study another domain, or compare runs by `rounds ls`"
             raise NoCheckerError(domain=domain, what="a study", instead=instead)
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         output_folder(folder)
         with exclusive(folder):
             found = {cell.key: finished for cell in grid if (finished := finished_cell(cell, folder))}

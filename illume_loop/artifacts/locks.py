@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(lock: Path) -> Iterator[None]:
+def exclusive_lock(lock: Path) -> Iterator[None]:
     """Hold a lock file exclusively for the block; wait while another process holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w", encoding="utf-8") as file:

@@ -165,11 +165,11 @@ def _batch(config: Any, num_rows: int) -> dict[str, Tensor]:
     for index in range(num_rows):
         if index % 2:
             prefix = [config.begin_image_token_id, *[config.image_placeholder_token_id] * image]
-            rows.append(Sequence1D.learned_after(prefix, drawn(256, ANSWER_WORDS)))
+            rows.append(Sequence1D.with_prefix(prefix, drawn(256, ANSWER_WORDS)))
         else:
             prefix = [*drawn(256, PROMPT_WORDS), config.begin_image_token_id]
             ids = drawn(config.codebook_size, image, config.num_text_ids)
-            rows.append(Sequence1D.learned_after(prefix, ids))
+            rows.append(Sequence1D.with_prefix(prefix, ids))
     batch = collate(rows, config.pad_token_id)
     if num_rows > 1:
         width = config.vision_config.hidden_size

@@ -39,7 +39,7 @@ ROWS = 12
 """Lines of text that an image is high."""
 
 
-def can_show() -> bool:
+def can_exclude_loss() -> bool:
     """Whether the terminal shows images; it is asked once."""
     return _renderable() is not None
 

@@ -81,9 +81,9 @@ def parsed(domain: Domain, prompt: str, command: Sequence[str], model: str | Non
 
 def warn_of_unknown_words(name: str, model: UnifiedModel, prompts: Sequence[str]) -> None:
     """Say on stderr, in one sentence, which words of the prompts the model has never seen."""
-    from illume_loop.models.shipped import unknown_words_told
+    from illume_loop.models.shipped import unknown_words_message
 
-    sentence = unknown_words_told(name, model, prompts)
+    sentence = unknown_words_message(name, model, prompts)
     if sentence:
         hint(f"illume-loop: {sentence}")
 

@@ -52,7 +52,7 @@ def no_files(name: str) -> NoReturn:
     raise BadRow("no image", f"it is named by path only: {name}")
 
 
-class Meanings:
+class RowFields:
     """A row's fields by their meaning. `names` maps a meaning to the source's own name and overrides ALSO_CALLED."""
 
     def __init__(self, fields: Fields, names: Mapping[str, str], read: ReadImage = no_files) -> None:

@@ -41,7 +41,7 @@ WHOLE: frozenset[Task] = frozenset({"caption", "instruct", "assess"})
 """Tasks that read whole images, with slices of large ones. The other tasks read the tokenizer's squares."""
 
 
-class Sayings(Protocol):
+class RowText(Protocol):
     """The part of a row that its sequence is made of."""
 
     @property
@@ -57,7 +57,7 @@ class Sayings(Protocol):
 
 def sequence_of(
     task: Task,
-    row: Sayings,
+    row: RowText,
     ids: Sequence[Sequence[int]],
     sequences: SequenceBuilder,
     num_blocks: Sequence[int],
@@ -84,7 +84,7 @@ def sequence_of(
             return sequences.converse(_parts(row.turns, ids, num_blocks))
 
 
-def longest(kind: Kind, row: Sayings, num_read: int, ids: Sequence[Sequence[int]], sequences: SequenceBuilder) -> int:
+def longest(kind: Kind, row: RowText, num_read: int, ids: Sequence[Sequence[int]], sequences: SequenceBuilder) -> int:
     """Return the number of ids of the longest sequence that any task makes of a row, with one block per image."""
     tasks = [task for task in TASKS if KIND_OF[task] == kind and (ids or task not in DRAWS)]
     return max(len(sequence_of(task, row, ids, sequences, [1] * num_read).input_ids) for task in tasks)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from illume_loop.data.fields import BadRow, Fields, Meanings, ReadImage, no_files, text_of
+from illume_loop.data.fields import BadRow, Fields, ReadImage, RowFields, no_files, text_of
 
 Kind = Literal["pair", "edit", "dialogue", "text"]
 KINDS: tuple[Kind, ...] = ("pair", "edit", "dialogue", "text")
@@ -65,7 +65,7 @@ def understood(place: Place, fields: Fields, names: Mapping[str, str], read: Rea
     `names` maps a meaning to the source's own name of the field and overrides ALSO_CALLED. `read` returns an image
     that is named by path.
     """
-    meant = Meanings(fields, names, read)
+    meant = RowFields(fields, names, read)
     turns = meant.value("turns")
     if _is_list(fields.get("prompt")) and _is_list(fields.get("completion")) and not turns:
         turns = [*fields["prompt"], *fields["completion"]]  # TRL's layout
@@ -91,7 +91,7 @@ def understood(place: Place, fields: Fields, names: Mapping[str, str], read: Rea
     raise BadRow("unknown layout", f"it has the fields {', '.join(sorted(map(str, fields))) or '(none)'}")
 
 
-def _edit(place: Place, meant: Meanings, target: bytes) -> Row:
+def _edit(place: Place, meant: RowFields, target: bytes) -> Row:
     told = meant.text("instruction", "no instruction")
     # Some collections of edits name the source just "image".
     source = meant.picture("source") or meant.image(meant.value("image"))

@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from illume_loop.artifacts.locks import alone_in, claimed
+from illume_loop.artifacts.locks import claimed, exclusive_lock
 from illume_loop.data.fields import BadRow, Fields
 from illume_loop.data.image_folder import ImageFolder
 from illume_loop.data.layout import longest
@@ -45,7 +45,7 @@ from illume_loop.errors import (
     TooManyBadRowsError,
     UsageError,
 )
-from illume_loop.files import storage_full_told, write_atomically
+from illume_loop.files import raising_storage_full, write_atomically
 from illume_loop.models.illume.backend import IllumeBackend
 
 ENOUGH_TO_JUDGE = 1_000
@@ -88,7 +88,7 @@ def tokenize(
     `model` is the model's name for messages. Raises DataSourceError, OtherTokenizerError, TokensChangedError,
     TooManyBadRowsError, StorageFullError.
     """
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         manifest = _manifest(wanted, backend, model, folder)
         work = _Work(wanted, manifest, backend, folder, on_rows)
         for number in range(len(manifest.pieces)):
@@ -117,7 +117,7 @@ def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) 
         pieces=pieces,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder / "claims" / "manifest"):
+    with exclusive_lock(folder / "claims" / "manifest"):
         if not (folder / MANIFEST).exists():
             asked.write(folder)
             return asked

@@ -76,7 +76,7 @@ def in_batches(
         left = len(rows) - start
         num_batches = -(-left // rows_that_fit(body, num_slots))
         batch = list(rows[start : start + -(-left // num_batches)])
-        with _Gauge(body) as gauge:
+        with _MemoryProbe(body) as gauge:
             done = _unless_out_of_memory(partial(work, batch))
         if done is None:
             if len(batch) == 1:
@@ -141,7 +141,7 @@ def _unless_out_of_memory(work: Callable[[], T]) -> tuple[T] | None:
     return None
 
 
-class _Gauge:
+class _MemoryProbe:
     """A gauge of the peak memory of a model's first batch on a GPU.
 
     The peak includes what a prediction leaves out.
@@ -152,7 +152,7 @@ class _Gauge:
         self._body, self._device = body, device
         self._measures = device.type == "cuda" and body not in _ROW_SLOTS
 
-    def __enter__(self) -> _Gauge:
+    def __enter__(self) -> _MemoryProbe:
         if self._measures:
             self._free = free_bytes(self._device) or 0
             self._before = torch.cuda.memory_allocated(self._device)

@@ -18,9 +18,9 @@ from illume_loop.hooks import OnProgress, ignore
 
 STRETCH = 128
 """Slots of one graph. Shorter stretches read fewer slots that are not filled; longer ones need fewer graphs."""
-WORTH_A_GRAPH = 8
+MIN_STEPS_FOR_GRAPH = 8
 """The fewest steps for which a graph is captured: a capture costs about as much as starting a few steps' kernels."""
-TURNS_TO_A_REPORT = 16
+STEPS_PER_REPORT = 16
 """Steps between two reports; a GPU is at most two reports behind its host, for which it never waits."""
 
 
@@ -38,7 +38,7 @@ def take_turns(
         turn(extent)  # a capture also needs one step to have run before
         reporter.turned()
         left = count - 1
-        if on_gpu and left >= WORTH_A_GRAPH:
+        if on_gpu and left >= MIN_STEPS_FOR_GRAPH:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 turn(extent)
@@ -62,7 +62,7 @@ class _Reporter:
     def turned(self) -> None:
         """Count one more started step; report progress every TURNS_TO_A_REPORT steps."""
         self._num_turns += 1
-        if self._num_turns % TURNS_TO_A_REPORT:
+        if self._num_turns % STEPS_PER_REPORT:
             return
         if self._on_gpu:
             before, self._started = self._started, torch.cuda.Event()

@@ -18,7 +18,7 @@ from statistics import NormalDist
 from scipy.optimize import brentq
 
 NORMAL = NormalDist()
-WELL_ABOVE = 0.05
+FALSE_FAILURE_RATE = 0.05
 """The chance of failing an unchanged version that `items_for` allows."""
 
 
@@ -46,7 +46,7 @@ def paired_loss(before: Sequence[bool], after: Sequence[bool], error: float) -> 
     return PairedLoss((gained - lost) / n, score_bound(lost, gained, n, error), n, lost, gained)
 
 
-def can_show(margin: float, num_items: int, error: float) -> bool:
+def can_exclude_loss(margin: float, num_items: int, error: float) -> bool:
     """Return True if `num_items` items exclude a loss of `margin` in the best case, when no outcome changes."""
     return score_bound(0, 0, num_items, error) > -margin
 
@@ -57,7 +57,7 @@ def items_for(margin: float, share_changed: float, error: float) -> int:
     `share_changed` is the share of items whose outcome differs, by chance, between the two versions. The result is 0
     for a margin of 0.
     """
-    distances = NORMAL.inv_cdf(1 - error) + NORMAL.inv_cdf(1 - WELL_ABOVE)
+    distances = NORMAL.inv_cdf(1 - error) + NORMAL.inv_cdf(1 - FALSE_FAILURE_RATE)
     return math.ceil(share_changed * (distances / margin) ** 2) if margin else 0
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from illume_db.judging import Judged
+from illume_db.judging import JudgedSample
 from illume_loop.evals.statistics import auc
 
 WHOLE = "whole answer"
@@ -37,7 +37,7 @@ class Confusion:
         return (self.true_yes + self.true_no) / self.n
 
 
-def confusions(judged: Iterable[Judged]) -> dict[str, Confusion]:
+def confusions(judged: Iterable[JudgedSample]) -> dict[str, Confusion]:
     """Return a table of the judge's answers for the whole answer and for each criterion, in this order.
 
     The truth about a criterion is what people decided or, without people, what the checker found. The whole answer is

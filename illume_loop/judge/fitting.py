@@ -28,7 +28,7 @@ OnItems = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DrawnImage:
     """An image that was drawn for a prompt."""
 
     prompt: Prompt
@@ -46,7 +46,7 @@ class Label:
     answers: Sequence[bool | None]
 
 
-Labeller = Callable[[Sequence[Shown]], list[Label]]
+Labeller = Callable[[Sequence[DrawnImage]], list[Label]]
 
 
 def draw_set(
@@ -59,7 +59,7 @@ def draw_set(
     guidance_scale: float,
     batch_size: int = BATCH,
     on_items: OnItems = lambda *_: None,
-) -> list[Shown]:
+) -> list[DrawnImage]:
     """Draw images with the model itself for prompts of the train split.
 
     Raises UsageError if the split has fewer than `num_prompts` prompts.
@@ -67,11 +67,11 @@ def draw_set(
     prompts = [p for p in domain.prompts("train", num_prompts, seed) for _ in range(samples_per_prompt)]
     seeds = [int(value) for value in np.random.SeedSequence(seed).generate_state(len(prompts), np.uint64) >> 1]
     sampling = Sampling(guidance_scale=guidance_scale)
-    shown: list[Shown] = []
+    shown: list[DrawnImage] = []
     for start in range(0, len(prompts), batch_size):
         chunk = slice(start, start + batch_size)
         images = model.decode(model.sample([p.text for p in prompts[chunk]], seeds[chunk], sampling))
-        shown += [Shown(prompt, image) for prompt, image in zip(prompts[chunk], images, strict=True)]
+        shown += [DrawnImage(prompt, image) for prompt, image in zip(prompts[chunk], images, strict=True)]
         on_items(len(shown), len(prompts))
     return shown
 
@@ -79,7 +79,7 @@ def draw_set(
 def checker_labels(domain: Domain, on_progress: OnProgress = ignore) -> Labeller:
     """Return a labeller by the domain's exact checker; it calls `on_progress` after each image."""
 
-    def label(shown: Sequence[Shown]) -> list[Label]:
+    def label(shown: Sequence[DrawnImage]) -> list[Label]:
         labels = []
         for one in shown:
             passed = domain.check(one.image, one.prompt).passed
@@ -93,7 +93,7 @@ def checker_labels(domain: Domain, on_progress: OnProgress = ignore) -> Labeller
 def teacher_labels(domain: Domain, teacher: Teacher) -> Labeller:
     """Return a labeller by a teacher; an image is right if all questions about it are answered with yes."""
 
-    def label(shown: Sequence[Shown]) -> list[Label]:
+    def label(shown: Sequence[DrawnImage]) -> list[Label]:
         asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
         answers = teacher.ask([one.image for one in shown], asked)
         return [Label(all_of(answered), answered) for answered in answers]
@@ -114,7 +114,7 @@ def all_of(answers: Sequence[bool | None]) -> bool | None:
 def read_set(
     model: UnifiedModel,
     domain: Domain,
-    shown: Sequence[Shown],
+    shown: Sequence[DrawnImage],
     on_items: OnItems = lambda *_: None,
     batch_size: int = BATCH,
 ) -> list[Read]:
@@ -130,7 +130,7 @@ def read_set(
 
 
 def calibrate(
-    source: Source, domain: Domain, shown: Sequence[Shown], reads: Sequence[Read], labels: Sequence[Label]
+    source: Source, domain: Domain, shown: Sequence[DrawnImage], reads: Sequence[Read], labels: Sequence[Label]
 ) -> Calibration:
     """Fit a calibration; the source gets the counts of what had labels. Raises TooFewLabelsError."""
     overall: list[Labelled] = []
@@ -151,7 +151,7 @@ def calibrate(
     return fit_calibration(source.model_copy(update=counts), overall, dict(sorted(criteria.items())), readings)
 
 
-def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[Shown]) -> list[Read]:
+def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[DrawnImage]) -> list[Read]:
     images, texts = [one.image for one in shown], [one.prompt.text for one in shown]
     asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
     of_prompt = {LIKELIHOOD, INFORMATION}

@@ -20,9 +20,9 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from illume_db.reviews import num_reviewed
-from illume_db.rounds import decision_of, latest_round, open_rounds, round_at, round_of, rounds_in_all
+from illume_db.rounds import decision_of, latest_round, open_rounds, round_at, round_of, total_rounds
 from illume_db.rounds_table import stage_of
-from illume_db.runs import hold_run
+from illume_db.runs import lock_run
 from illume_db.sessions import transaction
 from illume_db.tables import Round
 from illume_db.units import UnitRow, stage_counts
@@ -132,7 +132,7 @@ class Coordinator:
 
     def _steps_due(self, session: Session, views: Sequence[RoundView]) -> list[Step]:
         loop = self._context.settings.loop
-        self._in_all = rounds_in_all(session, self._context.run_id, self._num_rounds)
+        self._in_all = total_rounds(session, self._context.run_id, self._num_rounds)
         return reconcile(views, self._in_all, loop.overlap_rounds, loop.dead_unit_tolerance)
 
     def _cancelled(self, session: Session, views: Sequence[RoundView]) -> list[int]:
@@ -194,7 +194,7 @@ class Coordinator:
 def _decisive(context: RunContext) -> Iterator[Session]:
     """Open a transaction during which nobody else can decide about the run."""
     with transaction(context.engine) as session:
-        hold_run(session, context.run_id)
+        lock_run(session, context.run_id)
         yield session
 
 

@@ -36,18 +36,18 @@ class Curated:
     """The columns of the round that change when it moves on."""
 
 
-def found_wrong(people: Mapping[int, HumanVerdict], sample: SampleRow) -> bool:
+def people_found_wrong(people: Mapping[int, HumanVerdict], sample: SampleRow) -> bool:
     """Return whether people found that a sample does not show its prompt."""
     return sample.sample_id in people and not people[sample.sample_id].agrees
 
 
-def stands(people: Mapping[int, HumanVerdict], better: SampleRow, worse: SampleRow | None) -> bool:
+def is_uncontested(people: Mapping[int, HumanVerdict], better: SampleRow, worse: SampleRow | None) -> bool:
     """Return whether no person has found the better image wrong or the worse one right."""
     says_right = worse is not None and worse.sample_id in people and people[worse.sample_id].agrees
-    return not found_wrong(people, better) and not says_right
+    return not people_found_wrong(people, better) and not says_right
 
 
-def overruled(
+def with_human_verdicts(
     scores: Mapping[tuple[int, int], float], reviewed: Mapping[tuple[int, int], bool], settings: Settings
 ) -> Mapping[tuple[int, int], float]:
     """Return the scores, with those of reviewed samples replaced by people's verdicts.

@@ -31,7 +31,7 @@ from illume_loop.errors import (
 from illume_loop.files import disk_is_full
 from illume_loop.host import host_name, process_name
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
+from illume_loop.loop.outages import NO_RETRY, RetryPolicy, is_outage
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.routing import unit_function
 from illume_loop.loop.states import RoundState
@@ -53,7 +53,7 @@ class Executor(Protocol):
 
 
 def perform(context: RunContext, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
-    """Lease a unit without a time limit and do it; see `do_unit`.
+    """Lease a unit without a time limit and do it; see `do_leased_unit`.
 
     An error that another attempt could not mend (a full disk, a damaged artifact, a conflict) is raised and not
     counted. Raises LostLeaseError if another worker took the unit meanwhile, UnitCancelledError if its round was
@@ -63,15 +63,15 @@ def perform(context: RunContext, unit_id: int, owner: str, max_attempts: int, on
         lease = lease_unit(session, unit_id, owner)
     if lease is not None:
         # Progress without a total is that of a stage before the items, and is not shown.
-        do_unit(context, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
+        do_leased_unit(context, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
 
 
-def do_unit(
+def do_leased_unit(
     context: RunContext,
     lease: Lease,
     max_attempts: int,
     on_items: OnItems,
-    patience: Patience = NO_PATIENCE,
+    patience: RetryPolicy = NO_RETRY,
     *,
     counted: tuple[type[Exception], ...] = (),
 ) -> bool:
@@ -90,7 +90,7 @@ def do_unit(
             log.info("unit %s is done", lease.key)
         return True
     except (FencedOutError, LostLeaseError) as error:
-        raise patience.outlast(lambda: _lost(context, lease)) from error
+        raise patience.run_through(lambda: _lost(context, lease)) from error
     except Exception as error:
         if isinstance(error, UnhealthyError | ConflictError) and not isinstance(error, counted):
             raise
@@ -105,25 +105,29 @@ def do_unit(
             sentence += " Another attempt would end the same way."
             max_attempts = lease.attempts + 1
     try:
-        patience.outlast(lambda: count_failure(context.engine, lease, sentence, max_attempts))
+        patience.run_through(lambda: count_failure(context.engine, lease, sentence, max_attempts))
     except FencedOutError as error:
-        raise patience.outlast(lambda: _lost(context, lease)) from error
+        raise patience.run_through(lambda: _lost(context, lease)) from error
     return False
 
 
 def _attempt(
-    context: RunContext, lease: Lease, on_items: OnItems, patience: Patience, now: Callable[[], float] = time.monotonic
+    context: RunContext,
+    lease: Lease,
+    on_items: OnItems,
+    patience: RetryPolicy,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
     started = now()
     # The work may be repeated, because all that it reads is fixed and its artifacts are named by content.
-    effect = patience.outlast(lambda: unit_function(lease)(context, lease, on_items))
+    effect = patience.run_through(lambda: unit_function(lease)(context, lease, on_items))
     seconds = now() - started
 
     def commit() -> None:
         with transaction(context.engine) as session:
             finish_unit(session, lease, seconds, effect)
 
-    patience.outlast(commit)
+    patience.run_through(commit)
 
 
 def count_failure(engine: Engine, lease: Lease, sentence: str, max_attempts: int) -> None:

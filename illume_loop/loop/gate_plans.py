@@ -144,7 +144,7 @@ def guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
     count = settings.gate.probe_items
     others: list[Prompt] = []
     if suite == UNDERSTANDING and not domain.exact:
-        prompts, others = _to_be_told_apart(domain, count, seed)
+        prompts, others = _prompts_to_distinguish(domain, count, seed)
         seeds = [derived_seed("probe", seed, prompt.text, i) for i, prompt in enumerate(prompts)]
     if suite == "diversity":
         prompts = domain.prompts("train", min(DIVERSITY_PROMPTS, settings.sampling.prompts_per_round), seed)
@@ -186,7 +186,7 @@ def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int,
     return plans
 
 
-def _to_be_told_apart(domain: Domain, count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+def _prompts_to_distinguish(domain: Domain, count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     """Return `count` prompts to draw, and for each of them another prompt to tell it from.
 
     The prompts are of the split `probe` if it has two, or else of `heldout`. The other prompt is of the same category

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from illume_db.rounds import move_round
 from illume_db.runs import add_event
 from illume_db.tables import Round
-from illume_db.units import begin_waiting, first_dead
+from illume_db.units import first_dead, reset_ready_times
 from illume_loop.errors import IllegalTransitionError, InconsistentRunError, UnitDeadError
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.promotion import active_of, candidate_of, end_trial
@@ -29,7 +29,7 @@ def move(context: RunContext, session: Session, round_: Round, target: RoundStat
     if target == RoundState.SAMPLING:
         # Reset the time since which the units wait. With an earlier time, an idle worker would conclude that units are
         # sent to it and do not arrive, and it would end itself.
-        begin_waiting(session, round_.id)
+        reset_ready_times(session, round_.id)
     if target == RoundState.FAILED and round_.candidate_version_id is not None:
         end_trial(session, candidate_of(session, round_))
     note(context, session, round_, "moved", f"round {round_.index} is {target.value}")

@@ -80,14 +80,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
+class StartInputs:
     """The inputs of a new run, checked before anything is made."""
 
     prompts: PromptSet
     """The prompts of the file that the settings name."""
 
 
-def check_demands(settings: Settings, run_dir: Path) -> Demands:
+def check_start(settings: Settings, run_dir: Path) -> StartInputs:
     """Refuse settings that cannot be met, before the run has a directory.
 
     An existing run is only checked for missing packages, because it met the other demands when it was made. Raises
@@ -101,14 +101,14 @@ def check_demands(settings: Settings, run_dir: Path) -> Demands:
         check_tracker(settings.train.report_to)
         _check_ray(settings.train)
     if stored_settings(run_dir, settings.store.database_url) is not None:
-        return Demands(PromptSet())
+        return StartInputs(PromptSet())
     prompts = prompts_in_file(settings)
     domain = get_domain(settings.run.domain, prompts)
     _check_judges(settings, domain)
     round_prompts(domain, settings, 1)
     gate_plans(domain, settings)
     check_calibration(settings, base_path(settings.run.base))
-    return Demands(prompts)
+    return StartInputs(prompts)
 
 
 def _check_judges(settings: Settings, domain: Domain) -> None:
@@ -130,7 +130,7 @@ def _check_ray(settings: TrainSettings) -> None:
 
 @contextmanager
 def open_context(
-    settings: Settings, demands: Demands, directory: RunDirectory, toolbox: Toolbox, fresh_training: bool = False
+    settings: Settings, demands: StartInputs, directory: RunDirectory, toolbox: Toolbox, fresh_training: bool = False
 ) -> Iterator[RunContext]:
     """Open everything that the units of a run need; make the run if it is new.
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from illume_db.errors import trouble_of
+from illume_db.errors import problem_of
 from illume_loop.files import disk_is_full
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def is_outage(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError) or disk_is_full(error):
         return False
-    trouble = trouble_of(error)
+    trouble = problem_of(error)
     if trouble is not None and trouble.kind == "address":
         return False
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
@@ -50,14 +50,14 @@ def reason_of(error: BaseException) -> str:
 
 
 @dataclass(slots=True)
-class Patience:
+class RetryPolicy:
     """The time to wait for the database: at most `seconds` from the first failure of one piece of work."""
 
     seconds: float
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def outlast(self, work: Callable[[], T]) -> T:
+    def run_through(self, work: Callable[[], T]) -> T:
         """Return the result of `work`, and try it again while the database is away.
 
         Raises the error of `work` if it is not an outage, or if the outage lasts longer than `seconds`.
@@ -78,5 +78,5 @@ class Patience:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-NO_PATIENCE = Patience(0.0)
+NO_RETRY = RetryPolicy(0.0)
 """No waiting. A process gains nothing by waiting for a database file beside it."""

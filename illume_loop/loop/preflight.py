@@ -33,7 +33,7 @@ from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
 from illume_loop.judge.calibration import Calibration, read_calibration
-from illume_loop.judge.fitting import Shown, checker_labels, read_set
+from illume_loop.judge.fitting import DrawnImage, checker_labels, read_set
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.judge.questions import whole_question
 from illume_loop.judge.referee import Referee
@@ -49,7 +49,7 @@ from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
 from illume_loop.loop.unit_inputs import derived_seed
-from illume_loop.models.shipped import base_path, unknown_words_told
+from illume_loop.models.shipped import base_path, unknown_words_message
 from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, UnifiedModel
 from illume_loop.settings import Settings
 from illume_loop.train.candidates import try_rows
@@ -62,7 +62,7 @@ SOURCE = "source"
 
 
 @dataclass(slots=True)
-class _Tried:
+class _PreflightSamples:
     """A prompt of the first round, with its images and the opinions of the judge."""
 
     prompt: Prompt
@@ -100,7 +100,7 @@ class Preflight:
     """The run's base."""
     calibration: Calibration | None = None
     """The judge's calibration; None without one, and before an automatic one is fitted."""
-    tried: list[_Tried] = field(default_factory=list)
+    tried: list[_PreflightSamples] = field(default_factory=list)
     rows: list[ExampleRow] = field(default_factory=list)
     pairs: list[RealPair] = field(default_factory=list)
 
@@ -144,7 +144,7 @@ class Preflight:
                 images = self.model.decode(ids_BL)
             else:
                 ids_BL, images, _ = draw_images(self.model, [prompt.text] * NUM_DRAWN, seeds, decode, _as_png)
-            self.tried.append(_Tried(prompt, np.asarray(ids_BL), images))
+            self.tried.append(_PreflightSamples(prompt, np.asarray(ids_BL), images))
         if sampling.minimal_pairs:
             self.domain.partner(prompts[0], 0)
 
@@ -211,13 +211,13 @@ class Preflight:
     def _awaits_calibration(self) -> bool:
         return self.settings.assess.calibration == AUTO and self.settings.assess.reading == "combined"
 
-    def _read_for_calibration(self, tried: _Tried) -> None:
-        shown = [Shown(tried.prompt.claim, image) for image in tried.images]
+    def _read_for_calibration(self, tried: _PreflightSamples) -> None:
+        shown = [DrawnImage(tried.prompt.claim, image) for image in tried.images]
         read_set(self.model, self.domain, shown)
         if self.settings.assess.calibration == AUTO:
             checker_labels(self.domain)(shown)
 
-    def _judge_by_model(self, tried: _Tried) -> None:
+    def _judge_by_model(self, tried: _PreflightSamples) -> None:
         assess = self.settings.assess
         if self.calibration is None:
             assess = assess.model_copy(update={"abstain_band": 0.0})
@@ -238,7 +238,7 @@ class Preflight:
                 "one of its images; take another run.base, or train.objective = 'sft'"
             )
 
-    def _ask_teacher(self, tried: _Tried) -> None:
+    def _ask_teacher(self, tried: _PreflightSamples) -> None:
         settings, claim = self.settings.teacher, tried.prompt.claim
         question, *_ = self.domain.questions(claim) or [whole_question(claim.text)]
         teacher = Teacher(settings, fixed_budget(settings.retries + 1))
@@ -272,7 +272,7 @@ class Preflight:
         heldout = self.domain.prompts("heldout", self.settings.gate.heldout_prompts, self.settings.run.seed)
         drawn = [prompt for prompt in round_prompts(self.domain, self.settings, 1) if not prompt.is_edit]
         texts = [prompt.text for prompt in (*drawn, *heldout)]
-        return [*notes, *filter(None, [unknown_words_told(self.settings.run.base, self.model, texts)])]
+        return [*notes, *filter(None, [unknown_words_message(self.settings.run.base, self.model, texts)])]
 
 
 def preflight_of_settings(

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from illume_db.rounds import latest_round, round_of_candidate
-from illume_db.runs import add_event, hold_run, last_event_of_kind
+from illume_db.runs import add_event, last_event_of_kind, lock_run
 from illume_db.tables import ModelVersion, Round
 from illume_db.tables.versions import version_name
 from illume_db.versions import active_version, base_version, move_version, version_of
@@ -49,7 +49,7 @@ def promote(session: Session, run_id: int, name: str, *, by: str) -> str:
     A person may overrule the gate's decision, but not before the gate has decided. Raises NotFoundError,
     UnderTrialError while the version is under trial, PromotionError if it is active already.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     target = _version(session, run_id, name)
     return _activate(session, run_id, target, f"{by} promoted {target.name}")
 
@@ -59,7 +59,7 @@ def rollback(session: Session, run_id: int, *, by: str, expected: str | None = N
 
     Raises NoActiveVersionError, and PromotionError if the active version is the base, or is not `expected`.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     active = active_of(session, run_id)
     if expected is not None and active.name != expected:
         raise PromotionError(name=f"the parent of {expected}", reason=f"{active.name} is active by now")
@@ -180,7 +180,7 @@ def repair(session: Session, run_id: int) -> str | None:
 
     That version is the parent of the latest round, with which the gate compared last, or else the base.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     if active_version(session, run_id) is not None:
         return None
     latest = latest_round(session, run_id)

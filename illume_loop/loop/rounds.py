@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from illume_db.leases import drop_units
 from illume_db.manifests import drop_checkpoints_of_round
 from illume_db.rounds import find_round, move_round, request_retry, retry_of
-from illume_db.runs import add_event, hold_run
+from illume_db.runs import add_event, lock_run
 from illume_db.tables import Round
 from illume_loop.errors import IllegalTransitionError, NotFoundError, NotRetriableError, RoundOverError, UsageError
 from illume_loop.loop.promotion import candidate_of, end_trial
@@ -46,7 +46,7 @@ def cancel(session: Session, run_id: int, index: int, *, by: str, reason: str = 
 
     Raises NotFoundError, and RoundOverError if the round has ended.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     round_ = _round(session, run_id, index)
     was, now = RoundState(round_.state), datetime.now(UTC)
     if was.is_terminal:
@@ -71,7 +71,7 @@ def retry(session: Session, run_id: int, index: int, *, by: str, reason: str = "
     The coordinator plans the new round when it would plan the next one. Raises NotFoundError, and NotRetriableError if
     the round is neither failed nor cancelled, or is run again already.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     round_ = _round(session, run_id, index)
     state, now = RoundState(round_.state), datetime.now(UTC)
     if state not in RETRIABLE:

@@ -52,7 +52,7 @@ from illume_loop.errors import (
     RunLockedError,
     UsageError,
 )
-from illume_loop.files import Root, output_folder, storage_full_told, write_atomically
+from illume_loop.files import Root, output_folder, raising_storage_full, write_atomically
 from illume_loop.redaction import HIDDEN, url_without_password
 
 MARKER = "run.json"
@@ -128,7 +128,7 @@ def locked(path: Path) -> Iterator[RunDirectory]:
 
     The directory's key is that of its run, or a new one. Raises RunLockedError while another process holds the lock.
     """
-    with storage_full_told(path):
+    with raising_storage_full(path):
         output_folder(path)
         with exclusive(path):
             scratch = path / SCRATCH

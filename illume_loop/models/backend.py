@@ -69,7 +69,7 @@ class EngineBackend(ABC):
         return tokenizer
 
     def unknown_words(self, text: str) -> list[str]:
-        """Return the words of a text that the tokenizer has no id for; see `KnowsWords`."""
+        """Return the words of a text that the tokenizer has no id for; see `HasVocabulary`."""
         unknown = self.tokenizer.unk_token_id
         words = dict.fromkeys(text.split())
         if unknown is None:
@@ -101,7 +101,7 @@ class EngineBackend(ABC):
 
     @contextmanager
     def encoded_once(self) -> Iterator[None]:
-        """Keep the features of each image object in main memory until the context ends; see `EncodesOnce`."""
+        """Keep the features of each image object in main memory until the context ends; see `CachesEncodings`."""
         if self._kept is not None:
             yield
             return

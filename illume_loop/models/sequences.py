@@ -26,7 +26,7 @@ class Sequence1D:
     labels: list[int]
 
     @classmethod
-    def learned_after(cls, prefix: list[int], learned: list[int]) -> Sequence1D:
+    def with_prefix(cls, prefix: list[int], learned: list[int]) -> Sequence1D:
         """Build a row that teaches only the ids after the prefix."""
         return cls(prefix + learned, [IGNORED_LABEL] * len(prefix) + learned)
 

@@ -11,7 +11,7 @@ from typing import Any
 from illume_loop.domains.shapes.grammar import vocabulary
 from illume_loop.errors import NotFoundError
 from illume_loop.models.hub import model_folder
-from illume_loop.protocols import KnowsWords, UnifiedModel
+from illume_loop.protocols import HasVocabulary, UnifiedModel
 
 SHIPPED = ("shapes-base", "shapes-instruct")
 
@@ -67,12 +67,12 @@ def _content(file: Path) -> dict[str, Any]:
 MOST_TOLD = 8
 
 
-def unknown_words_told(name: str, model: UnifiedModel, prompts: Sequence[str]) -> str:
+def unknown_words_message(name: str, model: UnifiedModel, prompts: Sequence[str]) -> str:
     """Return the sentence that names the words of `prompts` that the model does not know, or "" if it knows all.
 
     `name` is the model's name in the sentence. A model whose tokenizer spells words out knows every word.
     """
-    if not isinstance(model, KnowsWords):
+    if not isinstance(model, HasVocabulary):
         return ""
     unknown = [words for prompt in prompts if (words := model.unknown_words(prompt))]
     if not unknown:

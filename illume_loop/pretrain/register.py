@@ -19,7 +19,13 @@ from uuid import uuid4
 
 from illume_loop.errors import CorruptArtifactError, RecipeChangedError, StageDamagedError
 from illume_loop.files import write_atomically
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.keeping import (
+    CHECKPOINT_PLAN,
+    CheckpointPlan,
+    KeptCheckpoint,
+    from_first_intact,
+    listed_checkpoint,
+)
 
 NUM_KEPT = 2
 """The newest checkpoint, and the one before it in case the newest is damaged."""
@@ -46,15 +52,15 @@ class Register:
         Raises StageDamagedError if there are checkpoints and none is whole.
         """
         damaged: list[str] = []
-        intact = intact_first(self.kept, lambda _, error: damaged.append(_file_of(error)))
+        intact = from_first_intact(self.kept, lambda _, error: damaged.append(_file_of(error)))
         if self.kept and not intact:
             raise StageDamagedError(stage=self.stage, files="; ".join(damaged), folder=self.folder)
         self._write()
-        token = KEEPING.set(Keeping(self.folder / uuid4().hex, intact, self.keep, every_seconds))
+        token = CHECKPOINT_PLAN.set(CheckpointPlan(self.folder / uuid4().hex, intact, self.keep, every_seconds))
         try:
             yield
         finally:
-            KEEPING.reset(token)
+            CHECKPOINT_PLAN.reset(token)
 
     def keep(self, step: int, folder: Path) -> KeptCheckpoint:
         """Register a checkpoint, then delete all but the newest NUM_KEPT."""

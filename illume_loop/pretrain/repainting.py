@@ -30,7 +30,7 @@ from illume_loop.pretrain.stepper import Progress, claim
 
 
 @dataclass(frozen=True, slots=True)
-class Repainting:
+class DetokenizerRecipe:
     """The numbers of such a recipe. `IllumeConfig` explains those of the detokenizer."""
 
     name: str
@@ -49,14 +49,17 @@ class Repainting:
         return pixel_batch(self.seed, self.name, step, self.batch, self.upscale)
 
 
-REPAINTINGS: Mapping[str, Repainting] = {
+REPAINTINGS: Mapping[str, DetokenizerRecipe] = {
     recipe.name: recipe
-    for recipe in (Repainting("shapes-diffusion"), Repainting("shapes-diffusion-2x", patch=16, upscale=2, batch=32))
+    for recipe in (
+        DetokenizerRecipe("shapes-diffusion"),
+        DetokenizerRecipe("shapes-diffusion-2x", patch=16, upscale=2, batch=32),
+    )
 }
 
 
 def repaint(
-    recipe: Repainting, base: str, out: Path, on_progress: Progress, pixels_at: PixelBatches | None = None
+    recipe: DetokenizerRecipe, base: str, out: Path, on_progress: Progress, pixels_at: PixelBatches | None = None
 ) -> Path:
     """Train, or finish, a diffusion detokenizer for the model `base` in `out`; return the model directory.
 
@@ -94,7 +97,7 @@ def repaint(
     return out / "model"
 
 
-def _repainted(config: IllumeConfig, recipe: Repainting) -> IllumeConfig:
+def _repainted(config: IllumeConfig, recipe: DetokenizerRecipe) -> IllumeConfig:
     changes = {
         "detokenizer": "diffusion",
         "detokenizer_channels": list(recipe.channels),

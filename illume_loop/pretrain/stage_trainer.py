@@ -90,7 +90,7 @@ def trained_parts(model: IllumeForConditionalGeneration, rates: Rates) -> tuple[
     """
     model.requires_grad_(False)
     if rates.encoder:
-        model.model.give_reader()
+        model.model.add_reader()
     rows_only = VisionRowsOnly(model) if rates.vision_rows else None
     parts: list[tuple[float, list[nn.Parameter]]] = [
         (rates.adapter, list(model.model.adapter.parameters())),

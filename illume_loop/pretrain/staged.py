@@ -21,12 +21,12 @@ from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.data.store import MANIFEST, Manifest, Tokenised
 from illume_loop.data.tokenizer import open_tokenizer, tokenizer_digest
 from illume_loop.errors import MixError, OtherTokenizerError
-from illume_loop.files import sha256_of, storage_full_told, write_atomically
+from illume_loop.files import raising_storage_full, sha256_of, write_atomically
 from illume_loop.pretrain.register import Register, check_asked
 from illume_loop.pretrain.stage_training import StageTraining
 from illume_loop.pretrain.staged_recipe import Stage, StagedRecipe
 from illume_loop.settings import TrainSettings
-from illume_loop.train.ray_driver import train_where_set
+from illume_loop.train.ray_driver import run_locally_or_on_ray
 
 MADE_BY, LOSSES = "recipe.json", "losses.json"
 
@@ -48,7 +48,7 @@ def run_stages(
     _check_sources(recipe, stages, model)
     out.mkdir(parents=True, exist_ok=True)
     base = model
-    with storage_full_told(out):
+    with raising_storage_full(out):
         for stage in recipe.stages:
             if stage in stages:
                 _run(recipe, stage, base, out, settings, on_progress)
@@ -74,7 +74,7 @@ def _run(
         base.absolute(), new.absolute(), stage, sources, settings, recipe.seed, recipe.rows_at_once, recipe.loaders
     )
     with register.keeping(recipe.keep_every_seconds):
-        report = train_where_set(training, lambda done, total: on_progress(stage.name, done, total))
+        report = run_locally_or_on_ray(training, lambda done, total: on_progress(stage.name, done, total))
     # The time is left out, so that a resumed training leaves the same file as an uninterrupted one.
     told = {"steps": report.steps, "rows": report.num_rows, "mean_loss": report.mean_loss, "losses": report.losses}
     write_atomically(new / LOSSES, json.dumps(told, indent=1).encode())

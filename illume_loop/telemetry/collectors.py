@@ -19,7 +19,7 @@ from illume_db.live import RunTotals, run_totals
 from illume_db.runs import num_unattended
 from illume_db.sessions import transaction
 from illume_db.tables.rounds import ROUND_STATES
-from illume_db.tables.units import GONE
+from illume_db.tables.units import ENDED_STATES
 from illume_db.workers import queue_table, workers_table
 from illume_loop.telemetry.tally import TALLY, Tally
 
@@ -136,7 +136,7 @@ def of_service(queues: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[st
     waits = [((row["role"],), row["oldest_age_s"] or 0.0) for row in queues]
     yield _gauge("illume_queue_age_seconds", "Since when the oldest of them waits.", ("role",), waits)
     fields = ("worker", "role", "state")
-    shown = [row for row in workers if row["state"] not in GONE and row["heartbeat_age_s"] <= LOST_SHOWN_S]
+    shown = [row for row in workers if row["state"] not in ENDED_STATES and row["heartbeat_age_s"] <= LOST_SHOWN_S]
     ages = [((row["name"], row["role"], row["state"]), row["heartbeat_age_s"]) for row in shown]
     yield _gauge("illume_worker_heartbeat_age_seconds", "Since when a worker was not heard of.", fields, ages)
 

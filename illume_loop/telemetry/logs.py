@@ -13,17 +13,17 @@ from illume_loop.redaction import RedactingFormatter, redact
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_AT_HAND: ContextVar[dict[str, object]] = ContextVar("at_hand", default={})  # noqa: B039 - it is never changed
+_LOG_CONTEXT: ContextVar[dict[str, object]] = ContextVar("at_hand", default={})  # noqa: B039 - it is never changed
 
 
 @contextmanager
-def at_hand(**ids: object) -> Iterator[None]:
+def log_context(**ids: object) -> Iterator[None]:
     """Add these ids (run, round, unit, worker) to the lines logged within the block, besides those around it."""
-    token = _AT_HAND.set(_AT_HAND.get() | ids)
+    token = _LOG_CONTEXT.set(_LOG_CONTEXT.get() | ids)
     try:
         yield
     finally:
-        _AT_HAND.reset(token)
+        _LOG_CONTEXT.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": redact(record.getMessage()),
-            **_AT_HAND.get(),
+            **_LOG_CONTEXT.get(),
         }
         if record.exc_info:
             line["error"] = redact(self.formatException(record.exc_info))

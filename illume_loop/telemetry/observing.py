@@ -16,7 +16,7 @@ from illume_db.sessions import open_engine
 from illume_loop.errors import LostLeaseError
 from illume_loop.settings import RuntimeSettings
 from illume_loop.telemetry.endpoint import check_metrics, serving_metrics
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.tally import TALLY
 from illume_loop.telemetry.tracing import check_traces, span, tracing
 
@@ -61,7 +61,7 @@ class Watch:
 
     def lines(self) -> AbstractContextManager[None]:
         """Add the ids of this unit to the lines logged within the block."""
-        return at_hand(**self._ids)
+        return log_context(**self._ids)
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()

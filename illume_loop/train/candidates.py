@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from illume_loop.models.registry import backend_of
-from illume_loop.protocols import TrainFunction, TrainingRow, TriesRows, UnifiedModel
+from illume_loop.protocols import ChecksRows, TrainFunction, TrainingRow, UnifiedModel
 from illume_loop.settings import TrainSettings
 from illume_loop.train.trainings import CandidateTraining, OnStep
 
@@ -42,17 +42,17 @@ def train_candidate(
         return of_plug_in(base, rows, out, settings, seed, on_step)
     cast(ChecksTraining, backend).check_training(settings)
     training = CandidateTraining(base.absolute(), list(rows), out.absolute(), settings, seed)
-    from illume_loop.train.ray_driver import train_where_set
+    from illume_loop.train.ray_driver import run_locally_or_on_ray
 
-    return train_where_set(training, on_step)
+    return run_locally_or_on_ray(training, on_step)
 
 
 def try_rows(model: UnifiedModel, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
     """Lay out rows as a training of this model would, without training. Raises what the training would raise.
 
-    A plug-in's model that implements neither `TriesRows` nor `ChecksTraining` is not tried.
+    A plug-in's model that implements neither `ChecksRows` nor `ChecksTraining` is not tried.
     """
-    if isinstance(model, TriesRows):
+    if isinstance(model, ChecksRows):
         model.try_rows(rows, settings)
     elif isinstance(model, ChecksTraining):
         model.check_training(settings)

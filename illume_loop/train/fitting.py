@@ -26,8 +26,8 @@ from transformers import (
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.hooks import OnProgress
 from illume_loop.settings import TrainSettings
-from illume_loop.train.keeper import Keeper
-from illume_loop.train.keeping import KEEPING
+from illume_loop.train.keeper import CheckpointCallback
+from illume_loop.train.keeping import CHECKPOINT_PLAN
 from illume_loop.train.sharing import of_process, sharing_arguments, whole_weights
 from illume_loop.train.trackers import tracker_of, training_name
 from illume_loop.train.trainable import Trainable
@@ -85,8 +85,8 @@ def common_arguments(settings: TrainSettings, seed: int, scratch: str) -> dict[s
 def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step: OnStep) -> TrainReport:
     """Run a trainer on the backend's model and write the candidate to `out` in float32, with LoRA merged.
 
-    With several processes, the first one writes. If `KEEPING` is set, checkpoints are kept, and the training resumes
-    from the newest whole one. Raises TrainingDivergedError if the mean loss or a final weight is not finite.
+    With several processes, the first one writes. If `CHECKPOINT_PLAN` is set, checkpoints are kept, and the training
+    resumes from the newest whole one. Raises TrainingDivergedError if the mean loss or a final weight is not finite.
     """
     started = time.monotonic()
     trainer.add_callback(_Steps(on_step))
@@ -106,12 +106,12 @@ def fit(trainer: Trainer, backend: Trainable, out: Path, num_rows: int, on_step:
 
 
 def _kept_by(trainer: Trainer) -> str | None:
-    """Let the trainer keep checkpoints if `KEEPING` is set; return the folder to resume from, or None."""
-    keeping = KEEPING.get()
+    """Let the trainer keep checkpoints if `CHECKPOINT_PLAN` is set; return the folder to resume from, or None."""
+    keeping = CHECKPOINT_PLAN.get()
     if keeping is None:
         return None
     trainer.args.output_dir = str(keeping.folder)
-    trainer.add_callback(Keeper(keeping))
+    trainer.add_callback(CheckpointCallback(keeping))
     return str(keeping.kept[0].folder) if keeping.kept else None
 
 

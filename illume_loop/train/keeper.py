@@ -11,16 +11,16 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from illume_loop.train.keeping import Keeping
+from illume_loop.train.keeping import CheckpointPlan
 
 
-class Keeper(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """A callback that saves a checkpoint when one is due and registers it.
 
     All processes of a training save at the same steps.
     """
 
-    def __init__(self, keeping: Keeping, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keeping: CheckpointPlan, clock: Callable[[], float] = time.monotonic) -> None:
         self.keeping, self.clock = keeping, clock
         self.saved_at = clock()
 

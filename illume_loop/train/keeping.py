@@ -6,8 +6,8 @@ Invariants:
 - A checkpoint holds weights, optimizer moments, schedule, random states and the place in the data, so a resumed
   training takes the steps that it would have taken.
 
-The caller of a training sets `KEEPING` to have checkpoints kept. It is a context variable and not an argument, so a
-plug-in's backend may ignore it. Such a backend trains from the beginning each time.
+The caller of a training sets `CHECKPOINT_PLAN` to have checkpoints kept. It is a context variable and not an argument, so
+a plug-in's backend may ignore it. Such a backend trains from the beginning each time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class KeptCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CheckpointPlan:
     """The keeping of a training's checkpoints.
 
     New checkpoints go below `folder`, and `keep(step, its folder)` registers each one. `kept` are the registered
@@ -57,7 +57,7 @@ class Keeping:
     every_seconds: float = EVERY_SECONDS
 
 
-KEEPING: ContextVar[Keeping | None] = ContextVar("KEEPING", default=None)
+CHECKPOINT_PLAN: ContextVar[CheckpointPlan | None] = ContextVar("KEEPING", default=None)
 
 
 def listed_checkpoint(step: int, folder: Path, on_progress: OnProgress = ignore) -> KeptCheckpoint:
@@ -66,7 +66,7 @@ def listed_checkpoint(step: int, folder: Path, on_progress: OnProgress = ignore)
     return KeptCheckpoint(step, folder, entries_of(files, on_progress))
 
 
-def intact_first(
+def from_first_intact(
     kept: Sequence[KeptCheckpoint],
     on_damage: Callable[[KeptCheckpoint, CorruptArtifactError], None],
     on_progress: OnProgress = ignore,

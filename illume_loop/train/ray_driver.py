@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from illume_loop.errors import MissingExtraError, RayUnusableError, TrainingWorkersError
 from illume_loop.settings import TrainSettings
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint
+from illume_loop.train.keeping import CHECKPOINT_PLAN, CheckpointPlan, KeptCheckpoint
 from illume_loop.train.trainings import OnStep, Training, TrainReport, run_training
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LOOK_EVERY_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-def train_where_set(training: Training, on_step: OnStep) -> TrainReport:
+def run_locally_or_on_ray(training: Training, on_step: OnStep) -> TrainReport:
     """Run a training on Ray or in this process, as its settings say. Raises what `train_on_ray` raises."""
     return train_on_ray(training, on_step) if training.settings.backend == "ray" else run_training(training, on_step)
 
@@ -56,9 +56,9 @@ def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
     except ImportError as error:
         raise MissingExtraError(feature="train.backend = 'ray'", extra="cluster") from error
     from illume_loop.train.ray_ledger import Ledger
-    from illume_loop.train.ray_worker import Job, Registrar, work
+    from illume_loop.train.ray_worker import CheckpointReporter, Job, work
 
-    keeping = KEEPING.get()
+    keeping = CHECKPOINT_PLAN.get()
     settings, out = training.settings, training.out
     storage = keeping.folder if keeping else out.with_name(f"{out.name}-ray")
     job = Job(training, keeping.every_seconds if keeping else None)
@@ -78,12 +78,12 @@ def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 # `Keeping.keep` registers checkpoints and deletes the old ones, so Ray must not delete any.
                 checkpoint_config=CheckpointConfig(num_to_keep=None),
-                callbacks=[Registrar(ledger)],
+                callbacks=[CheckpointReporter(ledger)],
             ),
             torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         )
         try:
-            return _Followed(trainer, ledger, keeping, on_step).report()
+            return _RayRun(trainer, ledger, keeping, on_step).report()
         finally:
             if keeping is None:
                 shutil.rmtree(storage, ignore_errors=True)
@@ -148,13 +148,13 @@ def _start_here(**options: Any) -> None:
         ray.init(address="local", **options)
 
 
-class _Followed:
+class _RayRun:
     """A training that runs in a thread of its own while the calling thread handles its events.
 
     `on_step` and `keep` must be called from the calling thread only.
     """
 
-    def __init__(self, trainer: TorchTrainer, ledger: Any, keeping: Keeping | None, on_step: OnStep) -> None:
+    def __init__(self, trainer: TorchTrainer, ledger: Any, keeping: CheckpointPlan | None, on_step: OnStep) -> None:
         self.trainer, self.ledger, self.keeping, self.on_step = trainer, ledger, keeping, on_step
         self.found: TrainReport | None = None
         self.error: BaseException | None = None

@@ -23,7 +23,7 @@ from ray.train import Checkpoint, UserCallback
 from illume_loop.errors import IllumeLoopError, RayUnusableError
 from illume_loop.runtime import prepare
 from illume_loop.settings import RuntimeSettings
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first
+from illume_loop.train.keeping import CHECKPOINT_PLAN, CheckpointPlan, KeptCheckpoint, from_first_intact
 from illume_loop.train.trainings import Training, run_training
 
 
@@ -35,7 +35,7 @@ class Job:
     every_seconds: float | None
 
 
-class Registrar(UserCallback):  # type: ignore[misc]
+class CheckpointReporter(UserCallback):  # type: ignore[misc]
     """A callback in Ray's controller that tells the driver of each checkpoint that all workers have stored."""
 
     def __init__(self, ledger: Any) -> None:
@@ -75,7 +75,9 @@ def work(config: dict[str, Any]) -> None:
     on_step(0, 0)  # Ray may have taken minutes to start this worker
     with tempfile.TemporaryDirectory() as scratch:
         if job.every_seconds is not None:
-            KEEPING.set(Keeping(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds))
+            CHECKPOINT_PLAN.set(
+                CheckpointPlan(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds)
+            )
         try:
             report = run_training(job.training, on_step)
         except IllumeLoopError as error:
@@ -104,7 +106,7 @@ def _agreed_checkpoints(ledger: Any, is_first: bool) -> Sequence[KeptCheckpoint]
     found: list[Sequence[KeptCheckpoint]] = [()]
     if is_first:
         kept: list[KeptCheckpoint] = ray.get(ledger.kept_checkpoints.remote())
-        found = [tuple(intact_first(kept, lambda *_: None)[:1])]
+        found = [tuple(from_first_intact(kept, lambda *_: None)[:1])]
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         distributed.broadcast_object_list(found, src=0)
     return found[0]

@@ -17,7 +17,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from illume_db.leases import expire_leases, held_units, items_held, last_worker, progress_age
-from illume_db.rounds import round_at, rounds_in_all
+from illume_db.rounds import round_at, total_rounds
 from illume_db.rounds_table import stage_of
 from illume_db.runs import add_event
 from illume_db.tables.units import ROLE_OF_KIND
@@ -123,7 +123,7 @@ class Dispatcher:
     def _tell(self, session: Session, issues: Sequence[Issue]) -> bool:
         """Report the progress of the stages that are under way; return whether any of them made progress."""
         moved = False
-        num_rounds = rounds_in_all(session, self._context.run_id, self._num_rounds)
+        num_rounds = total_rounds(session, self._context.run_id, self._num_rounds)
         for issue in issues:
             round_ = round_at(session, self._context.run_id, issue.index)
             counts = stage_counts(session, round_.id)

@@ -24,7 +24,7 @@ from threading import Event, Lock, Thread
 
 from sqlalchemy import Engine
 
-from illume_db.leases import Lease, hand_back, is_held, is_left_waiting, renew_lease
+from illume_db.leases import Lease, hand_back, has_undelivered_units, is_held, renew_lease
 from illume_db.sessions import transaction
 from illume_db.workers import beat, mark_stopped
 from illume_loop.errors import LostLeaseError
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Hold:
+class _CurrentUnit:
     """The worker's current unit and its progress.
 
     `num_reports` counts all finished pieces of work, not only items. `granted_s` are the seconds that an outage of the
@@ -85,7 +85,7 @@ class Heartbeat:
         self._engine, self._name, self._settings, self._kinds = engine, name, settings, kinds
         self._stop, self._end, self._clock = stop, end, clock
         self._lock = Lock()
-        self._hold: _Hold | None = None
+        self._hold: _CurrentUnit | None = None
         self._items_done = 0
         self._progressed = False
         self._model: str | None = None
@@ -112,7 +112,7 @@ class Heartbeat:
     def took(self, lease: Lease) -> None:
         """Record that the main thread has leased a unit."""
         with self._lock:
-            self._hold = _Hold(lease, self._clock(), total=lease.num_items)
+            self._hold = _CurrentUnit(lease, self._clock(), total=lease.num_items)
 
     def advanced(self, done: int, total: int) -> None:
         """Record that `done` of the unit's `total` items are finished; a total of 0 means progress without items.
@@ -254,7 +254,7 @@ class Heartbeat:
             return f"{self._name} works on unit {hold.lease.key}"
         return f"{self._name} {'is draining' if self.draining else 'waits for a unit'}"
 
-    def _renew(self, hold: _Hold, done: int, total: int, reports: int) -> None:
+    def _renew(self, hold: _CurrentUnit, done: int, total: int, reports: int) -> None:
         with transaction(self._engine) as session:
             kept = renew_lease(session, hold.lease, done, total, self._settings.lease_s)
         with self._lock:
@@ -266,7 +266,7 @@ class Heartbeat:
         if self.draining or self._clock() - self._idle_since <= stall_after_s:
             return False
         with transaction(self._engine) as session:
-            return is_left_waiting(session, self._kinds, stall_after_s, 2 * self._settings.reissue_after_s)
+            return has_undelivered_units(session, self._kinds, stall_after_s, 2 * self._settings.reissue_after_s)
 
     def _end_where_due(self) -> None:
         now = self._clock()
@@ -295,7 +295,7 @@ class Heartbeat:
             log.critical("no heartbeat for %.0f s, ending: %s", away, reason_of(error))
             self._end(EXIT_UNHEALTHY)
 
-    def _leave(self, hold: _Hold | None, state: str, code: int, reason: str) -> None:
+    def _leave(self, hold: _CurrentUnit | None, state: str, code: int, reason: str) -> None:
         log.critical("%s: ending%s", reason, f", unit {hold.lease.key} is handed back" if hold else "")
         try:
             with transaction(self._engine) as session:

@@ -28,10 +28,10 @@ from illume_db.workers import mark_stopped, register_worker
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
 from illume_loop.host import host_name, process_name
 from illume_loop.loop.context import Toolbox
-from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.loop.outages import RetryPolicy, reason_of
 from illume_loop.settings import Settings
 from illume_loop.telemetry.health import STARTING_S, HealthFile
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.observing import check_telemetry, observed
 from illume_workers.app import TASK, make_app
 from illume_workers.contexts import RunContexts
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-TALKATIVE = ("alembic", "celery.worker.strategy", "celery.app.trace")
+NOISY_LOGGERS = ("alembic", "celery.worker.strategy", "celery.app.trace")
 """Loggers that write a line for every message; our own log lines report the outcome of each unit."""
 
-SIGNALLED = 128
+SIGNAL_EXIT_BASE = 128
 """A signal's exit code is its number plus this, as shells and containers report a process that a signal ended."""
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
     health.tell("starting", f"{name} starts", STARTING_S)
     cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
     app = make_app(settings.cluster)
-    for logger in TALKATIVE:
+    for logger in NOISY_LOGGERS:
         logging.getLogger(logger).setLevel(logging.WARNING)
     with held_slot(cache) as slot, _engine(settings) as engine:
         device = device_for(settings.runtime.device, slot.number, num_visible_devices())
@@ -96,7 +96,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
             with (
                 _signals_to(heartbeat),
                 observed(settings.runtime, database_url=settings.store.database_url),
-                at_hand(worker=name),
+                log_context(worker=name),
             ):
                 heartbeat.start()
                 log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
@@ -105,7 +105,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         finally:
             heartbeat.close()
             health.remove()
-            _say_goodbye(engine, name, state)
+            _record_end(engine, name, state)
         return heartbeat.exit_code
 
 
@@ -157,8 +157,8 @@ def _stop_taking(code: int = EXIT_DONE) -> None:
 @contextmanager
 def _engine(settings: Settings) -> Iterator[Engine]:
     url = settings.store.database_url
-    patience = Patience(settings.cluster.reconnect_s)
-    found, expected = patience.outlast(lambda: current(url)), head()
+    patience = RetryPolicy(settings.cluster.reconnect_s)
+    found, expected = patience.run_through(lambda: current(url)), head()
     if found != expected:
         raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
     engine = open_engine(url)
@@ -183,10 +183,10 @@ def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str
                 heartbeat_s=settings.cluster.heartbeat_s,
             )
 
-    Patience(settings.cluster.reconnect_s).outlast(register)
+    RetryPolicy(settings.cluster.reconnect_s).run_through(register)
 
 
-def _say_goodbye(engine: Engine, name: str, state: str) -> None:
+def _record_end(engine: Engine, name: str, state: str) -> None:
     try:
         with transaction(engine) as session:
             mark_stopped(session, name, state)
@@ -202,7 +202,7 @@ def _signals_to(heartbeat: Heartbeat) -> Iterator[None]:
 
     def listen() -> None:
         while number := reading.recv(1):
-            heartbeat.drain(SIGNALLED + number[0])
+            heartbeat.drain(SIGNAL_EXIT_BASE + number[0])
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     # The handlers do nothing, but the interpreter writes a signal's number to the descriptor only if it has a handler.

@@ -15,14 +15,14 @@ from illume_db.errors import FencedOutError
 from illume_loop.errors import RunLockedError, UsageError
 from illume_loop.loop.context import RunContext, default_toolbox
 from illume_loop.loop.coordinator import Coordinator, Progress, Turn
-from illume_loop.loop.opening import Demands, check_demands, open_context
-from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.loop.opening import StartInputs, check_start, open_context
+from illume_loop.loop.outages import RetryPolicy, reason_of
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.settings import ClusterSettings, Settings
 from illume_loop.start import RunOutcome, write_run_page
 from illume_loop.telemetry.health import STARTING_S, HealthFile
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.observing import observed
 from illume_workers.dispatch import Dispatcher, Sender
 from illume_workers.leadership import Leadership
@@ -57,16 +57,16 @@ def start_service(
     """
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
-    patience = Patience(settings.cluster.reconnect_s)
+    patience = RetryPolicy(settings.cluster.reconnect_s)
     health = HealthFile(settings.runtime.health_file)
     health.tell("starting", f"opens the run in {run_dir}", STARTING_S)
-    settings = patience.outlast(partial(with_domain, settings, run_dir))
-    demands = patience.outlast(partial(check_demands, settings, run_dir))
+    settings = patience.run_through(partial(with_domain, settings, run_dir))
+    demands = patience.run_through(partial(check_start, settings, run_dir))
     with ExitStack() as stack:
         stack.callback(health.remove)
-        directory, context = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
+        directory, context = patience.run_through(lambda: _open(stack, settings, demands, run_dir, fresh_training))
         stack.enter_context(observed(settings.runtime, context.database_url, context.run_id))
-        stack.enter_context(at_hand(run=context.run_key))
+        stack.enter_context(log_context(run=context.run_key))
         num_rounds = context.settings.run.rounds
         write = partial(write_run_page, context, directory)
         host = settings.runtime.host_name
@@ -84,7 +84,7 @@ def start_service(
             )
 
         lead(leadership, make_coordinator, settings.cluster, health)
-        return RunOutcome(run_dir, patience.outlast(write))
+        return RunOutcome(run_dir, patience.run_through(write))
 
 
 def lead(
@@ -99,7 +99,7 @@ def lead(
     The health file says `ok` while ticks end in time or another coordinator leads. Raises the coordinator's errors, and
     the database's error if the database stays away.
     """
-    patience = Patience(settings.reconnect_s, sleep)
+    patience = RetryPolicy(settings.reconnect_s, sleep)
     longest_s = min(settings.poll_s, settings.leader_lease_s / 3)
     while True:
         _stand_by(leadership, patience, longest_s, health, sleep)
@@ -115,7 +115,7 @@ def lead(
 
 
 def _open(
-    stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path, fresh_training: bool
+    stack: ExitStack, settings: Settings, demands: StartInputs, run_dir: Path, fresh_training: bool
 ) -> tuple[RunDirectory, RunContext]:
     with _locked_soon(run_dir) as directory:
         # A coordinator loads no model, so this toolbox is never used.
@@ -146,13 +146,13 @@ def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
 
 def _stand_by(
     leadership: Leadership,
-    patience: Patience,
+    patience: RetryPolicy,
     longest_s: float,
     health: HealthFile,
     sleep: Callable[[float], object],
 ) -> None:
     waiting = False
-    while not patience.outlast(leadership.acquire):
+    while not patience.run_through(leadership.acquire):
         health.tell("ok", f"{leadership.owner} stands by, another coordinator leads", TICK_S)
         if not waiting:
             log.info("another coordinator leads this run, standing by")
@@ -163,7 +163,7 @@ def _stand_by(
 
 def _turn(
     coordinator: Coordinator,
-    patience: Patience,
+    patience: RetryPolicy,
     longest_s: float,
     on_tick: Callable[[], object],
     sleep: Callable[[float], object],
@@ -171,7 +171,7 @@ def _turn(
     """Call the coordinator's tick until the run is over; pause for longer and longer while nothing moves."""
     pause = FIRST_PAUSE_S
     while True:
-        turn = patience.outlast(coordinator.tick)
+        turn = patience.run_through(coordinator.tick)
         on_tick()
         match turn:
             case Turn.OVER:

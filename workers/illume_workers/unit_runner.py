@@ -20,8 +20,8 @@ from illume_db.leases import Lease, UnitAddress, find_unit, hand_back, lease_uni
 from illume_db.sessions import transaction
 from illume_loop.errors import CorruptArtifactError, LostLeaseError, TeacherError, UnfitWorkerError, UnhealthyError
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.executor import count_failure, do_unit, sentence_of
-from illume_loop.loop.outages import Patience, is_outage
+from illume_loop.loop.executor import count_failure, do_leased_unit, sentence_of
+from illume_loop.loop.outages import RetryPolicy, is_outage
 from illume_loop.settings import Settings
 from illume_workers.contexts import RunContexts
 from illume_workers.heartbeat import Heartbeat
@@ -45,7 +45,7 @@ class UnitRunner:
     ) -> None:
         self._engine, self._settings, self._contexts, self._heartbeat = engine, settings, contexts, heartbeat
         self._name, self._kinds = name, kinds
-        self._patience = Patience(settings.cluster.reconnect_s)
+        self._patience = RetryPolicy(settings.cluster.reconnect_s)
         self._run_id = 0
 
     def attend(self, message: UnitMessage) -> None:
@@ -56,12 +56,12 @@ class UnitRunner:
         """
         if self._heartbeat.draining:
             return
-        address = self._patience.outlast(lambda: self._find(message))
+        address = self._patience.run_through(lambda: self._find(message))
         if address is None or address.kind not in self._kinds:
             log.warning("dropped a message for unit %d, which is none of this worker's", message.unit_id)
             return
         self._run_id = address.run_id
-        lease = self._patience.outlast(lambda: self._lease(message))
+        lease = self._patience.run_through(lambda: self._lease(message))
         if lease is None:
             log.debug("dropped a late message for unit %d at token %d", message.unit_id, message.token)
             return
@@ -74,11 +74,11 @@ class UnitRunner:
             # answer. These failures therefore count as attempts.
             counted = (CorruptArtifactError, TeacherError)
             context = self._context_for(lease, max_attempts)
-            finished = do_unit(context, lease, max_attempts, advanced, self._patience, counted=counted)
+            finished = do_leased_unit(context, lease, max_attempts, advanced, self._patience, counted=counted)
         except LostLeaseError as lost:
             log.warning("%s", lost)
         except UnhealthyError:
-            self._patience.outlast(lambda: self._hand_back(lease))
+            self._patience.run_through(lambda: self._hand_back(lease))
             raise
         finally:
             self._heartbeat.dropped(finished)
@@ -96,14 +96,14 @@ class UnitRunner:
         LostLeaseError if the lease was lost meanwhile.
         """
         try:
-            context = self._patience.outlast(lambda: self._contexts.of_run(self._run_id))
+            context = self._patience.run_through(lambda: self._contexts.of_run(self._run_id))
         except Exception as error:
             if is_outage(error):
                 raise
             log.exception("no context for unit %s", lease.key)
             reason = sentence_of(error)
             try:
-                self._patience.outlast(lambda: count_failure(self._engine, lease, reason, max_attempts))
+                self._patience.run_through(lambda: count_failure(self._engine, lease, reason, max_attempts))
             except FencedOutError as lost:
                 raise LostLeaseError(unit=lease.key) from lost
             # This worker would fail at its next unit as well, and take it from a worker that can do it.

@@ -138,7 +138,7 @@ class StageCount(Base):
 
 WORKER_STATES = ("running", "draining", "stopped", "unhealthy")
 
-GONE = ("stopped", "unhealthy")
+ENDED_STATES = ("stopped", "unhealthy")
 """The states of a worker that reported its end."""
 
 LOST = "lost"
@@ -180,12 +180,12 @@ class Worker(Base):
 def is_lost() -> ColumnElement[bool]:
     """Return the condition that a worker's heartbeats stopped before it reported an end."""
     silent = seconds_since(Worker.heartbeat_at) > LOST_BEATS * Worker.heartbeat_s + LOST_SLACK_S
-    return Worker.state.not_in(GONE) & silent
+    return Worker.state.not_in(ENDED_STATES) & silent
 
 
 def is_gone() -> ColumnElement[bool]:
     """Return the condition that a worker reported its end or is lost."""
-    return Worker.state.in_(GONE) | is_lost()
+    return Worker.state.in_(ENDED_STATES) | is_lost()
 
 
 def shown_state() -> ColumnElement[str]:

@@ -45,7 +45,7 @@ class PromptSet:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptOut:
+class LostPrompt:
     """A prompt that a split lost, because a prompt of a split that goes before asks for the same picture."""
 
     text: str
@@ -61,7 +61,7 @@ class Import:
     prompts: PromptSet
     num_added: int
     num_known: int
-    kept_out: Sequence[KeptOut]
+    kept_out: Sequence[LostPrompt]
 
 
 def merged(before: PromptSet, split: Split, new: Iterable[Prompt]) -> Import:
@@ -82,7 +82,7 @@ def merged(before: PromptSet, split: Split, new: Iterable[Prompt]) -> Import:
         for prompt in list(of_split[name].values()):
             keeper, text = keepers.setdefault(prompt.key, (name, prompt.text))
             if keeper != name:
-                kept_out.append(KeptOut(prompt.text, name, text, keeper))
+                kept_out.append(LostPrompt(prompt.text, name, text, keeper))
                 del of_split[name][prompt.text]
     lost_new = sum(out.split == split for out in kept_out)
     prompts = PromptSet({name: tuple(found.values()) for name, found in of_split.items() if found})

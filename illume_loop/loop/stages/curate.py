@@ -24,13 +24,13 @@ from illume_db.curation import (
     scored_by,
     scores_of_round,
 )
-from illume_db.judging import Fared, controls, fared
+from illume_db.judging import AssessmentCounts, controls, count_assessments
 from illume_db.reviews import verdicts_of_people
 from illume_db.samples import verdicts
 from illume_db.tables import Round
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.curated import Curated, Preference, found_wrong, overruled, stands
+from illume_loop.loop.curated import Curated, Preference, is_uncontested, people_found_wrong, with_human_verdicts
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.unit_inputs import derived_seed
@@ -190,7 +190,7 @@ def _kind(better: Scored, worse: Scored, margin: float) -> str:
     return "pairs" if gap >= margin else "ambiguous"
 
 
-WHOLLY_RIGHT = 1.0
+ALL_RIGHT_SCORE = 1.0
 """The least accepted score of an assessor that says yes or no (the checker, a teacher).
 
 A sample that fails is not accepted, even if few samples pass."""
@@ -219,7 +219,7 @@ def select(
     """
     reviewed = reviewed or {}
     least = settings.curate.min_score
-    floor = max(least, WHOLLY_RIGHT) if settings.assess.says_yes_or_no else least
+    floor = max(least, ALL_RIGHT_SCORE) if settings.assess.says_yes_or_no else least
     judged = [
         Scored(*sample.key, scores.get(sample.key), sample.prompt.category)
         for sample in samples
@@ -227,7 +227,7 @@ def select(
     ]
     right = {key for key, agrees in reviewed.items() if agrees}
     best = set(accept(judged, settings.curate, floor)) | right
-    scores = overruled(scores, reviewed, settings)
+    scores = with_human_verdicts(scores, reviewed, settings)
     scored = [Scored(*sample.key, scores.get(sample.key), sample.prompt.category) for sample in samples]
     accepted = without_near_duplicates(
         [sample for sample in samples if sample.key in best], earlier, scores, settings.curate.duplicate_share
@@ -251,8 +251,8 @@ def curate(context: RunContext, session: Session, round_: Round) -> Curated | No
     The result is stored later, by `write_manifest`.
     """
     settings = context.settings
-    how = fared(session, round_.id, scored_by(settings.assess.assessor))
-    objection = _objection_to_judge(context, session, round_, how)
+    how = count_assessments(session, round_.id, scored_by(settings.assess.assessor))
+    objection = _judge_problem(context, session, round_, how)
     if objection is not None:
         move(context, session, round_, RoundState.FAILED, error=objection)
         return None
@@ -260,7 +260,9 @@ def curate(context: RunContext, session: Session, round_: Round) -> Curated | No
     scores = _scores(context, session, round_, samples)
     people = verdicts_of_people(session, context.run_id)
     earlier = [
-        sample for sample in accepted_before(session, context.run_id, round_.index) if not found_wrong(people, sample)
+        sample
+        for sample in accepted_before(session, context.run_id, round_.index)
+        if not people_found_wrong(people, sample)
     ]
     reviewed = {sample.key: people[sample.sample_id].agrees for sample in samples if sample.sample_id in people}
     selection = select(samples, scores, earlier, settings, reviewed)
@@ -269,10 +271,12 @@ def curate(context: RunContext, session: Session, round_: Round) -> Curated | No
     if settings.sampling.replay_share:
         counts = counts | {"drawn_again": num_drawn_again(session, round_)}
     if settings.train.learns_from_pairs:
-        earlier_pairs = [pair for pair in pairs_before(session, context.run_id, round_.index) if stands(people, *pair)]
+        earlier_pairs = [
+            pair for pair in pairs_before(session, context.run_id, round_.index) if is_uncontested(people, *pair)
+        ]
         counts = counts | {"earlier_pairs": len(earlier_pairs)}
         preferences = earlier_pairs + preferences
-    final = overruled(scores, reviewed, settings)
+    final = with_human_verdicts(scores, reviewed, settings)
     return Curated(samples, selection.accepted, earlier, preferences, final, people, counts, values)
 
 
@@ -308,7 +312,7 @@ A judge that works is far above it even if few images are right, because the for
 LEAST_CONTROLS = 30
 
 
-def _objection_to_judge(context: RunContext, session: Session, round_: Round, how: Fared) -> str | None:
+def _judge_problem(context: RunContext, session: Session, round_: Round, how: AssessmentCounts) -> str | None:
     """Return why the judge cannot be used: it gave no scores, or they carry no information. None if it can be used."""
     assessor = scored_by(context.settings.assess.assessor)
     if how.num_failed:

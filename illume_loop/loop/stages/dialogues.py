@@ -25,7 +25,7 @@ from illume_loop.errors import InconsistentRunError
 from illume_loop.judge.critiques import ANALYSIS
 from illume_loop.judge.instructions import json_answer
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.curated import Curated, stands
+from illume_loop.loop.curated import Curated, is_uncontested
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import CRITERIA, NO
 from illume_loop.settings import CurateSettings
@@ -88,7 +88,7 @@ def finds_fault(critique: Mapping[str, Any]) -> bool:
     return any(isinstance(told, Mapping) and told.get("verdict") == NO for told in critique.values())
 
 
-def contradicted(critique: Mapping[str, Any], agrees: bool, criteria: Mapping[str, bool]) -> bool:
+def contradicts_people(critique: Mapping[str, Any], agrees: bool, criteria: Mapping[str, bool]) -> bool:
     """Return whether a critique contradicts the verdict of people.
 
     `agrees` is their verdict on the whole image. `criteria` are their verdicts on single criteria.
@@ -167,7 +167,7 @@ def dialogues(context: RunContext, session: Session, round_: Round, curated: Cur
     kept = {
         id_: critique
         for id_, critique in critiques.items()
-        if id_ not in people or not contradicted(critique, people[id_].agrees, people[id_].criteria)
+        if id_ not in people or not contradicts_people(critique, people[id_].agrees, people[id_].criteria)
     }
     overruled_counts = {"critiques_overruled": len(critiques) - len(kept)} if len(kept) < len(critiques) else {}
     seed = derived_seed("assessments", settings.run.seed, round_.index)
@@ -175,7 +175,7 @@ def dialogues(context: RunContext, session: Session, round_: Round, curated: Cur
     earlier = [
         row
         for row in assessments_before(session, context.run_id, round_.index)
-        if row.sample is None or stands(people, row.sample, row.rejected)
+        if row.sample is None or is_uncontested(people, row.sample, row.rejected)
     ]
     curated.counts |= counts | overruled_counts | {"earlier_assessments": len(earlier)}
     return earlier + new

@@ -22,7 +22,7 @@ from illume_loop.errors import InconsistentRunError
 from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.judge.agreement import drift_between
-from illume_loop.judge.fitting import Shown, read_set
+from illume_loop.judge.fitting import DrawnImage, read_set
 from illume_loop.judge.referee import Referee
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, EDITING, UNDERSTANDING, MeasurePlan
@@ -163,7 +163,7 @@ def measure_drift(context: RunContext, lease: Lease, on_items: OnItems) -> Effec
         drawn = samples_of(session, lease.round_id, prompts)
     count = min(lease.num_items, len(drawn))
     rows = [drawn[place * len(drawn) // count] for place in range(count)]
-    shown = [Shown(prompt_of(row.prompt).claim, context.images.read(row.image_sha256)) for row in rows]
+    shown = [DrawnImage(prompt_of(row.prompt).claim, context.images.read(row.image_sha256)) for row in rows]
     frozen = _log_odds(context, base, shown, lambda done, _: on_items(done // 2, count))
     judged = _log_odds(context, candidate, shown, lambda done, _: on_items((count + done) // 2, count))
     found = drift_between(judged, frozen)
@@ -178,7 +178,7 @@ def measure_drift(context: RunContext, lease: Lease, on_items: OnItems) -> Effec
     )
 
 
-def _log_odds(context: RunContext, version: ModelVersion, shown: Sequence[Shown], on_read: OnItems) -> list[float]:
+def _log_odds(context: RunContext, version: ModelVersion, shown: Sequence[DrawnImage], on_read: OnItems) -> list[float]:
     """Return the calibrated log-odds that a version gives each image to be right."""
     calibration = context.calibration
     if calibration is None:

@@ -38,7 +38,7 @@ from illume_db.tables import Round
 from illume_db.units import NewUnit, add_units
 from illume_db.versions import base_version, version_of
 from illume_loop.errors import InconsistentRunError
-from illume_loop.evals.noninferiority import PairedLoss, can_show, items_for, paired_loss
+from illume_loop.evals.noninferiority import PairedLoss, can_exclude_loss, items_for, paired_loss
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
 from illume_loop.judge.agreement import JudgeDrift
@@ -58,7 +58,7 @@ that of a reading."""
 
 NO_UNDERSTANDING_GUARD = "understanding is not guarded, as the domain has no reading probes"
 
-HOPELESS = 0.05
+LEAST_CHANCE = 0.05
 """The chance of promotion below which no more is drawn."""
 
 
@@ -101,7 +101,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     error = _error(parent.heldout, candidate.heldout, settings, seed)
     gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
     losses = [
-        guarded(name, of_base, of_candidate, margin, settings)
+        compare_guard(name, of_base, of_candidate, margin, settings)
         for name, of_base, of_candidate, margin in (
             ("understanding", base.understanding, candidate.understanding, settings.understanding_margin),
             ("editing", base.editing, candidate.editing, EDITING_MARGIN),
@@ -114,7 +114,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     objections = _gain_objection(gain, settings)
     if objections and not guards and look + 1 < len(sizes):
         chance = chance_of_crossing((mean - settings.min_gain) / error, shares[look], values[-1])
-        if chance >= HOPELESS:
+        if chance >= LEAST_CHANCE:
             return None
         objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
     objections += guards
@@ -204,7 +204,7 @@ def _editing_numbers(parent: Measured, candidate: Measured, settings: GateSettin
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
+class GuardResult:
     """The result of a guard that compares a candidate's outcomes with those of the base."""
 
     name: str
@@ -216,7 +216,7 @@ class Guarded:
     @property
     def tested(self) -> bool:
         """True if there are enough items to exclude the margin when no outcome changes."""
-        return can_show(self.margin, self.loss.n, self.error)
+        return can_exclude_loss(self.margin, self.loss.n, self.error)
 
     @property
     def passed(self) -> bool:
@@ -259,12 +259,12 @@ class Guarded:
         }
 
 
-def guarded(
+def compare_guard(
     name: str, base: Sequence[bool], candidate: Sequence[bool], margin: float, settings: GateSettings
-) -> Guarded:
+) -> GuardResult:
     """Compare a candidate's outcomes with those of the run's base on the same items."""
     error = (1 - settings.confidence) / 2
-    return Guarded(name, share(base), paired_loss(base, candidate, error), margin, error)
+    return GuardResult(name, share(base), paired_loss(base, candidate, error), margin, error)
 
 
 def share(outcomes: Sequence[bool]) -> float:

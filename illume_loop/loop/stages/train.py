@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow, examples_of
 from illume_db.errors import FencedOutError
-from illume_db.leases import Lease, hold_lease
+from illume_db.leases import Lease, lock_leased_unit
 from illume_db.manifests import checkpoints_of_training, keep_training_checkpoint, manifest_of, mark_checkpoints
 from illume_db.rounds import round_of, set_candidate
 from illume_db.runs import add_event, run_key
@@ -47,7 +47,13 @@ from illume_loop.loop.context import RunContext
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, real_seed
 from illume_loop.protocols import CorrectRow, DrawRow, EditRow, ImageIds, PairRow, ReadRow, RealPair, TrainingRow
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.keeping import (
+    CHECKPOINT_PLAN,
+    CheckpointPlan,
+    KeptCheckpoint,
+    from_first_intact,
+    listed_checkpoint,
+)
 from illume_loop.train.trackers import tracked
 
 ENCODE_BATCH = 256
@@ -108,7 +114,7 @@ NUM_KEPT = 2
 
 
 @contextmanager
-def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
+def checkpointed_training(context: RunContext, lease: Lease) -> Iterator[None]:
     """Keep checkpoints of the training inside the block, and give them up when it has ended well.
 
     They are also deleted if the round was cancelled. A store that is not a folder keeps no checkpoints. Raises
@@ -119,8 +125,8 @@ def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
     if folder is None:
         yield
         return
-    kept = _Kept(context, lease, folder / f"{lease.token}" / uuid4().hex)
-    token = KEEPING.set(Keeping(kept.folder, kept.intact(), kept.keep))
+    kept = _TrainingCheckpoints(context, lease, folder / f"{lease.token}" / uuid4().hex)
+    token = CHECKPOINT_PLAN.set(CheckpointPlan(kept.folder, kept.intact(), kept.keep))
     try:
         yield
         kept.drop(0)
@@ -129,7 +135,7 @@ def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
             _delete_up_to(folder, lease.token)
         raise
     finally:
-        KEEPING.reset(token)
+        CHECKPOINT_PLAN.reset(token)
     _delete_up_to(folder, lease.token)
 
 
@@ -150,7 +156,7 @@ def forget_training(checkpoints: CheckpointStore, run_key: str, round_id: int) -
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Kept:
+class _TrainingCheckpoints:
     def __init__(self, context: RunContext, lease: Lease, folder: Path) -> None:
         self.context, self.lease, self.folder = context, lease, folder
 
@@ -159,7 +165,7 @@ class _Kept:
         with transaction(self.context.engine) as session:
             rows = [_checkpoint(row) for row in checkpoints_of_training(session, self.lease.round_id)]
         damaged: list[str] = []
-        intact = intact_first(
+        intact = from_first_intact(
             rows, lambda checkpoint, error: damaged.append(self._note(checkpoint, error)), self.context.on_progress
         )
         if rows and not intact:
@@ -201,7 +207,7 @@ class _Kept:
         The rows change before the files are deleted, so that no kept row lacks its files. Raises FencedOutError.
         """
         with transaction(self.context.engine) as session:
-            hold_lease(session, self.lease)
+            lock_leased_unit(session, self.lease)
             rows = checkpoints_of_training(session, self.lease.round_id)[num_kept:]
             folders = [Path(row.folder) for row in rows]
             mark_checkpoints(session, [row.id for row in rows], "dropped")
@@ -210,7 +216,7 @@ class _Kept:
 
     def _note(self, checkpoint: KeptCheckpoint, error: CorruptArtifactError) -> str:
         with transaction(self.context.engine) as session:
-            hold_lease(session, self.lease)
+            lock_leased_unit(session, self.lease)
             rows = checkpoints_of_training(session, self.lease.round_id)
             ids = [row.id for row in rows if row.folder == str(checkpoint.folder) and row.state == "kept"]
             if ids:
@@ -249,7 +255,7 @@ def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     try:
         seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
         with (
-            kept_training(context, lease),
+            checkpointed_training(context, lease),
             tracked(settings.train.report_to, context.trackers, f"round-{round_.index}"),
         ):
             context.toolbox.train(

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from illume_loop.errors import FolderInUseError, UsageError
-from illume_loop.files import storage_full_told
+from illume_loop.files import raising_storage_full
 from illume_loop.models.illume.configuration import IllumeConfig, side_of
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration, adapter_of
 from illume_loop.models.illume.parts import (
@@ -147,7 +147,7 @@ def write(composed: Composed, folder: Path, about: Mapping[str, Any]) -> None:
     """
     check_free(folder)
     new = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             composed.model.save_pretrained(new)

@@ -19,7 +19,7 @@ from illume_loop.models.illume.detokenizer_conv import ConvDetokenizer
 class Detokenizer(Protocol):
     """A network that paints, and the loss by which it learns to."""
 
-    paints_singly: bool
+    one_at_a_time: bool
     """True if each image must be painted by itself to be the same to the last bit beside any others."""
 
     def __call__(self, features_BLH: Tensor) -> Tensor:

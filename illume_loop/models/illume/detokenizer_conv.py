@@ -15,7 +15,7 @@ class ConvDetokenizer(nn.Module):
     P is the side of the grid in pixels.
     """
 
-    paints_singly = False
+    one_at_a_time = False
 
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__()

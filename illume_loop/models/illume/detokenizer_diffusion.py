@@ -35,7 +35,7 @@ class DiffusionDetokenizer(nn.Module):
     those of the configuration.
     """
 
-    paints_singly = True
+    one_at_a_time = True
     noise: Tensor
 
     def __init__(self, config: IllumeConfig) -> None:

@@ -108,7 +108,7 @@ class IllumeModel(IllumePreTrainedModel):
         with nullcontext() if is_trained else torch.no_grad():
             return self.vision.features(pixel_values, reader)
 
-    def give_reader(self) -> None:
+    def add_reader(self) -> None:
         """Copy the tokenizer's encoder as a separate reader of images, unless there is one."""
         if self.reader is None:
             self.reader = copy.deepcopy(self.vision.encoder)

@@ -135,11 +135,11 @@ class SequenceBuilder:
 
     def _drawn(self, prefix: list[int], image_ids: Sequence[int]) -> Sequence1D:
         image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
-        return Sequence1D.learned_after(prefix, image)
+        return Sequence1D.with_prefix(prefix, image)
 
     def _answered(self, prefix: list[int], instruction: str, answer: str) -> Sequence1D:
         answered = self.words(answer, follow_text=bool(instruction))
-        return Sequence1D.learned_after([*prefix, *self.words(instruction)], [*answered, self.eos])
+        return Sequence1D.with_prefix([*prefix, *self.words(instruction)], [*answered, self.eos])
 
     def collate(self, rows: Sequence[Sequence1D]) -> dict[str, Tensor]:
         """Return one batch; see `illume_loop.models.sequences.collate`."""

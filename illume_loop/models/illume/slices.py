@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from PIL import Image
 
-MOST_SLICES = 9
+MAX_SLICES = 9
 """The most slices of an image, besides its overview, in stage 3 of the paper (arXiv 2412.06673)."""
 
 

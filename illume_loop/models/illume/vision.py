@@ -73,7 +73,7 @@ class VisionTokenizer(nn.Module):
     def decode(self, ids_BL: Tensor) -> Tensor:
         """Return the pixels (B, 3, P, P) in [0, 1] of codebook ids (B, L); P is the configuration's `painted_size`."""
         # Kernels round differently for other batch sizes, and every step of a diffusion enlarges the difference.
-        parts = ids_BL.split(1) if self.detokenizer.paints_singly else [ids_BL]
+        parts = ids_BL.split(1) if self.detokenizer.one_at_a_time else [ids_BL]
         return torch.cat([self.detokenizer(self.quantizer.decode(ids)) for ids in parts])
 
 

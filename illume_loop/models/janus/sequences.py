@@ -65,9 +65,7 @@ class JanusSequences:
     def draw(self, prompt: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
         """Build a text-to-image row; see `Sequences.draw`."""
         prefix = self.draw_prefix(prompt)
-        return Sequence1D.learned_after(
-            self.unconditional(prefix) if prompt_dropped else prefix, self._drawn(image_ids)
-        )
+        return Sequence1D.with_prefix(self.unconditional(prefix) if prompt_dropped else prefix, self._drawn(image_ids))
 
     def read_prefix(self, instruction: str = "") -> tuple[list[int], list[int]]:
         """Return the ids before an answer about an image, in two parts: up to the image's end, and the question."""
@@ -80,7 +78,7 @@ class JanusSequences:
     def read(self, answer: str, instruction: str = "") -> Sequence1D:
         """Build an image-to-text row; see `Sequences.read`."""
         image, question = self.read_prefix(instruction)
-        return Sequence1D.learned_after(image + question, [*self.answer(answer), self.eos])
+        return Sequence1D.with_prefix(image + question, [*self.answer(answer), self.eos])
 
     def tell_prefix(self, instruction: str = "") -> list[int]:
         """Return the ids before an answer without an image."""
@@ -90,7 +88,7 @@ class JanusSequences:
         """Build a row of two turns; see `Sequences.correct`."""
         image, question = self.read_prefix(instruction)
         learned = [*self.answer(answer), self._begin_image, *self._drawn(image_ids)]
-        return Sequence1D.learned_after(image + question, learned)
+        return Sequence1D.with_prefix(image + question, learned)
 
     def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
         """Raise UsageError, as the backend's `edit` does: Janus was trained to draw from text alone."""
