@@ -22,7 +22,7 @@ from illume_db.types import UtcDateTime
 
 
 class _Later(FunctionElement[datetime]):
-    name = "db_later"
+    name = "db_time_in"
     type = UtcDateTime()
     inherit_cache = True
 

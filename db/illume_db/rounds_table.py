@@ -79,7 +79,7 @@ def open_stages(session: Session, run_id: int) -> list[dict[str, Any]]:
 def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | None:
     """Return a row of `rounds_table` with the round's stages, units and prompts; None if there is no such round.
 
-    "units" are all units if there are at most MOST_UNITS, else the dead and the leased ones. "held" gives each leased
+    "units" are all units if there are at most MAX_UNITS, else the dead and the leased ones. "held" gives each leased
     unit's worker and the age of its last progress. "prompts" are the first MOST_PROMPTS of "num_prompts". These limits
     keep the time of a call independent of the round's size.
     """

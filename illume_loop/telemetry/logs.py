@@ -13,7 +13,7 @@ from illume_loop.redaction import RedactingFormatter, redact
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_LOG_CONTEXT: ContextVar[dict[str, object]] = ContextVar("at_hand", default={})  # noqa: B039 - it is never changed
+_LOG_CONTEXT: ContextVar[dict[str, object]] = ContextVar("log_context", default={})  # noqa: B039 - it is never changed
 
 
 @contextmanager

@@ -6,8 +6,8 @@ Invariants:
 - A checkpoint holds weights, optimizer moments, schedule, random states and the place in the data, so a resumed
   training takes the steps that it would have taken.
 
-The caller of a training sets `CHECKPOINT_PLAN` to have checkpoints kept. It is a context variable and not an argument, so
-a plug-in's backend may ignore it. Such a backend trains from the beginning each time.
+The caller of a training sets `CHECKPOINT_PLAN` to have checkpoints kept. It is a context variable and no argument,
+so a plug-in's backend may ignore it. Such a backend trains from the beginning each time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class CheckpointPlan:
     every_seconds: float = EVERY_SECONDS
 
 
-CHECKPOINT_PLAN: ContextVar[CheckpointPlan | None] = ContextVar("KEEPING", default=None)
+CHECKPOINT_PLAN: ContextVar[CheckpointPlan | None] = ContextVar("CHECKPOINT_PLAN", default=None)
 
 
 def listed_checkpoint(step: int, folder: Path, on_progress: OnProgress = ignore) -> KeptCheckpoint:
