@@ -27,7 +27,7 @@ FROM python:3.11.16-slim-bookworm AS needs
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 # Builds the wheel in `package`; it stays out of the image.
-RUN pip install "hatchling>=1.25,<2" && python -m venv /opt/illume
+RUN pip install "hatchling>=1.27,<2" && python -m venv /opt/illume
 ENV PATH=/opt/illume/bin:$PATH
 # torch comes first, from its own index. It must be a version that pyproject allows, or the second install would replace
 # it with one from PyPI.
@@ -39,7 +39,7 @@ RUN pip install -c constraints.txt -r requirements.txt
 
 FROM needs AS package
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY illume_loop illume_loop
 COPY workers workers
 COPY db db

@@ -1,4 +1,4 @@
-.PHONY: setup check test bench
+.PHONY: setup check test docs bench
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -17,6 +17,9 @@ check: setup
 
 test: setup
 	$(BIN)/pytest
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup
 	rm -rf build/bench && mkdir -p build

@@ -1,10 +1,12 @@
-"""Settings from environment variables, and from files that variables name, which is how secrets reach a container.
+"""Read settings from environment variables, and from files that variables name, as secrets of a container are.
 
     ILLUME_<SECTION>__<KEY>                 the value
     ILLUME_<SECTION>__<KEY>_FILE            a file that holds the value
     ILLUME_<SECTION>__<KEY>_PASSWORD_FILE   a file that holds the password of the URL that the value is
 
-Guarantee: what a file holds is never part of an error; only its path is.
+Invariants:
+
+- The content of a file is never part of an error. Only its path is.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ _PASSWORD_FILE = "_password_file"
 
 
 def variable_of(key: str) -> str:
-    """The variable that sets a dotted key."""
+    """Return the variable that sets a dotted key."""
     return PREFIX + key.replace(".", "__").upper()
 
 
 def environment_values(environ: Mapping[str, str], known: Set[str]) -> Iterator[tuple[str, str, str]]:
-    """(dotted key, value, variable) of every variable with our prefix; a key may be one that is not `known`.
+    """Yield (dotted key, value, variable) of every variable with our prefix, also if the key is not `known`.
 
-    Raises SettingsError for a file that cannot be read, for a key that is given both ways, and for the password of a
-    URL that the environment does not give.
+    Raises SettingsError for a file that cannot be read, for a key that is set both ways, and for the password of a URL
+    that the environment does not set.
     """
     given = {_key(variable): variable for variable in environ if variable.startswith(PREFIX)}
     values = {key: (environ[variable], variable) for key, variable in given.items()}

@@ -109,7 +109,21 @@ class NotARunDirectoryError(UsageError):
 
 
 class NotFoundError(UsageError):
-    """There is no {kind} '{name}'; check the name, or list what there is with `ls` of its noun."""
+    """There is no {kind} '{name}'; {next}."""
+
+    listed_by: ClassVar[Mapping[str, str]] = {
+        "model version": "models ls",
+        "recipe": "pretrain --help",
+        "round": "rounds ls",
+        "sample": "samples ls",
+        "study": "ablate --help",
+        "worker at work": "workers ls",
+    }
+
+    def __init__(self, message: str | None = None, /, **fields: object) -> None:
+        command = self.listed_by.get(str(fields.get("kind")))
+        told = f"run `illume-loop {command}` to see which there are" if command else "check the name"
+        super().__init__(message, **{"next": told, **fields})
 
 
 class NoSuchChoiceError(NotFoundError):

@@ -1,7 +1,7 @@
-"""Writing a file so that it is there whole or not at all.
+"""Files that are written whole or not at all, on a local disk or in a store of fsspec.
 
-On a local disk: a temporary file beside the target, fsync, rename, fsync of the folder. An object store puts whole
-objects anyway. A file that could not be written because the disk is full raises StorageFullError, and leaves nothing.
+On a local disk, a file is written under a temporary name beside the target, synced and renamed, and its folder is
+synced. Object stores write whole objects anyway. A full disk raises StorageFullError and leaves no file.
 """
 
 from __future__ import annotations
@@ -37,17 +37,20 @@ from illume_loop.redaction import url_without_password
 BLOCK_BYTES = 1 << 20
 
 SYNC_BYTES = 1 << 28
-"""Bytes after which a file that is being written is synced to its disk."""
+"""The bytes after which a file is synced while it is being written."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Root:
-    """A folder of an fsspec file system, which paths cannot leave."""
+    """A folder of an fsspec file system. No path leads out of it."""
 
     def __init__(self, url: str) -> None:
-        """Raises SettingsError for a URL of no known kind, UsageError for one whose package is not installed, and
-        StoreUnusableError for a store that does not answer."""
+        """Open the folder of a URL.
+
+        Raises SettingsError for a URL of an unknown kind, UsageError if the package for its kind is not installed
+        (MissingExtraError for S3), and StoreUnusableError if the store does not answer.
+        """
         folder = _local_folder(url)
         if folder is not None:
             self._hold(LocalFileSystem(), folder)
@@ -66,7 +69,7 @@ class Root:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """Return the root of a local folder, whatever characters its name has: a URL gives a meaning to some."""
+        """Return the root of a local folder. Its name may have any characters, even those special in a URL."""
         root = cls.__new__(cls)
         root._hold(LocalFileSystem(), str(folder.absolute()))
         return root
@@ -77,19 +80,19 @@ class Root:
         self.is_local = isinstance(filesystem, LocalFileSystem)
 
     def full(self, relative: str) -> str:
-        """The file system's name for a path below this root. Raises ValueError for one that may lead elsewhere."""
+        """Return the file system's name of a path below this root. Raises ValueError if it may lead elsewhere."""
         if not stays_below(relative):
             raise ValueError(f"{relative!r} leads out of the artifact store")
         return f"{self.path}/{relative}"
 
     def exists(self, relative: str) -> bool:
-        """Whether there is a file or folder of this name."""
+        """Return True if there is a file or folder of this name."""
         path = self.full(relative)
         with _usable(self.path):
             return bool(self.filesystem.exists(path))
 
     def read(self, relative: str) -> bytes:
-        """The bytes of a file. Raises CorruptArtifactError where there is none."""
+        """Return the bytes of a file. Raises CorruptArtifactError if there is no such file."""
         path = self.full(relative)
         try:
             with _usable(self.path):
@@ -100,16 +103,16 @@ class Root:
     def write(self, relative: str, data: bytes) -> None:
         """Write a file whole or not at all. Raises StorageFullError, StoreUnusableError."""
         target = self.full(relative)
-        with _usable(self.path, missing=True), storage_full_told(target):
+        with _usable(self.path, missing=True), raising_storage_full(target):
             if self.is_local:
                 write_atomically(Path(target), data)
             else:
                 self.filesystem.pipe_file(target, data)
 
     def write_file(self, relative: str, source: Path, on_progress: OnProgress = ignore) -> None:
-        """Copy a local file here block by block, whole or not at all. Raises StorageFullError, StoreUnusableError."""
+        """Copy a local file to `relative`, whole or not at all. Raises StorageFullError, StoreUnusableError."""
         target = self.full(relative)
-        with _usable(self.path, missing=True), storage_full_told(target):
+        with _usable(self.path, missing=True), raising_storage_full(target):
             if self.is_local:
                 with source.open("rb") as file:
                     write_atomically(Path(target), blocks_of(file, on_progress))
@@ -119,9 +122,10 @@ class Root:
     def read_file(
         self, relative: str, target: Path, check: Callable[[str], None], on_progress: OnProgress = ignore
     ) -> None:
-        """Copy a file to a local one block by block; there is none where `check` raises for the sha256 of its bytes.
+        """Copy a file to the local file `target` block by block, then call `check` with the sha256 of its bytes.
 
-        Raises CorruptArtifactError where there is no such file, StorageFullError, StoreUnusableError.
+        If `check` raises, no file is left at `target`. Raises CorruptArtifactError if there is no such file,
+        StorageFullError, StoreUnusableError.
         """
 
         def checked(file: IO[bytes]) -> Iterator[bytes]:
@@ -139,30 +143,31 @@ class Root:
         try:
             with _usable(self.path):
                 opened = self.filesystem.open(self.full(relative), "rb")
-            with opened as file, storage_full_told(target):
+            with opened as file, raising_storage_full(target):
                 write_atomically(target, checked(file))
         except FileNotFoundError:
             raise CorruptArtifactError(path=self.full(relative), expected="a file", found="none") from None
 
 
 class _Reports(Callback):  # type: ignore[misc]
-    """Passes on what fsspec tells of a copy that is under way."""
+    """A callback of fsspec that reports the progress of a copy."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         super().__init__()
         self._on_progress = on_progress
 
     def call(self, *_: object, **__: object) -> None:
-        """One more part is copied."""
+        """Report that one more part is copied."""
         self._on_progress()
 
 
 @contextmanager
 def _usable(store: str, *, missing: bool = False) -> Iterator[None]:
-    """Turn what a store answers in the place of a file into StoreUnusableError; `missing` ones too (no such bucket).
+    """Turn a store's errors into StoreUnusableError.
 
-    Object stores raise errors of many packages, for a wrong address, for credentials, and for an outage alike. A full
-    disk, a file that is not there, a wrong URL and a missing package are not the store's.
+    Object stores raise errors of many packages, for a wrong address, for credentials and for an outage alike. Errors
+    that are not the store's fault pass unchanged: a full disk, a missing file, a wrong URL, a missing package. With
+    `missing`, a missing file is the store's error too, because a write meets it only if there is no such bucket.
     """
     try:
         yield
@@ -176,10 +181,10 @@ def _usable(store: str, *, missing: bool = False) -> Iterator[None]:
 
 
 def _local_folder(url: str) -> str | None:
-    """Return the absolute path of a local folder, as it is or as a file URL; None for another store.
+    """Return the absolute path of a local folder, given as a path or as a file URL; None for another store.
 
-    In a chain of stores (`simplecache::s3://...`) `::` has a meaning, which it has not in the name of a folder.
-    Raises SettingsError for a store whose slashes were left out: a folder of that name is never meant.
+    `::` joins a chain of stores (`simplecache::s3://...`), but in a folder's name it means nothing. Raises
+    SettingsError for a store without its slashes (`s3:...`), because a folder of that name is never meant.
     """
     scheme, separator, rest = url.partition("://")
     if separator:
@@ -191,8 +196,11 @@ def _local_folder(url: str) -> str | None:
 
 
 def stays_below(relative: str) -> bool:
-    """Whether a path names something below the folder that it is joined to, on every file system: no empty, `.` or
-    `..` part, no backslash, no control character, as it is and with its %-escapes decoded."""
+    """Return True if a path stays below the folder that it is joined to, on every file system.
+
+    It must have no empty, `.` or `..` part, no backslash and no control character, both as written and with its
+    %-escapes decoded.
+    """
     for name in (relative, unquote(relative)):
         if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or not name.isprintable():
             return False
@@ -200,11 +208,11 @@ def stays_below(relative: str) -> bool:
 
 
 def output_folder(folder: Path) -> Path:
-    """Make the folder that somebody named for what a command writes, before the work is begun.
+    """Make the folder that the user named for a command's output, before the work begins.
 
-    Raises UsageError where there can be none, StorageFullError.
+    Raises UsageError if it cannot be made, StorageFullError.
     """
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -215,7 +223,7 @@ def output_folder(folder: Path) -> Path:
 
 
 def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
-    """Put `data` at `target` on a local disk, durably, whole or not at all. Blocks may raise: nothing is left then."""
+    """Write `data` to `target` on a local disk, durably, whole or not at all. If a block raises, no file is left."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
@@ -225,7 +233,7 @@ def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
                 file.write(block)
                 unsynced += len(block)
                 if unsynced >= SYNC_BYTES:
-                    # Bit by bit: at the end a slow disk would take minutes in which nothing is reported.
+                    # Sync now and then: a single sync at the end could take minutes without a progress report.
                     file.flush()
                     os.fsync(file.fileno())
                     unsynced = 0
@@ -239,7 +247,7 @@ def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 @contextmanager
-def storage_full_told(path: object) -> Iterator[None]:
+def raising_storage_full(path: object) -> Iterator[None]:
     """Turn the operating system's "disk full" into StorageFullError."""
     try:
         yield
@@ -250,7 +258,7 @@ def storage_full_told(path: object) -> Iterator[None]:
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error; SQLite and safetensors tell it in words only."""
+    """Return True if a full disk has caused an error. SQLite and safetensors say so only in the message."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
@@ -261,7 +269,7 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def sha256_of(path: Path, on_progress: OnProgress = ignore) -> str:
-    """Return the digest of a local file; `on_progress` is called after each block."""
+    """Return the sha256 of a local file; `on_progress` is called after each block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in blocks_of(file, on_progress):
@@ -270,14 +278,14 @@ def sha256_of(path: Path, on_progress: OnProgress = ignore) -> str:
 
 
 def blocks_of(file: IO[bytes], on_progress: OnProgress = ignore) -> Iterator[bytes]:
-    """Yield a file's bytes block by block; `on_progress` is called when a block is done with."""
+    """Yield a file's bytes block by block; `on_progress` is called after the caller has used a block."""
     while block := file.read(BLOCK_BYTES):
         yield block
         on_progress()
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without this a power cut can forget the new name although the data is safe.
+    # Without this a power cut can lose the new name although the data is safe.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -287,7 +295,7 @@ def _sync_folder(folder: Path) -> None:
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    # The mark of UTF-16 little-endian begins the one of UTF-32, so UTF-32 is asked first.
+    # UTF-32's little-endian mark begins with UTF-16's, so UTF-32 is tested first.
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -298,7 +306,7 @@ _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 def encoding_of(start: bytes) -> str:
-    """Return the encoding of a text by its first bytes: its byte order mark, the zero bytes of UTF-16, else UTF-8."""
+    """Return a text's encoding, judged by its byte order mark or by the zero bytes of UTF-16; UTF-8 otherwise."""
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return encoding
@@ -310,10 +318,10 @@ def encoding_of(start: bytes) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """Return a text without its byte order mark. Raises UnicodeDecodeError."""
+    """Return the text of some bytes, without the byte order mark. Raises UnicodeDecodeError."""
     return data.decode(encoding_of(data[:4])).removeprefix("\ufeff")
 
 
 def storable(text: str) -> str:
-    """Return the text with lone surrogates replaced, which neither UTF-8 nor a database can hold."""
+    """Return the text with its lone surrogates replaced, because neither UTF-8 nor a database can hold them."""
     return text if text.isascii() else text.translate(_SURROGATES)

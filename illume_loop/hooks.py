@@ -1,24 +1,19 @@
-"""The hook by which long work shows progress, whoever waits for it.
+"""The progress hook: long work calls it after each finished piece.
 
-Lower layers (engine, models, artifacts, training) call it after each piece of work that is finished and know nothing
-of leases. A worker passes one that renews its lease; the default does nothing.
+The engine, the models, the artifacts and the trainers call it and know nothing of leases. A worker passes a hook that
+reports the progress to its heartbeat, which then renews the lease. The default does nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 OnProgress = Callable[[], object]
-"""Called without arguments, from any thread, after a batch, a block of a file or a stage of a load.
+"""A function that is called without arguments, from any thread, after a batch, a block of a file or a stage of a load.
 
-It may raise to end work that nobody wants any more.
+It may raise to end work that is no longer wanted.
 """
 
 
 def ignore() -> None:
-    """Do nothing: nobody waits."""
+    """Do nothing; this is the default hook."""

@@ -1,4 +1,4 @@
-"""The name of this host and of this process on it, as people find them in lists and logs."""
+"""The names of this host and of this process, as lists and logs show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def host_name(setting: str = "") -> str:
 
 
 def process_name(host: str, mounts: Path = _MOUNTS) -> str:
-    """Return a name that no other live process has: host, container (where there is one) and process id.
+    """Return a name that no other live process has: host, container (if there is one) and process id.
 
     In a container the process id alone is not unique, because each container counts from 1.
     """
@@ -27,7 +27,7 @@ def process_name(host: str, mounts: Path = _MOUNTS) -> str:
 
 
 def container_id(mounts: Path = _MOUNTS) -> str:
-    """Return the short id of the container that this process is in, as `docker ps` shows it; empty where there is none.
+    """Return the short id of the container that this process is in, as `docker ps` shows it; empty if there is none.
 
     Docker and Podman mount /etc/hostname and its neighbours from a folder that is named by the container's id.
     """

@@ -1,51 +1,46 @@
-"""What a model and a domain must offer, and the values that pass between them and the loop.
+"""The protocols of a model and of a domain, and the values that pass between them and the loop.
 
-Imported by every room; needs neither torch nor a database. Shape suffixes: `_B` batch, `_L` image tokens, `_T` text
-tokens. Arrays are NumPy, so that neither the loop nor the store needs torch.
+All rooms import this module. It needs neither torch nor a database: arrays are NumPy, so that neither the loop nor the
+store needs torch. Shape suffixes: `_B` batch, `_L` image tokens, `_T` text tokens.
 
 Invariants:
-
-- What a domain returns depends only on its arguments, so a resumed run sees the same prompts as an uninterrupted one.
+- A domain's results depend only on the arguments, so a resumed run sees the same prompts as an uninterrupted one.
 - A domain knows nothing of models, of the database or of rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from illume_loop.errors import NoCheckerError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from illume_loop.settings import TrainSettings
 
-    pass
-from collections.abc import Mapping
-from dataclasses import field, replace
-from typing import Literal
-
-from illume_loop.errors import NoCheckerError, NotFoundError, UsageError
 
 ImageIds = NDArray[np.int32]
 
 Scores = NDArray[np.float64]
 
 YES, NO = "yes", "no"
-"""The answers to a question."""
+"""The two answers to a question."""
 
 MAX_ANSWER_TOKENS = 160
-"""Tokens of a written answer, at most, where nothing else is said; a critique of the shapes world has fewer than 90."""
+"""The default limit on the tokens of a written answer; a critique of the shapes world has fewer than 90."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawRow:
-    """Text to image: the model learns `image_ids` (shape (L,)) given `prompt`; the prompt itself is masked."""
+    """A text-to-image row: the model learns `image_ids`, shape (L,), given `prompt`, which is masked."""
 
     prompt: str
     image_ids: ImageIds
@@ -57,9 +52,9 @@ class DrawRow:
 
 @dataclass(frozen=True, slots=True)
 class ReadRow:
-    """Image to text: the model learns `caption` given the continuous features of `image` and, masked, `instruction`.
+    """An image-to-text row: the model learns `caption` given the continuous features of `image` and `instruction`.
 
-    Without an instruction it is a caption, with one the answer to it.
+    `instruction` is masked. If it is empty, `caption` is a caption; otherwise it is the answer to the instruction.
     """
 
     image: Image.Image
@@ -70,7 +65,10 @@ class ReadRow:
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """A preference: of two images of one prompt, ids of shape (L,) each, the model learns to prefer `chosen_ids`."""
+    """A preference row: given `prompt`, the model learns to prefer `chosen_ids` to `rejected_ids`.
+
+    Both arrays have shape (L,).
+    """
 
     prompt: str
     chosen_ids: ImageIds
@@ -84,8 +82,11 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class CorrectRow:
-    """Two turns about one image: the model learns `answer` given `image` and, masked, `instruction`; then `image_ids`
-    (shape (L,)), the image as it should have been."""
+    """A row of two turns about one image: an answer, then the corrected image.
+
+    The model learns `answer` given `image` and `instruction`, which is masked. It then learns `image_ids`, shape (L,):
+    the image as it should have been.
+    """
 
     image: Image.Image
     instruction: str
@@ -99,7 +100,10 @@ class CorrectRow:
 
 @dataclass(frozen=True, slots=True)
 class EditRow:
-    """An image made of another: the model learns `image_ids` (shape (L,)) given `image` and, masked, `instruction`."""
+    """An image-to-image row: the model learns `image_ids`, shape (L,), given `image` and `instruction`.
+
+    `instruction` is masked.
+    """
 
     image: Image.Image
     instruction: str
@@ -111,7 +115,7 @@ class EditRow:
 
 
 LikelyRow = DrawRow | ReadRow | CorrectRow | EditRow
-"""A row that is to become more likely."""
+"""A row that training makes more likely."""
 
 TrainingRow = DrawRow | ReadRow | PairRow | CorrectRow | EditRow
 
@@ -123,10 +127,10 @@ def _check_ids(image_ids: ImageIds) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How image tokens are drawn.
+    """The settings by which image tokens are drawn.
 
-    `guidance_scale` 1.0 is the plain conditional distribution; `top_k` 0 keeps every id, and `top_p` those that are the
-    most probable up to this share together.
+    `guidance_scale` 1.0 is the plain conditional distribution. `top_k` 0 keeps every id. `top_p` keeps the most
+    probable ids that together have this share of the probability; 1.0 keeps every id.
     """
 
     guidance_scale: float = 1.0
@@ -135,7 +139,11 @@ class Sampling:
     top_p: float = 1.0
 
     def content(self) -> dict[str, float]:
-        """What a plan's name is made of; top-p came later, and 1.0 is what plans of before were carried out with."""
+        """Return the settings that a plan's name is made of.
+
+        `top_p` is left out at 1.0. Plans made before the setting existed lack it, and 1.0 is what they were carried out
+        with.
+        """
         content = asdict(self)
         return content if self.top_p < 1.0 else {key: value for key, value in content.items() if key != "top_p"}
 
@@ -154,29 +162,29 @@ class TrainFunction(Protocol):
     ) -> object:
         """Train a copy of the checkpoint `base` on `rows` and write the candidate's checkpoint to `out`.
 
-        The same arguments must give the same checkpoint, so that a killed training is simply run again.
+        The same arguments must give the same checkpoint, because a killed training is simply run again.
 
         `on_step` is called with (steps done, steps in all) after each step, and with (0, 0) after each stage before the
-        first one.
+        first step.
         """
         ...
 
 
 @runtime_checkable
-class TriesRows(Protocol):
+class ChecksRows(Protocol):
     """A `UnifiedModel` whose backend can show that it could train on rows, without training on them."""
 
     def try_rows(self, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
-        """Lay the rows out as a training by these settings reads them. Raises what the training would raise."""
+        """Lay the rows out as a training with these settings reads them. Raises what the training would raise."""
         ...
 
 
 @runtime_checkable
-class KnowsWords(Protocol):
+class HasVocabulary(Protocol):
     """A `UnifiedModel` that can tell which words its tokenizer has no id for."""
 
     def unknown_words(self, text: str) -> list[str]:
-        """Return the words of a text that the model has never seen, each once, in order."""
+        """Return the words of a text that the tokenizer has no id for, each once, in order."""
         ...
 
 
@@ -187,43 +195,43 @@ class UnifiedModel(Protocol):
 
     @property
     def tokens_per_image(self) -> int:
-        """L: image tokens of one image."""
+        """The number of image tokens of one image, L."""
         ...
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
-        """Draw one image per (prompt, seed): ids of shape (B, L).
+        """Draw one image per (prompt, seed); return ids of shape (B, L).
 
-        The noise of a row depends on its seed and the position only, never on the batch.
+        The noise of a row depends only on its seed and the position, never on the batch.
         """
         ...
 
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
-        """Ids to RGB images."""
+        """Return the RGB images of ids."""
         ...
 
     def encode(self, images: Sequence[Image.Image]) -> ImageIds:
-        """RGB images to ids of shape (B, L), the inverse of `decode` up to the tokenizer's loss."""
+        """Return the ids of RGB images, shape (B, L): the inverse of `decode` up to the tokenizer's loss."""
         ...
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
-        """log p(text | image) in nats, summed over the text's tokens, shape (B,)."""
+        """Return log p(text | image) in nats, summed over the text's tokens, shape (B,)."""
         ...
 
     def log_prior(self, texts: Sequence[str]) -> Scores:
-        """log p(text) in nats without any image, summed over the text's tokens, shape (B,)."""
+        """Return log p(text) in nats without an image, summed over the text's tokens, shape (B,)."""
         ...
 
     def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
-        """log p(yes) - log p(no) for the questions of each image, one array for each image.
+        """Return log p(yes) - log p(no) for the questions of each image, one array for each image.
 
-        An image goes through the model once, whatever the number of its questions.
+        Each image goes through the model once, for any number of questions.
         """
         ...
 
     def read(
         self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
     ) -> tuple[Scores, list[Scores]]:
-        """`log_likelihood` and `yes_no_log_odds` of the same images, each of which goes through the model once."""
+        """Return `log_likelihood` and `yes_no_log_odds` of the same images; each goes through the model once."""
         ...
 
     def instruct(
@@ -236,23 +244,26 @@ class UnifiedModel(Protocol):
         seeds: Sequence[int] = (),
         max_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[str]:
-        """The written answer to an instruction about each image, or with None about no image; "" asks for a caption.
+        """Return the written answer to each instruction, about its image or, if `images` is None, about no image.
 
-        An answer begins with its `forced` text, where one is given. Temperature 0 writes greedily; otherwise each row
-        needs a seed, on which alone its noise depends.
+        The instruction "" asks for a caption. If `forced` texts are given, each answer begins with its own. Temperature
+        0 writes greedily. At any other temperature each row needs a seed, and its noise depends on that seed alone.
         """
         ...
 
     def edit(
         self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> ImageIds:
-        """What the instructions make of the images, as ids (B, L); guidance is towards the instruction."""
+        """Return the edited images as ids, shape (B, L).
+
+        Guidance is towards the instruction.
+        """
         ...
 
 
 @runtime_checkable
-class EncodesOnce(Protocol):
-    """A `UnifiedModel` that can keep what its encoder makes of images."""
+class CachesEncodings(Protocol):
+    """A `UnifiedModel` that can keep its encoder's features of images."""
 
     def encoded_once(self) -> AbstractContextManager[None]:
         """Return a context in which each image object goes through the encoder once, however often it is shown."""
@@ -260,22 +271,22 @@ class EncodesOnce(Protocol):
 
 
 def encoded_once(model: UnifiedModel) -> AbstractContextManager[None]:
-    """Return the context of a model that keeps its encoder's features, and for others one that does nothing."""
-    return model.encoded_once() if isinstance(model, EncodesOnce) else nullcontext()
+    """Return the context of a model that keeps its encoder's features; for other models, one that does nothing."""
+    return model.encoded_once() if isinstance(model, CachesEncodings) else nullcontext()
 
 
 Split = Literal["train", "heldout", "probe"]
 
 CRITERIA = ("object", "count", "color", "attribute", "position")
-"""What a question can be about, in the order in which critiques tell of them."""
+"""The criteria that a question can be about, in the order in which critiques give them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text to draw, or an edit: an instruction that says what is to become of a source image.
+    """A text to draw, or an edit: an instruction to change a source image.
 
-    `key` names the composition, whatever the wording: two prompts with one key ask for the same picture, and a
-    key belongs to exactly one split. The `text` of an edit names it among all prompts; no model is told it.
+    `key` names the composition, apart from its wording: two prompts with one key ask for the same picture. A key
+    belongs to exactly one split. The `text` of an edit identifies it among all prompts; no model is given it.
     """
 
     text: str
@@ -283,24 +294,27 @@ class Prompt:
     key: str
     spec: Mapping[str, object]
     instruction: str = ""
-    """Of an edit: what a model is told, beside the source image."""
+    """The instruction of an edit, which a model gets with the source image; empty for a text to draw."""
     target: str = ""
-    """Of an edit: the text that its result has to show."""
+    """The text that the result of an edit has to show; empty for a text to draw."""
 
     @property
     def is_edit(self) -> bool:
-        """Whether there is a source image to begin from."""
+        """True if the prompt is an edit, which begins from a source image."""
         return bool(self.instruction)
 
     @property
     def claim(self) -> Prompt:
-        """What an image for this prompt is judged by: the prompt itself, or the target of an edit as a text to draw."""
+        """The prompt by which an image is judged: this prompt or, for an edit, its target as a text to draw."""
         return replace(self, text=self.target, instruction="", target="") if self.is_edit else self
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an exact checker says of one image: the criteria that failed, in the domain's own words."""
+    """The verdict of a checker or a referee on one image.
+
+    `failed` lists the criteria that failed, in the domain's own words. `found` lists what a checker saw.
+    """
 
     passed: bool
     failed: tuple[str, ...] = ()
@@ -309,9 +323,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One atomic yes/no question of a prompt; yes is the answer for an image that shows it.
+    """An atomic yes/no question of a prompt; yes is the answer for an image that shows the prompt.
 
-    `criterion` is one of CRITERIA.
+    `criterion` is one of CRITERIA, or "whole" for the question about a prompt as a whole (judge/questions.py).
     """
 
     criterion: str
@@ -320,7 +334,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, and what it rests on: each question with its log-odds."""
+    """A verdict with its basis: each question with its log-odds."""
 
     verdict: Verdict
     questions: Sequence[Question]
@@ -329,7 +343,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class RealPair:
-    """An image of the domain's world with its (possibly wrong, as on the web) caption."""
+    """An image of the domain's world with its caption, which may be wrong, as on the web."""
 
     image: Image.Image
     caption: str
@@ -337,7 +351,7 @@ class RealPair:
 
 @dataclass(frozen=True, slots=True)
 class ReadingProbe:
-    """A forced choice: which of two captions, alike but for one attribute, belongs to the image?"""
+    """A forced choice between two captions of an image, alike but for one attribute."""
 
     image: Image.Image
     true_caption: str
@@ -347,7 +361,10 @@ class ReadingProbe:
 
 @dataclass(frozen=True, slots=True)
 class EditProbe:
-    """An image with an instruction to change it; `check` decides exactly whether another image is what it asks for."""
+    """An image with an instruction to change it.
+
+    `check` decides exactly if another image is the one that the instruction asks for.
+    """
 
     image: Image.Image
     instruction: str
@@ -361,18 +378,23 @@ OPTIONAL = ("check", "answers", "partner", "real_pairs", "reading_probes", "edit
 
 
 class OptionalParts:
-    """The parts that a domain may leave out: derive from this class, and write those that the domain has."""
+    """The defaults of the parts that a domain may leave out.
+
+    A domain derives from this class and overrides the parts that it has.
+    """
 
     name: str
     exact: bool
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
-        """Raise NoCheckerError: the run's base decides whether an image shows its prompt."""
+        """Raise NoCheckerError: the run's base decides if an image shows its prompt."""
         raise NoCheckerError(domain=self.name, what="a verdict", instead="let a model or a teacher judge")
 
     def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
-        """Raise NoCheckerError where the domain has no checker, UsageError where its checker answers no questions:
-        then no calibration can be fitted with the checker's labels."""
+        """Raise NoCheckerError if the domain has no checker, and UsageError if its checker answers no questions.
+
+        Without answers no calibration can be fitted with the checker's labels.
+        """
         if not self.exact:
             raise NoCheckerError(domain=self.name, what="an answer", instead="let a model or a teacher judge")
         raise UsageError(
@@ -385,15 +407,15 @@ class OptionalParts:
         return None
 
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:
-        """Return nothing: there are no real pictures to replay."""
+        """Return an empty list: there are no real pictures to replay."""
         return []
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
-        """Return nothing: the gate of an exact domain then has no guard of understanding."""
+        """Return an empty list: the gate of an exact domain then has no guard of understanding."""
         return []
 
     def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """Return nothing. Raises UsageError where some are asked for."""
+        """Return an empty list. Raises UsageError if `count` is not 0."""
         if count:
             raise UsageError(f"the domain '{self.name}' has no edits; leave sampling.edit_share at 0")
         return []
@@ -403,15 +425,15 @@ class OptionalParts:
         raise NotFoundError(kind="source of an edit", name=prompt.text)
 
     def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
-        """Return nothing: there are no pictures to edit."""
+        """Return an empty list: there are no pictures to edit."""
         return []
 
 
 class Domain(Protocol):
     """A world of prompts.
 
-    Where `exact`, alignment can be decided from the pixels. Where not, `check` and `answers` raise NoCheckerError, the
-    run's base decides instead, and there may be no real pairs and no probes.
+    If `exact` is true, a checker decides from the pixels if an image shows its prompt. Otherwise `check` and `answers`
+    raise NoCheckerError, the run's base decides instead, and there may be no real pairs and no probes.
     """
 
     name: str
@@ -419,69 +441,69 @@ class Domain(Protocol):
     exact: bool
 
     def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """`count` different prompts of one split, balanced over categories as far as the split has them.
+        """Return `count` different prompts of one split, balanced over categories as far as the split has them.
 
-        The result for one `(split, seed)` is a prefix of the result for a larger `count`. Raises UsageError when
-        the split has fewer than `count` prompts.
+        The result for one `(split, seed)` is a prefix of the result for a larger `count`. Raises UsageError if the
+        split has fewer than `count` prompts.
         """
         ...
 
     def parse(self, text: str) -> Prompt:
-        """Read a user's text. Raises PromptOutsideGrammarError."""
+        """Return the prompt that a user's text asks for. Raises PromptOutsideGrammarError."""
         ...
 
     def split_of(self, text: str) -> Split | None:
-        """The split that the composition of a text belongs to, whatever its wording; None where it is not this world's.
+        """Return the split of a text's composition, whatever its wording; None if it is not of this world.
 
-        What is to be trained on is asked for here, however it came to be there.
+        The loop calls this for every text that it is about to train on, whatever the text's source.
         """
         ...
 
     def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
-        """A prompt that differs from a train prompt in exactly one attribute and is a train prompt too.
+        """Return a train prompt that differs from the train prompt `prompt` in exactly one attribute.
 
-        It has the same wording otherwise, and the same category. None where the train split has no such prompt.
+        Its other words and its category are the same. Returns None if the train split has no such prompt.
         """
         ...
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
-        """Decide from the pixels alone whether `image` shows `prompt`, or is what an edit makes of its source.
+        """Decide from the pixels alone if `image` shows `prompt` or, for an edit, is what the edit makes of its source.
 
         Raises NoCheckerError.
         """
         ...
 
     def questions(self, prompt: Prompt) -> list[Question]:
-        """The questions of a prompt, from its spec; none where the spec does not tell."""
+        """Return the questions of a prompt from its spec; none if the spec gives none."""
         ...
 
     def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
-        """What the exact checker answers to each of `questions(prompt)`. Raises NoCheckerError."""
+        """Return the exact checker's answer to each of `questions(prompt)`. Raises NoCheckerError."""
         ...
 
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:
-        """Pairs of the world that the base model was pretrained on, with its caption noise; none where it has none."""
+        """Return pairs of the world that the base was pretrained on, with its caption noise; none if it has none."""
         ...
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
-        """Forced choices over compositions of the `probe` split; none where there are no pictures.
+        """Return forced choices over compositions of the `probe` split; none if there are no pictures.
 
-        An exact domain without any has no guard of understanding at the gate.
+        An exact domain without reading probes has no guard of understanding at the gate.
         """
         ...
 
     def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """`count` different edits of one split; source and target are both compositions of that split.
+        """Return `count` different edits of one split; source and target are both compositions of that split.
 
-        The result for one `(split, seed)` is a prefix of the result for a larger `count`. Raises UsageError when the
-        split has fewer than `count` edits, as a domain without edits always does.
+        The result for one `(split, seed)` is a prefix of the result for a larger `count`. Raises UsageError if the
+        split has fewer than `count` edits. A domain without edits has 0.
         """
         ...
 
     def source(self, prompt: Prompt) -> Image.Image:
-        """The image that an edit begins from, always the same. Raises NotFoundError where there are no edits."""
+        """Return the source image of an edit, always the same. Raises NotFoundError if there are no edits."""
         ...
 
     def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
-        """Edits of images of the `probe` split; none where there are no pictures."""
+        """Return edits of images of the `probe` split; none if there are no pictures."""
         ...

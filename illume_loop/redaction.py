@@ -1,7 +1,10 @@
-"""Passwords out of whatever is shown or logged: URLs lose theirs, and texts lose every secret that was learned.
+"""Hide passwords in everything that is shown or logged: those of URLs, and every secret that was learned.
 
-Guarantee: a password that settings brought in never leaves this process through `redact`, neither as it is nor
-percent-encoded, nor inside a URL that nobody announced. What people type elsewhere (a prompt, a path) is not touched.
+Invariants:
+
+- A password that settings brought in never passes `redact`: not as it is, not percent-encoded, and not inside a URL
+  that was not learned.
+- Text that people type elsewhere (a prompt, a path) is not changed.
 """
 
 from __future__ import annotations
@@ -14,18 +17,18 @@ HIDDEN = "***"
 _SECRET_PARAMETER = re.compile(r"([?&][\w.-]*(?:password|passwd|secret|token)[\w.-]*=)[^&#\s'\"]+", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(r"\b[a-zA-Z][\w+.-]*://[^\s'\"<>]+")
 _LEAST_LENGTH = 4
-"""A shorter password would blank out half of every sentence, and protects nothing."""
+"""The least length of a password to hide. A shorter one would hide half of every sentence, and protects nothing."""
 
 _learned: set[str] = set()
 
 
 def url_without_password(url: str) -> str:
-    """The URL with `***` for its password and for every parameter that is named like one."""
+    """Return the URL with `***` in place of its password and of every parameter that is named like one."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
-    # A password that nobody encoded may hold any character, so it is taken to end at the last @ of all: rather too
-    # much is hidden of a strange URL than too little.
+    # A password that is not percent-encoded may contain any character, so it is taken to end at the last @. That hides
+    # too much of a strange URL rather than too little.
     credentials, at, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
     shown = f"{user}:{HIDDEN}@{place}" if at and password else rest
@@ -33,7 +36,7 @@ def url_without_password(url: str) -> str:
 
 
 def url_with_password(url: str, password: str) -> str:
-    """The URL with this password in the place of its own, whatever characters it has."""
+    """Return the URL with this password in place of its own. The password may contain any character."""
     parts = urlsplit(url)
     _, _, place = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{quote(parts.username or '', safe='')}:{quote(password, safe='')}@{place}").geturl()
@@ -50,7 +53,7 @@ def learn(url: str) -> None:
 
 
 def learn_secret(secret: str) -> None:
-    """Remember a secret that stands for itself, so that `redact` hides it in any text."""
+    """Remember a secret that is not part of a URL, so that `redact` hides it in any text."""
     _learn(secret, secret)
 
 
@@ -60,7 +63,7 @@ def _learn(written: str, plain: str) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without passwords."""
+    """Return the text without passwords."""
     text = _URL_IN_TEXT.sub(lambda match: url_without_password(match.group()), text)
     for password in sorted(_learned, key=len, reverse=True):
         text = text.replace(password, HIDDEN)
@@ -68,8 +71,8 @@ def redact(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """A log format whose lines, tracebacks included, hold no password."""
+    """A log formatter whose lines and tracebacks contain no password."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The finished line."""
+        """Return the finished line."""
         return redact(super().format(record))

@@ -1,4 +1,4 @@
-"""Readies this process for models: threads, memory, and third-party libraries that speak only when they should."""
+"""Prepare this process for models: its threads, its memory, and the output of third-party libraries."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from illume_loop.telemetry.libraries import set_quiet
 log = logging.getLogger(__name__)
 
 _GLIBC_TUNING = {-1: 2**31 - 1, -2: 1 << 28, -3: 1 << 30}
-"""M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes."""
+"""The values of M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes."""
 
 
 def prepare(settings: RuntimeSettings) -> None:
-    """Set the CPU threads of torch, keep freed memory, and the progress bars of other libraries off the terminal.
+    """Set torch's CPU threads, keep freed memory, and keep other libraries' progress bars off the terminal.
 
-    Call it before a backend is loaded: the libraries read these variables when they are imported, which a process
-    whose backend does without torch, or which loads no model, never pays for.
+    Call it before a backend is loaded, because the libraries read these variables when they are imported. It does not
+    import torch, so a process that does without torch does not pay for the import.
     """
     set_quiet()
     _move_deepspeeds_log()
@@ -35,9 +35,10 @@ def prepare(settings: RuntimeSettings) -> None:
 
 
 def _move_deepspeeds_log() -> None:
-    """Let DeepSpeed's log be part of ours: its own goes to standard output, which belongs to results.
+    """Move DeepSpeed's log into ours. Its own goes to standard output, which is for results.
 
-    Where it is installed transformers imports it whenever a model is saved, and it says at once that there is no GPU.
+    If DeepSpeed is installed, transformers imports it whenever a model is saved, and DeepSpeed logs at once that there
+    is no GPU.
     """
 
     def moved(record: logging.LogRecord) -> bool:
@@ -48,10 +49,10 @@ def _move_deepspeeds_log() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep what tensors give back instead of returning it to the kernel after each operation.
+    """Let glibc keep the memory of freed tensors instead of returning it to the kernel after each operation.
 
-    Each step of a model frees and takes the same large tensors. Returned and taken again, their pages are cleared by
-    the kernel every time; docs/experiments/loop/freed_memory.py measures what that costs.
+    Each step of a model frees and takes the same large tensors. If their pages were returned, the kernel would clear
+    them every time. docs/experiments/loop/freed_memory.py measures what that costs.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl and macOS have none
@@ -60,8 +61,8 @@ def _keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give the kernel what tensors gave back and glibc kept, for who measures what a piece of work takes."""
+    """Return the memory that glibc kept to the kernel, so that the memory of a piece of work can be measured."""
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # of glibc alone
+    if hasattr(libc, "malloc_trim"):  # only glibc has it
         gc.collect()
         libc.malloc_trim(0)

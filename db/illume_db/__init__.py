@@ -1,1 +1,1 @@
-"""The store of record: typed tables, sessions, reads and writes. Imports nothing of illume_loop."""
+"""The database layer: typed tables, sessions, reads and writes. It imports nothing of illume_loop."""

@@ -1,8 +1,11 @@
-"""The database's own clock, in expressions that mean the same on SQLite and on Postgres.
+"""The database's clock, as SQL expressions that mean the same on SQLite and on Postgres.
 
-Guarantee: every time that decides who may do what (leases, leadership, waiting) is taken here, so the clocks of the
-hosts need not agree. On Postgres it is the time of the statement, not that of the transaction's begin, because a
-transaction may have waited for a lock. SQLite counts milliseconds.
+Invariants:
+
+- All times that decide about leases, leadership and waiting come from here, so the hosts' clocks need not agree.
+- On Postgres the time is that of the statement. The time at which the transaction began would be too early after a
+  wait for a lock.
+- On SQLite the time has a resolution of one millisecond.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from illume_db.types import UtcDateTime
 
 
 class _Later(FunctionElement[datetime]):
-    name = "db_later"
+    name = "db_time_in"
     type = UtcDateTime()
     inherit_cache = True
 
@@ -31,17 +34,17 @@ class _SecondsSince(FunctionElement[float]):
 
 
 def db_now() -> ColumnElement[datetime]:
-    """The time by the database's clock."""
-    return db_later(0.0)
+    """Return the current time by the database's clock."""
+    return db_time_in(0.0)
 
 
-def db_later(seconds: float) -> ColumnElement[datetime]:
-    """The time `seconds` from now by the database's clock; negative for the past."""
+def db_time_in(seconds: float) -> ColumnElement[datetime]:
+    """Return the time `seconds` from now by the database's clock; negative seconds give a time in the past."""
     return _Later(literal(float(seconds), Double()))
 
 
 def seconds_since(moment: Any) -> ColumnElement[float]:
-    """How many seconds ago the time in a column was, by the database's clock."""
+    """Return the seconds that have passed since the time in a column, by the database's clock."""
     return _SecondsSince(moment)
 
 
@@ -53,7 +56,7 @@ def _later_on_postgres(element: _Later, compiler: SQLCompiler, **options: Any) -
 @compiles(_Later, "sqlite")
 def _later_on_sqlite(element: _Later, compiler: SQLCompiler, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
-    # Six digits, as SQLAlchemy writes times: they are compared as text.
+    # SQLite compares times as text, so this one has six digits after the point, as the ones that SQLAlchemy writes.
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
 
 

@@ -1,4 +1,4 @@
-"""Manifests: add one with its training rows, once; nothing changes them afterwards."""
+"""Reads for curation: a round's samples and scores, and the training rows of earlier rounds of the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from illume_db.tables import Assessment, Example, Manifest, Prompt, Round, Round
 class ExampleRow:
     """A row of a manifest; `sample` is None for a replayed real pair.
 
-    `rejected` is the worse sample of a preference or of a correction, `answer` what is said in an assessment.
+    `rejected` is the worse sample of a preference or of a correction. `answer` is the text of an assessment.
     """
 
     kind: str
@@ -31,40 +31,43 @@ class ExampleRow:
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """A sample under its natural key, with what a training row needs of it."""
+    """A sample with its natural key and the fields that a training row needs."""
 
     sample_id: int
     round_index: int
     sample_index: int
     prompt: PromptRow
-    """With its position in the round."""
+    """The sample's prompt, with the prompt's position in the round."""
     image_ids: NDArray[np.int32]
     image_sha256: str
 
     @property
     def position(self) -> int:
-        """The position of its prompt in the round."""
+        """The position of the sample's prompt in the round."""
         return self.prompt.position
 
     @property
     def key(self) -> tuple[int, int]:
-        """(prompt position, sample index), its natural key in the round."""
+        """The sample's natural key in the round: (prompt position, sample index)."""
         return self.position, self.sample_index
 
 
 def samples_of_round(session: Session, round_id: int) -> list[SampleRow]:
-    """All samples of a round, ordered by prompt position and sample index."""
+    """Return all samples of a round, ordered by prompt position and sample index."""
     query = _sample_rows().where(Sample.round_id == round_id).order_by(RoundPrompt.position, Sample.sample_index)
     return [_sample(*row) for row in session.execute(query)]
 
 
 def scored_by(setting: str) -> str:
-    """Whose scores the setting `assess.assessor` means: the control `shuffled` deals out the model's own anew."""
+    """Return the assessor whose scores the setting `assess.assessor` uses.
+
+    The control `shuffled` uses the scores of `self` and deals them out at random.
+    """
     return "self" if setting == "shuffled" else setting
 
 
 def scores_of_round(session: Session, round_id: int, assessor: str) -> dict[int, float]:
-    """Sample id to score, of the samples that this assessor could score."""
+    """Return the score of each sample that this assessor could score, by sample id."""
     query = (
         select(Assessment.sample_id, Assessment.score)
         .join(Sample, Sample.id == Assessment.sample_id)
@@ -74,7 +77,7 @@ def scores_of_round(session: Session, round_id: int, assessor: str) -> dict[int,
 
 
 def accepted_before(session: Session, run_id: int, round_index: int) -> list[SampleRow]:
-    """Samples that earlier rounds of the run accepted, whatever became of those rounds' candidates."""
+    """Return the samples that earlier rounds of the run accepted, whether or not their candidates were promoted."""
     accepted = (
         select(Example.sample_id)
         .join(Manifest, Manifest.id == Example.manifest_id)
@@ -88,7 +91,7 @@ def accepted_before(session: Session, run_id: int, round_index: int) -> list[Sam
 
 
 def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[SampleRow, SampleRow]]:
-    """Preferences (chosen, rejected) that earlier rounds of the run made, each once."""
+    """Return the preferences (chosen, rejected) that earlier rounds of the run made, each once."""
     query = (
         select(Example.sample_id, Example.rejected_id)
         .distinct()
@@ -106,7 +109,7 @@ def pairs_before(session: Session, run_id: int, round_index: int) -> list[tuple[
 
 
 def critiques_of_round(session: Session, round_id: int, assessor: str) -> dict[int, dict[str, Any]]:
-    """Sample id to what this assessor wrote of it, where it wrote."""
+    """Return the critiques that this assessor wrote, by sample id."""
     query = (
         select(Assessment.sample_id, Assessment.critique)
         .join(Sample, Sample.id == Assessment.sample_id)
@@ -116,7 +119,10 @@ def critiques_of_round(session: Session, round_id: int, assessor: str) -> dict[i
 
 
 def assessments_before(session: Session, run_id: int, round_index: int) -> list[ExampleRow]:
-    """The assessments that earlier rounds of the run made: those of the last manifest, as each holds all before it."""
+    """Return the assessment rows that earlier rounds of the run made.
+
+    They are read from the last manifest, because each manifest holds the assessments of all manifests before it.
+    """
     last = (
         select(Manifest.id)
         .join(Round, Round.id == Manifest.round_id)
@@ -130,9 +136,10 @@ def assessments_before(session: Session, run_id: int, round_index: int) -> list[
 
 
 def unsolved_prompts(session: Session, run_id: int) -> list[PromptRow]:
-    """The prompts of the run of which samples were drawn, and none has got into a manifest.
+    """Return the prompts of the run that were drawn and have no sample in any manifest.
 
-    First come those whose last try is longest ago. Prompts of rounds that are not curated yet are none of them.
+    The prompts whose last round is the earliest come first. A prompt is left out while a round that drew it is not
+    curated yet.
     """
     accepted = select(Example.prompt_id).where(Example.prompt_id == RoundPrompt.prompt_id)
     drawn = select(Sample.id).where(Sample.round_id == Round.id, Sample.prompt_id == RoundPrompt.prompt_id)
@@ -154,7 +161,7 @@ def unsolved_prompts(session: Session, run_id: int) -> list[PromptRow]:
 
 
 def num_drawn_again(session: Session, round_: Round) -> int:
-    """How many prompts of a round were drawn by an earlier round of its run too."""
+    """Count the prompts of a round that an earlier round of its run had as well."""
     earlier = aliased(RoundPrompt)
     before = (
         select(earlier.prompt_id)
@@ -170,7 +177,7 @@ def _sample(id_: int, index: int, number: int, image_ids: NDArray[np.int32], sha
 
 
 def _sample_rows() -> Select[*tuple[Any, ...]]:
-    """Select the arguments of `_sample`."""
+    """Return a query for the arguments of `_sample`."""
     return (
         select(
             Sample.id,
@@ -188,7 +195,7 @@ def _sample_rows() -> Select[*tuple[Any, ...]]:
 
 
 def examples_of(session: Session, manifest_id: int) -> list[ExampleRow]:
-    """The rows of a manifest in order."""
+    """Return the rows of a manifest in order."""
     query = select(Example).where(Example.manifest_id == manifest_id).order_by(Example.position)
     columns = Example.sample_id, Example.rejected_id
     named = union_all(*(select(column).where(Example.manifest_id == manifest_id) for column in columns))

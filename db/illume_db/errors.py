@@ -1,6 +1,7 @@
-"""What is wrong with a database that cannot be used, read from the driver's error.
+"""The reason why a database cannot be used, read from the driver's error.
 
-The drivers' classes are known by their names: importing the drivers here would cost every command their start-up.
+The code knows the drivers' classes by name, because an import of the drivers would slow down the start of every
+command.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _UNUSABLE = (
     "ReadOnlySqlTransaction",
     "UndefinedTable",
 )
-"""Classes of both drivers; the last ones are those of a server that someone has emptied, or given us no rights on."""
+"""Names of error classes of both drivers. They include the errors of a server that has lost its tables or grants no
+rights."""
 
 _WRONG_ADDRESS = (
     "password authentication failed",
@@ -40,34 +42,37 @@ _WRONG_ADDRESS = (
     "invalid integer value",
     "invalid sslmode",
 )
-"""Words of libpq, psycopg and the server that no later try would change."""
+"""Phrases in errors of libpq, psycopg and the server. An error with one of them stays the same at every retry."""
 
 _MISSING = ("database ", "role ")
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """A database that cannot be used: `address` where its URL is wrong, `full` where its disk is full."""
+class DatabaseProblem:
+    """The reason why a database cannot be used.
+
+    `kind` is `address` if its URL is wrong, `full` if its disk is full, and `unusable` otherwise.
+    """
 
     kind: Kind
     reason: str
     database: str
-    """Its URL without the password; empty where nobody knows."""
+    """The database's URL without the password; empty if it is unknown."""
 
 
 def name_database(context: ExceptionContext) -> None:
-    """Note at an error which database it is about; a listener of `handle_error`."""
+    """Store the database's URL, without the password, on the driver's error. It is a listener of `handle_error`."""
     if context.engine is not None:
         setattr(context.original_exception, _DATABASE, context.engine.url.render_as_string(hide_password=True))
 
 
-def trouble_of(error: BaseException) -> Trouble | None:
-    """Return what is wrong with the database, if `error` is an error of its driver that tells so."""
+def problem_of(error: BaseException) -> DatabaseProblem | None:
+    """Return the reason why the database cannot be used; None if `error` has no such driver error in its chain."""
     links = list(_chain(error))
     database = next((str(found) for link in links if (found := getattr(link, _DATABASE, ""))), "")
     for link in links:
         if type(link).__module__.split(".")[0] in DRIVERS and (kind := _kind_of(link)):
-            return Trouble(kind, _reason(link, database), database)
+            return DatabaseProblem(kind, _reason(link, database), database)
     return None
 
 
@@ -88,7 +93,7 @@ def _kind_of(error: BaseException) -> Kind | None:
         return "full"
     if _is_wrong_address(reason):
         return "address"
-    # SQLite says of a damaged file DatabaseError itself; what is derived from it is most often a fault of ours.
+    # SQLite raises DatabaseError itself for a damaged file. Its subclasses mostly mean a fault in our own code.
     if names.intersection(_UNUSABLE) or type(error).__name__ == "DatabaseError":
         return "unusable"
     return None
@@ -107,7 +112,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class FencedOutError(Exception):
-    """The unit's lease was given to another worker, whose fencing token is higher."""
+    """A write under a lost lease, which is a worker's lease on a unit or a coordinator's lease on a run."""
 
     def __init__(self, unit: str) -> None:
         self.unit = unit

@@ -1,4 +1,4 @@
-"""Evaluations: add one with its items, and find those that are stored."""
+"""Evaluations of model versions: add one with its items, and read stored ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from illume_db.tables import Evaluation, EvaluationItem, Prompt, Round
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """One item's outcome, with its prompt and its kept image where there are."""
+    """One item's outcome, with its prompt and its stored image if it has them."""
 
     passed: bool
     prompt_id: int | None = None
@@ -33,7 +33,7 @@ def add_evaluation(
     items: Sequence[NewItem],
     at: datetime,
 ) -> Evaluation:
-    """Add what a suite measured; `items` is empty where a suite measures the whole, not items."""
+    """Add a suite's evaluation; `items` is empty if the suite measures only the whole."""
     evaluation = Evaluation(
         model_version_id=model_version_id,
         suite=suite,
@@ -54,14 +54,14 @@ def add_evaluation(
 
 @dataclass(frozen=True, slots=True)
 class StoredEvaluation:
-    """What a suite measured: `value` of the whole, and the outcome of each item where it has items."""
+    """A stored evaluation: the suite's `value`, and each item's outcome if the suite has items."""
 
     value: float
     passed: list[bool]
 
 
 def find_evaluation(session: Session, version_id: int, suite: str, plan_sha256: str) -> StoredEvaluation | None:
-    """The evaluation of a version under exactly this plan."""
+    """Return the evaluation of a version under exactly this plan; None if there is none."""
     evaluation = session.scalar(
         select(Evaluation).where(
             Evaluation.model_version_id == version_id,
@@ -76,9 +76,10 @@ def find_evaluation(session: Session, version_id: int, suite: str, plan_sha256: 
 
 
 def kept_draws(session: Session, run_id: int, round_index: int) -> list[dict[str, Any]]:
-    """The held-out draws that were kept, parent beside candidate: same prompt, same seed.
+    """Return the held-out draws whose images were kept, parent beside candidate: same prompt, same seed.
 
-    Each is {"prompt", "category", "parent": {"image_sha256", "passed"}, "candidate": {...}}; none before the gate.
+    Each is {"prompt", "category", "parent": {"image_sha256", "passed"}, "candidate": {...}}. There are none before the
+    gate.
     """
     before, after = aliased(EvaluationItem), aliased(EvaluationItem)
     of_parent, of_candidate = aliased(Evaluation), aliased(Evaluation)

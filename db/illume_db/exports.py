@@ -1,4 +1,4 @@
-"""What exports read: samples, assessments, reviews and manifest rows of a run, a batch at a time, by keys that stay."""
+"""Reads for exports: a run's samples, assessments, reviews and manifest rows, in batches by keys that never change."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ SomeSelect = TypeVar("SomeSelect", bound=Select[*tuple[Any, ...]])
 
 
 def last_ids(session: Session, run_id: int) -> dict[str, int]:
-    """The highest id of the run's samples, of their assessments and of their reviews, 0 where there is none: later ones
-    are left out."""
+    """Return the highest ids of the run's samples, assessments and reviews (0 if there are none).
+
+    An export leaves out all rows with higher ids.
+    """
     of_run = select(Round.id).where(Round.run_id == run_id)
     samples = select(func.max(Sample.id)).where(Sample.round_id.in_(of_run))
     assessments = select(func.max(Assessment.id)).join(Sample, Sample.id == Assessment.sample_id)
@@ -29,7 +31,7 @@ def last_ids(session: Session, run_id: int) -> dict[str, int]:
 
 
 def manifest_rounds(session: Session, run_id: int) -> list[int]:
-    """The rounds of a run that have a manifest, in order."""
+    """Return the indexes of the rounds of a run that have a manifest, in order."""
     query = select(Round.index).join(Manifest, Manifest.round_id == Round.id).where(Round.run_id == run_id)
     return list(session.scalars(query.order_by(Round.index)))
 
@@ -44,8 +46,11 @@ def samples_after(
     round_index: int | None = None,
     accepted: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """At most `limit` samples with after < id <= until: rows of `samples_page` with their image-token ids, and what an
-    edited one was made of (instruction, target, source_sha256; None of others)."""
+    """Return at most `limit` samples with after < id <= until.
+
+    Each is a row of `samples_page` with its image-token ids and the fields of an edit: instruction, target and
+    source_sha256, which are None for other samples.
+    """
     rows = samples_page(session, run_id, round_index=round_index, accepted=accepted, after=after, limit=limit)
     rows = [row for row in rows if row["id"] <= until]
     query = (
@@ -69,7 +74,7 @@ def assessments_after(
     until: int,
     round_index: int | None = None,
 ) -> list[dict[str, Any]]:
-    """At most `limit` assessments with after < id <= until, by id."""
+    """Return at most `limit` assessments with after < id <= until, by id."""
     query = (
         select(Assessment, Round.index, ModelVersion.number)
         .join(Sample, Sample.id == Assessment.sample_id)
@@ -99,7 +104,7 @@ def assessments_after(
 def reviews_after(
     session: Session, run_id: int, after: int, limit: int, *, until: int, round_index: int | None = None
 ) -> list[dict[str, Any]]:
-    """At most `limit` reviews with after < id <= until, by id: what each person said, skips too."""
+    """Return at most `limit` reviews with after < id <= until, by id, skips included."""
     query = select(Review, Round.index).join(Sample, Sample.id == Review.sample_id)
     query = _batch(query.join(Round, Round.id == Sample.round_id), Review.id, run_id, after, limit, until, round_index)
     return [
@@ -129,10 +134,10 @@ def examples_after(
     of_samples: bool = False,
     once: bool = False,
 ) -> list[dict[str, Any]]:
-    """At most `limit` manifest rows after (round, position), in that order, with their samples' ids and images, and
-    what edited ones were made of.
+    """Return at most `limit` manifest rows after (round, position), in that order.
 
-    `kinds` and `of_samples` leave out rows of other kinds, and replayed real pairs; `once` all but a sample's first.
+    Each has its samples' ids and images, and the fields of an edit. `kinds` leaves out rows of other kinds,
+    `of_samples` leaves out replayed real pairs, and `once` leaves out all rows of a sample in a manifest but its first.
     """
     query = _examples_of_run(run_id, after).limit(limit)
     if round_index is not None:
@@ -186,8 +191,10 @@ def _batch(
 
 
 def _examples_of_run(run_id: int, after: tuple[int, int]) -> Select[Example, int, str, Sample, Sample, Prompt]:
-    """Manifest rows after (round, position), each with its round, its manifest, the better and the worse sample, and
-    its prompt."""
+    """Return a query for manifest rows after (round, position).
+
+    Each comes with its round's index, its manifest's sha256, the better and the worse sample, and its prompt.
+    """
     rejected = aliased(Sample)
     return (
         select(Example, Round.index, Manifest.sha256, Sample, rejected, Prompt)

@@ -1,7 +1,7 @@
-"""Pages of a round's samples by what is to be seen, which take as long in a round of a million.
+"""Filtered pages of a round's samples, in a time that does not grow with the round.
 
-Each page looks at SCAN samples at most, in the order of their ids, and says from where to go on: a filter that hardly
-anything passes gives short pages, never slow ones.
+Each page scans at most SCAN samples in the order of their ids and returns where the next page begins. A filter that
+few samples pass therefore gives short pages, not slow ones.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _Frozen, _Human = aliased(Assessment), aliased(Assessment)
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which samples are wanted; None and empty mean all.
+    """A filter of samples; an empty or None field filters nothing.
 
-    `low` and `high` bound the judge's score, `right` is what the checker says, `differ` wants samples of which
-    assessors say different things, `kept` those that became training rows or did not.
+    `low` and `high` bound the judge's score. `right` is the checker's verdict. `differ` keeps the samples on which the
+    assessors disagree. `kept` is True for samples that became training rows and False for those that did not.
     """
 
     category: str = ""
@@ -39,7 +39,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class GalleryPage:
-    """Rows as in `samples_page`; `after` is where the next page begins, None at the end of the round."""
+    """A page of rows as in `samples_page`; the next page begins after the id `after`, None at the end of the round."""
 
     rows: list[dict[str, Any]]
     after: int | None
@@ -48,7 +48,7 @@ class GalleryPage:
 def gallery_page(
     session: Session, run_id: int, round_id: int, filters: Filters, *, after: int = 0, limit: int = 48
 ) -> GalleryPage:
-    """Samples of a round with an id above `after` that pass the filters, by id."""
+    """Return the next samples of a round with an id above `after` that pass the filters, by id."""
     last = _last_looked_at(session, round_id, after)
     if last is None:
         return GalleryPage([], None)
@@ -64,7 +64,7 @@ def gallery_page(
 def extremes(
     session: Session, run_id: int, round_id: int, filters: Filters, *, limit: int = 24
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The samples that the judge scores highest, and lowest, of a round's first SCAN."""
+    """Return the samples with the highest and those with the lowest judge's scores, of a round's first SCAN samples."""
     last = _last_looked_at(session, round_id, 0)
     if last is None:
         return [], []
@@ -76,7 +76,7 @@ def extremes(
 
 
 def round_numbers(session: Session, run_id: int, limit: int = 100) -> list[int]:
-    """The numbers of the rounds that have samples, the latest first."""
+    """Return the indexes of the rounds that have samples, the latest first."""
     query = (
         select(Round.index)
         .where(Round.run_id == run_id, Round.num_samples > 0)
@@ -87,12 +87,12 @@ def round_numbers(session: Session, run_id: int, limit: int = 100) -> list[int]:
 
 
 def round_id_of(session: Session, run_id: int, index: int) -> int | None:
-    """The id of a round by its number; None where there is none."""
+    """Return the id of the round with this index; None if there is none."""
     return session.scalar(select(Round.id).where(Round.run_id == run_id, Round.index == index))
 
 
 def categories_of(session: Session, round_id: int) -> list[str]:
-    """The categories of a round's prompts."""
+    """Return the categories of a round's first SCAN prompts."""
     some = (
         select(RoundPrompt.prompt_id)
         .where(RoundPrompt.round_id == round_id)
@@ -142,10 +142,10 @@ def _filtered(query: SampleQuery, filters: Filters) -> SampleQuery:
 
 
 def _differ() -> ColumnElement[bool]:
-    """Whether two of judge, checker, frozen judge and people say different things.
+    """Return the condition that two of the judge, the checker, the frozen judge and people disagree.
 
-    The judge says yes by its calibrated probability, else by the mean log-odds of its questions, else by what was
-    accepted.
+    The judge's answer is that of its calibrated probability, else that of the mean log-odds of its questions, else
+    whether the sample was accepted.
     """
     said = [
         _says(JUDGE, case((CURATED, case((ACCEPTED, 1), else_=0)), else_=null())),

@@ -1,4 +1,4 @@
-"""The judges of a run: their calibration and drift, and what they said beside the checker and people."""
+"""The judges of a run: their calibration, their drift, and their answers beside those of the checker and people."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from illume_db.tables import Assessment, Calibration, Drift, Sample
 
 
 def calibration_of_run(session: Session, run_id: int) -> Calibration | None:
-    """The calibration of a run, where it has one."""
+    """Return the calibration of a run; None if it has none."""
     return session.get(Calibration, run_id)
 
 
 def drift_of_round(session: Session, round_id: int) -> Drift | None:
-    """How far the round's candidate drifted as a judge, where it was measured."""
+    """Return how far the round's candidate drifted as a judge; None if that was not measured."""
     return session.get(Drift, round_id)
 
 
@@ -40,7 +40,7 @@ def add_drift(
     num_failed: int,
     at: datetime,
 ) -> None:
-    """Add what was found of a round's candidate. A second time violates its primary key."""
+    """Add the judge drift of a round's candidate. A second one violates its primary key."""
     values = {"num_samples": num_samples, "shift": shift, "auc": auc, "num_failed": num_failed}
     session.add(Drift(round_id=round_id, **values, created_at=at))
     session.flush()
@@ -50,10 +50,11 @@ INVALID = ("invalid_questions", "invalid_critiques")
 
 
 @dataclass(frozen=True, slots=True)
-class Fared:
-    """Samples of a round by what one assessor said of them; `error` is the commonest of those that failed.
+class AssessmentCounts:
+    """Counts of a round's samples by the state of one assessor's assessment.
 
-    Of `num_invalid` samples the judge wrote something that was no valid answer, whatever came of the further tries.
+    `error` is the most frequent error of the failed assessments. For `num_invalid` samples the judge wrote at least one
+    invalid answer; a later try may have been valid.
     """
 
     num_ok: int
@@ -64,7 +65,7 @@ class Fared:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What curation tells of the judge."""
+        """The judge's counts in a manifest's `counts`."""
         return {
             "judge_abstained": self.num_abstained,
             "judge_failed": self.num_failed,
@@ -72,8 +73,8 @@ class Fared:
         }
 
 
-def fared(session: Session, round_id: int, assessor: str) -> Fared:
-    """How an assessor fared in a round."""
+def count_assessments(session: Session, round_id: int, assessor: str) -> AssessmentCounts:
+    """Count a round's samples by the state of an assessor's assessment."""
 
     def count(*conditions: ColumnElement[bool]) -> int:
         of_round = Sample.round_id == round_id, Assessment.assessor == assessor
@@ -90,11 +91,16 @@ def fared(session: Session, round_id: int, assessor: str) -> Fared:
     )
     by_state = {state: count(Assessment.state == state) for state in ("ok", "abstained", "failed")}
     invalid = count(or_(*(Assessment.details[name].as_integer().is_not(None) for name in INVALID)))
-    return Fared(by_state["ok"], by_state["abstained"], by_state["failed"], invalid, session.scalar(commonest))
+    return AssessmentCounts(
+        by_state["ok"], by_state["abstained"], by_state["failed"], invalid, session.scalar(commonest)
+    )
 
 
 def controls(session: Session, round_id: int, assessor: str) -> list[tuple[float, float]]:
-    """(Mean log-odds of the questions of its own prompt, of a foreign one) for each image that was asked both."""
+    """Return the two control readings of each image that has both.
+
+    They are the mean log-odds of the questions of its own prompt and those of the questions of a foreign prompt.
+    """
     own = Assessment.details["readings"]["yes-no"].as_float()
     foreign = Assessment.details["control"].as_float()
     query = (
@@ -106,16 +112,19 @@ def controls(session: Session, round_id: int, assessor: str) -> list[tuple[float
 
 
 def next_prompts(session: Session, round_id: int, positions: Sequence[int]) -> dict[int, PromptRow]:
-    """Position to the prompt that comes after it in the round; after the last one comes the first."""
+    """Return the prompt that follows each position in the round; the first prompt follows the last one."""
     (first,) = prompts_at(session, round_id, 0, 1)
     found = {prompt.position: prompt for prompt in prompts_at(session, round_id, min(positions), max(positions) + 2)}
     return {position: found.get(position + 1, first) for position in positions}
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One sample: the judge's questions with their log-odds and its probability, which criteria the checker found
-    failed (None where it said nothing), and what people decided of each criterion."""
+class JudgedSample:
+    """The verdicts on one sample.
+
+    `questions` are the judge's questions with their log-odds and `probability` is the judge's. `failed` are the
+    criteria that the checker found failed, None if it gave no verdict. `people` are people's decisions by criterion.
+    """
 
     questions: list[dict[str, Any]]
     probability: float | None
@@ -123,8 +132,8 @@ class Judged:
     people: dict[str, bool]
 
 
-def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -> list[Judged]:
-    """The first samples of a round that an assessor judged."""
+def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -> list[JudgedSample]:
+    """Return the samples that an assessor judged among the first `limit` of a round."""
     judge, checker, human = aliased(Assessment), aliased(Assessment), aliased(Assessment)
     some = (
         select(Sample.id)
@@ -141,7 +150,7 @@ def judged_samples(session: Session, round_id: int, assessor: str, limit: int) -
         .outerjoin(human, (human.sample_id == some.c.id) & (human.assessor == "human"))
     )
     return [
-        Judged(
+        JudgedSample(
             details.get("questions", []),
             probability,
             failed if state == "ok" else None,

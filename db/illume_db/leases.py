@@ -1,9 +1,15 @@
-"""The life of a unit: pending -> leased -> done, back to pending after a failed attempt, or dead after the last.
+"""Leases of units: take, renew, finish, fail, hand back and expire them, and report who holds which unit.
 
-Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win, and
-a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, units
-in the order of their ids and then the counts of their stages, so that transactions wait for each other and never in a
-circle; so a transaction changes units once (by one call of what is below), unless it is alone.
+A unit goes pending -> leased -> done. It goes back to pending after a failed attempt, and is dead after the last one.
+
+Invariants:
+
+- Every change is one UPDATE with the state and the fencing token that it expects. Two workers never both win, and a
+  worker that lost its lease changes nothing.
+- All times are the database's.
+- Every transaction locks units in the order of their ids, and then the counts of their stages. Transactions therefore
+  never wait for each other in a circle. To keep that order, a transaction calls only one function that changes units,
+  unless no other transaction runs.
 """
 
 from __future__ import annotations
@@ -17,20 +23,20 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later, db_now, seconds_since
+from illume_db.clock import db_now, db_time_in, seconds_since
 from illume_db.errors import FencedOutError
 from illume_db.tables import ModelVersion, Round, StageCount, Unit, Worker
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due, shown_state
 from illume_db.tables.versions import version_name
-from illume_db.units import SILENT, count_moved, make_ready
+from illume_db.units import SILENT, count_moved, release_assessments
 
 MAX_ERROR_LENGTH = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to do a unit; a result is taken only with the unit's present token."""
+    """A worker's lease on a unit. A result is accepted only while `token` is the unit's fencing token."""
 
     unit_id: int
     round_id: int
@@ -47,7 +53,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ExpiredLease:
-    """A lease that was taken back, because its worker made no progress for its length; `state` is the unit's now."""
+    """A lease that ran out because its worker made no progress; `state` is the unit's new state."""
 
     unit_id: int
     key: str
@@ -64,10 +70,10 @@ class ExpiredLease:
 def lease_unit(
     session: Session, unit_id: int, owner: str, *, token: int | None = None, lease_s: float | None = None
 ) -> Lease | None:
-    """Take a pending unit for `owner`, for `lease_s` seconds or without an end.
+    """Lease a pending unit to `owner` for `lease_s` seconds; None means without an end.
 
-    None where it is not pending (any more), not ready, of a round that has ended, or no longer at `token`: then the
-    message that named it is a late or a second one.
+    It returns None if the unit is not pending, not ready, or of a round that has ended. It also returns None if the
+    unit's token is no longer `token`: the message that named the unit is then late or a duplicate.
     """
     open_round = select(Round.id).where(Round.id == Unit.round_id, Round.state.not_in(TERMINAL_STATES)).exists()
     take = update(Unit).where(Unit.id == unit_id, Unit.state == "pending", Unit.ready_at.is_not(None), open_round)
@@ -76,7 +82,7 @@ def lease_unit(
     take = take.values(
         state="leased",
         lease_owner=owner,
-        lease_expires_at=None if lease_s is None else db_later(lease_s),
+        lease_expires_at=None if lease_s is None else db_time_in(lease_s),
         fencing_token=Unit.fencing_token + 1,
         items_done=0,
         progress_at=db_now(),
@@ -101,19 +107,19 @@ def lease_unit(
 
 
 def renew_lease(session: Session, lease: Lease, items_done: int, items_total: int, lease_s: float) -> bool:
-    """Note progress and let the lease last for `lease_s` seconds from now; False where it is lost."""
+    """Store progress and extend the lease to `lease_s` seconds from now; return False if the lease is lost."""
     return _changes_one(
         session,
         _held(lease).values(
-            lease_expires_at=db_later(lease_s), items_done=items_done, items_total=items_total, progress_at=db_now()
+            lease_expires_at=db_time_in(lease_s), items_done=items_done, items_total=items_total, progress_at=db_now()
         ),
     )
 
 
-def hold_lease(session: Session, lease: Lease) -> None:
-    """Fence what follows in this transaction: nobody takes the unit over before it is committed.
+def lock_leased_unit(session: Session, lease: Lease) -> None:
+    """Lock the leased unit, so that no other worker takes it over before this transaction commits.
 
-    Raises FencedOutError where the lease is lost.
+    Raises FencedOutError if the lease is lost.
     """
     held = select(Unit.id).where(Unit.id == lease.unit_id, Unit.state == "leased", Unit.fencing_token == lease.token)
     if session.scalar(held.with_for_update()) is None:
@@ -123,10 +129,11 @@ def hold_lease(session: Session, lease: Lease) -> None:
 def finish_unit(
     session: Session, lease: Lease, seconds: float, effect: Callable[[Session], None] | None = None
 ) -> bool:
-    """Mark the unit done and apply its effect in the same transaction, which this fences from its first statement on.
+    """Mark the unit done and apply its effect in the same transaction; the lock on the unit fences the effect.
 
-    False where this lease has finished it already (the connection was lost before the answer to a commit came): then
-    nothing is done. Raises FencedOutError where the lease is lost, so that nothing is committed.
+    It returns False and changes nothing if this lease has finished the unit already. That happens when the connection
+    is lost before the reply to a commit arrives. Raises FencedOutError if the lease is lost, so that nothing is
+    committed.
     """
     done = _held(lease).values(
         state="done",
@@ -142,7 +149,7 @@ def finish_unit(
         if (found.state, found.fencing_token) == ("done", lease.token):
             return False
         raise FencedOutError(lease.key)
-    # The counts come last, because whoever changes them makes all others of the stage wait.
+    # The counts come last, because the lock on them makes all other transactions of the stage wait.
     if effect is not None:
         effect(session)
     count_moved(session, lease.round_id, lease.kind, "leased", "done", num_items=lease.num_items, seconds=seconds)
@@ -151,7 +158,7 @@ def finish_unit(
 
 
 def fail_attempt(session: Session, lease: Lease, error: str, max_attempts: int) -> str:
-    """Count a failed attempt; the unit's new state, `pending` or after the last attempt `dead`."""
+    """Count a failed attempt; return the unit's new state, `pending`, or `dead` after the last attempt."""
     state = "dead" if lease.attempts + 1 >= max_attempts else "pending"
     failed = _given_up(_held(lease), state).values(attempts=lease.attempts + 1, error=error[:MAX_ERROR_LENGTH])
     if not _changes_one(session, failed):
@@ -163,7 +170,7 @@ def fail_attempt(session: Session, lease: Lease, error: str, max_attempts: int) 
 
 
 def hand_back(session: Session, lease: Lease) -> bool:
-    """Give up a unit that others can do at once; no attempt is counted. False where the lease was lost before."""
+    """Return a unit to the queue without counting an attempt; return False if the lease is lost."""
     back = _given_up(_held(lease), "pending").values(fencing_token=Unit.fencing_token + 1)
     if not _changes_one(session, back):
         return False
@@ -172,9 +179,9 @@ def hand_back(session: Session, lease: Lease) -> bool:
 
 
 def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[ExpiredLease]:
-    """Take back the run's leases that were not renewed in time, each counted as a failed attempt.
+    """Take back the run's leases that were not renewed in time, and count each as a failed attempt.
 
-    Units that a transaction works on at this moment are left for the next look.
+    Units that another transaction has locked are left for the next call.
     """
     late = (
         select(Unit, Round.index)
@@ -196,12 +203,12 @@ def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[Expi
 
 
 def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False) -> int:
-    """Make pending again what a dead holder of the run directory's lock left leased; how many units that were.
+    """Make the units pending again that a dead holder of the run directory's lock left leased; return their number.
 
-    With `of_workers` also what workers hold: where a process is to do all units itself, nobody waits for them.
+    `of_workers` also takes back the units that workers hold. A process that does all units itself needs that.
 
-    The token rises, so nothing that the dead one may still send is taken. No attempt is counted: a process that was
-    killed says nothing about its unit.
+    The tokens rise, so no result that the dead process may still send is accepted. No attempt is counted, because the
+    unit need not be the reason why the process was killed.
     """
     of_run = select(Round.id).where(Round.run_id == run_id)
     leased = select(Unit.id).where(Unit.round_id.in_(of_run), in_state("leased")).order_by(Unit.id)
@@ -217,9 +224,10 @@ def take_back_leases(session: Session, run_id: int, *, of_workers: bool = False)
 
 
 def drop_units(session: Session, round_id: int) -> int:
-    """Take back all units of a round that are not over, so that nobody finishes or begins one; how many were held.
+    """Take back all open units of a round, so that no worker begins or finishes one; return how many were leased.
 
-    Their tokens rise: what a worker still sends is refused, and so are messages on their way. No attempt is counted.
+    Their tokens rise, so results that workers still send and messages that are on their way are refused. No attempt is
+    counted.
     """
     is_open = (Unit.round_id == round_id, Unit.state.in_(("pending", "leased")))
     query = select(Unit.kind, Unit.state).where(*is_open).order_by(Unit.id).with_for_update()
@@ -258,7 +266,7 @@ def _expire(session: Session, unit: Unit, round_index: int, max_attempts: int) -
 
 def _settled(session: Session, round_id: int, kind: str, rows: tuple[int, int]) -> None:
     if kind == "sample":
-        make_ready(session, round_id, *rows)
+        release_assessments(session, round_id, *rows)
 
 
 def _held(lease: Lease) -> Update:
@@ -266,7 +274,7 @@ def _held(lease: Lease) -> Update:
 
 
 def _given_up(change: Update, state: str) -> Update:
-    """No one's any more; where it is pending it waits from now on, and was not sent yet."""
+    """Add to a change that no worker holds the unit. A pending unit counts as unsent and waits from now on."""
     values: dict[str, Any] = {"state": state, "lease_owner": None, "lease_expires_at": None, "issued_at": None}
     if state == "pending":
         values["ready_at"] = db_now()
@@ -278,10 +286,10 @@ def _changes_one(session: Session, change: Update) -> bool:
 
 
 SETTLE_S = 2.0
-"""A message that is younger may be on its way."""
+"""Seconds after which a message counts as delivered; a younger one may be on its way."""
 
 MOST_LINES = 20
-"""Units listed; the counts tell how many there are."""
+"""The most units that `held_units` lists; the stage counts hold the full number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +301,7 @@ class UnitAddress:
 
 
 def find_unit(session: Session, unit_id: int) -> UnitAddress | None:
-    """Where a unit belongs; None where there is none of this id."""
+    """Return the run and the kind of a unit; None if there is no unit with this id."""
     row = session.execute(
         select(Round.run_id, Unit.kind).join(Unit, Unit.round_id == Round.id).where(Unit.id == unit_id)
     ).one_or_none()
@@ -307,7 +315,7 @@ def is_held(session: Session, unit_id: int, token: int) -> bool:
 
 
 def version_name_of(session: Session, run_id: int, sha256: str) -> str | None:
-    """The name of the first version of a run that is this checkpoint."""
+    """Return the name of the first version of a run with this checkpoint; None if there is none."""
     number = session.scalar(
         select(ModelVersion.number)
         .where(ModelVersion.run_id == run_id, ModelVersion.sha256 == sha256)
@@ -318,8 +326,10 @@ def version_name_of(session: Session, run_id: int, sha256: str) -> str | None:
 
 
 def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
-    """One object per leased unit of a round, the one with the oldest progress first: unit, kind, worker, items_done,
-    items_total, progress_age_s, attempts."""
+    """Return one object per leased unit of a round, the one with the oldest progress first.
+
+    Keys: unit, kind, worker, items_done, items_total, progress_age_s, attempts.
+    """
     age = seconds_since(Unit.progress_at)
     query = (
         select(Unit.key, Unit.kind, Unit.lease_owner, Unit.items_done, Unit.items_total, age, Unit.attempts)
@@ -333,7 +343,7 @@ def held_units(session: Session, round_id: int) -> list[dict[str, Any]]:
 
 
 def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
-    """(done, in all) of the items of the units of a kind that are leased."""
+    """Return (items done, items in all) of the leased units of a kind."""
     query = select(func.sum(Unit.items_done), func.sum(Unit.items_total)).where(
         Unit.round_id == round_id, Unit.kind == kind, in_state("leased")
     )
@@ -342,30 +352,33 @@ def items_held(session: Session, round_id: int, kind: str) -> tuple[int, int]:
 
 
 def progress_age(session: Session, round_id: int) -> float:
-    """Seconds since anything went on with the units of a round: planned, finished, leased or brought forward.
+    """Return the seconds since the last progress of a round: a unit was planned, leased, worked on or finished.
 
-    What ended the stage before counts, as the units of a stage may have been planned long before it begins. What was
-    brought forward and lost with its worker counts too, so whoever takes it next has as long as any other.
+    All stages count, because the units of a stage may have been planned long before it begins. Work on a unit whose
+    worker was lost counts too, so the next worker has as much time for it as any other.
     """
     counts = select(func.max(StageCount.progress_at)).where(StageCount.round_id == round_id)
     units = select(func.max(Unit.progress_at)).where(Unit.round_id == round_id)
     latest = counts, units.where(in_state("leased")), units.where(is_due(), Unit.items_done > 0)
-    # One statement sees one moment: between two of them a unit may go from held to finished, and be seen in neither.
+    # One statement sees one moment. Between two statements a unit may go from leased to done and be missed by both.
     ages = session.execute(select(*(seconds_since(one.scalar_subquery()) for one in latest))).one()
     return min((age for age in ages if age is not None), default=0.0)
 
 
-def is_left_waiting(session: Session, kinds: Collection[str], waited_s: float, sent_within_s: float) -> bool:
-    """Whether a unit of these kinds has waited for so long although it was sent again lately: nobody listens."""
-    lately = Unit.issued_at.between(db_later(-sent_within_s), db_later(-SETTLE_S))
+def has_undelivered_units(session: Session, kinds: Collection[str], waited_s: float, sent_within_s: float) -> bool:
+    """Return whether a unit of these kinds has waited for `waited_s` although it was sent within `sent_within_s`.
+
+    If so, the messages about these units reach no worker.
+    """
+    lately = Unit.issued_at.between(db_time_in(-sent_within_s), db_time_in(-SETTLE_S))
     query = select(Unit.id).where(
-        in_state("pending"), Unit.kind.in_(kinds), Unit.ready_at < db_later(-waited_s), lately
+        in_state("pending"), Unit.kind.in_(kinds), Unit.ready_at < db_time_in(-waited_s), lately
     )
     return session.scalar(query.limit(1)) is not None
 
 
 def last_worker(session: Session, role: str) -> dict[str, Any] | None:
-    """The worker of a role that was heard of last: name, state, heartbeat_age_s."""
+    """Return the worker of a role with the latest heartbeat: name, state, heartbeat_age_s. None if there is none."""
     query = select(Worker.name, shown_state(), Worker.roles, seconds_since(Worker.heartbeat_at)).order_by(
         Worker.heartbeat_at.desc()
     )

@@ -1,4 +1,4 @@
-"""Cheap reads for whoever watches a run: marks that change when there is something new, and totals."""
+"""Cheap reads for pages and metrics that follow a run: marks that change with new data, and totals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from illume_db.tables.rounds import TERMINAL_STATES
 
 
 def run_mark(session: Session, run_id: int) -> str:
-    """Changes with a run's diary, with the items of its open rounds, and with what people say."""
+    """Return a text that changes with a run's events, with the progress of its open rounds, and with reviews."""
     event = session.scalar(select(Event.id).where(Event.run_id == run_id).order_by(Event.id.desc()).limit(1))
     rounds = select(Round.id).where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
     work = select(
@@ -24,7 +24,7 @@ def run_mark(session: Session, run_id: int) -> str:
 
 
 def store_mark(session: Session) -> str:
-    """Changes with every run of the database, and with its workers."""
+    """Return a text that changes with the events of all runs of the database, and with its workers."""
     event = session.scalar(select(func.max(Event.id)))
     workers = select(func.count(), func.sum(Worker.items_done), func.max(Worker.heartbeat_at))
     return "-".join(str(value or 0) for value in (event, *session.execute(workers).one()))
@@ -32,7 +32,10 @@ def store_mark(session: Session) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunTotals:
-    """`units` by (kind, state), `rounds` by state, `decisions` by outcome; the gate's last numbers, empty before."""
+    """The totals of a run: `units` by (kind, state), `rounds` by state, `decisions` by outcome.
+
+    `last_numbers` are the numbers of the gate's last decision; they are empty before the first one.
+    """
 
     name: str
     units: dict[tuple[str, str], int]
@@ -44,7 +47,7 @@ class RunTotals:
 
 
 def run_totals(session: Session, run_id: int) -> RunTotals:
-    """The totals of a run over all of its rounds, from the counts that the store keeps."""
+    """Return the totals of a run over all of its rounds, read from stored counts."""
     states = ("pending", "leased", "done", "dead")
     summed = [func.sum(getattr(StageCount, f"num_{state}")) for state in states]
     units = session.execute(

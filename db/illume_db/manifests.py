@@ -1,6 +1,9 @@
-"""Manifests with their training rows, and the checkpoints that a training keeps of itself.
+"""Manifests with their training rows, and the checkpoints of trainings that are under way.
 
-A manifest is added once; nothing changes it afterwards. Rows of checkpoints are fenced by the lease of their unit.
+Invariants:
+
+- A manifest is added once and never changed.
+- The row of a checkpoint is added under the lease of its unit.
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.leases import Lease, hold_lease
+from illume_db.leases import Lease, lock_leased_unit
 from illume_db.tables import Example, Manifest, Round, TrainingCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
 class NewExample:
-    """One training row: of a sample (then the three fields of the sample are set), or of a real pair.
+    """A training row to add, of a sample or of a real pair.
 
-    A preference has the rejected sample's two fields besides, an assessment its answer.
+    A sample's row has `sample_id`, `prompt_id` and `ids_sha256`; a real pair's has `real_index`. A preference also has
+    the two fields of the rejected sample. An assessment also has its answer.
     """
 
     kind: str
@@ -44,7 +48,7 @@ def add_manifest(
     at: datetime,
     counts: Mapping[str, int] | None = None,
 ) -> Manifest:
-    """Add the manifest of a round; positions follow the order of `examples`, `counts` are kept as they are."""
+    """Add the manifest of a round; positions follow the order of `examples`, and `counts` are stored unchanged."""
     manifest = Manifest(
         round_id=round_id, sha256=sha256, num_rows=len(examples), counts=dict(counts or {}), created_at=at
     )
@@ -60,15 +64,15 @@ def add_manifest(
 
 
 def manifest_of(session: Session, round_id: int) -> Manifest:
-    """The manifest of a round that has one."""
+    """Return the manifest of a round. Raises NoResultFound if the round has none."""
     return session.scalars(select(Manifest).where(Manifest.round_id == round_id)).one()
 
 
 def keep_training_checkpoint(
     session: Session, lease: Lease, *, step: int, folder: str, files: dict[str, Any], at: datetime
 ) -> int:
-    """Add a checkpoint's row; its id. Raises FencedOutError where the lease is lost."""
-    hold_lease(session, lease)
+    """Add a checkpoint's row and return its id. Raises FencedOutError if the lease is lost."""
+    lock_leased_unit(session, lease)
     row = TrainingCheckpoint(round_id=lease.round_id, step=step, folder=folder, files=files, created_at=at)
     session.add(row)
     session.flush()
@@ -81,13 +85,13 @@ def mark_checkpoints(session: Session, ids: Sequence[int], state: str) -> None:
 
 
 def drop_checkpoints_of_round(session: Session, round_id: int) -> None:
-    """Let no training of the round go on from what it kept."""
+    """Mark all checkpoints of the round's training as dropped, so that no training resumes from them."""
     of_round = (TrainingCheckpoint.round_id == round_id, TrainingCheckpoint.state != "dropped")
     session.execute(update(TrainingCheckpoint).where(*of_round).values(state="dropped"))
 
 
 def drop_checkpoints_of_run(session: Session, run_id: int) -> int:
-    """Let the run's trainings begin anew: none of their checkpoints counts any more. How many there were."""
+    """Mark all checkpoints of the run as dropped, so that its trainings start over; return their number."""
     rounds = select(Round.id).where(Round.run_id == run_id)
     rows = session.scalars(
         select(TrainingCheckpoint).where(TrainingCheckpoint.round_id.in_(rounds), TrainingCheckpoint.state != "dropped")
@@ -97,7 +101,7 @@ def drop_checkpoints_of_run(session: Session, run_id: int) -> int:
 
 
 def checkpoints_of_training(session: Session, round_id: int) -> Sequence[TrainingCheckpoint]:
-    """The checkpoints of a round's training that were not dropped, damaged ones too, the newest first."""
+    """Return the checkpoints of a round's training that were not dropped, damaged ones included, newest first."""
     query = select(TrainingCheckpoint).where(
         TrainingCheckpoint.round_id == round_id, TrainingCheckpoint.state != "dropped"
     )

@@ -1,7 +1,7 @@
-"""Bring a database to the schema of this code, or tell that it is not there.
+"""Migrate a database to a revision of the schema, and compare a database with the schema of this code.
 
-The revisions are the package `illume_migrations`, which is installed beside this one. Every function takes the
-database's URL and leaves no connection open.
+The package `illume_migrations` holds the revisions. Every function that takes a URL closes the connection that it
+opened.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 VERSION_TABLE = "alembic_version"
 
 HEAD = "0012"
-"""The last revision. It stands here too because asking Alembic takes a command that only reads half its time."""
+"""The last revision. It is repeated here because asking Alembic would take half the time of a read command."""
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Apply what is missing up to `revision`; nothing to do is no error. All of it happens or none."""
+    """Apply the missing revisions up to `revision` in one transaction; do nothing if none is missing."""
     from alembic import command
 
     with _transaction(url) as connection:
@@ -36,7 +36,7 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Undo revisions down to `revision` ("base" is an empty database). Rows of dropped tables are lost."""
+    """Undo revisions down to `revision` ("base" is an empty database). The rows of dropped tables are lost."""
     from alembic import command
 
     with _transaction(url) as connection:
@@ -44,10 +44,10 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current(url: str) -> str | None:
-    """The revision of the database; None where it was never migrated, or is a file that is not there."""
+    """Return the revision of the database; None if it was never migrated or its file does not exist."""
     file = sqlite_file(url)
     if file is not None and not file.exists():
-        # A look makes no file.
+        # SQLite would create the file.
         return None
     with _transaction(url, read_only=True) as connection:
         if not inspect(connection).has_table(VERSION_TABLE):
@@ -57,12 +57,15 @@ def current(url: str) -> str | None:
 
 
 def head() -> str:
-    """The revision that this code reads and writes."""
+    """Return the revision that this code reads and writes."""
     return HEAD
 
 
 def drift(url: str) -> list[str]:
-    """How the database differs from the schema of this code, whatever its revision says; see `illume_db.schema`."""
+    """Return the differences between the database and the schema of this code; see `illume_db.schema`.
+
+    The revision that the database names is not read.
+    """
     from alembic.script import ScriptDirectory
 
     from illume_db.schema import drift as find_drift
@@ -90,7 +93,7 @@ def _config(connection: Connection | None = None) -> Config:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("the package `illume_migrations`, which is installed with illume-loop, is missing")
     config = Config()
-    # Alembic's values are those of a configparser, where a single % is an interpolation.
+    # Alembic reads its values with configparser, which takes a single % for an interpolation.
     config.set_main_option("script_location", str(Path(spec.origin).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config

@@ -1,4 +1,4 @@
-"""Prompts of a run and of its rounds."""
+"""Prompts of a run and of its rounds: add them and read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from illume_db.tables import Prompt, RoundPrompt
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """A prompt as the database keeps it; the three fields after `spec` are those of an edit."""
+    """A prompt as it is stored; `instruction`, `target` and `source_sha256` are set for an edit only."""
 
     split: str
     key: str
@@ -26,13 +26,13 @@ class PromptRow:
     target: str | None = None
     source_sha256: str | None = None
     id: int = 0
-    """0 before it is stored."""
+    """The prompt's id; 0 before it is stored."""
     position: int = -1
-    """In its round; -1 where no round is meant."""
+    """The prompt's position in a round; -1 outside of one."""
 
     @property
     def claim(self) -> str:
-        """What an image has to show: the prompt, or the target of an edit."""
+        """The text that an image has to show: the prompt, or the target of an edit."""
         return self.target or self.text
 
 
@@ -47,16 +47,16 @@ COLUMNS = (
     Prompt.source_sha256,
     Prompt.id,
 )
-"""What a query selects for a `PromptRow`, in this order; its position may follow."""
+"""The columns of a `PromptRow`, in the order of its fields; a query may add the position after them."""
 CHUNK = 500
-"""Values in one IN list: far below the limits of both databases."""
+"""The most values in one IN list, far below the limits of both databases."""
 
 
 def ensure_prompts(session: Session, run_id: int, prompts: Sequence[PromptRow]) -> list[int]:
-    """The ids of `prompts` in order, adding those that are new. A text belongs to one split: another one raises.
+    """Add the prompts that are new, and return the ids of all `prompts` in order.
 
-    Units that measure different versions add the same held-out prompts, maybe at once: the second one waits for the
-    first, and takes its rows.
+    Units that measure different versions may add the same held-out prompts at the same time. The second one then waits
+    for the first and uses its rows. Raises IntegrityError if a text is stored in another split already.
     """
     known = _ids_by_text(session, run_id, [prompt.text for prompt in prompts])
     new = {prompt.text: prompt for prompt in prompts if (prompt.text, prompt.split) not in known}
@@ -96,13 +96,13 @@ def _chunks(texts: Sequence[str]) -> Iterable[Sequence[str]]:
 
 
 def prompts_of_run(session: Session, run_id: int) -> list[PromptRow]:
-    """All prompts that the database knows of a run, in the order in which they were added."""
+    """Return all stored prompts of a run, in the order in which they were added."""
     query = select(*COLUMNS).where(Prompt.run_id == run_id).order_by(Prompt.id)
     return [PromptRow(*row) for row in session.execute(query)]
 
 
 def prompts_at(session: Session, round_id: int, first: int, stop: int) -> list[PromptRow]:
-    """The prompts of a round at positions first <= position < stop, in order."""
+    """Return the prompts of a round at positions first <= position < stop, in order."""
     query = (
         select(*COLUMNS, RoundPrompt.position)
         .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
@@ -113,6 +113,6 @@ def prompts_at(session: Session, round_id: int, first: int, stop: int) -> list[P
 
 
 def prompt_ids_of(session: Session, round_id: int) -> list[int]:
-    """The ids of a round's prompts, in order."""
+    """Return the ids of a round's prompts, in order."""
     query = select(RoundPrompt.prompt_id).where(RoundPrompt.round_id == round_id).order_by(RoundPrompt.position)
     return list(session.scalars(query))

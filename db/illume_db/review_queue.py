@@ -1,4 +1,4 @@
-"""What the queue of reviews is made of: samples of a round that a person has not seen, and who agreed with whom."""
+"""Reads for the review queue and for agreement between people: unreviewed samples, reviews, and overlaps."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from sqlalchemy.orm import Session, aliased
 from illume_db.tables import Assessment, Review, Round, Sample
 
 WINDOW = 2000
-"""Samples that the queue looks at for its next one, so that it takes as long in a round of a million."""
+"""The most samples among which the queue looks for the next one, so that a large round takes no longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreviewed:
-    """A sample with what its assessors say: scores and calibrated probabilities by assessor, the judge's mean log-odds
-    of yes over its questions, and how many other people said something of it."""
+    """A sample that a person has not reviewed, with its assessments and the number of its reviews.
+
+    By assessor: `scores`, calibrated `probabilities`, and `yes_no`, the mean log-odds of yes over the questions.
+    `num_reviews` counts the other people who decided on the sample; skips do not count.
+    """
 
     sample_id: int
     scores: dict[str, float]
@@ -27,7 +30,7 @@ class Unreviewed:
 
 
 def unreviewed(session: Session, round_id: int, reviewer: str, limit: int = WINDOW) -> list[Unreviewed]:
-    """The first samples of a round that a person has not reviewed, by id."""
+    """Return the first `limit` samples of a round that a person has not reviewed, by id."""
     mine = select(Review.sample_id).where(Review.sample_id == Sample.id, Review.reviewer == reviewer)
     query = (
         select(Sample.id)
@@ -60,7 +63,7 @@ def unreviewed(session: Session, round_id: int, reviewer: str, limit: int = WIND
 
 
 def num_of_reviewer(session: Session, round_id: int, reviewer: str) -> int:
-    """How many samples of a round a person has dealt with, skips too."""
+    """Count the samples of a round that a person has reviewed or skipped."""
     query = (
         select(func.count())
         .select_from(Review)
@@ -72,7 +75,7 @@ def num_of_reviewer(session: Session, round_id: int, reviewer: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Two people and the samples that both decided on: (the first agrees, the second agrees)."""
+    """Two people's verdicts on the samples that both decided on: (the first agrees, the second agrees)."""
 
     first: str
     second: str
@@ -80,7 +83,7 @@ class Overlap:
 
 
 def overlaps(session: Session, run_id: int) -> list[Overlap]:
-    """Each pair of people with samples in common, by name."""
+    """Return the overlap of each pair of people who decided on the same samples, by name."""
     other = aliased(Review)
     query = (
         select(Review.reviewer, other.reviewer, Review.verdict, other.verdict)
@@ -97,7 +100,7 @@ def overlaps(session: Session, run_id: int) -> list[Overlap]:
 
 
 @dataclass(frozen=True, slots=True)
-class SaidOf:
+class SampleReview:
     """One person's review of a sample."""
 
     sample_id: int
@@ -108,17 +111,17 @@ class SaidOf:
     reason: str
 
 
-def reviews_of_sample(session: Session, sample_id: int) -> list[SaidOf]:
-    """What each person said of a sample, the first first."""
+def reviews_of_sample(session: Session, sample_id: int) -> list[SampleReview]:
+    """Return the reviews of a sample, the oldest first."""
     query = select(Review).where(Review.sample_id == sample_id).order_by(Review.id)
     return [
-        SaidOf(row.sample_id, row.reviewer, row.verdict, row.criteria, row.comment, row.reason)
+        SampleReview(row.sample_id, row.reviewer, row.verdict, row.criteria, row.comment, row.reason)
         for row in session.scalars(query)
     ]
 
 
 def reviewers_of_run(session: Session, run_id: int) -> dict[str, dict[str, int]]:
-    """Person to how many samples of the run they decided each way: {"agree", "disagree", "skip"}."""
+    """Return each person's number of reviews in the run by verdict: {"agree", "disagree", "skip"}."""
     query = (
         select(Review.reviewer, Review.verdict, func.count())
         .join(Sample, Sample.id == Review.sample_id)
@@ -134,7 +137,10 @@ def reviewers_of_run(session: Session, run_id: int) -> dict[str, dict[str, int]]
 
 
 def random_share(session: Session, run_id: int) -> list[bool]:
-    """Of the images that people were shown at random, whether each is right; no other reviews are a fair share."""
+    """Return the verdict of each review of a randomly shown image: True if the image is right.
+
+    Only these reviews are a fair sample of all images.
+    """
     query = (
         select(Review.verdict)
         .join(Sample, Sample.id == Review.sample_id)

@@ -1,7 +1,10 @@
-"""Adding and taking back what people say of samples; a sample's one human assessment always follows from it.
+"""Reviews of samples by people: add them, take them back, and read them.
 
-People who say the same make the assessment, those who differ make it abstain, and a sample that nobody says anything of
-has none.
+Invariants:
+
+- Every change of a sample's reviews also updates the sample's one human assessment.
+- The assessment has the verdict on which all people agree, and abstains if they differ. Skips do not count. A sample
+  without verdicts has no human assessment.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from illume_db.tables import Assessment, Prompt, Review, Round, Sample
 
 @dataclass(frozen=True, slots=True)
 class NewReview:
-    """What one person says of a sample: "agree", "disagree" or "skip", and the criteria that were decided on."""
+    """A person's review to add: a verdict ("agree", "disagree" or "skip") and the decisions by criterion."""
 
     reviewer: str
     verdict: str
@@ -30,16 +33,16 @@ class NewReview:
 
 
 def put_review(session: Session, sample_id: int, new: NewReview, *, replace: bool) -> bool:
-    """Add a person's review of a sample, or put it in the place of the one before.
+    """Add a person's review of a sample, or replace that person's earlier one.
 
-    False, and nothing is changed, where that person has one and `replace` is off.
+    It returns False and changes nothing if that person has a review and `replace` is off.
     """
     query = select(Review).where(Review.sample_id == sample_id, Review.reviewer == new.reviewer)
     before = session.scalar(query)
     if before is not None:
         if not replace:
             return False
-        # A new row, so that it is the last one that is taken back.
+        # The new row has the highest id, so `take_back_review` finds it as the person's last review.
         session.delete(before)
         session.flush()
     session.add(
@@ -59,7 +62,7 @@ def put_review(session: Session, sample_id: int, new: NewReview, *, replace: boo
 
 
 def take_back_review(session: Session, run_id: int, reviewer: str) -> int | None:
-    """Take back the last review of a person in a run; the sample that it was of, None where there is none."""
+    """Delete a person's last review in a run; return the id of its sample, or None if there is no review."""
     query = (
         select(Review)
         .join(Sample, Sample.id == Review.sample_id)
@@ -78,7 +81,7 @@ def take_back_review(session: Session, run_id: int, reviewer: str) -> int | None
 
 
 def _settle(session: Session, sample_id: int) -> None:
-    # Two people may decide on one sample at once: the second one waits here, and sees what the first one said.
+    # Two people may review one sample at once. The second transaction waits here and then sees the first review.
     session.execute(select(Sample.id).where(Sample.id == sample_id).with_for_update(key_share=True))
     of_sample = Assessment.sample_id == sample_id, Assessment.assessor == "human"
     told = select(Review).where(Review.sample_id == sample_id, Review.verdict != "skip").order_by(Review.id)
@@ -101,7 +104,7 @@ def _settle(session: Session, sample_id: int) -> None:
 
 
 def _agreed(told: Sequence[Mapping[str, bool]]) -> dict[str, bool]:
-    """The criteria on which nobody contradicts another."""
+    """Return the criteria on which no two people differ, with the decision."""
     said: dict[str, set[bool]] = {}
     for criteria in told:
         for name, holds in criteria.items():
@@ -111,8 +114,11 @@ def _agreed(told: Sequence[Mapping[str, bool]]) -> dict[str, bool]:
 
 @dataclass(frozen=True, slots=True)
 class ReviewRow:
-    """What people said of one sample; `agrees` is None where they differ, `criteria` holds those that were decided on
-    alike, `checker` is None where it said nothing, `readings` and `questions` are the judge's."""
+    """A reviewed sample with the verdicts of people, of the checker and of the judge.
+
+    `agrees` is None if people differ, and `criteria` holds only the criteria on which they do not. `checker` is None if
+    the checker gave no verdict. `readings` and `questions` are the judge's.
+    """
 
     sample_id: int
     round_index: int
@@ -128,14 +134,14 @@ class ReviewRow:
 
 @dataclass(frozen=True, slots=True)
 class HumanVerdict:
-    """What people say of a sample alike, of the whole and of the criteria that they decided on."""
+    """The verdict on which people agree, of the whole sample and by criterion."""
 
     agrees: bool
     criteria: dict[str, bool]
 
 
 def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[ReviewRow]:
-    """The reviewed samples of a run, in the order of the samples, with the readings of the assessor `judge`."""
+    """Return the reviewed samples of a run by id, with the readings of the assessor `judge`."""
     human, checker, own = aliased(Assessment), aliased(Assessment), aliased(Assessment)
     reviewed = _reviewed()
     query = (
@@ -167,7 +173,7 @@ def reviews_of_run(session: Session, run_id: int, judge: str = "self") -> list[R
 
 
 def verdicts_of_people(session: Session, run_id: int, round_id: int | None = None) -> dict[int, HumanVerdict]:
-    """Sample id to what people say of it alike, in a round or in the whole run."""
+    """Return the verdicts on which people agree, by sample id, in a round or in the whole run."""
     reviewed = _reviewed()
     query = (
         select(Assessment.sample_id, Assessment.score, Assessment.details)
@@ -185,12 +191,12 @@ def verdicts_of_people(session: Session, run_id: int, round_id: int | None = Non
 
 
 def _reviewed() -> Subquery:
-    """The samples with reviews: a few of the very many whose assessments would have to be looked through."""
+    """Return a subquery of the samples with reviews. They are few, so a join with them avoids a scan of assessments."""
     return select(Review.sample_id).distinct().subquery()
 
 
 def num_reviewed(session: Session, round_id: int) -> int:
-    """How many samples of a round somebody said something of; skips say nothing."""
+    """Count the samples of a round with at least one review that is not a skip."""
     query = (
         select(func.count(Review.sample_id.distinct()))
         .join(Sample, Sample.id == Review.sample_id)
@@ -200,7 +206,7 @@ def num_reviewed(session: Session, round_id: int) -> int:
 
 
 def prompt_of_sample(session: Session, run_id: int, sample_id: int) -> Prompt | None:
-    """The prompt that a sample of the run was drawn for; None where there is no such sample."""
+    """Return the prompt of a sample of the run; None if there is no such sample."""
     query = (
         select(Prompt)
         .join(Sample, Sample.prompt_id == Prompt.id)

@@ -1,4 +1,4 @@
-"""Rounds: add them, move them from state to state, record how they ended, and find them."""
+"""Rounds: add them, move them from state to state, record their decisions, and find them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def add_round(
     staleness: int = 0,
     retry_of_id: int | None = None,
 ) -> Round:
-    """Add a planned round with the prompts that it will draw, in order, with the version that is its parent so far.
+    """Add a planned round with its prompts in drawing order; its samples are drawn with the parent version.
 
-    `retry_of_id` is the ended round that it runs again.
+    `retry_of_id` is the ended round that the new round runs again.
     """
     round_ = Round(
         run_id=run_id,
@@ -53,13 +53,13 @@ def add_round(
 
 
 def move_round(session: Session, round_id: int, current: str, target: str, **values: Any) -> bool:
-    """Move a round if it is still in `current`; False where someone else has moved it. `values` are set with it."""
+    """Move a round from the state `current` to `target` and set `values`; return False if it has left `current`."""
     change = update(Round).where(Round.id == round_id, Round.state == current).values(state=target, **values)
     return cast("CursorResult[Any]", session.execute(change)).rowcount == 1
 
 
 def request_retry(session: Session, round_id: int, at: datetime) -> bool:
-    """Ask for an ended round to be run again; False where that was asked for before."""
+    """Store the request to run an ended round again; return False if it was requested before."""
     change = update(Round).where(Round.id == round_id, Round.retry_requested_at.is_(None))
     return cast("CursorResult[Any]", session.execute(change.values(retry_requested_at=at))).rowcount == 1
 
@@ -70,7 +70,7 @@ def count_samples(session: Session, round_id: int, more: int) -> None:
 
 
 def set_candidate(session: Session, round_id: int, version_id: int) -> None:
-    """Name the model version that this round trained."""
+    """Set the model version that this round trained."""
     session.execute(update(Round).where(Round.id == round_id).values(candidate_version_id=version_id))
 
 
@@ -85,43 +85,43 @@ def add_decision(
 
 
 def latest_round(session: Session, run_id: int) -> Round | None:
-    """The round with the highest index."""
+    """Return the round with the highest index; None if the run has no round."""
     return session.scalar(select(Round).where(Round.run_id == run_id).order_by(Round.index.desc()).limit(1))
 
 
 def open_rounds(session: Session, run_id: int) -> list[Round]:
-    """The rounds that have not ended, in order."""
+    """Return the rounds that have not ended, in order."""
     query = select(Round).where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES)).order_by(Round.index)
     return list(session.scalars(query))
 
 
 def decision_of(session: Session, round_id: int) -> GateDecision | None:
-    """The gate's decision on a round, where there is one."""
+    """Return the gate's decision on a round; None if there is none."""
     return session.get(GateDecision, round_id)
 
 
 def round_of(session: Session, round_id: int) -> Round:
-    """A round by its id."""
+    """Return a round by its id."""
     return session.get_one(Round, round_id)
 
 
 def round_at(session: Session, run_id: int, index: int) -> Round:
-    """A round of a run by its number."""
+    """Return the round of a run with this index. Raises NoResultFound if there is none."""
     return session.scalars(select(Round).where(Round.run_id == run_id, Round.index == index)).one()
 
 
 def find_round(session: Session, run_id: int, index: int) -> Round | None:
-    """The round of a number that somebody asks for; None where there is none."""
+    """Return the round of a run with this index; None if there is none."""
     return session.scalar(select(Round).where(Round.run_id == run_id, Round.index == index))
 
 
 def round_of_candidate(session: Session, version_id: int) -> Round | None:
-    """The round that trained a version; None for a base."""
+    """Return the round that trained a version; None for a base."""
     return session.scalar(select(Round).where(Round.candidate_version_id == version_id))
 
 
 def waiting_retries(session: Session, run_id: int) -> list[Round]:
-    """The ended rounds that are to be run again and were not planned again yet, the first request first."""
+    """Return the ended rounds whose requested retry is not planned yet, the earliest request first."""
     again = aliased(Round)
     planned = select(again.id).where(again.retry_of_id == Round.id)
     query = select(Round).where(Round.run_id == run_id, Round.retry_requested_at.is_not(None), ~planned.exists())
@@ -129,12 +129,12 @@ def waiting_retries(session: Session, run_id: int) -> list[Round]:
 
 
 def retry_of(session: Session, round_id: int) -> Round | None:
-    """The round that runs this one again; None where there is none yet."""
+    """Return the round that runs this one again; None if there is none yet."""
     return session.scalar(select(Round).where(Round.retry_of_id == round_id))
 
 
-def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
-    """Return how many rounds a run of `num_rounds` comes to; a round that runs another one again does not count."""
+def total_rounds(session: Session, run_id: int, num_rounds: int) -> int:
+    """Return how many rounds a run of `num_rounds` will have in all. Retries come on top of `num_rounds`."""
     requested = select(func.count()).where(Round.run_id == run_id, Round.retry_requested_at.is_not(None))
     last_index = session.scalar(select(func.max(Round.index)).where(Round.run_id == run_id)) or 0
     waiting = len(waiting_retries(session, run_id))
@@ -142,5 +142,5 @@ def rounds_in_all(session: Session, run_id: int, num_rounds: int) -> int:
 
 
 def num_retries(session: Session, run_id: int) -> int:
-    """Return how many rounds of a run repeat another one."""
+    """Return how many rounds of a run are retries."""
     return session.scalar(select(func.count()).where(Round.run_id == run_id, Round.retry_of_id.is_not(None))) or 0

@@ -1,4 +1,9 @@
-"""Rounds, for the command line and the page. The keys of `rounds_table` are a stable contract (design, section 8)."""
+"""Rounds as the command line and the dashboard show them.
+
+Invariants:
+
+- The keys of `rounds_table` are a stable contract (design, section 8).
+"""
 
 from __future__ import annotations
 
@@ -20,15 +25,15 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "train": "training",
     "evaluate": "gating",
 }
-"""What work is counted as when a round is over; see `stage_of` for one that is under way."""
+"""The stage of each kind of unit; `stage_of` names another one for an evaluation before the gate."""
 
 CALIBRATING = "calibrating"
 
 BEFORE_THE_GATE = ("planned", "sampling", "assessing", "curating", "training")
 
-MOST_UNITS = 200
+MAX_UNITS = 200
 
-MOST_PROMPTS = 200
+MAX_PROMPTS = 200
 
 NO_NUMBERS: Mapping[str, Any] = {
     "heldout": {"parent": None, "candidate": None, "delta": None},
@@ -42,23 +47,26 @@ NO_NUMBERS: Mapping[str, Any] = {
 
 
 def stage_of(kind: str, round_state: str) -> str:
-    """What units of a kind are about in a round of a state: before its gate, an evaluation is of the judge."""
+    """Return the stage of a kind of unit in a round of this state.
+
+    An evaluation before the gate counts as a calibration of the judge.
+    """
     return CALIBRATING if kind == "evaluate" and round_state in BEFORE_THE_GATE else STAGE_OF_KIND[kind]
 
 
 def rounds_table(session: Session, run_id: int) -> list[dict[str, Any]]:
-    """One object per round, in order. What a round does not have yet is None; shares lie in 0..1."""
+    """Return one object per round, in order. A value that the round does not have yet is None; shares are in 0..1."""
     return _rows(session, _round_query().where(Round.run_id == run_id).order_by(Round.index))
 
 
 def last_rounds(session: Session, run_id: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
-    """The last rows of `rounds_table` (below the number `before`), the latest first."""
+    """Return the last rows of `rounds_table`, the latest first; `before` keeps only lower indexes."""
     query = _round_query().where(Round.run_id == run_id).order_by(Round.index.desc()).limit(limit)
     return _rows(session, query if before is None else query.where(Round.index < before))
 
 
 def open_stages(session: Session, run_id: int) -> list[dict[str, Any]]:
-    """The rounds that have not ended, in order: index, state, and their stages as in `round_detail`."""
+    """Return the rounds that have not ended, in order: index, state, and stages as in `round_detail`."""
     rounds = select(Round).where(Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES)).order_by(Round.index)
     found = []
     for round_ in session.scalars(rounds).all():
@@ -69,11 +77,11 @@ def open_stages(session: Session, run_id: int) -> list[dict[str, Any]]:
 
 
 def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | None:
-    """A row of `rounds_table` with the round's stages, units and prompts; None where there is no such round.
+    """Return a row of `rounds_table` with the round's stages, units and prompts; None if there is no such round.
 
-    "units" are all of them where they are at most MOST_UNITS, else those that are dead or held; "prompts" are the first
-    MOST_PROMPTS of "num_prompts"; "held" says who has which unit in hand and when it last
-    went on. So a look at a round takes as long as it did when the round was small.
+    "units" are all units if there are at most MAX_UNITS, else the dead and the leased ones. "held" gives each leased
+    unit's worker and the age of its last progress. "prompts" are the first MOST_PROMPTS of "num_prompts". These limits
+    keep the time of a call independent of the round's size.
     """
     rows = _rows(session, _round_query().where(Round.run_id == run_id, Round.index == index))
     if not rows:
@@ -82,7 +90,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     stages = list(session.scalars(select(StageCount).where(StageCount.round_id == round_id)))
     return rows[0] | {
         "stages": {stage_of(counts.kind, rows[0]["state"]): _stage(counts) for counts in stages},
-        "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MOST_UNITS),
+        "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MAX_UNITS),
         "held": held_units(session, round_id),
         "num_prompts": _num_prompts(session, round_id),
         "prompts": _prompts(session, round_id),
@@ -167,7 +175,7 @@ def _row(
 
 
 def _work(session: Session, round_ids: list[int]) -> dict[int, dict[str, Any]]:
-    """Seconds by stage (summed over units) and dead units, by round."""
+    """Return, by round id, the seconds by stage (summed over units) and the number of dead units."""
     work: dict[int, dict[str, Any]] = {id_: {"seconds": {}, "dead_units": 0} for id_ in round_ids}
     for counts in session.scalars(select(StageCount).where(StageCount.round_id.in_(round_ids))):
         work[counts.round_id]["dead_units"] += counts.num_dead
@@ -190,10 +198,10 @@ def _stage(counts: StageCount) -> dict[str, Any]:
 
 def _units(session: Session, round_id: int, *, everything: bool) -> list[dict[str, Any]]:
     fields = Unit.key, Unit.kind, Unit.state, Unit.attempts, Unit.seconds, Unit.error
-    query = select(*fields).where(Unit.round_id == round_id).order_by(Unit.id).limit(MOST_UNITS)
+    query = select(*fields).where(Unit.round_id == round_id).order_by(Unit.id).limit(MAX_UNITS)
     queries = [query] if everything else [query.where(in_state("dead")), query.where(in_state("leased"))]
     rows = [dict(row) for query in queries for row in session.execute(query).mappings()]
-    return rows[:MOST_UNITS]
+    return rows[:MAX_UNITS]
 
 
 def _num_prompts(session: Session, round_id: int) -> int:
@@ -207,6 +215,6 @@ def _prompts(session: Session, round_id: int) -> list[dict[str, Any]]:
         .join(RoundPrompt, RoundPrompt.prompt_id == Prompt.id)
         .where(RoundPrompt.round_id == round_id)
         .order_by(RoundPrompt.position)
-        .limit(MOST_PROMPTS)
+        .limit(MAX_PROMPTS)
     )
     return [dict(row) for row in session.execute(query).mappings()]

@@ -1,11 +1,10 @@
-"""Runs: their settings, their events, and which coordinator leads them.
+"""Runs: their settings, their events, and the leadership of their coordinator.
 
-A coordinator leads by a lease on the run's row, fenced by a token.
+The leadership is a coordinator's lease on the run's row, fenced by a token.
 
 Invariants:
 
-- What a coordinator writes after `renew_leadership` in the same transaction is committed only while no other one has
-  taken the lease.
+- A transaction that begins with `renew_leadership` commits only if no other coordinator has taken the leadership.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, func, inspect, or_, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later, db_now, seconds_since
+from illume_db.clock import db_now, db_time_in, seconds_since
 from illume_db.errors import FencedOutError
-from illume_db.rounds import rounds_in_all, waiting_retries
+from illume_db.rounds import total_rounds, waiting_retries
 from illume_db.tables import (
     Event,
     ModelVersion,
@@ -31,7 +30,7 @@ from illume_db.tables.versions import version_name
 
 
 def find_run(session: Session, key: str) -> Run | None:
-    """The run that a run directory names by `key`."""
+    """Return the run with the key that a run directory holds; None if there is none."""
     return session.scalar(select(Run).where(Run.key == key))
 
 
@@ -43,11 +42,11 @@ def add_run(session: Session, *, key: str, name: str, seed: int, settings: dict[
     return run
 
 
-def hold_run(session: Session, run_id: int) -> None:
-    """Keep the run's row locked until the commit, so that what is decided about the run is decided one at a time.
+def lock_run(session: Session, run_id: int) -> None:
+    """Lock the run's row until the commit, so that decisions about the run are made one at a time.
 
-    The coordinator and people decide from what they have read, and none of them may overlook the other. On SQLite
-    every transaction that writes is alone already.
+    The coordinator and people decide from rows that they have read. Without the lock, each could miss the other's
+    decision. On SQLite, only one transaction writes at a time anyway.
     """
     session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
 
@@ -55,13 +54,13 @@ def hold_run(session: Session, run_id: int) -> None:
 def add_event(
     session: Session, run_id: int, kind: str, message: str, *, at: datetime, round_id: int | None = None
 ) -> None:
-    """Add a line to the run's diary."""
+    """Add an event of the run."""
     session.add(Event(run_id=run_id, round_id=round_id, at=at, kind=kind, message=message))
     session.flush()
 
 
 def run_of(session: Session, run_id: int) -> Run:
-    """A run by its id."""
+    """Return a run by its id."""
     return session.get_one(Run, run_id)
 
 
@@ -71,7 +70,7 @@ def run_row(session: Session, run_id: int) -> dict[str, Any]:
 
 
 def find_run_row(session: Session, run_id: int) -> dict[str, Any] | None:
-    """Return the same of a run that somebody asks for; None where there is none."""
+    """Return the same as `run_row`; None if there is no run with this id."""
     run = session.get(Run, run_id)
     return None if run is None else _run_row(run)
 
@@ -87,33 +86,33 @@ def _run_row(run: Run) -> dict[str, Any]:
 
 
 def has_runs(session: Session) -> bool:
-    """Return whether the database has the table of runs, at whatever schema."""
+    """Return whether the database has the table of runs, whatever its schema's revision."""
     return inspect(session.connection()).has_table(Run.__tablename__)
 
 
 def settings_of(session: Session, key: str) -> dict[str, Any] | None:
-    """Return the settings in the row of a run; None for a key that the database does not know.
+    """Return the stored settings of a run; None if the database does not know its key.
 
-    It reads columns that every schema has, so that an older one can be asked before it is upgraded.
+    It reads only columns that every revision of the schema has, so it works before an upgrade.
     """
     return session.scalar(select(Run.settings).where(Run.key == key))
 
 
 def run_key(session: Session, run_id: int) -> str:
-    """What names the run in its run directory, and nothing else anywhere."""
+    """Return the run's key: the unique name that its run directory holds."""
     return session.get_one(Run, run_id).key
 
 
 def leader_of(session: Session, run_id: int) -> str | None:
-    """The coordinator that leads the run now (its host and process), or None where none does."""
+    """Return the host and process of the coordinator that leads the run now; None if none does."""
     return session.scalar(select(Run.leader).where(Run.id == run_id, Run.leader_expires_at >= db_now()))
 
 
 def num_unattended(session: Session, within_s: float = 24 * 3600.0) -> int:
-    """Return how many runs for workers are not finished, have no coordinator, and had a line in their diary lately.
+    """Return how many unfinished runs for workers have no coordinator, although they need one.
 
-    A run that somebody left unfinished is counted for `within_s`, and not for ever. One whose last round failed or was
-    cancelled waits for a person, who was told of that.
+    A run counts only for `within_s` after its last event, because a person may have left it unfinished on purpose. A
+    run whose last round failed or was cancelled does not count: it waits for a person, who was told.
     """
     last = select(Event.run_id, func.max(Event.at).label("at")).group_by(Event.run_id).subquery()
     has_leader = Run.leader.is_not(None) & (Run.leader_expires_at >= db_now())
@@ -132,11 +131,11 @@ def _is_unfinished(session: Session, run_id: int, num_rounds: int) -> bool:
     if not states or is_open or waiting_retries(session, run_id):
         return True
     last = max(states)
-    return last < rounds_in_all(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
+    return last < total_rounds(session, run_id, num_rounds) and states[last] not in ("failed", "cancelled")
 
 
 def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
-    """Lines of the diary with an id above `after`, oldest first: id, at, round (index or None), kind, message."""
+    """Return events with an id above `after`, oldest first: id, at, round (index or None), kind, message."""
     query = (
         select(Event.id, Event.at, Round.index, Event.kind, Event.message)
         .outerjoin(Round, Round.id == Event.round_id)
@@ -151,8 +150,10 @@ def events(session: Session, run_id: int, *, after: int = 0, limit: int = 100) -
 
 
 def runs_table(session: Session, limit: int = 200) -> list[dict[str, Any]]:
-    """The latest runs of the database: id, name, seed, created_at, num_rounds, state (of the latest round, or None),
-    active (version), num_samples."""
+    """Return the latest runs of the database, the newest first.
+
+    Keys: id, name, seed, created_at, num_rounds, num_samples, state (of the latest round, or None), active (version).
+    """
     rounds = (
         select(
             Round.run_id,
@@ -187,13 +188,13 @@ def runs_table(session: Session, limit: int = 200) -> list[dict[str, Any]]:
 
 
 def last_event_of_kind(session: Session, run_id: int, kind: str) -> str | None:
-    """Return the message of the last line of a kind in the diary; None where there is none."""
+    """Return the message of the run's last event of a kind; None if there is none."""
     query = select(Event.message).where(Event.run_id == run_id, Event.kind == kind)
     return session.scalar(query.order_by(Event.id.desc()).limit(1))
 
 
 def last_events(session: Session, run_id: int, limit: int = 12) -> list[dict[str, Any]]:
-    """The last lines of the diary, the latest first; see `events` for the keys."""
+    """Return the last events, the latest first; see `events` for the keys."""
     query = (
         select(Event.id, Event.at, Round.index, Event.kind, Event.message)
         .outerjoin(Round, Round.id == Event.round_id)
@@ -208,29 +209,29 @@ def last_events(session: Session, run_id: int, limit: int = 12) -> list[dict[str
 
 
 def needs_preflight(session: Session, run_id: int, key: str) -> bool:
-    """Return whether a run has drawn nothing yet and no unit with this key is done."""
+    """Return whether the run has no samples yet and no unit with this key is done."""
     over = or_(Round.num_samples > 0, (Unit.key == key) & (Unit.state == "done"))
     query = select(Round.id).outerjoin(Unit, Unit.round_id == Round.id).where(Round.run_id == run_id, over).limit(1)
     return session.execute(query).first() is None
 
 
 def acquire_leadership(session: Session, run_id: int, owner: str, lease_s: float) -> int | None:
-    """Become the run's coordinator for `lease_s` seconds; the token, or None while another one is."""
+    """Take the leadership of the run for `lease_s` seconds; return the token, or None while another one leads."""
     free = or_(Run.leader.is_(None), Run.leader_expires_at < db_now())
     take = update(Run).where(Run.id == run_id, free)
-    taken = take.values(leader=owner, leader_token=Run.leader_token + 1, leader_expires_at=db_later(lease_s))
+    taken = take.values(leader=owner, leader_token=Run.leader_token + 1, leader_expires_at=db_time_in(lease_s))
     return session.scalar(taken.returning(Run.leader_token))
 
 
 def renew_leadership(session: Session, run_id: int, token: int, lease_s: float) -> None:
-    """Stay the run's coordinator for `lease_s` seconds from now. Raises FencedOutError where another one took over."""
+    """Extend the leadership to `lease_s` seconds from now. Raises FencedOutError if another coordinator took over."""
     kept = update(Run).where(Run.id == run_id, Run.leader_token == token, Run.leader.is_not(None))
-    change = session.execute(kept.values(leader_expires_at=db_later(lease_s)))
+    change = session.execute(kept.values(leader_expires_at=db_time_in(lease_s)))
     if cast("CursorResult[Any]", change).rowcount != 1:
         raise FencedOutError(f"of run {run_id}")
 
 
 def release_leadership(session: Session, run_id: int, token: int) -> None:
-    """Let the next one take over at once; nothing where it already has."""
+    """Give up the leadership, so that another coordinator can take over at once; do nothing if one already has."""
     free = update(Run).where(Run.id == run_id, Run.leader_token == token)
     session.execute(free.values(leader=None, leader_expires_at=None))

@@ -31,7 +31,7 @@ from illume_db.tables.versions import version_name
 
 @dataclass(frozen=True, slots=True)
 class NewSample:
-    """A drawn image; `image_ids` has shape (L,), `image_sha256` names its PNG in the artifact store."""
+    """A drawn image to add; `image_ids` has shape (L,), and `image_sha256` names its PNG in the artifact store."""
 
     prompt_id: int
     sample_index: int
@@ -42,7 +42,7 @@ class NewSample:
 
 @dataclass(frozen=True, slots=True)
 class NewAssessment:
-    """What one assessor said; `score` exactly when `state` is ok. For the rest see `illume_db.tables.Assessment`."""
+    """An assessment to add, with the fields of `illume_db.tables.Assessment`; only the state `ok` has a score."""
 
     sample_id: int
     assessor: str
@@ -85,7 +85,7 @@ def add_samples(
 
 
 def add_assessments(session: Session, assessments: Sequence[NewAssessment]) -> None:
-    """Add assessments. A second one of a sample by the same assessor and model violates a unique constraint."""
+    """Add assessments. A second one of the same sample by the same assessor and model violates a unique constraint."""
     if assessments:
         session.execute(insert(Assessment), [asdict(assessment) for assessment in assessments])
 
@@ -101,7 +101,7 @@ class DrawnRow:
 
 
 def samples_of(session: Session, round_id: int, prompts: Sequence[PromptRow]) -> list[DrawnRow]:
-    """The samples of a round for consecutive `prompts`, ordered by position and sample index."""
+    """Return the samples of a round for consecutive `prompts`, ordered by position and sample index."""
     by_id = {prompt.id: prompt for prompt in prompts}
     query = (
         select(Sample.id, Sample.sample_index, Sample.image_sha256, Sample.prompt_id)
@@ -117,7 +117,7 @@ def samples_of(session: Session, round_id: int, prompts: Sequence[PromptRow]) ->
 
 
 def verdicts(session: Session, round_id: int) -> dict[int, bool]:
-    """Sample id to the checker's verdict, for a whole round."""
+    """Return the checker's verdict on each sample of a round that it could check, by sample id."""
     query = (
         select(Assessment.sample_id, Assessment.score)
         .join(Sample, Sample.id == Assessment.sample_id)
@@ -129,7 +129,7 @@ def verdicts(session: Session, round_id: int) -> dict[int, bool]:
 EDIT = ("instruction", "target", "source_sha256")
 
 JUDGE, CHECKER = aliased(Assessment), aliased(Assessment)
-"""What the run's assessor and the checker say in `sample_query`."""
+"""The assessments of the run's assessor and of the checker in `sample_query`."""
 
 ACCEPTED = exists().where(Example.sample_id == Sample.id)
 
@@ -147,8 +147,10 @@ def samples_page(
     after: int = 0,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Samples with an id above `after`, by id. See `sample_row` for the keys; `accepted` filters to those that became,
-    or did not become, training rows."""
+    """Return samples with an id above `after`, by id; see `sample_row` for the keys.
+
+    `accepted` keeps the samples that became training rows (True), or those that did not (False).
+    """
     query = sample_query(session, run_id).where(Sample.id > after).order_by(Sample.id).limit(limit)
     if round_index is not None:
         query = query.where(Round.index == round_index)
@@ -158,9 +160,9 @@ def samples_page(
 
 
 def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | None:
-    """One sample with its image-token ids and every assessment of it; None where there is no such sample.
+    """Return one sample with its image-token ids and all its assessments; None if there is no such sample.
 
-    "edit" is None, or what an edited sample was made of: instruction, target and source image.
+    "edit" holds the instruction, target and source image of an edit; it is None for other samples.
     """
     found = session.execute(sample_query(session, run_id).where(Sample.id == sample_id)).first()
     if found is None:
@@ -203,11 +205,11 @@ def sample_detail(session: Session, run_id: int, sample_id: int) -> dict[str, An
 
 
 def lineage(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | None:
-    """Both ways from a sample; None where there is none.
+    """Return where a sample came from and what was trained on it; None if there is no such sample.
 
-    "from": the prompt (of an edit, its source image too), the model version that drew it and that version's ancestors,
-    youngest first. "to": each manifest that holds it, with the kinds of its rows and the model version that learned
-    from it.
+    "from" holds the prompt (and the source image of an edit), the model version that drew the sample, and that
+    version's ancestors, youngest first. "to" lists each manifest with the sample, with the kinds of its rows and the
+    model version that was trained on it.
     """
     detail = sample_detail(session, run_id, sample_id)
     if detail is None:
@@ -218,7 +220,7 @@ def lineage(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | N
 
 
 def sample_query(session: Session, run_id: int) -> SampleQuery:
-    """The samples of a run, each with what `sample_row` takes."""
+    """Return a query for the samples of a run, which selects the arguments of `sample_row`."""
     assessor = session.get_one(Run, run_id).settings["assess"]["assessor"]
     own = scored_by(assessor)
     return (
@@ -242,8 +244,11 @@ def sample_row(
     accepted: bool,
     curated: bool,
 ) -> dict[str, Any]:
-    """`score` is the run's assessor's (None while unassessed, or failed), `passed` and `failed` are the checker's,
-    `accepted` is None before the round is curated."""
+    """Return one object for a sample.
+
+    `score` is that of the run's assessor; it is None unless its assessment is ok. `passed` and `failed` are the
+    checker's. `accepted` is None before the round is curated.
+    """
     return {
         "id": sample.id,
         "round": round_index,

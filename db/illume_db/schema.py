@@ -1,7 +1,7 @@
-"""Whether a database really has the schema that its revision stands for: tables, columns, constraints and triggers.
+"""Compare a database's tables, columns, constraints and triggers with the schema of this code.
 
-Expected are the tables of the models (a test holds the migrations to them) and the triggers that the revisions list as
-REFUSALS. What the body of a trigger does is not compared, only that it is there.
+The expected tables are those of the models, and a test compares the migrations with them. The expected triggers are
+the REFUSALS of the revisions. Only the names of triggers are compared, not their bodies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRIGGERS = {
 
 
 def drift(connection: Connection, triggers: Iterable[tuple[str, str]]) -> list[str]:
-    """What differs from the schema of this code, a phrase each; `triggers` are the expected (trigger, table)."""
+    """Return a phrase for each difference from the schema; `triggers` are the expected (trigger, table) pairs."""
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     found = [phrase for change in compare_metadata(context, Base.metadata) for phrase in _phrases(change)]
     missing_tables = Base.metadata.tables.keys() - set(inspect(connection).get_table_names())
@@ -38,7 +38,7 @@ def drift(connection: Connection, triggers: Iterable[tuple[str, str]]) -> list[s
 
 
 def _phrases(change: Any) -> Iterator[str]:
-    # What exists already and is to be changed comes as a list of changes, everything else as one.
+    # Alembic gives a list for changes of an existing column, and a single tuple for everything else.
     if isinstance(change, list):
         for kind, _, table, column, *_ in change:
             yield f"{kind.removeprefix('modify_')} of column {table}.{column} is another"
@@ -61,7 +61,7 @@ def _differences(what: str, present: set[str], expected: set[str]) -> Iterator[s
 def _checks(connection: Connection, missing_tables: set[str]) -> set[str]:
     inspector = inspect(connection)
     tables = Base.metadata.tables.keys() - missing_tables
-    # The first revision gave its checks their prefix twice, and SQLite cannot rename them.
+    # The first revision wrote the prefix of its checks' names twice, and SQLite cannot rename them.
     return _named(
         (str(check["name"]).replace(f"ck_{table}_ck_", "ck_"), table)
         for table in tables

@@ -1,11 +1,13 @@
-"""Engines and sessions. One transaction per unit of work, committed at the edge by whoever opened it.
+"""Database engines and sessions: one transaction per piece of work, committed by the caller that opened it.
 
-On SQLite a writing transaction takes the write lock when it begins (BEGIN IMMEDIATE): a transaction that read first
-and asked for the lock later could be refused half-way. The journal is a write-ahead log with synchronous=NORMAL: a
-killed process loses nothing that was committed; a power cut may take back the last commits, never part of one.
+Invariants:
 
-On Postgres no wait is without an end: for a connection, for a lock, and for a process that was stopped in the middle of
-a transaction, whose locks everyone else would wait for.
+- On SQLite, a writing transaction takes the write lock when it begins (BEGIN IMMEDIATE). A transaction that read first
+  and asked for the lock later could be refused half-way.
+- On SQLite, a killed process loses no commit. A power cut may lose the last commits, but never a part of one: the
+  journal is a write-ahead log with synchronous=NORMAL.
+- On Postgres, every wait has a timeout: for a connection, for a lock, and for a transaction whose process has stopped
+  while it holds locks.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ BUSY_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 20_000
 
 IDLE_IN_TRANSACTION_MS = 30_000
-"""Longer than anything that a transaction of ours computes between two statements."""
+"""A limit that is longer than any computation between two statements of our transactions."""
 
 CONNECT_TIMEOUT_S = 10
 
 
 def open_engine(url: str, *, read_only: bool = False) -> Engine:
-    """An engine with foreign keys on; `read_only` refuses every write on SQLite and never takes the write lock.
+    """Return an engine with foreign keys on, whose driver errors carry the database's URL (`illume_db.errors`).
 
-    Its errors know which database they are about (`illume_db.errors`).
+    With `read_only`, an SQLite engine refuses every write and never takes the write lock.
     """
     engine = create_engine(url, connect_args=_connect_args(url))
     event.listen(engine, "handle_error", name_database)
@@ -48,7 +50,7 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
 def _connect_args(url: str) -> dict[str, Any]:
     if not url.startswith("postgresql"):
         return {}
-    # Keepalives notice a host that has gone without a word within about half a minute.
+    # Keepalives detect a vanished host within about half a minute.
     keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
     given = make_url(url).query
     return {
@@ -69,7 +71,7 @@ def _set_up_postgres(engine: Engine) -> None:
 def _set_up_sqlite(engine: Engine, read_only: bool) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: SqliteConnection, _record: object) -> None:
-        # The driver would begin transactions by itself, but not before DDL: a killed migration would stay half done.
+        # The driver begins no transaction before DDL by itself, so a killed migration would stay half done.
         connection.isolation_level = None
         for pragma in _pragmas(read_only):
             connection.execute(f"PRAGMA {pragma}")
@@ -91,6 +93,6 @@ def _pragmas(read_only: bool) -> Iterator[str]:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
-    """A session whose work is committed when the block ends, or rolled back when it raises."""
+    """Open a session; commit its work when the block ends, or roll it back when the block raises."""
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session

@@ -1,6 +1,6 @@
-"""Calls to a teacher: pay for them, and keep its answers until their assessments are stored.
+"""Calls to a teacher: pay for them, and store the answers until their assessments are stored.
 
-Each write is a short transaction of its own.
+Payments and answers are written in short transactions of their own.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from illume_db.tables import Run, TeacherAnswer, TeacherBudget
 
 
 def spend_teacher_call(session: Session, run_id: int, max_calls: int) -> bool:
-    """Take one call from the run's budget, whichever process asks; False where none is left.
+    """Take one call from the run's budget; return False if no call is left.
 
-    A call is paid for before it is made: a process that is killed meanwhile has spent it. The run's row is read and not
-    locked.
+    The budget is shared by all processes. A call is paid for before it is made, so a process that is killed during the
+    call has spent it. The run's row is read without a lock.
     """
     before = select(Run.teacher_calls).where(Run.id == run_id).scalar_subquery()
     spend = (
@@ -39,7 +39,7 @@ def spend_teacher_call(session: Session, run_id: int, max_calls: int) -> bool:
 def keep_teacher_answer(
     session: Session, run_id: int, image_sha256: str, question: str, answer: bool, *, at: datetime
 ) -> None:
-    """Keep an answer; nothing where two units asked the same."""
+    """Store an answer; do nothing if another unit has stored an answer to the same question already."""
     row = {
         "run_id": run_id,
         "image_sha256": image_sha256,
@@ -51,7 +51,7 @@ def keep_teacher_answer(
 
 
 def forget_teacher_answers(session: Session, run_id: int, images: Collection[str]) -> None:
-    """Delete the answers about images: their assessments are stored in this transaction."""
+    """Delete the answers about images, in the transaction that stores their assessments."""
     session.execute(
         delete(TeacherAnswer).where(TeacherAnswer.run_id == run_id, TeacherAnswer.image_sha256.in_(sorted(images)))
     )
@@ -73,7 +73,7 @@ def num_teacher_calls(session: Session, run_id: int) -> int:
 
 
 def teacher_answers(session: Session, run_id: int, images: Collection[str]) -> Mapping[tuple[str, str], bool | None]:
-    """Return the kept answers about images, by (image's sha256, question's sha256)."""
+    """Return the stored answers about images, by (image's sha256, question's sha256)."""
     query = select(TeacherAnswer.image_sha256, TeacherAnswer.question_sha256, TeacherAnswer.answer).where(
         TeacherAnswer.run_id == run_id, TeacherAnswer.image_sha256.in_(sorted(images))
     )
@@ -81,5 +81,5 @@ def teacher_answers(session: Session, run_id: int, images: Collection[str]) -> M
 
 
 def question_sha256(question: str) -> str:
-    """Return the name under which the answers to a question are kept."""
+    """Return the sha256 of a question, under which its answers are stored."""
     return hashlib.sha256(question.encode()).hexdigest()

@@ -13,12 +13,12 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
-"""A 64-bit key; SQLite gives out row ids only for columns declared INTEGER."""
+"""A 64-bit key. SQLite assigns row ids only to columns that are declared INTEGER."""
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
 JsonOrNull = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-"""None is stored as NULL, and not as the JSON value null."""
+"""A JSON column that stores None as NULL, not as the JSON value null."""
 
 Sha256 = String(64)
 
@@ -26,44 +26,44 @@ State = String(16)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time. SQLite forgets the zone, so it is taken off on the way in and put back on the way out."""
+    """An aware UTC time. SQLite stores no zone, so times are stored in UTC, and a read adds the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Refuse naive times: they would mean another moment on another host."""
+        """Convert a time to UTC. Raises ValueError for a naive time, whose meaning would depend on the host."""
         if value is not None and value.tzinfo is None:
             raise ValueError("times must carry a zone")
         return value if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Always aware, in UTC."""
+        """Return the stored time as an aware time in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class ImageIdsType(TypeDecorator[NDArray[np.int32]]):
-    """Image-token ids of shape (L,): one byte that gives the width of an id (2 or 4), then little-endian integers.
+    """Image-token ids of shape (L,), stored as one byte with the width of an id (2 or 4) and little-endian integers.
 
-    Codebooks up to 32,768 ids, which are all that we know, take two bytes an id.
+    Codebooks of up to 32,768 ids take two bytes per id; all codebooks that we know are of that size.
     """
 
     impl = LargeBinary
     cache_ok = True
 
     def process_bind_param(self, value: NDArray[np.int32] | None, _dialect: Dialect) -> bytes | None:
-        """Pack ids; they must be one-dimensional and not negative."""
+        """Pack the ids to bytes. Raises ValueError if they are not one-dimensional or if one is negative."""
         return None if value is None else pack_image_ids(value)
 
     def process_result_value(self, value: bytes | None, _dialect: Dialect) -> NDArray[np.int32] | None:
-        """Unpack to int32."""
+        """Unpack the stored bytes to int32 ids."""
         return None if value is None else unpack_image_ids(value)
 
 
 def pack_image_ids(ids_L: NDArray[np.int32]) -> bytes:
-    """Ids as stored bytes; see ImageIdsType. Raises ValueError for other shapes and negative ids."""
+    """Return ids as stored bytes; see ImageIdsType. Raises ValueError for other shapes and for negative ids."""
     if ids_L.ndim != 1 or (ids_L < 0).any():
         raise ValueError("image ids must be one-dimensional and not negative")
     width = 2 if ids_L.size == 0 or int(ids_L.max()) < 2**15 else 4
@@ -71,12 +71,12 @@ def pack_image_ids(ids_L: NDArray[np.int32]) -> bytes:
 
 
 def unpack_image_ids(packed: bytes) -> NDArray[np.int32]:
-    """The inverse of pack_image_ids."""
+    """Return the int32 ids of stored bytes; the inverse of pack_image_ids."""
     return np.frombuffer(packed[1:], dtype=f"<i{packed[0]}").astype(np.int32)
 
 
 class Base(DeclarativeBase):
-    """All tables. Constraints are named, so that a violated one can be told by its name on both databases."""
+    """The base class of all tables. It names every constraint, so that both databases report a violated one by name."""
 
     metadata = MetaData(
         naming_convention={
@@ -91,5 +91,5 @@ class Base(DeclarativeBase):
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:
-    """A CHECK expression that allows only `values`."""
+    """Return a CHECK expression that allows only `values` in a column."""
     return f"{column} IN ({', '.join(repr(value) for value in values)})"

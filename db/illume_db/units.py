@@ -1,9 +1,7 @@
-"""The life of a unit: pending -> leased -> done, back to pending after a failed attempt, or dead after the last.
+"""Units of a round: plan them, find those that may be done, and keep the counts of their stages.
 
-Every change is one UPDATE with the state and the fencing token that it expects, so two workers can never both win, and
-a worker that lost its lease changes nothing. Times are the database's. The order of locks is the same everywhere, units
-in the order of their ids and then the counts of their stages, so that transactions wait for each other and never in a
-circle; so a transaction changes units once (by one call of what is below), unless it is alone.
+`illume_db.leases` moves units from state to state. Its invariants hold here too: all times are the database's, and
+units are locked in the order of their ids, before the counts of their stages.
 """
 
 from __future__ import annotations
@@ -17,20 +15,20 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Select, case, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later, db_now
+from illume_db.clock import db_now, db_time_in
 from illume_db.tables import Round, StageCount, Unit
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due
 
 SILENT = {"synchronize_session": False}
-"""No unit is kept as an object here, so none has to be brought up to date."""
+"""Options for an UPDATE of units. The session holds no units as objects, so none has to be brought up to date."""
 
 WAITS_FOR_ROWS = "assess"
 
 
 @dataclass(frozen=True, slots=True)
 class NewUnit:
-    """A unit to plan; `key` is unique within the round, `rows` (first, stop) are those that it covers, if any."""
+    """A unit to plan; `key` is unique within the round, and `rows` is the range (first, stop) of its rows, if any."""
 
     kind: str
     key: str
@@ -40,7 +38,7 @@ class NewUnit:
 
 
 def add_units(session: Session, round_id: int, units: Sequence[NewUnit]) -> None:
-    """Plan units; all begin as pending, and assessments wait until their rows are drawn."""
+    """Plan units as pending. Assessments become ready when their rows are drawn, all others at once."""
     for kind, group in groupby(units, key=lambda unit: unit.kind):
         of_kind = list(group)
         rows = [_row(round_id, unit) for unit in of_kind]
@@ -61,14 +59,14 @@ def _row(round_id: int, unit: NewUnit) -> dict[str, Any]:
     }
 
 
-def begin_waiting(session: Session, round_id: int) -> None:
-    """Let the round's units that may be done wait from now on: they were planned before their stage could begin."""
+def reset_ready_times(session: Session, round_id: int) -> None:
+    """Reset the waiting time of the round's ready units, which were planned before their stage could begin."""
     due = update(Unit).where(Unit.round_id == round_id, is_due())
     session.execute(due.values(ready_at=db_now()), execution_options=SILENT)
 
 
 def mark_issued(session: Session, unit_ids: Sequence[int]) -> None:
-    """Note that pending units were sent to the workers just now, but for those that a worker takes at this moment."""
+    """Record that pending units were sent to the workers just now; skip units that a worker is leasing."""
     pending = select(Unit.id).where(Unit.id.in_(unit_ids), Unit.state == "pending").order_by(Unit.id)
     issued = update(Unit).where(Unit.id.in_(pending.with_for_update(skip_locked=True)))
     session.execute(issued.values(issued_at=db_now()), execution_options=SILENT)
@@ -76,7 +74,7 @@ def mark_issued(session: Session, unit_ids: Sequence[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """How many units of a kind a round has in each state, and how many items those have that are done."""
+    """The number of a round's units of one kind in each state, with their items and seconds."""
 
     num_units: int = 0
     num_pending: int = 0
@@ -91,7 +89,7 @@ class StageCounts:
 
 @dataclass(frozen=True, slots=True)
 class UnitRow:
-    """A unit as the coordinator sees it; `token` is what a message about it carries."""
+    """A unit as the coordinator reads it; a message about the unit carries its `token`."""
 
     id: int
     round_id: int
@@ -106,7 +104,7 @@ class UnitRow:
 
 
 def stage_counts(session: Session, round_id: int) -> dict[str, StageCounts]:
-    """By kind of unit; a kind that the round has no unit of is left out."""
+    """Return the counts of a round's units by kind; a kind without units is left out."""
     query = select(
         StageCount.kind,
         StageCount.num_units,
@@ -125,30 +123,36 @@ def stage_counts(session: Session, round_id: int) -> dict[str, StageCounts]:
 def ready_units(
     session: Session, round_id: int, kind: str, limit: int, *, reissue_after_s: float | None = None
 ) -> list[UnitRow]:
-    """At most `limit` pending units of a kind that may begin, in planned order.
+    """Return at most `limit` pending units of a kind that may begin, in planned order.
 
-    With `reissue_after_s`, those that were sent to the workers less than so many seconds ago are left out.
+    `reissue_after_s` leaves out units that were sent to the workers less than that many seconds ago.
     """
     query = _unit_rows().where(Unit.round_id == round_id, Unit.kind == kind, is_due()).order_by(Unit.id).limit(limit)
     if reissue_after_s is not None:
-        query = query.where(or_(Unit.issued_at.is_(None), Unit.issued_at <= db_later(-reissue_after_s)))
+        query = query.where(or_(Unit.issued_at.is_(None), Unit.issued_at <= db_time_in(-reissue_after_s)))
     return [UnitRow(*row) for row in session.execute(query)]
 
 
 def num_in_flight(session: Session, run_id: int, kind: str, *, sent_within_s: float | None = None) -> int:
-    """How many units of a kind the workers hold or have been sent (in the last seconds), over the run's open rounds."""
+    """Count the units of a kind that workers hold or have been sent, over the run's open rounds.
+
+    `sent_within_s` leaves out units that were sent longer ago than that many seconds.
+    """
     of_run = (Round.run_id == run_id, Round.state.not_in(TERMINAL_STATES))
     leased = select(func.sum(StageCount.num_leased)).join(Round, Round.id == StageCount.round_id)
     sent = select(func.count()).select_from(Unit).where(in_state("pending"), Unit.issued_at.is_not(None))
     if sent_within_s is not None:
-        sent = sent.where(Unit.issued_at > db_later(-sent_within_s))
+        sent = sent.where(Unit.issued_at > db_time_in(-sent_within_s))
     round_ids = select(Round.id).where(*of_run)
     num_leased = session.scalar(leased.where(*of_run, StageCount.kind == kind)) or 0
     return int(num_leased) + (session.scalar(sent.where(Unit.round_id.in_(round_ids), Unit.kind == kind)) or 0)
 
 
 def first_dead(session: Session, round_id: int, kind: str | None = None) -> UnitRow | None:
-    """The first dead unit of a round (of a kind), which says why the round cannot go on."""
+    """Return the first dead unit of a round, or of one kind; None if there is none.
+
+    Its error says why the round cannot go on.
+    """
     query = _unit_rows().where(Unit.round_id == round_id, in_state("dead")).order_by(Unit.id).limit(1)
     found = session.execute(query if kind is None else query.where(Unit.kind == kind)).first()
     return None if found is None else UnitRow(*found)
@@ -204,9 +208,10 @@ def count_moved(
     num_items: int = 0,
     seconds: float = 0.0,
 ) -> None:
-    """Count units that went from one state to another; `num_items` and `seconds` are of those that are done.
+    """Count units that moved from one state to another; `num_items` and `seconds` are those of finished units.
 
-    No more items are done than were planned: a training has as many as it says when it is under way, and none before.
+    The count of finished items never exceeds that of planned ones. A training is planned with no items, because it
+    reports their number only while it runs.
     """
     old, new = OF_STATE[before], OF_STATE[after]
     items_done = StageCount.items_done + num_items
@@ -227,10 +232,11 @@ def count_moved(
     )
 
 
-def make_ready(session: Session, round_id: int, first_row: int, stop_row: int) -> None:
-    """Let those assessments begin whose rows are all settled, now that a drawing of these rows is done or dead.
+def release_assessments(session: Session, round_id: int, first_row: int, stop_row: int) -> None:
+    """Make assessments ready if all sample units of their rows are done or dead, after one with these rows ended.
 
-    Call it after the counts of the drawings were changed in the same transaction; see the module.
+    Call it after `count_moved` for the sample unit in the same transaction. The lock on the counts then lets only one
+    transaction at a time read the states of the sample units.
     """
     waiting = _covering(session, round_id, "assess", first_row, stop_row, Unit.ready_at.is_(None))
     if not waiting:
@@ -249,7 +255,7 @@ def make_ready(session: Session, round_id: int, first_row: int, stop_row: int) -
 def _covering(
     session: Session, round_id: int, kind: str, first_row: int, stop_row: int, condition: ColumnElement[bool]
 ) -> Sequence[tuple[int, int, int]]:
-    """(id, first row, stop row) of the units of a kind that cover any of these rows; reads no others."""
+    """Return (id, first row, stop row) of the units of a kind that cover any of these rows; read no other units."""
     of_kind = (Unit.round_id == round_id, Unit.kind == kind)
     begins = select(func.max(Unit.first_row)).where(*of_kind, Unit.first_row <= first_row).scalar_subquery()
     query = select(Unit.id, Unit.first_row, Unit.stop_row).where(

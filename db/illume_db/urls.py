@@ -1,8 +1,9 @@
-"""Addresses of databases: the one of a file, and what people write where an address is asked for.
+"""Database URLs: build one for a file, and check the one that a person gives.
 
 Invariants:
-- A path becomes a URL in `sqlite_url` alone, which escapes it, so that no character of a folder's name has a meaning.
-- `checked` returns an address that `open_engine` understands, or raises; what it raises never holds a password.
+
+- Only `sqlite_url` turns a path into a URL. It escapes the path, so no character of a folder's name has a meaning.
+- `checked` returns a URL that `open_engine` understands, or raises an error that never contains a password.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def checked(url: str) -> str:
-    """Return the address with the driver that we use, an SQLite file by its absolute path.
+    """Return the URL with the driver that we use, and with the absolute path of an SQLite file.
 
-    Raises ValueError with what to write instead.
+    Raises ValueError with the text to write instead.
     """
     if not url:
         return url

@@ -1,6 +1,6 @@
-"""Adding model versions and moving them from state to state.
+"""Model versions: add them, move them from state to state, and read them with their comparisons.
 
-Which moves are allowed is said by `illume_loop.loop.states`; triggers refuse all others.
+`illume_loop.loop.states` defines the allowed moves; triggers refuse all others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def add_version(
     origin: str,
     at: datetime,
 ) -> ModelVersion:
-    """Add a version under the run's next number. Its checkpoint must already lie in the artifact store."""
+    """Add a version with the run's next number. Its checkpoint must already be in the artifact store."""
     last = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.run_id == run_id))
     version = ModelVersion(
         run_id=run_id,
@@ -52,13 +52,13 @@ def add_version(
 
 
 def move_version(session: Session, version_id: int, current: str, target: str) -> bool:
-    """Move a version if it is still in `current`; False where someone else has moved it."""
+    """Move a version from the state `current` to `target`; return False if it has left `current`."""
     change = update(ModelVersion).where(ModelVersion.id == version_id, ModelVersion.state == current)
     return cast("CursorResult[Any]", session.execute(change.values(state=target))).rowcount == 1
 
 
 def promote_version(session: Session, run_id: int, version_id: int) -> None:
-    """Retire the active version, where there is one, and make `version_id` active; the two never are at once."""
+    """Make `version_id` active, after the active version, if any, is retired; two versions are never active at once."""
     active = update(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.state == "active")
     session.execute(active.values(state="retired"))
     chosen = update(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.id == version_id)
@@ -66,24 +66,26 @@ def promote_version(session: Session, run_id: int, version_id: int) -> None:
 
 
 def active_version(session: Session, run_id: int) -> ModelVersion | None:
-    """The version that the next round draws with."""
+    """Return the active version, with which the next round draws; None if there is none."""
     return session.scalar(select(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.state == "active"))
 
 
 def base_version(session: Session, run_id: int) -> ModelVersion:
-    """v0001."""
+    """Return the run's base, v0001."""
     return session.scalars(select(ModelVersion).where(ModelVersion.run_id == run_id, ModelVersion.number == 1)).one()
 
 
 def version_of(session: Session, version_id: int) -> ModelVersion:
-    """A model version by its id."""
+    """Return a model version by its id."""
     return session.get_one(ModelVersion, version_id)
 
 
 def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
-    """Return one object per version, v0001 first: name, state, parent, round (index or None), under_trial (whether the
-    gate of that round is still to decide), sha256, num_bytes, origin, created_at, and as `heldout` its headline, the
-    largest of its `comparisons`; None before the first gate."""
+    """Return one object per version, v0001 first.
+
+    Keys: name, state, parent, round (index or None), under_trial (True until that round has ended), sha256, num_bytes,
+    origin, created_at, and heldout (the `headline` of its comparisons; None before the first gate).
+    """
     query = (
         select(ModelVersion, Round.index, Round.state)
         .outerjoin(Round, Round.candidate_version_id == ModelVersion.id)
@@ -111,10 +113,10 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
 
 
 def model_detail(session: Session, run_id: int, name: str) -> dict[str, Any] | None:
-    """A row of `models_table` with the version's comparisons and evaluations; None where there is no such version.
+    """Return a row of `models_table` with the version's comparisons and evaluations; None if there is no such version.
 
-    An evaluation is one plan carried out: held-out draws have one for each look of each round, and count together in
-    `comparisons`.
+    An evaluation is the result of one plan. Held-out draws have one evaluation for each look of each round;
+    `comparisons` adds up the looks of a round.
     """
     row = next((row for row in models_table(session, run_id) if row["name"] == name), None)
     if row is None:
@@ -133,10 +135,10 @@ def model_detail(session: Session, run_id: int, name: str) -> dict[str, Any] | N
 
 
 def comparisons(session: Session, run_id: int) -> dict[str, list[dict[str, Any]]]:
-    """The gate's held-out comparisons of each version by name, in the order of rounds.
+    """Return the gate's held-out comparisons of each version by name, in the order of rounds.
 
     Each has the version's share (mean, low, high, n), round, role (parent or candidate), the other version as
-    `against`, the candidate's `gain` over its parent, the decision, and judge and decode as far as they are known.
+    `against`, the candidate's `gain` over its parent, the decision, and the judge and decode if they are known.
     """
     parent, candidate = aliased(ModelVersion), aliased(ModelVersion)
     query = (
@@ -169,14 +171,17 @@ def comparisons(session: Session, run_id: int) -> dict[str, list[dict[str, Any]]
 
 
 def headline(compared_as: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The one comparison by which a version is known: the largest; of equals its own gate, then the latest."""
+    """Return the comparison that stands for a version: the one with the largest n; None if there is none.
+
+    Among equals, the comparison at the version's own gate comes first, and then the latest one.
+    """
     if not compared_as:
         return None
     return dict(max(compared_as, key=lambda one: (one["n"], one["role"] == "candidate", one["round"])))
 
 
 def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge and decode of a decision that an older release made, which did not note them."""
+    """Return the judge and decode for a decision of an older release, which did not store them."""
     gate, sampling = settings.get("gate", {}), settings.get("sampling", {})
     return {
         "judge": None,
@@ -186,10 +191,10 @@ def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compared(session: Session, run_id: int, first: str, second: str) -> list[dict[str, Any]]:
-    """What both versions were measured by under equal plans: suite, n (items in all), a and b (shares of those items,
-    or the mean diversity), in the order in which it was measured.
+    """Return the results of both versions under equal plans, by suite, in the order of measurement.
 
-    Held-out draws are among them only where the two met at a gate; see `comparisons` for each one's own.
+    Each has suite, n (items in all), and a and b (the versions' shares of those items, or their mean diversity).
+    Held-out draws appear only if the two versions met at a gate; see `comparisons` for each version's own.
     """
     one, other = aliased(Evaluation), aliased(Evaluation)
     of_first, of_second = aliased(ModelVersion), aliased(ModelVersion)
@@ -219,7 +224,10 @@ def _pooled(suite: str, parts: list[tuple[int, float, float]]) -> dict[str, Any]
 
 
 def checkpoint_digest(session: Session, run_id: int, name: str | None) -> tuple[int, str] | None:
-    """(number, checkpoint digest) of a version, or of the active one where `name` is None."""
+    """Return (number, checkpoint digest) of the version `name`, or of the active one if `name` is None.
+
+    It returns None if there is no such version.
+    """
     query = select(ModelVersion.number, ModelVersion.sha256, ModelVersion.state).where(ModelVersion.run_id == run_id)
     for number, sha256, state in session.execute(query):
         if version_name(number) == name or (name is None and state == "active"):

@@ -1,6 +1,6 @@
-"""Workers: what they report of themselves, the request to drain, and the queues that they serve.
+"""Workers: their registration, heartbeats and end, the request to drain, and the queues that they serve.
 
-Ages are seconds by the database's clock.
+All ages are seconds by the database's clock.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from illume_db.clock import db_now, seconds_since
 from illume_db.tables import Round, StageCount, Unit, Worker
 from illume_db.tables.rounds import TERMINAL_STATES
-from illume_db.tables.units import GONE, ROLE_OF_KIND, ROLES, is_due, is_gone, shown_state
+from illume_db.tables.units import ENDED_STATES, ROLE_OF_KIND, ROLES, is_due, is_gone, shown_state
 
 GONE_KEPT_S = 24 * 3600.0
-"""Seconds for which the row of a worker that is gone is kept, so that one can see how it ended."""
+"""Seconds for which the row of a worker that is gone is kept, so that a person can see how it ended."""
 
-MOST_GONE = 200
-"""Rows of gone workers that are kept at most: one that crashes at its start leaves thousands in a day."""
+MAX_GONE_ROWS = 200
+"""The most rows of gone workers that are kept. A worker that crashes at its start leaves thousands of rows in a day."""
 
 
 def register_worker(
@@ -33,7 +33,7 @@ def register_worker(
     device: str,
     heartbeat_s: float = 5.0,
 ) -> None:
-    """Add a worker that begins; an earlier one of the same name is forgotten, and so are those long gone."""
+    """Add a worker that begins. Delete an earlier one of the same name, and old rows of gone workers."""
     session.execute(delete(Worker).where(Worker.name == name))
     forget_gone(session)
     now = db_now()
@@ -56,13 +56,13 @@ def register_worker(
 
 
 def forget_gone(session: Session) -> None:
-    """Delete the rows of workers that were gone for `GONE_KEPT_S`, and all but the last `MOST_GONE` of the others.
+    """Delete the rows of workers that were gone for `GONE_KEPT_S`, and all but the last `MAX_GONE_ROWS` of the others.
 
-    Only what is added can grow, so each worker that begins does it. Nothing refers to these rows: units and samples
-    have the names of their workers.
+    Each worker calls this at its start, because only a new worker adds a row. No table refers to these rows: a unit
+    holds the name of its worker.
     """
     latest = select(Worker.id).where(is_gone()).order_by(Worker.heartbeat_at.desc(), Worker.id.desc())
-    beyond = list(session.scalars(latest.offset(MOST_GONE)))
+    beyond = list(session.scalars(latest.offset(MAX_GONE_ROWS)))
     too_old = is_gone() & (seconds_since(Worker.heartbeat_at) > GONE_KEPT_S)
     session.execute(delete(Worker).where(too_old | Worker.id.in_(beyond)))
 
@@ -77,7 +77,7 @@ def beat(
     model_version: str | None,
     progressed: bool,
 ) -> bool:
-    """A heartbeat, with all that the worker did since it began; whether it was asked to drain."""
+    """Store a heartbeat, with the items done since the worker's start; return whether the worker was asked to drain."""
     alive = update(Worker).where(Worker.name == name)
     alive = alive.values(
         state=state, unit_key=unit_key, items_done=items_done, model_version=model_version, heartbeat_at=db_now()
@@ -89,21 +89,24 @@ def beat(
 
 
 def request_drain(session: Session, name: str) -> bool:
-    """Ask a worker to finish its unit and stop; False where none of this name is at work."""
-    asked = update(Worker).where(Worker.name == name, Worker.state.not_in(GONE)).values(drain_requested=True)
+    """Ask a worker to finish its unit and stop; return False if there is no such worker or it has ended."""
+    asked = update(Worker).where(Worker.name == name, Worker.state.not_in(ENDED_STATES)).values(drain_requested=True)
     return cast("CursorResult[Any]", session.execute(asked)).rowcount == 1
 
 
 def mark_stopped(session: Session, name: str, state: str) -> None:
-    """A worker's last word: `stopped`, or `unhealthy`."""
+    """Record a worker's end with the state `stopped` or `unhealthy`."""
     ended = update(Worker).where(Worker.name == name)
     session.execute(ended.values(state=state, unit_key=None, heartbeat_at=db_now()))
 
 
 def workers_table(session: Session) -> list[dict[str, Any]]:
-    """One object per worker by name: name, role (joined by "+"), host, pid, device, model_version, items_done,
-    progress_age_s, heartbeat_age_s, state (`lost` for one that was silent too long), drain_requested, unit (held, or
-    None)."""
+    """Return one object per worker, by name.
+
+    Keys: name, role (roles joined by "+"), host, pid, device, model_version, items_done, progress_age_s,
+    heartbeat_age_s, state (`lost` if it was silent for too long), drain_requested, unit (the unit that it holds, or
+    None).
+    """
     ages = seconds_since(Worker.progress_at), seconds_since(Worker.heartbeat_at)
     query = select(Worker, *ages, shown_state()).order_by(Worker.name)
     return [
@@ -126,7 +129,10 @@ def workers_table(session: Session) -> list[dict[str, Any]]:
 
 
 def live_workers(session: Session, kind: str, max_age_s: float) -> int:
-    """How many workers would take a unit of this kind: running, not asked to drain, last heard of within max_age_s."""
+    """Count the workers that would take a unit of this kind.
+
+    They are running, were not asked to drain, and had their last heartbeat within `max_age_s`.
+    """
     alive = select(Worker.roles).where(
         Worker.state == "running",
         Worker.drain_requested.is_(False),
@@ -136,8 +142,11 @@ def live_workers(session: Session, kind: str, max_age_s: float) -> int:
 
 
 def queue_table(session: Session, run_id: int | None = None) -> list[dict[str, Any]]:
-    """One object per role, over the open rounds of a run or of all: depth (units that could be taken now), leased,
-    and oldest_age_s (since when the oldest of them waits; None where none does)."""
+    """Return one object per role, over the open rounds of one run or of all runs.
+
+    Keys: role, depth (units that could be leased now), leased, and oldest_age_s (how long the oldest of the waiting
+    units has waited; None if none waits).
+    """
     rounds = select(Round.id).where(Round.state.not_in(TERMINAL_STATES))
     if run_id is not None:
         rounds = rounds.where(Round.run_id == run_id)

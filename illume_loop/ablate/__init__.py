@@ -1,1 +1,1 @@
-"""Controlled experiments: a study is a grid of arms and seeds of real runs, all measured alike (study.py, grid.py)."""
+"""Controlled experiments. A study is a grid of arms and seeds; each cell is a real run, and all are measured alike."""

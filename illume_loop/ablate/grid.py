@@ -1,13 +1,16 @@
-"""A study's cells, each a real run of the loop and the measurements of its models, to be continued at will.
+"""A study's cells. A cell is a real run of the loop and the measurements of its models.
 
     bases/                    models that arms pretrain, by recipe
     runs/<arm>-<seed>/        the cell's run directory, as `start` makes it
     measured/<sha256>.json    measurements, by checkpoint and plan
-    cells/<arm>-<seed>.json   the cells that are finished
+    cells/<arm>-<seed>.json   the finished cells
 
-Guarantee: a study killed at any point continues with the same call, to the same results: finished cells are kept, an
-unfinished run goes on where it stopped. A cell that was made with other settings is refused, not mixed in. A round that
-fails is a result: its cell is finished and says why. Whatever else goes wrong ends the study, to be continued.
+Invariants:
+- The same call resumes a study that was killed, to the same results. Finished cells are kept, and an unfinished run
+  goes on where it stopped.
+- A cell that was made with other settings is refused.
+- A failed round is a result: its cell is finished and keeps the reason. Any other error ends the study, which can then
+  be resumed.
 """
 
 from __future__ import annotations
@@ -41,23 +44,23 @@ KEPT = (
     "index", "state", "parent", "candidate", "heldout", "diversity", "understanding", "judge_auc", "samples",
     "accepted", "curation", "manifest_rows", "manifest_sha256", "decision", "reasons",
 )  # fmt: skip
-"""Of a round, what does not depend on when and where it ran."""
+"""The columns of a round that do not depend on when and where it ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedCell:
-    """What a cell gave."""
+    """The results of a cell."""
 
     arm: str
     seed: int
     failed: str | None
-    """Why the run failed, where it did; then nothing is measured."""
+    """The reason why the run failed, or None. A failed run is not measured."""
     rounds: list[dict[str, Any]]
     base: Measured | None
     versions: dict[int, str]
-    """By round, the version that was measured after it."""
+    """The version that was measured after each round, by round."""
     models: dict[int, Measured]
-    """By round; round 0 is the base."""
+    """The measurements by round; round 0 is the base."""
     seconds: float
 
     @property
@@ -68,14 +71,14 @@ class FinishedCell:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The models of a cell: digests by name, and where the checkpoints are."""
+    """The models of a cell: the digests by name, and the store of the checkpoints."""
 
     digests: Mapping[str, str]
     checkpoints: CheckpointStore
 
 
 def finished_cell(cell: Cell, folder: Path) -> FinishedCell | None:
-    """What is kept of a cell, or None where it is not finished. Raises StudyChangedError."""
+    """Return a cell's stored results; None if it is not finished. Raises StudyChangedError."""
     file = _file(cell, folder)
     if not file.exists():
         return None
@@ -102,9 +105,9 @@ def finished_cell(cell: Cell, folder: Path) -> FinishedCell | None:
 
 
 def run_cell(cell: Cell, folder: Path, progress: StudyProgress) -> FinishedCell:
-    """Run and measure a cell, or finish what an earlier call began; a finished one is only read.
+    """Run and measure a cell, or finish what an earlier call began. A finished cell is only read.
 
-    Raises what `start_run` raises, but for RoundFailedError, and StudyChangedError.
+    Raises StudyChangedError, and what `start_run` raises except RoundFailedError.
     """
     found = finished_cell(cell, folder)
     if found is not None:
@@ -136,11 +139,11 @@ def run_cell(cell: Cell, folder: Path, progress: StudyProgress) -> FinishedCell:
 
 
 def _run(cell: Cell, settings: Settings, run_dir: Path, progress: StudyProgress) -> list[dict[str, Any]]:
-    """The rounds of the cell's run, which is over."""
+    """Start or resume the cell's run; return its rounds when it has ended."""
     rounds = _rounds(run_dir) if (run_dir / MARKER).exists() else []
-    # After a failed round the loop would go on with the next, which would be another experiment.
+    # After a failed round the loop would go on with the next one, which would be another experiment.
     if not any(row["state"] == "failed" for row in rounds):
-        with suppress(RoundFailedError):  # its row tells
+        with suppress(RoundFailedError):  # the round's row holds the error
             start_run(settings, run_dir, progress=_Told(cell, progress))
     return _rounds(run_dir)
 
@@ -152,7 +155,7 @@ def _rounds(run_dir: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def _versions(folder: Path, run_dir: Path, settings: Settings) -> Iterator[Versions]:
-    """The models of a cell: those of its run, or the base alone where nothing was run."""
+    """Yield the models of a cell: those of its run, or the base alone if the cell has no run."""
     if not (run_dir / MARKER).exists():
         store = CheckpointStore(Root.of_folder(folder), folder / "cache")
         yield Versions({BASE: store.publish(base_path(settings.run.base)).sha256}, store)
@@ -169,7 +172,7 @@ def _measurements(
     plan = plan_of(settings, cell.study.measure)
 
     def measured(version: str) -> str:
-        """Measure a version; the name of the measurement."""
+        """Measure a version; return the name of the measurement."""
         sha256 = found.digests[version]
         path = found.checkpoints.local_path(sha256)
 
@@ -185,7 +188,7 @@ def _measurements(
 
 
 def _subject(cell: Cell, rounds: Sequence[Mapping[str, Any]], index: int) -> str:
-    """The version that is measured after a round."""
+    """Return the version that is measured after a round."""
     if cell.study.subject == "candidate":
         return str(rounds[index - 1]["candidate"])
     promoted = [row["candidate"] for row in rounds[:index] if row["state"] == "promoted"]
@@ -193,7 +196,7 @@ def _subject(cell: Cell, rounds: Sequence[Mapping[str, Any]], index: int) -> str
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
-    """What a cell's results follow from, in a form that is equal after a way through JSON."""
+    """Return everything that determines a cell's results, as plain values that JSON does not change."""
     settings = cell.settings.resolved()
     for of_the_machine in ("runtime", "cluster", "store"):
         del settings[of_the_machine]
@@ -213,7 +216,7 @@ def _file(cell: Cell, folder: Path) -> Path:
 
 
 class _Told:
-    """What the coordinator reports, with the name of the cell."""
+    """The adapter that reports the coordinator's progress under the cell's name."""
 
     def __init__(self, cell: Cell, progress: StudyProgress) -> None:
         self._cell, self._progress = cell, progress
@@ -223,4 +226,4 @@ class _Told:
         self._progress.advanced(self._cell.key, what, event.done, event.total)
 
     def round_ended(self, index: int, state: str, reasons: Sequence[str]) -> None:
-        """The cell tells it when it is finished."""
+        """Do nothing: the cell's results hold its rounds."""

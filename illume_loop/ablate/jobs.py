@@ -1,7 +1,8 @@
 """Cells in processes of their own, several at a time.
 
-Guarantee: no such process outlives the one that started it, however that one ends; so a study that was killed can be
-continued at once, and nothing works beside it on the same runs.
+Invariants:
+- A child process ends with its parent, however the parent ends. So a study that was killed can be resumed at once, and
+  no other process works on the same runs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ Item = TypeVar("Item")
 
 
 def done_in_processes(work: Callable[[Item], None], items: Sequence[Item], jobs: int) -> Iterator[Item]:
-    """Each item when `work` is done with it, at most `jobs` at a time; `work` and items must be picklable.
+    """Run `work` on the items in at most `jobs` processes at a time; yield each item when it is done.
 
-    Raises the first error, after ending the others; IllumeLoopError where a process ended without a word.
+    `work` and the items must be picklable. Raises the first error and ends the other processes. Raises IllumeLoopError
+    if a process ended without a result.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(items)
@@ -48,7 +50,7 @@ def done_in_processes(work: Callable[[Item], None], items: Sequence[Item], jobs:
 
 
 def _told(connection: Connection, process: BaseProcess) -> None:
-    """Raise what the process could not do."""
+    """Raise the error of a process, if it had one."""
     try:
         error = connection.recv()
     except EOFError:
@@ -62,7 +64,7 @@ def _told(connection: Connection, process: BaseProcess) -> None:
 def _child(work: Callable[[Any], None], item: Any, connection: Connection) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     silence()
-    # Ctrl-C reaches every process of the terminal; the parent says what has to be said.
+    # Ctrl-C reaches every process of the terminal. The child ends silently, and the parent prints the message.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         work(item)

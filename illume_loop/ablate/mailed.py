@@ -17,14 +17,14 @@ from illume_loop.report.render import StudyTable
 def tables_for(run_dir: Path, studies: Sequence[Path] = ()) -> list[StudyTable]:
     """Return the tables of `studies`, which are folders of `illume-loop ablate`, and of the study that made this run.
 
-    Raises UsageError for a folder that holds no study's results.
+    Raises UsageError for a folder without a study's results.
     """
     made_by = _study_of(run_dir)
     return [_study(folder) for folder in [*studies, *(folder for folder in made_by if folder not in studies)]]
 
 
 def _study_of(run_dir: Path) -> list[Path]:
-    """The folder of the study that made this run, if one did and has results."""
+    """Return the folder of the study that made this run; empty if there is none or it has no results."""
     folder = run_dir.absolute().parent.parent
     return [folder] if run_dir.absolute().parent.name == "runs" and (folder / RESULTS).is_file() else []
 

@@ -1,7 +1,9 @@
-"""What is measured of one model in a study, and kept by what it depends on: the checkpoint and the plan.
+"""The measurement of a study's model, stored by checkpoint and plan.
 
-Guarantee: every model of a study is measured with the same prompts and the same noise, which no gate draws, so any two
-can be compared draw by draw; what was measured once is never measured again, whichever cell asks.
+Invariants:
+- Every model of a study is measured with the same prompts and the same noise, so two models can be compared draw by
+  draw. No gate uses this noise.
+- A measurement is made once for all cells.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from illume_loop.ablate.study import Measures
-from illume_loop.artifacts.locks import alone_in
+from illume_loop.artifacts.locks import exclusive_lock
 from illume_loop.domains import get_domain
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
 from illume_loop.files import write_atomically
@@ -25,28 +27,28 @@ from illume_loop.settings import Settings
 
 DIVERSITY_SAMPLES = 8
 PROMPT_SEED = 20_000
-"""Names the choice of prompts and probes; one choice for all studies."""
+"""The seed of the prompts and probes, the same in all studies."""
 
 OnItems = Callable[[str, int, int], None]
-"""Called with (what is measured, items done, items in all)."""
+"""Called with (what is measured, items done, total items)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a measurement depends on besides the model, but for the machine."""
+    """Everything that a measurement depends on, except the model and the machine."""
 
     domain: str
     measures: Measures
     guidances: tuple[float, ...]
     guidance: float
-    """That of the diversity."""
+    """The guidance of the diversity's samples."""
     temperature: float
     top_k: int
     top_p: float
     batch_size: int
 
     def sha256(self, checkpoint: str) -> str:
-        """Names the measurement of a checkpoint, given by its digest."""
+        """Return the name of a checkpoint's measurement; `checkpoint` is the checkpoint's digest."""
         content = {
             "domain": self.domain,
             "measures": self.measures.model_dump(),
@@ -55,13 +57,13 @@ class Plan:
             "temperature": self.temperature,
             "top_k": self.top_k,
             "checkpoint": checkpoint,
-        } | ({"top_p": self.top_p} if self.top_p < 1.0 else {})  # what was measured before there was any keeps its name
+        } | ({"top_p": self.top_p} if self.top_p < 1.0 else {})  # measurements older than `top_p` keep their names
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a model did: the outcome of each draw by guidance ("1.5"), of each probe, and its diversity."""
+    """The measurement of a model: the outcome of each draw by guidance ("1.5"), of each probe, and the diversity."""
 
     heldout: dict[str, list[bool]]
     understanding: list[bool]
@@ -69,7 +71,7 @@ class Measured:
 
 
 def plan_of(settings: Settings, measures: Measures) -> Plan:
-    """At the gate's guidance first, and without any."""
+    """Return the plan of a study's settings: draws at the gate's guidance, and draws without guidance."""
     guidance = settings.gate.guidance_scale
     return Plan(
         settings.run.domain,
@@ -84,9 +86,9 @@ def plan_of(settings: Settings, measures: Measures) -> Plan:
 
 
 def measure_once(plan: Plan, checkpoint: str, path: Path, folder: Path, device: str, on_items: OnItems) -> Measured:
-    """The measurement of the checkpoint in `path`, read from `folder` where it was made before."""
+    """Return the measurement of the checkpoint in `path`; read it from `folder` if it was made before."""
     file = folder / f"{plan.sha256(checkpoint)}.json"
-    with alone_in(file.with_suffix(".lock")):
+    with exclusive_lock(file.with_suffix(".lock")):
         if not file.exists():
             found = _measure(load_model(path, device=device), plan, on_items)
             write_atomically(file, json.dumps(asdict(found)).encode())

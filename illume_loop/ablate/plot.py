@@ -1,7 +1,7 @@
 """A study's results as one SVG: a row for each arm (and round), a panel for each measure.
 
-The dot is the mean over seeds, small dots are the seeds, the thick line is the interval over draws, the thin one that
-over seeds, cut at the panel's edge where few seeds make it longer than everything else.
+The large dot is the mean over seeds; the small dots are the seeds. The thick line is the interval over draws. The thin
+line is the interval over seeds; it is cut at the panel's edge, because with few seeds it can be very long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One measure: its heading, how a row gives it, and the value at which nothing changed, if there is one."""
+    """The panel of one measure: its heading, its estimate of a row, and the value that means no change, if any."""
 
     heading: str
     value: Callable[[Row], Estimate | None]
@@ -31,7 +31,7 @@ class Panel:
     factor: float = 100.0
 
     def shown(self, row: Row) -> list[float]:
-        """What of a row has to be within the panel."""
+        """Return the values of a row that the panel's range must include."""
         estimate = self.value(row)
         if estimate is None:
             return []
@@ -39,7 +39,7 @@ class Panel:
 
 
 def svg(results: Results) -> str:
-    """The plot; of no rows where no cell succeeded."""
+    """Return the plot as SVG text. It has no rows if no cell succeeded."""
     rows, panels = results.rows, list(_panels(results))
     width = LABELS + len(panels) * (PANEL + GAP)
     height = TOP + LINE * len(rows) + BOTTOM
@@ -111,7 +111,7 @@ def _mark(estimate: Estimate, factor: float, x: Callable[[float], float], y: flo
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round values within the range."""
+    """Return two to six round values within the range."""
     step = 10.0**-6
     factors = (2.0, 2.5, 2.0)
     index = 0

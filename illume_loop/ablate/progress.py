@@ -1,4 +1,4 @@
-"""What a study tells whoever watches it. Nothing here is needed to go on."""
+"""The progress reports of a study. They do not affect its results."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Protocol
 
 
 class StudyProgress(Protocol):
-    """Hears how a study goes on."""
+    """The hooks that a study calls to report its progress."""
 
     def advanced(self, cell: str, what: str, done: int, total: int) -> None:
-        """A stage or a measurement of a cell went on."""
+        """Report that `done` of `total` items of a cell's stage or measurement are done."""
         ...
 
     def finished(self, cell: str, done: int, total: int, seconds: float) -> None:
-        """A cell was finished, the `done`th of `total`."""
+        """Report a finished cell; `done` of `total` cells are finished."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Nobody watches."""
+    """Hooks that do nothing."""
 
     def advanced(self, cell: str, what: str, done: int, total: int) -> None:
         """See StudyProgress."""

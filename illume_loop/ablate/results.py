@@ -1,8 +1,11 @@
-"""What a study found: one row for each arm and round after which it was measured, with intervals of two kinds.
+"""The results of a study: one row for each arm and measured round, with intervals of two kinds.
 
-`draws` is a paired bootstrap over the draws (or probes) of all seeds, as if other seeds would train alike; `seeds` is
-Student's t over the seeds' own means, and so includes what training with another seed would change; it is None for one
-seed. Pure: equal cells give equal results, to the last digit.
+`draws` is a paired bootstrap over the draws (or probes) of all seeds. It assumes that other seeds would train alike.
+`seeds` is Student's t over the means of the seeds, so it includes the effect of training with another seed; it is None
+for one seed.
+
+Invariants:
+- Equal cells give equal results, to the last digit.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ Outcomes = Callable[[Measured], Sequence[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over seeds; intervals are (low, high) at 95 %, or None where there is none."""
+    """A mean over seeds. The intervals are (low, high) at 95 %, or None."""
 
     mean: float
     draws: tuple[float, float] | None
@@ -33,32 +36,32 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm, measured after one round. Shares lie in 0..1; gains are differences to the run's base."""
+    """The results of one arm after one round. Shares are in [0, 1]; gains are differences to the run's base."""
 
     arm: str
     after: int
     seeds: tuple[int, ...]
     heldout: dict[str, Estimate]
-    """By guidance."""
+    """The share of accepted draws, by guidance."""
     gain: dict[str, Estimate] | None
-    """None where the base itself is what is measured."""
+    """The gain by guidance; None if the base itself is measured."""
     against: dict[str, Estimate] | None
-    """The difference to the study's baseline arm over the seeds that both have; None where there is none."""
+    """The difference to the baseline arm, by guidance, over the seeds that both have; None without such seeds."""
     understanding: Estimate
     understanding_gain: Estimate | None
     understanding_against: Estimate | None
     diversity: Estimate
-    """As it is, or as a share of the base's where that is not what is measured."""
+    """The diversity as a share of the base's; the plain diversity if the base itself is measured."""
     judge_auc: Estimate | None
-    """Mean over the rounds since the row before."""
+    """The mean over the rounds since the arm's previous row."""
     promoted: int
     decided: int
-    """How many of those rounds the gate promoted, and how many it decided."""
+    """The number of those rounds that the gate promoted, and the number that it decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All of a study's finished cells."""
+    """A study's finished cells and the rows of its table."""
 
     study: Study
     cells: list[FinishedCell]
@@ -70,7 +73,7 @@ class Results:
         return [cell for cell in self.cells if cell.failed is not None]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but single outcomes and times."""
+        """Return the study, its rows and its cells as plain values, without single outcomes and times."""
         return {
             "study": self.study.model_dump(mode="json"),
             "rows": [asdict(row) for row in self.rows],
@@ -88,7 +91,7 @@ class Results:
 
 
 def results_of(study: Study, cells: Sequence[FinishedCell]) -> Results:
-    """The results of the cells at hand, whether or not they are all."""
+    """Return the results of the given cells, which need not be all cells of the study."""
     ordered = sorted(cells, key=lambda cell: ([arm.name for arm in study.arms].index(cell.arm), cell.seed))
     whole = {(cell.arm, cell.seed): cell for cell in ordered if cell.failed is None}
     rows = []
@@ -104,7 +107,7 @@ def results_of(study: Study, cells: Sequence[FinishedCell]) -> Results:
 
 
 def stored_results(content: Mapping[str, Any]) -> Results:
-    """The study and the rows of `Results.as_json`, without its cells. Raises KeyError, TypeError, ValueError."""
+    """Return the study and the rows of `Results.as_json`, without its cells. Raises KeyError, TypeError, ValueError."""
     return Results(Study.model_validate(content["study"]), [], [_stored_row(row) for row in content["rows"]])
 
 
@@ -165,7 +168,7 @@ def _estimate(values: Sequence[float], draws: tuple[float, float] | None = None)
 
 
 def _difference(pairs: Sequence[tuple[Measured, Measured]], outcomes: Outcomes) -> Estimate:
-    """The mean of after - before, over pairs of models that were measured with the same noise."""
+    """Return the mean of after - before, over pairs of models that were measured with the same noise."""
     before = [value for model, _ in pairs for value in outcomes(model)]
     after = [value for _, model in pairs for value in outcomes(model)]
     over_draws = paired_bootstrap(before, after)

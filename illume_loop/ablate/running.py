@@ -1,11 +1,12 @@
-"""Runs a whole study and writes what it found.
+"""The run of a whole study, and its files of results.
 
     results.json    the study, its rows with intervals, every round of every cell
     table.md        the same as tables
     plot.svg        the same as a plot
 
-Guarantee: the three files follow from the finished cells alone, so a study that was killed and continued ends with the
-same bytes. They are written anew after every cell.
+Invariants:
+- The three files depend only on the finished cells, so a study that was killed and resumed ends with the same bytes.
+- They are written anew after every cell.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from illume_loop.ablate.study import Cell, Study, cells
 from illume_loop.ablate.table import markdown
 from illume_loop.domains import get_domain
 from illume_loop.errors import NoCheckerError, UsageError
-from illume_loop.files import output_folder, storage_full_told, write_atomically
-from illume_loop.loop.opening import check_demands
+from illume_loop.files import output_folder, raising_storage_full, write_atomically
+from illume_loop.loop.opening import check_start
 from illume_loop.loop.run_directory import exclusive
 from illume_loop.runtime import prepare
 
@@ -37,23 +38,24 @@ OURS = ("lock", "bases", "runs", "cells", "measured", "checkpoints", "cache", RE
 def run_study(
     study: Study, folder: Path, *, seeds: Sequence[int] = (), jobs: int = 1, progress: StudyProgress | None = None
 ) -> Results:
-    """Run what the study lacks in `folder` and write its results there; default seeds: the study's own.
+    """Run the study's missing cells in `folder` and write the results there.
 
-    With several jobs, cells run in processes of their own, each with its share of the machine's threads. Raises what
-    `run_cell` raises, RunLockedError, UsageError for a folder that holds other things and for settings that the domain
-    cannot meet.
+    Without `seeds`, the study's own seeds are used. With several jobs, cells run in processes of their own, each with
+    its share of the machine's threads. Raises what `run_cell` raises, RunLockedError, NoCheckerError for a domain
+    without an exact checker, and UsageError for a folder that holds other things or for settings that the domain cannot
+    meet.
     """
     told = progress or Silent()
     grid = cells(study, seeds)
     if folder.exists() and (not folder.is_dir() or any(entry.name not in OURS for entry in folder.iterdir())):
         raise UsageError(f"{folder} holds other things than a study; name a new or empty directory with -o")
     for cell in grid:
-        check_demands(cell.settings, folder / "runs" / cell.key)
+        check_start(cell.settings, folder / "runs" / cell.key)
         domain = cell.settings.run.domain
         if not get_domain(domain).exact:
             instead = "study another domain, or compare runs by `rounds ls`"
             raise NoCheckerError(domain=domain, what="a study", instead=instead)
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         output_folder(folder)
         with exclusive(folder):
             found = {cell.key: finished for cell in grid if (finished := finished_cell(cell, folder))}

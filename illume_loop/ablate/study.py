@@ -1,7 +1,7 @@
-"""Studies: which arms are compared, over which seeds, and how they are measured.
+"""Studies: the arms that are compared, the seeds, and the measures.
 
-A study is a TOML file, shipped in `studies/` or anyone's. All of it is checked before the first cell runs: unknown
-keys, settings out of bounds, an arm that is named and not there.
+A study is a TOML file, shipped in `studies/` or written by a user. All of it is checked before the first cell runs:
+unknown keys, settings out of bounds, a baseline that is not one of the arms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAME = r"^[\w.-]{1,48}$"
 
 
 class Measures(Section):
-    """On how much every model of a study is measured, with noise that no gate draws."""
+    """The sizes of the measurements of every model of a study. No gate uses their noise."""
 
     heldout_prompts: int = Field(512, ge=2, le=100_000, description="Held-out prompts, at each guidance.")
     draws: int = Field(2, ge=1, le=100, description="Draws of each of them.")
@@ -36,7 +36,7 @@ class Measures(Section):
 
 
 class Pretrain(Section):
-    """A base of the arm's own, pretrained with the cell's seed."""
+    """The arm's own base, which is pretrained with the cell's seed."""
 
     recipe: str = Field("shapes-small", min_length=1, description="Recipe of `illume-loop pretrain`.")
     learns: Literal["both", "generation", "understanding"] = Field("both", description="Tasks of its mixes.")
@@ -44,7 +44,7 @@ class Pretrain(Section):
 
 
 class Arm(Section):
-    """One way of running the loop: the settings in which it differs, and the base where it has its own."""
+    """An arm of a study: the settings in which it differs, and its own base if it has one."""
 
     name: str = Field(pattern=NAME)
     note: str = ""
@@ -88,13 +88,13 @@ class Study(Section):
 
     @property
     def num_rounds(self) -> int:
-        """Rounds that each cell runs; 0 where only bases are measured."""
+        """The number of rounds that each cell runs; 0 if only bases are measured."""
         return self.after[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One arm with one seed: one real run."""
+    """One arm with one seed, which is one real run."""
 
     study: Study
     arm: Arm
@@ -102,14 +102,14 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Names the cell, and its files."""
+        """The name of the cell and of its files."""
         return f"{self.arm.name}-{self.seed}"
 
     @property
     def settings(self) -> Settings:
-        """The settings of its run. Raises SettingsError, and NotFoundError for a base that does not exist.
+        """The settings of the cell's run. Raises SettingsError, and NotFoundError if the base does not exist.
 
-        A study is what its file says: of the environment only the variables that say how this machine is used count.
+        Only the study's file counts. Of the environment, only the variables of the section `runtime` are used.
         """
         overrides = {
             "run.name": f"{self.study.name}-{self.key}",
@@ -120,17 +120,17 @@ class Cell:
             "run.executor": "inline",
         }
         environ = {name: value for name, value in os.environ.items() if name.startswith(f"{PREFIX}RUNTIME__")}
-        # Imported here: it brings the database along, and whoever lists studies needs none.
+        # Imported here, because it imports the database, which a list of studies does not need.
         from illume_loop.loop.prompts import with_domain
 
         return with_domain(load_settings(overrides=overrides, environ=environ))
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recipe of its own base, where it has one. Raises NotFoundError."""
+        """The recipe of the cell's own base, or None. Raises NotFoundError."""
         if self.arm.pretrain is None:
             return None
-        # Imported here: recipes bring torch along, and whoever lists studies needs none.
+        # Imported here, because recipes import torch, which a list of studies does not need.
         from illume_loop.pretrain.recipe import RECIPES
         from illume_loop.pretrain.variants import variant
 
@@ -141,19 +141,22 @@ class Cell:
 
 
 def cells(study: Study, seeds: Sequence[int] = ()) -> list[Cell]:
-    """The grid, seed by seed, so that whatever is finished first compares all arms."""
+    """Return the grid's cells, seed by seed, so that the cells that are finished first compare all arms."""
     return [Cell(study, arm, seed) for seed in seeds or study.seeds for arm in study.arms]
 
 
 def shipped_studies() -> list[Study]:
-    """The studies of the package, by name."""
+    """Return the package's studies, sorted by name."""
     folder = files("illume_loop.ablate") / "studies"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return [_parse(name.removesuffix(".toml"), (folder / name).read_bytes()) for name in names]
 
 
 def load_study(name: str) -> Study:
-    """A shipped study by its name, or the one in a TOML file. Raises NotFoundError, StudyError, SettingsError."""
+    """Return a shipped study by its name, or the study of a TOML file.
+
+    Raises NotFoundError, StudyError, SettingsError.
+    """
     path = Path(name)
     if path.suffix == ".toml":
         try:
@@ -166,7 +169,7 @@ def load_study(name: str) -> Study:
             raise NotFoundError(kind="study", name=name)
         study = found[name]
     for cell in cells(study):
-        assert cell.settings  # loading them is what checks them
+        assert cell.settings  # reading the property checks the settings
         assert cell.arm.pretrain is None or cell.recipe
     return study
 
@@ -183,5 +186,5 @@ def _parse(name: str, content: bytes) -> Study:
 
 
 def flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables of settings as dotted keys with their values."""
+    """Return tables of settings as dotted keys with their values."""
     return {f"{section}.{key}": value for section, table in settings.items() for key, value in table.items()}

@@ -1,4 +1,4 @@
-"""A study's results as Markdown: the table, the seeds one by one, and what every gate said."""
+"""A study's results as Markdown: the table, a table of single seeds, and every gate's decision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERVALS = (
 
 
 def markdown(results: Results) -> str:
-    """The page of a study."""
+    """Return the Markdown page of a study."""
     study = results.study
     measure = study.measure
     seeds = sorted({cell.seed for cell in results.cells})
@@ -61,7 +61,7 @@ def _arms(study: Study) -> Iterator[str]:
 
 
 def table_of(results: Results) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows of cells): what the study found, as text."""
+    """Return the study's table as text: its columns, and its rows of cells."""
     study = results.study
     guidances = list(results.rows[0].heldout) if results.rows else []
     columns = ["arm"]
@@ -151,7 +151,7 @@ def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
 
 
 def _points(estimate: Estimate | None) -> str:
-    """ "+6.0 [+3.0, +9.0] [+1.0, +11.0]": points with the interval over draws, then the one over seeds."""
+    """Return points with the intervals over draws and over seeds: "+6.0 [+3.0, +9.0] [+1.0, +11.0]"."""
     if estimate is None:
         return MISSING
     shown = [f"[{100 * low:+.1f}, {100 * high:+.1f}]" for low, high in filter(None, (estimate.draws, estimate.seeds))]
@@ -159,7 +159,7 @@ def _points(estimate: Estimate | None) -> str:
 
 
 def _plain(estimate: Estimate | None, digits: int) -> str:
-    """A number with its interval over seeds."""
+    """Return a number with its interval over seeds."""
     if estimate is None:
         return MISSING
     shown = f"{estimate.mean:.{digits}f}"

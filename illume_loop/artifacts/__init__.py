@@ -1,1 +1,1 @@
-"""Content-addressed images and checkpoints over fsspec."""
+"""Content-addressed stores of images and checkpoints, on any file system of fsspec."""

@@ -1,11 +1,12 @@
-"""Checkpoints: folders of files, named by the sha256 of the manifest that lists each file's size and sha256.
+"""Checkpoints: folders of files, named by the sha256 of a manifest that lists each file's size and sha256.
 
-A checkpoint exists once its manifest does: files are written first, each whole or not at all, the manifest last, so a
-publication that was killed leaves only files that the next one writes again. Its name follows from its content, so
-publishing twice is the same as once. Every use verifies every file.
-
-A cache on a host keeps the `CACHED` checkpoints that were used last, and any that a process is using: each process
-holds the last `IN_USE` that it asked for, by a lock that the kernel takes back when it ends.
+Invariants:
+- A checkpoint exists once its manifest exists. The files are written first, each whole or not at all, and the manifest
+  last. A publication that was killed leaves only files that the next one overwrites.
+- The name follows from the content, so publishing twice is the same as publishing once.
+- Every use verifies every file.
+- A host's cache keeps the `CACHED` checkpoints that were used last, and every checkpoint in use. Each process holds the
+  last `IN_USE` checkpoints that it asked for, by locks that the kernel frees when the process ends.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from illume_loop.hooks import OnProgress, ignore
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
 CACHED = 4
-"""The active version, its parent, the run's base and a candidate."""
+"""Enough for the active version, its parent, the run's base and a candidate."""
 IN_USE = 4
-"""More than any unit reads: the gate compares two, and a training reads one."""
+"""More than any unit reads: the gate compares two checkpoints, and a training reads one."""
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-"""Endings of files that loaders would unpickle, or could be asked to."""
+"""Endings of files that loaders unpickle, or can be asked to unpickle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,15 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """Folders checkpoints/<sha256>/ below a root."""
+    """A store of checkpoints, in folders checkpoints/<sha256>/ below a root."""
 
     def __init__(
         self, root: Root, cache: Path, *, always_cache: bool = False, on_progress: OnProgress = ignore
     ) -> None:
-        """`cache` is a local folder, used where the root is not local itself, or always: a shared folder is slow.
+        """Open the store.
 
-        `on_progress` is called after each block of a file that is copied or verified.
+        `cache` is a local folder. It is used if the root is not local, or with `always_cache`, because a shared folder
+        is slow. `on_progress` is called after each block of a file that is copied or verified.
         """
         self._on_progress = on_progress
         self._root = root
@@ -64,8 +66,8 @@ class CheckpointStore:
     def publish(self, folder: Path) -> Checkpoint:
         """Copy a local folder into the store.
 
-        Raises StorageFullError, UsageError for weights in a format that runs code when it is read, and ValueError for
-        an empty folder.
+        Raises StorageFullError, UsageError for weights in a format that can run code when it is read, and ValueError
+        for an empty folder.
         """
         files, manifest = _listed(folder, self._on_progress)
         for name in files:
@@ -79,14 +81,14 @@ class CheckpointStore:
         return Checkpoint(sha256, sum(path.stat().st_size for path in files.values()))
 
     def has(self, sha256: str) -> bool:
-        """Whether the store has a checkpoint of this name."""
+        """Return True if the store has a checkpoint of this name."""
         return self._root.exists(_path(sha256, MANIFEST))
 
     def local_path(self, sha256: str) -> Path:
-        """A verified local folder with the checkpoint's files, fetched where there is a cache.
+        """Return a verified local folder with the checkpoint's files; fetch them if the store uses its cache.
 
-        A damaged file of the cache is fetched anew. Raises CorruptArtifactError that names the file where one of the
-        store is missing or damaged.
+        A damaged file in the cache is fetched again. Raises CorruptArtifactError, which names the file, if a file in
+        the store is missing or damaged.
         """
         entries = self._entries(sha256)
         if self._is_cached:
@@ -97,9 +99,9 @@ class CheckpointStore:
         return folder
 
     def folder_of_training(self, name: str) -> Path | None:
-        """Where the checkpoints of a training lie: a folder that each host with this store sees.
+        """Return the folder of a training's checkpoints; None if the store is not a folder.
 
-        None where the store is no folder. Trainers write there themselves, and what they write is theirs to list.
+        All hosts with this store see the folder. Trainers write and list its files themselves.
         """
         return Path(self._root.full(f"training/{name}")) if self._root.is_local else None
 
@@ -110,7 +112,7 @@ class CheckpointStore:
             raise CorruptArtifactError(path=self._root.full(_path(sha256, MANIFEST)), expected=sha256, found=found)
         entries: dict[str, Any] = json.loads(manifest)["files"]
         for name in entries:
-            # These names are joined to local folders too, and a manifest may come from a store that others write to.
+            # These names are joined to local folders too, and others may write to the store of the manifest.
             if not stays_below(name):
                 raise CorruptArtifactError(
                     path=self._root.full(_path(sha256, MANIFEST)), expected="names of files in it", found=repr(name)
@@ -136,7 +138,7 @@ class CheckpointStore:
         self._root.read_file(relative, target, check, self._on_progress)
 
     def _use(self, sha256: str) -> None:
-        """Hold a checkpoint of the cache, and let go of the one that was asked for longest ago."""
+        """Hold a checkpoint of the cache; release the least recently asked for ones beyond `IN_USE`."""
         before = self._used.pop(sha256, None)
         self._used[sha256] = used(_lock(self._cache, sha256))
         if before is not None:
@@ -145,7 +147,7 @@ class CheckpointStore:
             os.close(self._used.popitem(last=False)[1])
 
     def _prune(self) -> None:
-        """Delete from the cache what nobody uses, but for the `CACHED` that were used last."""
+        """Delete the cached checkpoints that no process uses, except the `CACHED` ones that were used last."""
         names = {path.name.removesuffix(_LOCK) for path in self._cache.iterdir()}
         used_at = {name: last_used(_lock(self._cache, name)) for name in names}
         for name in sorted(names, key=lambda name: used_at[name], reverse=True)[CACHED:]:
@@ -155,12 +157,12 @@ class CheckpointStore:
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """The name that a local folder has, or would have, in a store. Raises ValueError for an empty folder."""
+    """Return the name that a local folder has, or would have, in a store. Raises ValueError for an empty folder."""
     return hashlib.sha256(_listed(folder)[1]).hexdigest()
 
 
 def _listed(folder: Path, on_progress: OnProgress = ignore) -> tuple[dict[str, Path], bytes]:
-    """The files of a folder by name, and the manifest that lists them."""
+    """Return the files of a folder by name, and the manifest that lists them."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     files.pop(MANIFEST, None)
     if not files:
@@ -169,16 +171,17 @@ def _listed(folder: Path, on_progress: OnProgress = ignore) -> tuple[dict[str, P
 
 
 def entries_of(files: Mapping[str, Path], on_progress: OnProgress = ignore) -> dict[str, Any]:
-    """What each file is to be found as: its `num_bytes` and `sha256`, by its name."""
+    """Return the manifest's entry of each file, with `num_bytes` and `sha256`, by the file's name."""
     return {
         name: {"num_bytes": path.stat().st_size, "sha256": sha256_of(path, on_progress)} for name, path in files.items()
     }
 
 
 def verify_file(path: Path, entry: Mapping[str, Any], on_progress: OnProgress = ignore) -> None:
-    """Read a file, calling `on_progress` after each block.
+    """Compare a file with its entry; call `on_progress` after each block.
 
-    Raises CorruptArtifactError that names the file where it is not what its entry says."""
+    Raises CorruptArtifactError, which names the file, if the file is missing or differs from its entry.
+    """
     if not path.exists():
         raise CorruptArtifactError(path=path, expected="a file", found="none")
     if path.stat().st_size != entry["num_bytes"]:

@@ -1,4 +1,9 @@
-"""Images by the sha256 of their PNG. Writing one twice is the same as once, and reading one checks it."""
+"""Images by the sha256 of their PNG.
+
+Invariants:
+- Writing an image twice is the same as writing it once.
+- Every read verifies the image.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +19,27 @@ from illume_loop.files import Root
 from illume_loop.hooks import OnProgress, ignore
 
 WRITERS = 8
-"""Threads that write a batch: an fsync waits for the disk, and several waits overlap."""
+"""Threads that write a batch. Each fsync waits for the disk, and the waits of several threads overlap."""
 
 
 class ImageStore:
-    """PNG files at images/<first two digits>/<sha256>.png below a root."""
+    """A store of PNG files at images/<first two digits>/<sha256>.png below a root."""
 
     def __init__(self, root: Root, on_progress: OnProgress = ignore) -> None:
-        """`on_progress` is called after each image that is read or written, on the thread that did it."""
+        """Open the store. `on_progress` is called after each image that is read or written, in the same thread."""
         self._root, self._on_progress = root, on_progress
 
     def write_all(self, images: Sequence[Image.Image]) -> list[str]:
-        """Store images; their sha256, in order. Raises StorageFullError."""
+        """Store images; return their sha256, in order. Raises StorageFullError."""
         with ThreadPoolExecutor(WRITERS) as pool:
             return list(pool.map(self._write, images))
 
     def read(self, sha256: str) -> Image.Image:
-        """An image of the store as RGB. Raises CorruptArtifactError where it is missing or damaged."""
+        """Return an image of the store in RGB. Raises CorruptArtifactError if it is missing or damaged."""
         return Image.open(io.BytesIO(self.read_bytes(sha256))).convert("RGB")
 
     def read_bytes(self, sha256: str) -> bytes:
-        """The PNG itself. Raises CorruptArtifactError where it is missing or damaged."""
+        """Return the bytes of an image's PNG. Raises CorruptArtifactError if it is missing or damaged."""
         data = self._root.read(_path(sha256))
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -43,7 +48,7 @@ class ImageStore:
         return data
 
     def location(self, sha256: str) -> str:
-        """Where the PNG is: a path, or a name in the store's own file system."""
+        """Return the location of an image's PNG: a path, or a name in the store's own file system."""
         return self._root.full(_path(sha256))
 
     def _write(self, image: Image.Image) -> str:

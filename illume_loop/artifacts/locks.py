@@ -1,4 +1,4 @@
-"""Locks between processes of a host: files that the kernel gives back, however their process ends."""
+"""Lock files between the processes of a host. The kernel frees a lock however its process ends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(lock: Path) -> Iterator[None]:
-    """One process at a time has what a lock file stands for; the others wait."""
+def exclusive_lock(lock: Path) -> Iterator[None]:
+    """Hold a lock file exclusively for the block; wait while another process holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -20,21 +20,24 @@ def alone_in(lock: Path) -> Iterator[None]:
 
 
 def used(lock: Path) -> int:
-    """Return a file descriptor that marks as used what a lock file stands for; closing it, or ending, gives it back."""
+    """Take a shared lock that marks a lock file's resource as used; return its file descriptor.
+
+    The lock is freed when the descriptor is closed or the process ends.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if _is_named(descriptor, lock):
-            # The kernel's own clock of files moves in steps of milliseconds.
+            # Set the time explicitly, because the kernel's file times move in steps of milliseconds.
             os.utime(lock, ns=(time.time_ns(),) * 2)
             return descriptor
-        # Whoever had it alone has deleted it with what it stands for.
+        # A process with the exclusive lock has deleted the file and its resource, so try again with a new file.
         os.close(descriptor)
 
 
 def last_used(lock: Path) -> int:
-    """Return when a process last asked for what a lock file stands for, in nanoseconds; 0 for never."""
+    """Return the time at which a process last took the lock by `used`, in nanoseconds; 0 if none has."""
     try:
         return lock.stat().st_mtime_ns
     except FileNotFoundError:
@@ -43,7 +46,10 @@ def last_used(lock: Path) -> int:
 
 @contextmanager
 def unused(lock: Path) -> Iterator[bool]:
-    """Whether nobody uses what a lock file stands for: then nobody can for the block, after which the file is gone."""
+    """Yield True if no process uses the lock file's resource, else False.
+
+    If True, no process can use it during the block, and the lock file is deleted afterwards.
+    """
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +64,7 @@ def unused(lock: Path) -> Iterator[bool]:
 
 
 def _is_named(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one of this name."""
+    """Return True if the open file is still the file at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -67,7 +73,10 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
-    """Whether what a lock file stands for is ours for the block; nobody waits."""
+    """Yield True if this process holds the lock file for the block, False if another process holds it.
+
+    It never waits.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w", encoding="utf-8") as file:
         try:

@@ -1,1 +1,1 @@
-"""Measuring the engine against transformers' own path on the same weights, and against what the machine can do."""
+"""Benchmarks of the engine against transformers' own path on the same weights, and against the machine's limits."""

@@ -1,8 +1,8 @@
-"""`bench assess`: images judged a second, against one forward pass of transformers for each question.
+"""`bench assess`: images assessed a second, against one forward pass of transformers for each question.
 
-Each image is asked several questions of yes or no, and has the likelihood of its prompt read. Ours sends pixels and
-prefix through once for all of them. The reference is how transformers is used for such questions: pixels and text
-through the whole model for each, the images as one batch, logits of the last position only.
+Each image is asked several yes/no questions, and the likelihood of its prompt is read. Ours sends pixels and prefix
+through the model once for all of these. The reference is the usual way of asking transformers: for each question,
+pixels and text go through the whole model, the images as one batch, with logits of the last positions only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 0.5}
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A model, pixels (B, 3, S, S), and what is asked of every image."""
+    """A model, pixels (B, 3, S, S), and the questions and the prompt that are asked of every image."""
 
     model: Any
     pixels: Tensor
@@ -38,7 +38,7 @@ class Reading:
 
     @classmethod
     def of(cls, size: Size, model: Any, batch: int, num_questions: int) -> Reading:
-        """Images of noise, questions of random words."""
+        """Make images of noise and questions of random words."""
         side = model.config.vision_config.image_size
         pixels = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
         asked = [words(QUESTION_IDS, seed, size) for seed in range(num_questions)]
@@ -51,7 +51,7 @@ class Reading:
 
     @torch.inference_mode()
     def ours(self) -> Tensor:
-        """Log-odds and likelihood (B, questions + 1)."""
+        """Return log-odds and likelihood (B, questions + 1) from the engine."""
         language, prefix = JanusLanguage(self.model), torch.tensor(self._prefix, device=self.model.device)
         features = self.model.model.get_image_features(self.pixels).pooler_output
         embeds = language.embed_text(prefix).expand(len(self.pixels), -1, -1).clone()
@@ -64,7 +64,7 @@ class Reading:
 
     @torch.inference_mode()
     def transformers(self) -> Tensor:
-        """The same, one forward pass each."""
+        """Return the same values from transformers, with one forward pass for each."""
         columns = []
         for question in self.questions:
             logits = self._forward(question, 1)[:, 0]
@@ -80,13 +80,13 @@ class Reading:
         return logits.float()
 
     def warm_up(self) -> None:
-        """Both once. Raises EngineDiffersError where they read something else."""
+        """Run both ways once. Raises EngineDiffersError if their values differ by more than TOLERANCE."""
         difference = (self.ours() - self.transformers()).abs().max().item()
         if difference > TOLERANCE[self.model.dtype]:
             raise EngineDiffersError(what="read")
 
     def limit(self, limits: Limits) -> float:
-        """Seconds that the products take at least where everything goes through once."""
+        """Return the least seconds that the products take if everything goes through the model once."""
         model = self.model.model
         prefix, size = len(self._prefix), self.model.config.text_config.hidden_size
         tail = sum(map(len, self.questions)) + len(self.prompt)
@@ -100,7 +100,7 @@ class Reading:
 def bench_assess(
     size: Size, device: str, *, batch: int, num_questions: int, repeats: int, threads: Sequence[int]
 ) -> Iterator[tuple[Row, int, Limits]]:
-    """One row for each number of threads, with the limits that it was compared with."""
+    """Yield a row for each number of threads, with that number and the limits that the row was compared with."""
     reading = Reading.of(size, random_janus(size, device), batch, num_questions)
     for num_threads in threads:
         torch.set_num_threads(num_threads)

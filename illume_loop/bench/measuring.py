@@ -1,7 +1,7 @@
-"""Two ways to do the same, measured in turns: ratios against a control that is the same way twice.
+"""The measuring of two ways to do the same work in turns, with a control that is one way twice.
 
-A ratio is the median over repeats of the ratio within a repeat, where both ways met the same machine. The control is
-the ratio of two runs of our own way in each repeat: how far from 1 it strays is how far a ratio can be trusted.
+A ratio is the median over repeats of the ratio within a repeat, in which both ways met the same machine. The control is
+the ratio of two runs of our own way in each repeat. A ratio is uncertain by as much as the control strays from 1.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from illume_loop.runtime import release_freed_memory
 
 PROBE_BYTES = 1 << 28
 PROBE_SIDE = {"cpu": 1024, "cuda": 8192}
-"""Of the squares that are multiplied; a GPU is done with small ones before it has begun."""
+"""The side of the squares that are multiplied; a GPU is done with small ones before they keep it busy."""
 PROBES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a benchmark: rates in `unit`, the higher the better."""
+    """One line of a benchmark; rates are in `unit`, and higher is better."""
 
     setting: str
     ours: float
@@ -40,13 +40,13 @@ class Row:
     predicted_mib: float | None = None
 
     def as_json(self) -> dict[str, object]:
-        """All fields, rounded to four digits."""
+        """Return all fields, rounded to four digits."""
         return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Median seconds of both ways, our speed over the reference's, and our second run's over the first's."""
+    """Median seconds of both ways, our speed over the reference's, and our second run's speed over our first's."""
 
     ours: float
     reference: float
@@ -55,7 +55,7 @@ class Compared:
 
 
 def compare(ours: Callable[[], object], reference: Callable[[], object], repeats: int) -> Compared:
-    """Run ours, the reference and ours again, `repeats` times; both were warmed up by the caller."""
+    """Run ours, the reference and ours again, `repeats` times; the caller has warmed both up."""
     rounds = [(seconds(ours), seconds(reference), seconds(ours)) for _ in range(repeats)]
     return Compared(
         statistics.median(first for first, _, _ in rounds),
@@ -66,7 +66,7 @@ def compare(ours: Callable[[], object], reference: Callable[[], object], repeats
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one run, with what a GPU still has to do."""
+    """Return the wall time of one run, with the work that a GPU still has to finish."""
     _synchronise()
     started = time.perf_counter()
     work()
@@ -76,14 +76,14 @@ def seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the machine can do with the present threads: bytes read and operations of a large product, each a second."""
+    """The machine's limits with the present threads: bytes read, and operations of a large product, each a second."""
 
     bytes_per_second: float
     flops_per_second: float
 
     @classmethod
     def measured(cls, device: str) -> Limits:
-        """The best of several probes."""
+        """Measure the limits; take the best of several probes."""
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         read = torch.ones(PROBE_BYTES // 4, device=device)
         side = PROBE_SIDE["cuda" if device.startswith("cuda") else "cpu"]
@@ -93,12 +93,12 @@ class Limits:
         return cls(PROBE_BYTES / read_seconds, 2 * side**3 / product_seconds)
 
     def least_seconds(self, num_bytes: float, flops: float) -> float:
-        """The time that no program can go below which reads so much and multiplies so much."""
+        """Return the least time of any program that reads so many bytes and does so many operations."""
         return max(num_bytes / self.bytes_per_second, flops / self.flops_per_second)
 
 
 def peak_memory_mib(work: Callable[[], object], device: str) -> float | None:
-    """What `work` takes at its highest above what was taken before; None where the system does not say."""
+    """Return the peak memory of `work` above what was taken before; None if the system does not say."""
     if device.startswith("cuda"):
         allocated = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -108,8 +108,8 @@ def peak_memory_mib(work: Callable[[], object], device: str) -> float | None:
     if not (status.is_file() and forget.is_file()):
         return None
     try:
-        release_freed_memory()  # or what earlier runs gave back to glibc would be taken again and not counted
-        forget.write_text("5", encoding="utf-8")  # the peak begins anew
+        release_freed_memory()  # or memory that earlier runs gave back to glibc would not be counted
+        forget.write_text("5", encoding="utf-8")  # this resets the peak
     except OSError:
         return None
     before = _status_mib(status, "VmRSS")
@@ -118,7 +118,7 @@ def peak_memory_mib(work: Callable[[], object], device: str) -> float | None:
 
 
 def machine(device: str, limits: dict[int, Limits]) -> dict[str, Any]:
-    """What a result was measured on; `limits` by number of threads."""
+    """Return what a result was measured on; `limits` are by number of threads."""
     import transformers
 
     return {
@@ -137,7 +137,7 @@ def machine(device: str, limits: dict[int, Limits]) -> dict[str, Any]:
 
 
 def in_words(num_threads: int) -> str:
-    """The number of threads as a setting's name has it."""
+    """Return the number of threads as a setting's name has it."""
     return f"{num_threads} thread{'s' * (num_threads != 1)}"
 
 

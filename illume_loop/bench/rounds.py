@@ -1,7 +1,7 @@
-"""`bench round`: images drawn, decoded and judged a second, the whole way from prompt to score.
+"""`bench round`: images drawn, decoded and assessed a second, the whole way from prompt to score.
 
-The reference does each step by itself as transformers has it, and hands images on as PNG, as separate processes would;
-ours reads what it has drawn from memory.
+The reference does each step by itself with transformers and passes images on as PNG, as separate processes would. Ours
+passes them on in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def bench_round(
     repeats: int,
     threads: Sequence[int],
 ) -> Iterator[tuple[Row, int, Limits]]:
-    """One row for each number of threads, with the limits that it was compared with."""
+    """Yield a row for each number of threads, with that number and the limits that the row was compared with."""
     drawing = Drawing.of(size, device, batch, prompt_ids)
     reading = Reading.of(size, drawing.model, batch, num_questions)
 
@@ -68,7 +68,7 @@ def bench_round(
 
 
 def _through_png(pixels: Tensor) -> Tensor:
-    """Images (B, 3, S, S) written as PNG and read again."""
+    """Write images (B, 3, S, S) as PNG and read them again."""
     read = []
     for array in pixels.permute(0, 2, 3, 1).cpu().numpy():
         file = io.BytesIO()

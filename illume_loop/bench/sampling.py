@@ -1,7 +1,7 @@
 """`bench sampling`: images drawn a second, against transformers' `generate(generation_mode="image")`.
 
-Both draw the same batch with guidance from the same weights, every row with its own prompt. Before anything is
-measured, both draw greedily and must draw the same ids.
+Both draw the same batch with guidance from the same weights, and every row has its own prompt. Before anything is
+measured, both draw greedily and must draw the same ids; see `Drawing.warm_up`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WARM_UP_IDS = 16
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A model and a batch of prompts of equal length to draw, `samples` images of each."""
+    """A model and a batch of prompts of equal length, with `samples` images to draw of each."""
 
     model: Any
     size: Size
@@ -37,16 +37,16 @@ class Drawing:
 
     @classmethod
     def of(cls, size: Size, device: str, batch: int, prompt_ids: int) -> Drawing:
-        """So many prompts of random words."""
+        """Make `batch` prompts of `prompt_ids` ids, of random words."""
         return cls(random_janus(size, device), size, _prompts(batch, prompt_ids, size))
 
     @property
     def num_rows(self) -> int:
-        """Images."""
+        """The number of images."""
         return len(self.prompts) * self.samples
 
     def ours(self, temperature: float = 1.0, num_ids: int | None = None) -> Tensor:
-        """Ids (B, L) by the engine."""
+        """Draw ids (B, L) with the engine."""
         rows = [prompt for prompt in self.prompts for _ in range(self.samples)]
         nothing = [[i if i in (BOS, BEGIN_IMAGE) else PAD for i in row] for row in rows]
         sampling = Sampling(GUIDANCE, temperature)
@@ -54,7 +54,7 @@ class Drawing:
         return sample_image_ids(JanusLanguage(self.model), rows, nothing, range(len(rows)), sampling, num_ids)
 
     def transformers(self, temperature: float = 1.0, num_ids: int | None = None) -> Tensor:
-        """Ids (B, L) by `generate`; all ids compete, as they do for us: its default would keep 50."""
+        """Draw ids (B, L) with `generate`; all ids compete, as in the engine, while its default would keep 50."""
         ids = torch.tensor(self.prompts, device=self.model.device)
         with _ids_of_an_image(self.model, num_ids or self.size.ids):
             drawn: Tensor = self.model.generate(
@@ -69,7 +69,7 @@ class Drawing:
         return drawn
 
     def limit(self, limits: Limits) -> float:
-        """Seconds that the bytes and products of this drawing take at least.
+        """Return the least seconds that the bytes and products of this drawing take.
 
         Each step reads the weights of the decoder and of the head, and the keys and values of the filled slots.
         """
@@ -84,10 +84,10 @@ class Drawing:
         )
 
     def warm_up(self) -> None:
-        """Draw a few ids by both, greedily. Raises EngineDiffersError where they differ.
+        """Draw a few ids both ways, greedily. Raises EngineDiffersError if they differ.
 
-        In less than float32, transformers rounds the logits and the engine does not, so rows part ways at near ties: of
-        a codebook's thousands of ids more than half of the first ones must still be the same.
+        In less than float32, transformers rounds the logits and the engine does not, so rows part ways at near ties. Of
+        a codebook's thousands of ids, more than half of the first ones drawn must still be the same.
         """
         num_ids = min(WARM_UP_IDS, self.size.ids)
         same = self.ours(0.0, num_ids) == self.transformers(0.0, num_ids)
@@ -99,7 +99,7 @@ class Drawing:
 def bench_sampling(
     size: Size, device: str, *, batch: int, prompt_ids: int, repeats: int, threads: Sequence[int]
 ) -> Iterator[tuple[Row, int, Limits]]:
-    """One row for each number of threads, with the limits that it was compared with."""
+    """Yield a row for each number of threads, with that number and the limits that the row was compared with."""
     drawing = Drawing.of(size, device, batch, prompt_ids)
     for num_threads in threads:
         torch.set_num_threads(num_threads)
@@ -122,9 +122,10 @@ def bench_sampling(
 
 
 def bench_growth(size: Size, device: str, *, prompt_ids: int, num_threads: int) -> Iterator[Row]:
-    """How cost grows with the batch, with samples of one prompt and with ids of an image: ours alone, one run each.
+    """Yield rows that show how cost grows with the batch, samples of one prompt, and ids of an image.
 
-    Memory is what a run takes at its highest; beside it stands what the engine predicts when it chooses a batch size.
+    Only the engine runs, once for each row. Memory is the peak of a run. Beside it stands what the engine predicts when
+    it chooses a batch size.
     """
     torch.set_num_threads(num_threads)
     short = replace(size, ids=min(size.ids, 144))
@@ -156,7 +157,10 @@ def _prompts(count: int, length: int, size: Size) -> list[list[int]]:
 
 @contextmanager
 def _ids_of_an_image(model: Any, count: int) -> Iterator[None]:
-    """`generate` draws as many as the vision encoder's configuration says, whatever else it is told."""
+    """Make `generate` draw `count` ids of an image.
+
+    It draws as many as the vision encoder's configuration says, whatever else it is told.
+    """
     config = model.model.vision_model.config
     usual, config.num_image_tokens = config.num_image_tokens, count
     try:

@@ -1,4 +1,4 @@
-"""A Janus of random weights in several sizes, built with transformers' own classes: what benchmarks run on."""
+"""Janus models of random weights in several sizes, built with transformers' own classes, for benchmarks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from transformers import (
 from illume_loop.errors import UsageError
 
 PAD, BOS, EOS, BEGIN_IMAGE, END_IMAGE, IMAGE = range(6)
-"""Special ids; those of words follow."""
+"""Special ids; the ids of words follow."""
 PATCH_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Widths and depths; the vision encoder is half as wide as the language model and as deep."""
+    """The widths and depths of a model; its vision encoder is half as wide as its language model, and as deep."""
 
     hidden: int
     layers: int
@@ -46,10 +46,10 @@ SIZES = {
 
 
 def random_janus(size: Size, device: str) -> Any:
-    """A JanusForConditionalGeneration, bf16 on a GPU, else float32.
+    """Build a JanusForConditionalGeneration of random weights, in bf16 on a GPU, else in float32.
 
-    Its weights are so large that its distributions are far from uniform: of nearly equal logits every order is right.
-    Raises UsageError where `ids` is no square number.
+    The weights are so large that distributions are far from uniform: nearly equal logits would have no right order.
+    Raises UsageError if `ids` is no square number.
     """
     side = math.isqrt(size.ids)
     if side * side != size.ids:
@@ -102,7 +102,7 @@ def random_janus(size: Size, device: str) -> Any:
 
 
 def words(count: int, seed: int, size: Size) -> list[int]:
-    """So many ids of words, chosen by `seed`."""
+    """Return `count` ids of words, chosen by `seed`."""
     generator = torch.Generator().manual_seed(seed)
     ids: list[int] = torch.randint(IMAGE + 1, size.vocabulary, (count,), generator=generator).tolist()
     return ids

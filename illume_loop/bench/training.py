@@ -1,10 +1,10 @@
 """`bench train`: tokens a second of a step of stage 2, and how much of the machine's products it uses.
 
 The model is an ILLUME of random weights, made as `illume-loop model init --random` makes it. A step is what training
-does: forward, backward and AdamW on language model, adapter and head, in bfloat16 on a GPU with weights in float32, on
-as many rows that draw as rows that read. Features of images are at hand, as they are where data is tokenised before.
+does: forward, backward and AdamW on language model, adapter and head. On a GPU it runs in bfloat16, with weights in
+float32. As many rows draw as read. The features of images are given, as they are if data is tokenised before.
 
-Ours computes the logits that labels need (`train.savings = "block-logits"`), the reference all of them.
+Ours computes the logits that labels need (`train.savings = "block-logits"`). The reference computes all of them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Step:
 
     @classmethod
     def of(cls, size: Size, device: str, num_rows: int) -> Step:
-        """Random weights, and rows of random ids; half of the rows, rounded up, draw."""
+        """Make random weights, and rows of random ids; half of the rows, rounded up, draw."""
         model = compose_random(size, size.choices, dtype="float32").model
         model.freeze_vision()
         nn.Module.to(model, device).train()
@@ -76,9 +76,9 @@ class Step:
 
     @property
     def flops(self) -> float:
-        """Operations that a step needs: six for each weight and token, attention over what comes before, and logits.
+        """The operations of a step: six for each weight and token, attention over earlier positions, and logits.
 
-        Of the logits those within the block of each label; nothing is counted that is computed again or padded.
+        The logits are those within the block of each label. Operations that are repeated or padded are not counted.
         """
         config = self.model.config.text_config
         body = self.model.model.language_model
@@ -86,7 +86,7 @@ class Step:
         weights = sum(p.numel() for p in body.parameters()) - table
         lengths = self.batch["attention_mask"].sum(1).double()
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # Two products of queries with half of the keys on average, each of two operations; backwards twice as much.
+        # Two products of queries with half of the keys on average, of two operations each; backward does twice as many.
         attended: float = (
             6 * config.num_hidden_layers * config.num_attention_heads * head_dim * float(lengths.square().sum())
         )
@@ -97,7 +97,7 @@ class Step:
         return float(6 * (weights * self.num_tokens + config.hidden_size * (of_text + of_images))) + attended
 
     def ours(self) -> float:
-        """One step with the logits that labels need; its loss."""
+        """Run one step with the logits that labels need; return its loss."""
         labels = self.batch["labels"][:, 1:]
         labelled = labels != IGNORED_LABEL
         config, weight = self.model.config, self.model.lm_head.weight
@@ -109,7 +109,7 @@ class Step:
         return self._learn(-scored.mean())
 
     def reference(self) -> float:
-        """One step with all logits; its loss."""
+        """Run one step with all logits; return its loss."""
         with self._precision():
             loss: Tensor = self.model(**self.batch, use_cache=False).loss
         return self._learn(loss)
@@ -128,7 +128,7 @@ class Step:
 def bench_train(
     size: Size, device: str, *, batch: int, repeats: int, threads: Sequence[int]
 ) -> Iterator[tuple[Row, int, Limits]]:
-    """One row for each number of threads, with the limits that it was compared with."""
+    """Yield a row for each number of threads, with that number and the limits that the row was compared with."""
     step = Step.of(size, device, batch)
     for num_threads in threads:
         torch.set_num_threads(num_threads)
@@ -150,7 +150,10 @@ def bench_train(
 
 
 def _batch(config: Any, num_rows: int) -> dict[str, Tensor]:
-    """Rows that draw and rows that read in turn: a prompt and its image; an image and what is said of it."""
+    """Return a batch in which rows that draw and rows that read take turns.
+
+    A drawing row is a prompt and its image. A reading row is an image and what is said of it.
+    """
     generator = torch.Generator().manual_seed(0)
     image = config.tokens_per_image
 
@@ -162,11 +165,11 @@ def _batch(config: Any, num_rows: int) -> dict[str, Tensor]:
     for index in range(num_rows):
         if index % 2:
             prefix = [config.begin_image_token_id, *[config.image_placeholder_token_id] * image]
-            rows.append(Sequence1D.learned_after(prefix, drawn(256, ANSWER_WORDS)))
+            rows.append(Sequence1D.with_prefix(prefix, drawn(256, ANSWER_WORDS)))
         else:
             prefix = [*drawn(256, PROMPT_WORDS), config.begin_image_token_id]
             ids = drawn(config.codebook_size, image, config.num_text_ids)
-            rows.append(Sequence1D.learned_after(prefix, ids))
+            rows.append(Sequence1D.with_prefix(prefix, ids))
     batch = collate(rows, config.pad_token_id)
     if num_rows > 1:
         width = config.vision_config.hidden_size

@@ -17,7 +17,7 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
     """Print the forecast of a start. Raises the same errors as a start raises before it writes anything."""
     from illume_loop.domains import get_domain
     from illume_loop.loop.forecast import forecast
-    from illume_loop.loop.opening import check_demands
+    from illume_loop.loop.opening import check_start
     from illume_loop.loop.prompts import prompts_in_file, with_domain
     from illume_loop.loop.run_directory import check_path
     from illume_loop.models.hub import is_at_hand
@@ -27,7 +27,7 @@ def show_forecast(settings: Settings, run_dir: Path, *, fresh: bool, as_json: bo
     here = is_at_hand(settings.run.base)
     if here:
         settings = with_domain(settings, run_dir)
-        check_demands(settings, run_dir)
+        check_start(settings, run_dir)
     elif settings.run.domain == "auto":
         settings = settings.model_copy(update={"run": settings.run.model_copy(update={"domain": "text"})})
     ended, domain = _run_so_far(run_dir, settings)

@@ -100,9 +100,9 @@ def known(error: BaseException) -> IllumeLoopError | None:
 
 
 def _of_database(error: BaseException) -> IllumeLoopError | None:
-    from illume_db.errors import trouble_of
+    from illume_db.errors import problem_of
 
-    trouble = trouble_of(error)
+    trouble = problem_of(error)
     if trouble is None:
         return None
     if trouble.kind == "full":

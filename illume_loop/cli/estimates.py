@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from illume_loop.cli.output import print_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def print_estimates(row: dict[str, Any]) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from illume_loop.cli.terminal import moves
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +39,7 @@ ROWS = 12
 """The height of an image in lines of text."""
 
 
-def can_show() -> bool:
+def can_exclude_loss() -> bool:
     """Return True if the terminal shows images."""
     return _renderable() is not None
 

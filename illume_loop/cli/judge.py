@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from illume_loop.cli.progress import View
     from illume_loop.judge.calibration import Calibration, Fit
-    from illume_loop.judge.fitting import Label, Labeller, Shown
+    from illume_loop.judge.fitting import DrawnImage, Label, Labeller
     from illume_loop.protocols import Domain, UnifiedModel
     from illume_loop.settings import Settings
 
@@ -108,12 +108,12 @@ def _of_run(run_dir: Path) -> Calibration:
         return found("calibration of the run in", run_dir, calibration_in(run.session, run.run_id))
 
 
-def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
+def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[DrawnImage, Label]]:
     """Return the reviewed samples of the run with their labels. Raises TooFewLabelsError if there are none."""
     from illume_db.reviews import reviews_of_run
     from illume_loop.cli.runs import open_run
     from illume_loop.errors import TooFewLabelsError
-    from illume_loop.judge.fitting import Shown
+    from illume_loop.judge.fitting import DrawnImage
     from illume_loop.judge.reviews import review_label
     from illume_loop.loop.prompts import prompt_of
 
@@ -124,7 +124,7 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
         prompts = [prompt_of(row.prompt).claim for row in rows]
         return [
             (
-                Shown(prompt, run.images.read(row.image_sha256)),
+                DrawnImage(prompt, run.images.read(row.image_sha256)),
                 review_label(bool(row.agrees), row.criteria, domain.questions(prompt)),
             )
             for row, prompt in zip(rows, prompts, strict=True)
@@ -133,7 +133,7 @@ def _reviewed(run_dir: Path, domain: Domain) -> list[tuple[Shown, Label]]:
 
 def _draw(
     judge: UnifiedModel, domain: Domain, prompts: int, samples: int, seed: int, guidance_scale: float, view: View
-) -> list[Shown]:
+) -> list[DrawnImage]:
     from illume_loop.judge.fitting import draw_set
 
     return draw_set(

@@ -82,9 +82,9 @@ def parsed(domain: Domain, prompt: str, command: Sequence[str], model: str | Non
 
 def warn_of_unknown_words(name: str, model: UnifiedModel, prompts: Sequence[str]) -> None:
     """Warn on stderr, in one sentence, of words in the prompts that the model has never seen."""
-    from illume_loop.models.shipped import unknown_words_told
+    from illume_loop.models.shipped import unknown_words_message
 
-    sentence = unknown_words_told(name, model, prompts)
+    sentence = unknown_words_message(name, model, prompts)
     if sentence:
         hint(f"illume-loop: {sentence}")
 

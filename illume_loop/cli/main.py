@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from illume_loop import __version__
 from illume_loop.cli import (
     ablate,
     assess,
@@ -46,7 +47,7 @@ app = typer.Typer(
     name="illume-loop",
     help="A loop in which a unified multimodal model judges its own images and trains on its judgement.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
 app.command("start")(start.start)
@@ -75,9 +76,7 @@ app.command("doctor")(doctor.doctor)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("illume-loop"))
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -13,7 +13,7 @@ from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from illume_loop.domains.text.prompt_set import KeptOut, PromptSet
+    from illume_loop.domains.text.prompt_set import LostPrompt, PromptSet
     from illume_loop.protocols import Prompt, Split
 
 app = typer.Typer(help="Import prompt files into a prompt set, or count the prompts of a set.", no_args_is_help=True)
@@ -84,7 +84,7 @@ def import_prompts(
     sources = [Source(path, kind, category, column, category_column) for path, kind in zip(files, kinds, strict=True)]
     found = [(source, read_prompts(source)) for source in sources]
     num_added = num_known = 0
-    kept_out: list[KeptOut] = []
+    kept_out: list[LostPrompt] = []
     for source, of_source in found:
         for name, of_split in _by_split(of_source, split, source.path):
             step = merged(prompts, name, of_split)

@@ -110,13 +110,13 @@ def _settings(config: Path | None, run_dir: Path, flags: dict[str, object]) -> S
 
     The file may leave out `[store]`; the run's own values then apply.
     """
-    from illume_loop.loop.outages import NO_PATIENCE, Patience
+    from illume_loop.loop.outages import NO_RETRY, RetryPolicy
     from illume_loop.loop.run_directory import stored_settings
     from illume_loop.settings import load_settings
 
     own = load_settings(config, flags, only=("run", "store", "cluster"))
-    patience = Patience(own.cluster.reconnect_s) if own.run.executor == "celery" else NO_PATIENCE
-    stored = patience.outlast(lambda: stored_settings(run_dir, own.store.database_url))
+    patience = RetryPolicy(own.cluster.reconnect_s) if own.run.executor == "celery" else NO_RETRY
+    stored = patience.run_through(lambda: stored_settings(run_dir, own.store.database_url))
     if stored is not None and config is not None:
         stored = {"store": stored["store"]}
     return load_settings(config, flags, stored=stored)

@@ -95,7 +95,7 @@ def _looks(run: OpenRun, every: float) -> Iterator[Look]:
 
 def take_look(run: OpenRun) -> Look:
     """Return a snapshot of the run. It reads the number of rounds anew, because a start may have changed it."""
-    from illume_db.rounds import rounds_in_all
+    from illume_db.rounds import total_rounds
     from illume_db.rounds_table import round_detail, rounds_table
     from illume_db.runs import last_events, run_row
     from illume_db.workers import workers_table
@@ -105,7 +105,7 @@ def take_look(run: OpenRun) -> Look:
     workers = [row for row in workers_table(run.session) if row["state"] in ("running", "draining")]
     diary = last_events(run.session, run.run_id, LINES)[::-1]
     num_rounds = run_row(run.session, run.run_id)["settings"]["run"]["rounds"]
-    in_all = rounds_in_all(run.session, run.run_id, num_rounds)
+    in_all = total_rounds(run.session, run.run_id, num_rounds)
     return Look(rounds, in_all, _stages(detail) if detail else {}, workers, diary)
 
 
@@ -233,9 +233,9 @@ class Board:
     def _show_pictures(self, row: Mapping[str, Any]) -> None:
         from illume_db.evaluations import kept_draws
         from illume_loop.charts.strip import strip
-        from illume_loop.cli.images import can_show, print_picture
+        from illume_loop.cli.images import can_exclude_loss, print_picture
 
-        draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if can_show() else []
+        draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if can_exclude_loss() else []
         if not draws:
             return
         images = self._run.images

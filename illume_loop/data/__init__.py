@@ -1,1 +1,4 @@
-"""Data that people bring: image-text pairs, dialogues, edits and texts, read, tokenised once and mixed for training."""
+"""Training data that users bring: image-text pairs, dialogues, edits and texts.
+
+The rows are read, tokenised once and mixed for training.
+"""

@@ -1,7 +1,7 @@
-"""The fields of one row by what they mean: which of them is the image, the caption, the dialogue.
+"""The meaning of a row's fields: which one is the image, the caption or the dialogue.
 
-Which field is the image is decided by what it holds, then by its name: first an embedded image under a known name, then
-a path under a known name, then the only embedded image under another name.
+The image is the first of these that the row has: an embedded image under a known name, a path under a known name, the
+only embedded image under another name.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "turns": ("conversations", "messages", "conversation"),
     "images": ("images",),
 }
-"""The names under which sources are known to hold each field, in either case; the first one that is filled counts."""
+"""The names that sources use for each field, in any case of letters. The first one with a value counts."""
 _NAMES_OF_FILES = ("file_name", "image_path", "img_path", "image_file", "image_name", "filename", "filepath", "path")
 _NAMES_OF_URLS = ("image_url", "img_url", "url")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
 _BASE64 = ("/9j/", "iVBORw0KGgo", "UklGR")
-"""How JPEG, PNG and WebP begin in base64."""
+"""The first characters of JPEG, PNG and WebP in base64."""
 LONGEST_TEXT = 1_000_000
-"""Characters; longer texts are refused before a tokenizer spends minutes on them."""
+"""The bound on a text, in characters. A tokenizer would spend minutes on a longer one."""
 
 
-class BadRow(Exception):  # noqa: N818 - it is told of, and ends nothing
-    """A row that cannot be used. `reason` is counted, `detail` says more of this one."""
+class BadRow(Exception):  # noqa: N818 - it is reported and ends nothing
+    """A row that cannot be used. Rows are counted by `reason`; `detail` describes this row."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -48,19 +48,19 @@ class BadRow(Exception):  # noqa: N818 - it is told of, and ends nothing
 
 
 def no_files(name: str) -> NoReturn:
-    """Refuse an image that is named by path, where there is no folder to read it from. Raises BadRow."""
+    """Raise BadRow, because an image is named by path and there is no folder to read it from."""
     raise BadRow("no image", f"it is named by path only: {name}")
 
 
-class Meanings:
-    """The fields of a row by what they mean; `names` says which field of the source is meant, before ALSO_CALLED."""
+class RowFields:
+    """A row's fields by their meaning. `names` maps a meaning to the source's own name and overrides ALSO_CALLED."""
 
     def __init__(self, fields: Fields, names: Mapping[str, str], read: ReadImage = no_files) -> None:
         self._fields, self._names, self._read = fields, names, read
         self._lower = {name.lower(): value for name, value in reversed(list(fields.items()))}
 
     def value(self, wanted: str) -> Any:
-        """Return a field's value: the first filled one of its names, None where all are missing. Raises BadRow."""
+        """Return the first value under a field's names that is not empty; None if all are missing. Raises BadRow."""
         found = [value for _, value in self._called(wanted) if value is not None]
         value = next((value for value in found if not _is_empty(value)), found[0] if found else None)
         if isinstance(value, BadRow):
@@ -68,15 +68,15 @@ class Meanings:
         return value
 
     def text(self, wanted: str, reason: str) -> str:
-        """Return a field's text; of a list of texts the first. Raises BadRow with `reason` where there is none."""
+        """Return a field's text, or the first text of a list. Raises BadRow with `reason` if there is none."""
         return text_of(self.value(wanted), reason)
 
     def has(self, wanted: str) -> bool:
-        """Whether the row has a field, be it empty."""
+        """Return True if the row has the field, even an empty one."""
         return any(True for _ in self._called(wanted))
 
     def picture(self, wanted: str) -> bytes | None:
-        """Return the image under one of a field's names, None where none of them holds one. Raises BadRow."""
+        """Return the image under one of a field's names; None if no name holds one. Raises BadRow."""
         found = [value for _, value in self._called(wanted) if _is_picture(value) or wanted in self._names]
         chosen = next((value for value in found if _is_embedded(value)), found[0] if found else None)
         return None if chosen is None else self.image(chosen)
@@ -89,7 +89,7 @@ class Meanings:
         named = filled or list(self._paths())
         chosen = next((value for value in filled if _is_embedded(value)), named[0] if named else None)
         if chosen is None:
-            # An image field that is null says that this row has none, whatever else the row holds.
+            # An empty image field means that the row has no image, even if another field holds one.
             return [] if known else self._other()
         try:
             return [self.image(one) for one in _listed(chosen)]
@@ -99,9 +99,9 @@ class Meanings:
             return other
 
     def image(self, value: object) -> bytes:
-        """Return the bytes of an image: plain, beside a path as `datasets` keeps them, in base64, or by path.
+        """Return the bytes of an image. Raises BadRow.
 
-        Raises BadRow.
+        `value` is the bytes, a mapping of `bytes` and `path` as `datasets` keeps them, a base64 text, or a path.
         """
         if isinstance(value, BadRow):
             raise value
@@ -133,13 +133,16 @@ class Meanings:
                 yield name, self._lower[name]
 
     def _paths(self) -> Iterator[str]:
-        """The files and addresses of pictures under names that may also mean other files."""
+        """Yield the image paths and URLs in fields whose names may also mean files that are not images."""
         if "image" not in self._names:
             values = (self._lower.get(name) for name in (*_NAMES_OF_FILES, *_NAMES_OF_URLS))
             yield from (value for value in values if isinstance(value, str) and _names_a_picture(value))
 
     def _other(self) -> list[bytes]:
-        """The embedded image under a name that nobody knows, where there is one."""
+        """Return the images of the only field with embedded images, whatever its name; empty if there is none.
+
+        Raises BadRow if several fields have embedded images.
+        """
         if "image" in self._names or "images" in self._names:
             return []
         found = {name: value for name, value in self._fields.items() if _is_embedded(value, by_content=True)}
@@ -150,7 +153,10 @@ class Meanings:
 
 
 def text_of(value: object, reason: str) -> str:
-    """Return a value as text that can be stored; of a list of texts the first. Raises BadRow with `reason`."""
+    """Return a value, or the first text of a list, as text that can be stored. Raises BadRow.
+
+    `reason` is the error's reason if there is no text.
+    """
     if isinstance(value, list | tuple):
         value = next((one for one in value if isinstance(one, str) and one.strip()), None)
     if isinstance(value, bytes):
@@ -168,7 +174,7 @@ def text_of(value: object, reason: str) -> str:
 
 
 def _listed(value: object) -> list[object]:
-    """The images of a field, of lists in lists too."""
+    """Return the images of a field as one flat list."""
     if not isinstance(value, list | tuple):
         return [value]
     return [one for inner in value for one in _listed(inner)] if value else []
@@ -181,7 +187,10 @@ def _is_empty(value: object) -> bool:
 
 
 def _is_embedded(value: object, *, by_content: bool = False) -> bool:
-    """Whether a value holds the bytes of a file; `by_content`, whether it also begins like an image."""
+    """Return True if a value holds a file, as bytes or in base64.
+
+    With `by_content`, bytes must also begin like an image.
+    """
     if isinstance(value, list | tuple):
         return bool(value) and _is_embedded(value[0], by_content=by_content)
     if isinstance(value, Mapping):
@@ -192,7 +201,7 @@ def _is_embedded(value: object, *, by_content: bool = False) -> bool:
 
 
 def _is_picture(value: object) -> bool:
-    """Whether a value holds or names an image, as a text such as `laion` does not."""
+    """Return True if a value holds an image or names an image file. A text such as `laion` does neither."""
     if isinstance(value, str):
         return _is_base64(value) or _names_a_picture(value)
     if isinstance(value, Mapping):

@@ -1,7 +1,8 @@
-"""Images that rows name by path, read from below one folder.
+"""The reader of images that rows name by path, below one folder.
 
-Invariant: no path leads out of the folder, however it is written, since paths come from files that anyone may have
-written. Links inside the folder are followed: whoever owns the folder has made them.
+Invariants:
+- No path leads out of the folder. Paths are untrusted, because they come from downloaded files.
+- Links inside the folder are followed. They are trusted, because the folder's owner made them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ImageFolder:
         self._roots = (_parts(str(folder.absolute())), _parts(str(folder.resolve())))
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of an image. Raises BadRow for one that is not there or leads out of the folder."""
+        """Return the bytes of an image. Raises BadRow if it is missing or its path leads out of the folder."""
         found = list(dict.fromkeys(self._below(name)))
         for relative in found:
             path = self.folder / relative
@@ -39,30 +40,27 @@ class ImageFolder:
         raise BadRow("image not found", f"{self.folder / found[0]}: there is no such file")
 
     def _below(self, name: str) -> Iterator[str]:
-        """The paths below the folder that a name may mean, the likeliest first. Raises BadRow."""
+        """Yield the paths below the folder that a name may mean, the likeliest first. Raises BadRow."""
         plain = name.removeprefix("file://")
         for spelled in (plain, unquote(plain)):
             for path in self._relative(spelled, name):
                 yield path
                 for form in ("NFC", "NFD"):
                     yield unicodedata.normalize(form, path)
-                # Below the folder's parent, as `images/0.jpg` with --images images.
+                # The name may be relative to the folder's parent: `images/0.jpg` with `--images images`.
                 first, _, rest = path.partition("/")
                 if rest and first == self.folder.absolute().name:
                     yield rest
 
     def _relative(self, spelled: str, name: str) -> tuple[str, str]:
-        """The path below the folder without `.`, `..` and doubled slashes: as it is, and with Windows' separators.
-
-        Raises BadRow.
-        """
+        """Return the normalised path below the folder, as written and with Windows' separators. Raises BadRow."""
         parts = _parts(spelled)
         if spelled.startswith("/"):
             root = next((root for root in self._roots if parts[: len(root)] == root), None)
             if root is None:
                 raise BadRow("image outside of the folder", name)
             parts = parts[len(root) :]
-        # By the letters alone: on the disk, `..` after a link leads elsewhere.
+        # `..` is resolved in the text, not on the disk, where `..` after a link would lead elsewhere.
         plain = os.path.normpath("/".join(parts))
         of_windows = os.path.normpath("/".join(parts).replace("\\", "/"))
         if _DRIVE.match(spelled) or any(_leaves(path) for path in (plain, of_windows)):
@@ -79,9 +77,10 @@ def _leaves(path: str) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files of a folder and its folders, in the order of their names; links are followed, hidden files are not.
+    """Yield the files below a folder in the order of their paths. Links are followed.
 
-    Programs leave hidden files that are none of the source: macOS's `._0.jpg`, the hub's `.cache`.
+    Hidden files are skipped: programs leave some that are not part of the source, as macOS's `._0.jpg` and the hub's
+    `.cache`.
     """
     seen: set[str] = set()
     found: list[Path] = []

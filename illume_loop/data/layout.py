@@ -1,15 +1,15 @@
-"""Rows of data as sequences of the unified vocabulary, one way for each task.
+"""The layout of a data row as a sequence of the unified vocabulary, by task.
 
-    caption        a pair, read: the image, then its caption
-    text-to-image  a pair, drawn: the caption, then the image's ids; without the caption where it is dropped
-    reconstruct    a pair whose image is read and drawn, which initialises the vision rows (stage 1)
+    caption        a pair: the image, then its caption
+    text-to-image  a pair: the caption, then the image's ids; the caption may be dropped
+    reconstruct    a pair: the image, then its own ids; this initialises the vision rows (stage 1)
     text           a text alone
-    instruct       a dialogue about images or none
-    assess         a dialogue that judges an image, and may draw it as it should have been; laid out as `instruct`
-    edit           the source, the instruction and the target's ids; without the instruction where it is dropped
+    instruct       a dialogue, with or without images
+    assess         a dialogue that judges an image and may draw a corrected one; its layout is that of `instruct`
+    edit           the source, the instruction and the target's ids; the instruction may be dropped
 
-An image that is read for what it shows goes in whole, in slices where it is large; one that is drawn again, or edited,
-goes in as the square that the tokenizer saw.
+Tasks in WHOLE read an image as it is, and in slices if it is large. The other tasks read the square that the tokenizer
+saw.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ TASKS: tuple[Task, ...] = tuple(KIND_OF)
 DRAWS: frozenset[Task] = frozenset({"text-to-image", "reconstruct", "edit"})
 """Tasks whose rows need the ids of an image."""
 DROPS: frozenset[Task] = frozenset({"text-to-image", "edit"})
-"""Tasks whose text may be dropped, for guidance."""
+"""Tasks whose text may be dropped in training, as classifier-free guidance needs."""
 WHOLE: frozenset[Task] = frozenset({"caption", "instruct", "assess"})
-"""Tasks that read images as they are, in slices where these are large; the others read the tokenizer's squares."""
+"""Tasks that read whole images, with slices of large ones. The other tasks read the tokenizer's squares."""
 
 
-class Sayings(Protocol):
-    """What of a row its sequence is made of."""
+class RowText(Protocol):
+    """The part of a row that its sequence is made of."""
 
     @property
     def text(self) -> str:
@@ -51,23 +51,23 @@ class Sayings(Protocol):
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """Of a dialogue."""
+        """The turns of a dialogue; empty for another kind of row."""
         ...
 
 
 def sequence_of(
     task: Task,
-    row: Sayings,
+    row: RowText,
     ids: Sequence[Sequence[int]],
     sequences: SequenceBuilder,
     num_blocks: Sequence[int],
     *,
     dropped: bool = False,
 ) -> Sequence1D:
-    """The sequence of a row for a task.
+    """Return the sequence of a row for a task.
 
-    `ids` are those of the images that it draws, `num_blocks` how many blocks of placeholders each image has that it
-    reads; `dropped` leaves the text out, where the task may.
+    `ids` holds the ids of each image that the row draws. `num_blocks` holds the number of placeholder blocks of each
+    image that it reads. `dropped` leaves the text out; only tasks in DROPS heed it.
     """
     match task:
         case "caption":
@@ -84,8 +84,8 @@ def sequence_of(
             return sequences.converse(_parts(row.turns, ids, num_blocks))
 
 
-def longest(kind: Kind, row: Sayings, num_read: int, ids: Sequence[Sequence[int]], sequences: SequenceBuilder) -> int:
-    """Ids of the longest sequence that any task makes of a row, each image in one block."""
+def longest(kind: Kind, row: RowText, num_read: int, ids: Sequence[Sequence[int]], sequences: SequenceBuilder) -> int:
+    """Return the number of ids of the longest sequence that any task makes of a row, with one block per image."""
     tasks = [task for task in TASKS if KIND_OF[task] == kind and (ids or task not in DRAWS)]
     return max(len(sequence_of(task, row, ids, sequences, [1] * num_read).input_ids) for task in tasks)
 

@@ -1,6 +1,7 @@
-"""Rows of a mix as a trainer takes them: sequences, and the pixels of the images that they read.
+"""The rows of a mix as a trainer takes them: sequences, and the pixels of the images that they read.
 
-Guarantee: the row at a position, its text that is dropped, its slices, depend on the seed and the position alone.
+Invariants:
+- The row at a position, its slices, and whether its text is dropped depend only on the seed and the position.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class MixedRows:
         text_dropout: float,
         max_slices: int,
     ) -> None:
-        """Raises ValueError for a share without rows or weight; see `Mix`."""
+        """Make the mix. Raises ValueError if a share has no rows or too small a weight; see `Mix`."""
         self.shares, self.sources, self.sequences = shares, sources, backend.sequences
         self.side = int(backend.model.config.image_size)
         self.text_dropout, self.max_slices = text_dropout, max_slices
@@ -56,7 +57,7 @@ class MixedRows:
         self.mix = Mix([share.weight for share in shares], rows, seed, purpose)
 
     def __getitem__(self, position: int) -> Item:
-        """`input_ids`, `labels`, and `pictures`: the blocks to be read, in reading order."""
+        """Return `input_ids`, `labels` and `pictures`, the image blocks that the row reads, in reading order."""
         chosen = self.mix.at(position)
         share = self.shares[chosen.part]
         source = self.sources[share.source]
@@ -68,7 +69,11 @@ class MixedRows:
     def _laid_out(
         self, task: Task, row: StoredRow, fit: Fit, max_ids: int, dropped: bool
     ) -> tuple[Sequence1D, list[Image.Image]]:
-        """In as many slices as the mix allows and the longest sequence has room for; tokenising saw that one fits."""
+        """Return the row's sequence and the image blocks that it reads.
+
+        It takes the most slices that the mix allows and that fit in `max_ids`. One block per image always fits:
+        tokenising has checked it.
+        """
         images = [open_image(data) for data in row.images] if task not in ("text-to-image", "text") else []
         if task not in WHOLE:
             images = [fit.square(image, self.side) for image in images]
@@ -82,16 +87,16 @@ class MixedRows:
 
 
 class PixelCollator:
-    """Pads ids and labels and adds `pixel_values` (N, 3, S, S) of the N blocks that the rows of a batch read.
+    """A collator that pads ids and labels and adds `pixel_values` (N, 3, S, S) of the N blocks that a batch reads.
 
-    With `always`, of no block too, so that all processes of a training have the same gradients.
+    With `always`, a batch without blocks gets empty `pixel_values`, so that all processes have the same gradients.
     """
 
     def __init__(self, processor: Any, pad: int, *, always: bool = False) -> None:
         self.processor, self.pad, self.always = processor, pad, always
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """One batch."""
+        """Return one batch."""
         batch = collate([Sequence1D(item["input_ids"], item["labels"]) for item in items], self.pad)
         pictures = [picture for item in items for picture in item["pictures"]]
         if pictures:
@@ -102,11 +107,11 @@ class PixelCollator:
 
 
 class ReadingCollator:
-    """Reads the rows at the positions of a batch, in the process that loads it, and collates them."""
+    """A collator that reads the rows at a batch's positions, in the process that loads the batch."""
 
     def __init__(self, rows: MixedRows, collator: Callable[[Sequence[Item]], dict[str, Tensor]]) -> None:
         self.rows, self.collator = rows, collator
 
     def __call__(self, items: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
-        """One batch; each item has its `position`."""
+        """Return one batch; each item has its `position`."""
         return self.collator([self.rows[int(item["position"])] for item in items])

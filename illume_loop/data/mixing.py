@@ -1,10 +1,12 @@
-"""Which row of which source stands at which position of a training, by weights.
+"""The weighted order of rows from several sources: which row stands at which position of a training.
 
-Guarantee: what stands at a position is a function of the seed and the position alone, so a training that is killed and
-goes on, or is shared by other processes, has the rows that it would have had. Of each PERIOD rows every part of the mix
-has its exact share. Each part goes through its rows without repeating one before all were there; then
-through all of them again, in another order. The order is random among windows of WINDOW rows and inside each, so that
-rows which are read after each other lie near each other on the disk.
+Invariants:
+- The row at a position depends only on the seed and the position. A resumed training, or one with another number of
+  processes, has the same rows.
+- In each PERIOD positions, every part of the mix has its exact share.
+- Each part uses all of its rows once before it repeats one. Then it uses all of them again in another order.
+- The order of windows of WINDOW rows is random, and so is the order inside a window. So rows that are read one after
+  the other lie near each other on the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What stands at a position: the part of the mix, a row of its source, and randomness of its own."""
+    """The choice for a position: the part of the mix, the row's number in its source, and the position's own RNG."""
 
     part: int
     row: int
@@ -34,10 +36,10 @@ class Chosen:
 
 
 class Mix:
-    """Parts with weights; `rows_of_parts` are the numbers of the rows that each may take."""
+    """A weighted mix of parts. `rows_of_parts` holds the numbers of the rows that each part may take."""
 
     def __init__(self, weights: Sequence[float], rows_of_parts: Sequence[Rows], seed: int, purpose: str) -> None:
-        """Raises ValueError for a part without rows, or whose weight is too small to count."""
+        """Make the mix. Raises ValueError if a part has no rows, or too small a weight for one row in PERIOD."""
         self.counts = _shares(weights)
         self.rows_of_parts = rows_of_parts
         self.key = f"{seed}/{purpose}"
@@ -46,7 +48,7 @@ class Mix:
                 raise ValueError(f"part {part} has {'no rows' if count else 'too small a weight'}")
 
     def at(self, position: int) -> Chosen:
-        """What stands at a position, from 0."""
+        """Return the choice for a position, counted from 0."""
         period, offset = divmod(position, PERIOD)
         parts, ranks = _order_of(self.counts, f"{self.key}/period/{period}")
         part = int(parts[offset])
@@ -58,7 +60,7 @@ class Mix:
 
 
 def shuffled(index: int, size: int, key: str) -> int:
-    """Where the index-th of `size` stands in the random order of a key."""
+    """Return item number `index` of the random order of `size` items that the key gives."""
     starts, windows = _windows(size, key)
     place = int(np.searchsorted(starts, index, side="right")) - 1
     window = int(windows[place])
@@ -68,7 +70,7 @@ def shuffled(index: int, size: int, key: str) -> int:
 
 @lru_cache(maxsize=256)
 def _windows(size: int, key: str) -> tuple[Rows, Rows]:
-    """At which index each window begins, and which window it is."""
+    """Return the index at which each window begins in the random order, and the window's number."""
     windows = _permutation(-(-size // WINDOW), key)
     lengths = np.minimum(WINDOW, size - windows * WINDOW)
     return np.cumsum(lengths) - lengths, windows
@@ -76,7 +78,7 @@ def _windows(size: int, key: str) -> tuple[Rows, Rows]:
 
 @lru_cache(maxsize=16)
 def _order_of(counts: tuple[int, ...], key: str) -> tuple[Rows, Rows]:
-    """The parts of a period in random order, and the how-manieth of its part each one is."""
+    """Return the part at each offset of a period, in random order, and its rank among its part's rows."""
     parts = np.repeat(np.arange(len(counts)), counts)[_permutation(PERIOD, key)]
     ranks = np.empty(PERIOD, np.int64)
     for part, count in enumerate(counts):
@@ -91,7 +93,7 @@ def _permutation(size: int, key: str) -> Rows:
 
 
 def _shares(weights: Sequence[float]) -> tuple[int, ...]:
-    """Weights as counts that sum to PERIOD, by largest remainders."""
+    """Return weights as counts that sum to PERIOD, rounded by largest remainders."""
     exact = [PERIOD * weight / sum(weights) for weight in weights]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda part: counts[part] - exact[part])

@@ -1,8 +1,8 @@
-"""The reader of images that people bring, and the square of an image that a tokenizer takes.
+"""The reader of users' images, and the square image that a tokenizer takes.
 
 Invariants:
-- From sources of data only JPEG, PNG and WebP are decoded, and from no file an image of more than MAX_PIXELS.
-- Whatever is wrong with an image becomes a BadRow, so it costs one row; no warning reaches the terminal.
+- Only JPEG, PNG and WebP are decoded from data sources. No image of more than MAX_PIXELS is decoded from any file.
+- Any fault of an image becomes a BadRow, so it costs one row. No warning reaches the terminal.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from illume_loop.data.fields import BadRow
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
-"""A camera's largest, and far below what a small file can be blown up to."""
+"""The size of the largest camera images. A small malicious file can decode to far more."""
 MAX_CROP = 0.2
-"""Of an image; the successor of the paper (arXiv 2504.01934) drops what its resolutions would crop by more."""
+"""A share of the image. The paper's successor (arXiv 2504.01934) drops images that it would crop by more."""
 GROUND = (255, 255, 255)
-"""Behind transparent pixels, and beside images that are padded."""
+"""The colour behind transparent pixels and around padded images."""
 _ORIENTATION = ExifTags.Base.Orientation
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,12 +34,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientations, and what makes each upright."""
+"""The transpose that turns each EXIF orientation upright."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How an image becomes square: its centre is cut out, or it is padded on both sides.
+    """The way an image becomes square: its centre is cut out ("crop"), or both sides are padded ("pad").
 
     `max_crop` is the largest share of an image that may be cut away.
     """
@@ -48,15 +48,15 @@ class Fit:
     max_crop: float = MAX_CROP
 
     def cuts(self, width: int, height: int) -> float:
-        """The share of an image of this size that is cut away."""
+        """Return the share of an image of this size that is cut away."""
         return 1.0 - min(width, height) / max(width, height) if self.how == "crop" else 0.0
 
     def accepts(self, width: int, height: int) -> bool:
-        """Whether an image of this size may be made square."""
+        """Return True if an image of this size may be made square."""
         return self.cuts(width, height) <= self.max_crop
 
     def square(self, image: Image.Image, side: int) -> Image.Image:
-        """The image as `side` x `side` pixels."""
+        """Return the image as `side` x `side` pixels."""
         if self.how == "pad":
             return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=GROUND)
         return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
@@ -66,20 +66,20 @@ CENTRE = Fit()
 
 
 def open_image(data: bytes, formats: tuple[str, ...] | None = FORMATS) -> Image.Image:
-    """Return an image as people see it: RGB, upright, its first frame, on white where it is transparent.
+    """Return the first frame of an image in RGB, upright, with transparent pixels on white.
 
-    This is the one reader of images that people bring. `formats` are the formats that are decoded, None for all that
-    Pillow knows. Raises BadRow, whatever is wrong with the image.
+    All images of users are read here. `formats` are the formats that are decoded; None means all that Pillow knows.
+    Raises BadRow for any fault of the image.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of damaged metadata; only an image that cannot be shown is worth a word.
+            # Pillow warns of damaged metadata, which does not matter if the image itself can be read.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=formats) as file:
                 if file.width * file.height > MAX_PIXELS:
                     raise BadRow("too many pixels", f"{file.width} x {file.height}")
-                # Before its metadata is asked for: that loads a PNG too, and an error must not be taken for theirs.
+                # Reading the metadata of a PNG loads its pixels too, and _turn_of ignores errors. So load them first.
                 file.load()
                 turn, plain = _turn_of(file), _plain(file)
                 return plain.transpose(turn) if turn is not None else plain
@@ -90,7 +90,7 @@ def open_image(data: bytes, formats: tuple[str, ...] | None = FORMATS) -> Image.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRow("too many pixels", str(error)) from None
     except Exception as error:
-        # Decoders of strangers' bytes raise what they like: struct.error, ZeroDivisionError, IndexError, zlib.error.
+        # Decoders raise many errors on damaged bytes: struct.error, ZeroDivisionError, IndexError, zlib.error.
         raise BadRow("unreadable image", str(error) or type(error).__name__) from None
 
 
@@ -101,15 +101,15 @@ def _unknown_format(data: bytes, formats: tuple[str, ...] | None) -> str:
 
 
 def _turn_of(file: Image.Image) -> Image.Transpose | None:
-    """Return how an image must be turned to be upright.
+    """Return the transpose that turns an image upright; None if it needs none or its metadata is damaged.
 
-    Pillow's own exif_transpose also writes the metadata anew, which fails for what it cannot write.
+    Pillow's exif_transpose is not used: it also rewrites the metadata and fails if it cannot.
     """
     try:
         orientation = file.getexif().get(_ORIENTATION)
         return _TURNS.get(orientation) if isinstance(orientation, int) else None
     except Exception:
-        return None  # damaged metadata says nothing about the picture
+        return None  # the image may be whole although its metadata is damaged
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -122,7 +122,10 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image of wider grey values in 8 bits; Pillow's conversion turns all that is above 255 white."""
+    """Return an image with 16-bit, 32-bit or float grey values in 8 bits.
+
+    Pillow's own conversion would turn every value above 255 white.
+    """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     most = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0.0)), 1.0)
     return Image.fromarray(np.clip(values * (255.0 / most), 0, 255).astype(np.uint8))

@@ -1,9 +1,10 @@
-"""Rows as files hold them: WebDataset tar, parquet as `datasets` writes it, JSON lines and JSON lists.
+"""The readers of rows from files: WebDataset tar, parquet as `datasets` writes it, JSON lines and JSON lists.
 
 Invariants:
-- A file is read in one fixed order, a piece at a time, without being held in memory (a JSON list excepted).
-- What cannot be read is a row with a problem and never the end of the file, unless the file itself is damaged.
-- JSON is told apart by what it holds: one list, an object with one list, or a row a line. Blank lines are no rows.
+- A file is read in one fixed order, piece by piece. Only a JSON list is held in memory as a whole.
+- A row that cannot be read becomes a BadRow, and reading goes on, unless the file itself is damaged.
+- A JSON file's content tells its layout: one list, an object with one list, or one row per line. Blank lines are not
+  rows.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ ENDINGS = (".tar", ".parquet", ".jsonl", ".json")
 _IN_FOLDERS = ENDINGS[:3]
 _BATCH = 64
 _BLANK = b" \t\r\n\v\f\xef\xbb\xbf"
-"""What a blank line may hold: white space, and a byte order mark."""
+"""The bytes that a blank line may hold: white space and a byte order mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows [first, stop) of a file; None is its end. A tar is one piece, as it tells its rows only when it is read."""
+    """Rows [first, stop) of a file; a `stop` of None means its end.
+
+    A tar is one piece, because its rows can be counted only by reading it.
+    """
 
     file: str
     first: int
@@ -46,7 +50,7 @@ Found = tuple[Place, Fields | BadRow]
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return the files that a source means, in the order of their names: itself, or those of a folder and its folders.
+    """Return the source itself if it is a file, or the files below it in the order of their paths.
 
     Raises DataSourceError.
     """
@@ -63,9 +67,9 @@ def files_of(source: Path) -> list[Path]:
 
 
 def pieces_of(file: Path, num_rows: int) -> list[Piece]:
-    """Return a file in pieces of at least `num_rows` rows, but the last; parquet is cut between its row groups.
+    """Return a file's pieces, each of at least `num_rows` rows except the last. Raises DataSourceError.
 
-    Raises DataSourceError.
+    A parquet file is cut between its row groups.
     """
     if _kind(file) == ".tar":
         return [Piece(str(file), 0, None)]
@@ -84,7 +88,7 @@ def pieces_of(file: Path, num_rows: int) -> list[Piece]:
 
 
 def rows_of(piece: Piece) -> Iterator[Found]:
-    """Yield the rows of a piece as fields by name. Raises DataSourceError where a file that was whole is no longer."""
+    """Yield the rows of a piece as fields by name. Raises DataSourceError if the file has been damaged since."""
     file = Path(piece.file)
     read = {".tar": _tar, ".parquet": _parquet}.get(_kind(file), _json)
     yield from read(file, piece)
@@ -95,14 +99,17 @@ def _kind(file: Path) -> str:
 
 
 def _tar(file: Path, _: Piece) -> Iterator[Found]:
-    """Samples are files that share their name up to the first dot; a JSON file of a sample gives its keys."""
+    """Yield the rows of a WebDataset tar.
+
+    A row is the files that share their name up to the first dot. A JSON file of a row adds its keys as fields.
+    """
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
     index = 0
     try:
         with file.open("rb") as stream:
             members = ({**member, "__url__": str(file)} for member in tar_file_iterator(stream))
-            # The first of two members of one name counts.
+            # The handler ignores the error for a second member of the same name, so the first one counts.
             for sample in group_by_keys(members, handler=lambda _: True):
                 place = Place(str(file), index, sample["__key__"])
                 index += 1
@@ -119,7 +126,7 @@ def _fields_of_sample(sample: Mapping[str, Any]) -> Fields:
     for name, data in sample.items():
         if name.startswith("__"):
             continue
-        # "source.jpg" is the image called source, "jpg" the sample's only one.
+        # "source.jpg" is the image in the field `source`; "jpg" is the row's only image.
         *called, kind = name.split(".")
         field = ".".join(called)
         if kind in PICTURES:
@@ -147,19 +154,19 @@ def _parquet(file: Path, piece: Piece) -> Iterator[Found]:
                         yield Place(str(file), index), fields
                         index += 1
             except (pa.ArrowException, OSError) as error:
-                # Each of them is counted: a damaged row group is as many lost rows as it held.
+                # Every remaining row of the damaged group is counted as lost.
                 problem = BadRow("damaged file", f"{error}; the rest of its row group is left out")
                 yield from ((Place(str(file), lost), problem) for lost in range(index, stop))
         start = stop
 
 
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows as plain values. A value that cannot be one is a BadRow, which matters where it is needed only."""
+    """Yield the rows as plain values. A value that cannot be read is a BadRow, which counts only if it is used."""
     try:
         yield from batch.to_pylist()
         return
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        pass  # a text that is not UTF-8, a time outside of Python's; to_pylist says nothing of where
+        pass  # a text is not UTF-8, or a time is outside Python's range; to_pylist does not tell which value it was
     for index in range(batch.num_rows):
         yield {name: _plain(batch.column(name)[index]) for name in batch.schema.names}
 
@@ -194,7 +201,7 @@ def _json(file: Path, piece: Piece) -> Iterator[Found]:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
-    """The lines of a file in UTF-8, which it need not be in itself."""
+    """Yield the lines of a file in UTF-8, whatever encoding the file has."""
     with file.open("rb") as lines:
         encoding = encoding_of(lines.read(4))
         lines.seek(0)
@@ -206,7 +213,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def _num_rows_in_json(file: Path) -> int:
-    """Rows, with the blank lines before the last of them."""
+    """Return the number of rows, counting the blank lines before the last row."""
     try:
         if not _has_lines(file):
             return len(_json_list(file))
@@ -217,9 +224,9 @@ def _num_rows_in_json(file: Path) -> int:
 
 @lru_cache(maxsize=64)
 def _has_lines(file: Path) -> bool:
-    """Whether a file has a row a line, whatever its name ends in: its first line is a whole object, and not the last.
+    """Return True if a file has one row per line, False if it is one JSON document. The content decides.
 
-    A list, or an object over several lines, is one JSON document. So is an object alone in a `.json`.
+    A list is one document, and so are an object over several lines and a single object in a `.json` file.
     """
     filled = (line.strip(_BLANK) for line in _lines(file))
     beginning = list(islice((line for line in filled if line), 2))
@@ -234,7 +241,10 @@ def _has_lines(file: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _json_list(file: Path) -> list[Any]:
-    """LLaVA publishes its dialogues so. Read whole, once for all pieces of a file that follow each other."""
+    """Return the items of a JSON list, as LLaVA publishes its dialogues. Raises DataSourceError.
+
+    The cache keeps the list for the next pieces of the same file.
+    """
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, OSError, RecursionError) as error:

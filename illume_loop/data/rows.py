@@ -1,6 +1,7 @@
-"""What a row of a source is, whichever file it comes from: a pair, an edit, a dialogue or a text.
+"""The four kinds of rows, whatever file they come from: pair, edit, dialogue and text.
 
-Guarantee: a row either has all that its kind needs or is refused with a reason that can be counted.
+Invariants:
+- A row has everything that its kind needs, or it is refused with a reason that can be counted.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from illume_loop.data.fields import BadRow, Fields, Meanings, ReadImage, no_files, text_of
+from illume_loop.data.fields import BadRow, Fields, ReadImage, RowFields, no_files, text_of
 
 Kind = Literal["pair", "edit", "dialogue", "text"]
 KINDS: tuple[Kind, ...] = ("pair", "edit", "dialogue", "text")
 
 IMAGE_MARK = "<image>"
-"""Where an image stands in the text of a turn, as in LLaVA's layout."""
+"""The place of an image in the text of a turn, as in LLaVA's layout."""
 _ASKS, _ANSWERS, _FRAMES = ("human", "user"), ("gpt", "assistant", "model"), "system"
 _IDS_AS_TEXT = re.compile(r"<image_\d+>")
-"""As `samples export` writes image ids: nothing says which tokenizer they are of."""
+"""Image ids as `samples export` writes them. They are refused, because nothing says which tokenizer made them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands: its file, its number in it from 0, and its name there where it has one."""
+    """The place of a row: its file, its number in the file from 0, and its name there if it has one."""
 
     file: str
     index: int
@@ -34,8 +35,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side says; each IMAGE_MARK in `text` stands for the next image of a user to be read, or of the model to
-    be drawn."""
+    """One turn of a dialogue.
+
+    Each IMAGE_MARK in `text` stands for the next image: one to read in a user's turn, one to draw in the model's.
+    """
 
     by: Literal["user", "model"]
     text: str
@@ -43,9 +46,9 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row with the encoded images that it reads and those that it draws, in the order of their marks.
+    """A row with the encoded images that it reads and that it draws, in the order of their marks.
 
-    The image of a pair is both. `text` is the caption of a pair, the instruction of an edit, or the text itself.
+    The image of a pair is in both. `text` is the caption of a pair, the instruction of an edit, or the text itself.
     """
 
     kind: Kind
@@ -57,12 +60,12 @@ class Row:
 
 
 def understood(place: Place, fields: Fields, names: Mapping[str, str], read: ReadImage = no_files) -> Row:
-    """Return the row that some fields are.
+    """Return the row that the fields describe. Raises BadRow.
 
-    `names` say which fields of the source are meant, before ALSO_CALLED is asked; `read` gives the images that are
-    named by path. Raises BadRow.
+    `names` maps a meaning to the source's own name of the field and overrides ALSO_CALLED. `read` returns an image
+    that is named by path.
     """
-    meant = Meanings(fields, names, read)
+    meant = RowFields(fields, names, read)
     turns = meant.value("turns")
     if _is_list(fields.get("prompt")) and _is_list(fields.get("completion")) and not turns:
         turns = [*fields["prompt"], *fields["completion"]]  # TRL's layout
@@ -88,9 +91,9 @@ def understood(place: Place, fields: Fields, names: Mapping[str, str], read: Rea
     raise BadRow("unknown layout", f"it has the fields {', '.join(sorted(map(str, fields))) or '(none)'}")
 
 
-def _edit(place: Place, meant: Meanings, target: bytes) -> Row:
+def _edit(place: Place, meant: RowFields, target: bytes) -> Row:
     told = meant.text("instruction", "no instruction")
-    # Some collections of edits call the source just "image".
+    # Some collections of edits name the source just "image".
     source = meant.picture("source") or meant.image(meant.value("image"))
     return Row("edit", place, told, read=(source,), drawn=(target,))
 
@@ -100,7 +103,7 @@ def _is_list(value: object) -> bool:
 
 
 def _listed_turns(turns: object) -> object:
-    """The turns of a dialogue, which some collections keep as JSON in a text."""
+    """Return the turns of a dialogue; parse them if the collection keeps them as JSON text. Raises BadRow."""
     if not isinstance(turns, str):
         return turns
     try:
@@ -129,7 +132,7 @@ def _turn(item: object) -> Turn:
     if not isinstance(item, Mapping):
         raise BadRow("unknown layout", "a turn is no object")
     by = _side(item)
-    # Parquet gives every turn the keys of all turns, and null where one has none.
+    # Parquet gives every turn the keys of all turns, with null for the missing ones.
     text = next((item[key] for key in ("value", "content") if item.get(key) is not None), None)
     if by not in (*_ASKS, *_ANSWERS):
         raise BadRow("unknown layout", f"a turn is by {by!r}")
@@ -146,7 +149,7 @@ def _side(item: Mapping[str, Any]) -> object:
 
 
 def _content(part: object) -> str:
-    """A part of a turn in the layout of TRL's and transformers' chat templates."""
+    """Return the text of one part of a turn, in the layout of TRL's and transformers' chat templates."""
     if not isinstance(part, Mapping) or part.get("type") not in ("image", "text"):
         raise BadRow("unknown layout", "a part of a turn is neither text nor an image")
     return IMAGE_MARK if part["type"] == "image" else str(part.get("text") or "")

@@ -1,12 +1,12 @@
-"""A folder of tokenised rows: shards of parquet, and the manifest that says whose ids they hold.
+"""A folder of tokenised rows: parquet shards, and a manifest that names the tokenizer of their ids.
 
     manifest.json        the tokenizer's digest, how images were made square, the pieces of the sources
-    shards/00000.parquet the rows of one piece; there when it is whole, with the piece's counts inside
+    shards/00000.parquet the rows of one piece and their counts; it exists only when it is whole
     left-out/00000.jsonl the rows of the piece that were left out, with their places and reasons
-    left-out.jsonl       all of them, when the last piece is done
-    claims/00000         which process works on the piece, by a lock that its end gives back
+    left-out.jsonl       all rows that were left out, written when the last piece is done
+    claims/00000         a lock held by the process that works on the piece; the kernel frees it when the process ends
 
-Nothing here needs torch: `data ls` and `data show` read it too.
+This module works without torch, because `data ls` and `data show` use it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from illume_loop.files import write_atomically
 
 MANIFEST, LEFT_OUT = "manifest.json", "left-out.jsonl"
 GROUP_ROWS = 32
-"""Rows of one row group, which is read at once."""
+"""The rows of a row group, which is read as a whole."""
 _COUNTS = b"illume-loop"
 
 _TURNS = pa.list_(pa.struct([("by", pa.string()), ("text", pa.string())]))
@@ -55,7 +55,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class StoredRow:
-    """A tokenised row: `images` are the encoded ones that it reads, `ids` those that it draws, (L,) each."""
+    """A tokenised row.
+
+    `images` are the encoded images that it reads. `ids` are the codebook ids of the images that it draws, (L,) each.
+    """
 
     kind: Kind
     text: str
@@ -67,10 +70,10 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What was asked for, which all processes and all later calls must ask alike."""
+    """The request that a folder was made for. All processes and later calls must make the same request."""
 
     tokenizer: str
-    """The sha256 of what makes ids of pixels."""
+    """The sha256 of the parts of the model that turn pixels into ids."""
     tokens_per_image: int
     fit: Fit
     max_ids: int
@@ -81,12 +84,12 @@ class Manifest:
     pieces: Sequence[Piece]
 
     def write(self, folder: Path) -> None:
-        """Put it into its folder."""
+        """Write the manifest into its folder."""
         write_atomically(folder / MANIFEST, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """That of a folder. Raises NoTokenisedDataError, CorruptArtifactError."""
+        """Return the manifest of a folder. Raises NoTokenisedDataError, CorruptArtifactError."""
         path = folder / MANIFEST
         if not path.is_file():
             raise NoTokenisedDataError(path=folder)
@@ -98,31 +101,34 @@ class Manifest:
             raise CorruptArtifactError(path=path, expected="a manifest", found=str(error)) from error
 
     def changed(self, other: Manifest) -> list[str]:
-        """The names of what differs, but for the tokenizer."""
+        """Return the names of the fields that differ, without the tokenizer."""
         one, two = asdict(self), asdict(other)
         return sorted(name for name in one if name != "tokenizer" and one[name] != two[name])
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The shard of a piece."""
+    """Return the path of a piece's shard."""
     return folder / "shards" / f"{number:05d}.parquet"
 
 
 def list_path(folder: Path, number: int) -> Path:
-    """Where the rows of a piece are listed that were left out."""
+    """Return the path of the list of a piece's left-out rows."""
     return folder / "left-out" / f"{number:05d}.jsonl"
 
 
 @contextmanager
 def shard_writer(path: Path, tally: Tally) -> Iterator[parquet.ParquetWriter]:
-    """Write a shard; `tally` has its counts when the block ends, and then `path` is there, durably."""
+    """Yield the writer of a shard; put the shard durably at `path` when the block ends.
+
+    `tally` must hold the shard's counts by then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     try:
         with parquet.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
             yield writer
             writer.add_key_value_metadata({_COUNTS.decode(): json.dumps(tally.content())})
-        # A name that is there stands for a whole shard, also after a power cut.
+        # Sync before the rename, so that a shard under its name is whole even after a power cut.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -131,15 +137,18 @@ def shard_writer(path: Path, tally: Tally) -> Iterator[parquet.ParquetWriter]:
 
 
 def tally_of(path: Path) -> Tally:
-    """The counts of a shard. Raises CorruptArtifactError."""
+    """Return the counts of a shard. Raises CorruptArtifactError."""
     return Tally.of(json.loads(_opened(path).metadata.metadata[_COUNTS]))
 
 
 class Tokenised:
-    """The whole of a folder, to be read row by row."""
+    """A finished folder of tokenised rows, read row by row."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises NotFoundError for a folder that is none, or not finished; CorruptArtifactError."""
+        """Open the folder.
+
+        Raises NoTokenisedDataError, NotFoundError if the folder is not finished, CorruptArtifactError.
+        """
         self.folder = folder
         self.manifest = Manifest.read(folder)
         self.paths = [shard_path(folder, number) for number in range(len(self.manifest.pieces))]
@@ -160,23 +169,23 @@ class Tokenised:
         self._starts = np.cumsum([0, *(size for *_, size in groups)])
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return len(self.kinds)
 
     def tally(self) -> Tally:
-        """The counts of all shards."""
+        """Return the counts of all shards."""
         whole = Tally()
         for path in self.paths:
             whole.add(tally_of(path))
         return whole
 
     def rows_of(self, kind: Kind, *, drawn: bool) -> NDArray[np.int64]:
-        """The numbers of the rows of a kind, rising; with `drawn`, of those with an image to draw."""
+        """Return the numbers of the rows of a kind, rising; with `drawn`, only of rows with an image to draw."""
         chosen = self.kinds == KINDS.index(kind)
         return np.flatnonzero(chosen & (self.num_drawn > 0) if drawn else chosen)
 
     def __getitem__(self, number: int) -> StoredRow:
-        """A row by its number. Rows near each other are cheap after each other: they share a row group."""
+        """Return a row by its number. A row of a row group that was just read is cheap."""
         group = int(np.searchsorted(self._starts, number, side="right")) - 1
         path, inner = self._groups[group]
         row = _group(path, inner).slice(number - int(self._starts[group]), 1).to_pylist()[0]

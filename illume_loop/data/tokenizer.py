@@ -1,4 +1,4 @@
-"""The model's side of tokenising: images to ids, and the digest of all that these ids depend on."""
+"""The model's side of tokenising: images to ids, and the digest of everything that the ids depend on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from illume_loop.models.registry import load_model
 
 
 def open_tokenizer(path: Path, device: str) -> IllumeBackend:
-    """The model of a folder. Raises what `load_model` raises, UsageError for one of another backend."""
+    """Return the model of a folder. Raises UsageError if it is of another backend, and what `load_model` raises."""
     model = load_model(path, device=device)
     if not isinstance(model, IllumeBackend):
         raise UsageError(
@@ -26,9 +26,9 @@ def open_tokenizer(path: Path, device: str) -> IllumeBackend:
 
 
 def tokenizer_digest(backend: IllumeBackend) -> str:
-    """The sha256 of encoder, quantiser and image processor.
+    """Return the sha256 of encoder, quantiser and image processor.
 
-    It stays the same when stages train the language model, and whichever way the images are painted back to pixels.
+    Training the language model does not change it, nor does another decoder from ids to pixels.
     """
     vision = backend.model.model.vision
     digest = hashlib.sha256()
@@ -46,7 +46,7 @@ def tokenizer_digest(backend: IllumeBackend) -> str:
 
 
 def ids_of(backend: IllumeBackend, images: Sequence[Image.Image], batch_size: int) -> list[list[int]]:
-    """Codebook ids, (L,) for each image; all are squares of the model's size."""
+    """Return the codebook ids of each image, (L,). All images must be squares of the model's size."""
     found: list[list[int]] = []
     for start in range(0, len(images), batch_size):
         found += backend.encode(images[start : start + batch_size]).tolist()

@@ -1,9 +1,10 @@
-"""Tokenising sources offline: images to codebook ids, texts as they are, a shard of parquet for each piece of a file.
+"""Offline tokenising: images become codebook ids, texts stay as they are, each piece of a file becomes one shard.
 
-Guarantee: a shard that is there is whole and is never written again; a piece is worked on by one process at a time,
-whichever way the others ended; the same sources and model give the same rows in the same shards, however many processes
-took part and however often they were killed. Rows that cannot be used are left out, counted and listed with their
-place; more of them than a bound end the work.
+Invariants:
+- A shard that exists is whole and is never written again.
+- One process at a time works on a piece, even after another process was killed.
+- The same sources and model give the same rows in the same shards, with any number of processes and restarts.
+- Rows that cannot be used are left out, counted and listed with their place. More of them than a bound end the work.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from illume_loop.artifacts.locks import alone_in, claimed
+from illume_loop.artifacts.locks import claimed, exclusive_lock
 from illume_loop.data.fields import BadRow, Fields
 from illume_loop.data.image_folder import ImageFolder
 from illume_loop.data.layout import longest
@@ -44,26 +45,26 @@ from illume_loop.errors import (
     TooManyBadRowsError,
     UsageError,
 )
-from illume_loop.files import storage_full_told, write_atomically
+from illume_loop.files import raising_storage_full, write_atomically
 from illume_loop.models.illume.backend import IllumeBackend
 
 ENOUGH_TO_JUDGE = 1_000
-"""Rows after which too many bad ones end the work; with fewer, the end of it decides."""
+"""The rows from which too many bad ones end the work at once. With fewer rows the check waits for the end."""
 
 OnRows = Callable[[int, int, Tally], None]
-"""Called with (pieces done, pieces in all, counts so far)."""
+"""Called with (pieces done, total pieces, counts so far)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be tokenised, and how."""
+    """The request of a tokenising: its sources and settings."""
 
     sources: Sequence[Path]
     fit: Fit = CENTRE
     max_ids: int | None = None
-    """Ids of the longest sequence; the model's own bound by default."""
+    """The most ids of a sequence; the model's own bound by default."""
     images: Path | None = None
-    """The folder of images that rows name by path; that of the rows' file by default."""
+    """The folder of the images that rows name by path; the folder of the rows' file by default."""
     names: Mapping[str, str] = field(default_factory=dict)
     shard_rows: int = 10_000
     max_bad: float = 0.05
@@ -72,7 +73,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How far a folder is: `num_left` pieces are other processes' work."""
+    """The state of a folder. The `num_left` unfinished pieces are left to other processes."""
 
     tally: Tally
     num_shards: int
@@ -82,11 +83,12 @@ class Outcome:
 def tokenize(
     wanted: Wanted, backend: IllumeBackend, model: str, folder: Path, on_rows: OnRows = lambda *_: None
 ) -> Outcome:
-    """Tokenise sources into a folder, or go on with it. `model` is how the model was named.
+    """Tokenise sources into a folder, or go on with a folder that was begun.
 
-    Raises DataSourceError, OtherTokenizerError, TokensChangedError, TooManyBadRowsError, StorageFullError.
+    `model` is the model's name for messages. Raises DataSourceError, OtherTokenizerError, TokensChangedError,
+    TooManyBadRowsError, StorageFullError.
     """
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         manifest = _manifest(wanted, backend, model, folder)
         work = _Work(wanted, manifest, backend, folder, on_rows)
         for number in range(len(manifest.pieces)):
@@ -95,7 +97,10 @@ def tokenize(
 
 
 def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) -> Manifest:
-    """That of the folder where it is the one that is asked for, or a new one, which the first process writes."""
+    """Return the folder's manifest if it matches the request; write it if there is none yet.
+
+    Raises DataSourceError, OtherTokenizerError, TokensChangedError.
+    """
     files = [file for source in wanted.sources for file in files_of(source.absolute())]
     pieces = [piece for file in files for piece in pieces_of(file, wanted.shard_rows)]
     if not pieces:
@@ -112,7 +117,7 @@ def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) 
         pieces=pieces,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder / "claims" / "manifest"):
+    with exclusive_lock(folder / "claims" / "manifest"):
         if not (folder / MANIFEST).exists():
             asked.write(folder)
             return asked
@@ -125,7 +130,7 @@ def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) 
 
 
 class _Work:
-    """One process' part of a folder."""
+    """The work of one process on a folder."""
 
     def __init__(
         self, wanted: Wanted, manifest: Manifest, backend: IllumeBackend, folder: Path, on_rows: OnRows
@@ -135,7 +140,7 @@ class _Work:
         self.done = {n: tally_of(path) for n in range(len(manifest.pieces)) if (path := self._shard(n)).exists()}
 
     def piece(self, number: int) -> None:
-        """Tokenise a piece, unless it is done or another process is at it."""
+        """Tokenise a piece, unless it is done or another process works on it."""
         with claimed(self.folder / "claims" / f"{number:05d}") as is_ours:
             if not is_ours:
                 return
@@ -145,8 +150,10 @@ class _Work:
         self.on_rows(len(self.done), len(self.manifest.pieces), self._tally())
 
     def outcome(self) -> Outcome:
-        """The counts of all shards, and one list of what was left out, where all are done. Raises
-        TooManyBadRowsError."""
+        """Return the folder's state; if all pieces are done, join their lists of left-out rows into one.
+
+        Raises TooManyBadRowsError.
+        """
         paths = [self._shard(number) for number in range(len(self.manifest.pieces))]
         self.done = {number: tally_of(path) for number, path in enumerate(paths) if path.exists()}
         left = len(paths) - len(self.done)
@@ -169,7 +176,7 @@ class _Work:
                 if seen.num_read >= ENOUGH_TO_JUDGE and seen.bad_share > self.wanted.max_bad:
                     write_list(list_path(self.folder, number), left_out)
                     self._judge(seen, list_path(self.folder, number).parent)
-            # Before the shard takes its name: a shard that is there has its list.
+            # Write the list before the shard gets its name, so that every shard has its list.
             write_list(list_path(self.folder, number), left_out)
 
     def _write_group(
@@ -201,9 +208,9 @@ class _Work:
     def _row(
         self, place: Place, fields: Fields | BadRow, folder: ImageFolder
     ) -> tuple[Row, list[Image.Image]] | BadRow:
-        """Return a row with its squares, or what is wrong with it.
+        """Return a row with the squares of its images to draw, or the BadRow that says what is wrong.
 
-        Any error is this row's: the bound on bad rows ends the work where all rows have it.
+        Every error becomes a BadRow. If all rows have it, the bound on bad rows ends the work.
         """
         if isinstance(fields, BadRow):
             return fields
@@ -215,7 +222,10 @@ class _Work:
             return BadRow("unexpected error", f"{type(error).__name__}: {error}")
 
     def _checked(self, row: Row) -> tuple[Row, list[Image.Image]]:
-        """The row, and its images to draw as squares; none for a pair that can only be read. Raises BadRow."""
+        """Return the row and the squares of its images to draw; no square for a pair that can only be read.
+
+        Raises BadRow.
+        """
         fit = self.manifest.fit
         squares = []
         for data in row.drawn:

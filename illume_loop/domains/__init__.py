@@ -1,8 +1,8 @@
-"""The worlds in which the loop can run; `get_domain` finds one by name.
+"""The worlds of prompts in which the loop can run; `get_domain` finds one by name.
 
-Domains of others are entry points of the group `illume_loop.domains`: the name is what `run.domain` says, the object is
-called with the run's PromptSet (empty where `run.prompts` names none) and returns a Domain (protocol.py). What is
-optional in a domain and missing is put in its place here.
+Plug-in domains are entry points of the group `illume_loop.domains`. The entry point's name is the value of
+`run.domain`. Its object is called with the run's PromptSet, which is empty if `run.prompts` names none, and returns a
+Domain (protocols.py). This module adds the optional parts that a plug-in lacks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ENTRY_POINT_GROUP = "illume_loop.domains"
 
 
 def get_domain(name: str, prompts: PromptSet | None = None) -> Domain:
-    """The domain called `name`, over a prompt set where there is one.
+    """Return the domain called `name`, over a prompt set if there is one.
 
-    Raises NotFoundError, and UsageError where the domain takes no prompts.
+    Raises NotFoundError, and UsageError if the domain takes no prompts or a plug-in's domain cannot be used.
     """
     if name == "shapes":
         from illume_loop.domains.shapes.domain import ShapesDomain
@@ -44,12 +44,12 @@ def get_domain(name: str, prompts: PromptSet | None = None) -> Domain:
 
 
 def _made(entry_point: EntryPoint, prompts: PromptSet) -> Any:
-    """Return what a plug-in gives. Raises UsageError where it cannot be had."""
+    """Return the domain that a plug-in makes. Raises UsageError if it fails."""
     try:
         return entry_point.load()(prompts)
     except IllumeLoopError:
         raise
-    except Exception as error:  # it is somebody else's code, and may fail in any way
+    except Exception as error:  # the code of a plug-in may fail in any way
         raise UsageError(
             f"the domain '{entry_point.name}' of the plug-in {entry_point.value} cannot be made "
             f"({type(error).__name__}: {error}); see that its package is installed whole"
@@ -57,7 +57,10 @@ def _made(entry_point: EntryPoint, prompts: PromptSet) -> Any:
 
 
 def _completed(domain: Any, name: str) -> Domain:
-    """Return a plugged domain with each optional part. Raises UsageError where it lacks a required one."""
+    """Return a plug-in's domain with the defaults of the optional parts that it lacks.
+
+    Raises UsageError if it lacks a required part.
+    """
     required = (*REQUIRED, "check") if getattr(domain, "exact", False) else REQUIRED
     lacking = [part for part in required if not hasattr(domain, part)]
     if lacking:

@@ -1,7 +1,8 @@
-"""Work on many rows in batches that fit into memory; a batch that does not is halved, and the work goes on.
+"""Work on many rows in batches that fit into memory; a batch that does not fit is halved, and the work goes on.
 
-How many fit is predicted from the sizes of keys and values and from free memory, on a GPU measured with the first
-batch, and remembered for each model. Rows are sorted so that those of one length, and of one prefix, come together.
+The number of rows that fit is predicted from free memory and the sizes of keys and values. On a GPU it is measured with
+the first batch. It is remembered for each model. Rows are sorted, so that rows of one length and of one prefix come
+together.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from illume_loop.protocols import ImageIds, Sampling
 
 T = TypeVar("T")
 SHARE_OF_FREE = 0.7
-"""What is planned with; the rest is for what a prediction leaves out, and for others."""
+"""The share of free memory to plan with; the rest is for what a prediction leaves out, and for other processes."""
 
 _ROW_SLOTS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""Rows times positions that fit, of models for which it was measured or found out by running out of memory."""
+"""Rows times positions that fit, for each model for which this was measured or learned from running out of memory."""
 
 
 def draw_batches(
@@ -37,7 +38,7 @@ def draw_batches(
     sampling: Sampling,
     num_tokens: int,
 ) -> Iterator[tuple[list[int], ImageIds]]:
-    """Draw rows batch by batch: which rows, and their codebook ids (b, L). See `sample_image_ids`."""
+    """Draw rows and yield each batch: its rows, and their codebook ids (b, L). See `sample_image_ids`."""
 
     def draw(rows: list[int]) -> ImageIds:
         ids = sample_image_ids(
@@ -58,7 +59,7 @@ def draw_batches(
 
 
 def assembled(batches: Iterator[tuple[list[int], ImageIds]], num_rows: int) -> ImageIds:
-    """The batches of `draw_batches` as one array (B, L), in the order of the rows."""
+    """Return the batches of `draw_batches` as one array (B, L), in the order of the rows."""
     by_row = {row: ids_L for rows, ids_BL in batches for row, ids_L in zip(rows, ids_BL, strict=True)}
     return np.stack([by_row[row] for row in range(num_rows)])
 
@@ -66,17 +67,20 @@ def assembled(batches: Iterator[tuple[list[int], ImageIds]], num_rows: int) -> I
 def in_batches(
     body: nn.Module, rows: Sequence[int], num_slots: int, work: Callable[[list[int]], T]
 ) -> Iterator[tuple[list[int], T]]:
-    """Do `work` on rows, of `num_slots` positions each, in batches as even as they fit; raises what one row raises."""
+    """Do `work` on rows of `num_slots` positions each, in batches as even as they fit; yield rows and result.
+
+    If a batch of one row runs out of memory, its error is raised.
+    """
     start = 0
     while start < len(rows):
         left = len(rows) - start
         num_batches = -(-left // rows_that_fit(body, num_slots))
         batch = list(rows[start : start + -(-left // num_batches)])
-        with _Gauge(body) as gauge:
+        with _MemoryProbe(body) as gauge:
             done = _unless_out_of_memory(partial(work, batch))
         if done is None:
             if len(batch) == 1:
-                work(batch)  # raises, from here, with its own message
+                work(batch)  # this raises the error with its own message
             _ROW_SLOTS[body] = max(1, len(batch) // 2) * num_slots
             continue
         gauge.remember(len(batch) * num_slots)
@@ -85,7 +89,7 @@ def in_batches(
 
 
 def rows_that_fit(body: nn.Module, num_slots: int) -> int:
-    """How many rows of `num_slots` positions go through a body at once, at least one."""
+    """Return how many rows of `num_slots` positions go through a body at once, at least one."""
     row_slots = _ROW_SLOTS.get(body)
     if row_slots is None:
         free = free_bytes(next(body.parameters()).device)
@@ -94,7 +98,7 @@ def rows_that_fit(body: nn.Module, num_slots: int) -> int:
 
 
 def bytes_per_slot(body: nn.Module) -> int:
-    """Predicted memory of one position of one row: its keys and values, and two layers' hidden states."""
+    """Return the predicted memory of one position of one row: keys, values, and two layers' hidden states."""
     config: Any = body.config
     weight = next(body.parameters())
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -104,7 +108,7 @@ def bytes_per_slot(body: nn.Module) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be had on a device; None where the system does not say."""
+    """Return the free memory of a device; None if the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")
@@ -115,14 +119,17 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a tensor found no room, on a GPU or in main memory."""
+    """Return whether an error says that a tensor found no room, on a GPU or in main memory."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 def _unless_out_of_memory(work: Callable[[], T]) -> tuple[T] | None:
-    """The result, or None where memory ran out; by then the error, which holds on to tensors, is gone."""
+    """Return the result of `work`, or None if memory ran out.
+
+    Memory is freed after the error is gone, because the error holds on to tensors.
+    """
     try:
         return (work(),)
     except Exception as error:
@@ -134,15 +141,18 @@ def _unless_out_of_memory(work: Callable[[], T]) -> tuple[T] | None:
     return None
 
 
-class _Gauge:
-    """Measures on a GPU what the first batch of a model takes at its highest, all that a prediction leaves out too."""
+class _MemoryProbe:
+    """A gauge of the peak memory of a model's first batch on a GPU.
+
+    The peak includes what a prediction leaves out.
+    """
 
     def __init__(self, body: nn.Module) -> None:
         device = next(body.parameters()).device
         self._body, self._device = body, device
         self._measures = device.type == "cuda" and body not in _ROW_SLOTS
 
-    def __enter__(self) -> _Gauge:
+    def __enter__(self) -> _MemoryProbe:
         if self._measures:
             self._free = free_bytes(self._device) or 0
             self._before = torch.cuda.memory_allocated(self._device)
@@ -153,7 +163,7 @@ class _Gauge:
         pass
 
     def remember(self, row_slots: int) -> None:
-        """The batch of so many rows times positions went well."""
+        """Remember that a batch of `row_slots` rows times positions went well, and how much memory it took."""
         if self._measures:
             taken = torch.cuda.max_memory_allocated(self._device) - self._before
             _ROW_SLOTS[self._body] = max(row_slots, int(SHARE_OF_FREE * self._free * row_slots / max(1, taken)))

@@ -1,7 +1,7 @@
-"""The name that the installed transformers gives to a decoder's cache of keys and values.
+"""The name of a decoder's cache of keys and values in the installed transformers.
 
 transformers 5.24 renamed the argument and the output field `past_key_values` to `cache`, and announced that the old
-name ends with 5.40. Bodies of either kind are served: each is asked for its own argument.
+name ends with 5.40. Bodies of both kinds work: each gets its own argument.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From prompts to images that are kept: while one batch is drawn, the one before is decoded and written elsewhere.
+"""The way from prompts to stored images: while one batch is drawn, the batch before is decoded and stored.
 
-Decoding, PNG encoding, hashing and the disk all stand behind the drawing, on another thread.
+Decoding, PNG encoding, hashing and writing to disk run behind the drawing, on another thread.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from illume_loop.protocols import ImageIds, Sampling, UnifiedModel
 
 @runtime_checkable
 class DrawsInBatches(Protocol):
-    """A `UnifiedModel` that cuts what it is asked for into batches by itself."""
+    """A `UnifiedModel` that divides its drawing into batches by itself."""
 
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[list[int], ImageIds]]:
-        """`UnifiedModel.sample` batch by batch, as each is drawn: which rows, and their ids (b, L)."""
+        """Draw as `UnifiedModel.sample` does; yield each batch when it is drawn: its rows, and their ids (b, L)."""
         ...
 
 
@@ -34,10 +34,10 @@ def draw_images(
     keep: Callable[[Sequence[Image.Image]], list[str]],
     on_drawn: Callable[[int], object] = lambda _: None,
 ) -> tuple[ImageIds, list[Image.Image], list[str]]:
-    """Ids (B, L), images, and the names that `keep` gave them, in the order of the prompts.
+    """Draw and keep images; return ids (B, L), images and the names from `keep`, in the order of the prompts.
 
-    `keep` is called with the images of a batch, on the other thread; all have been kept on return. `on_drawn` is called
-    with the number of rows that are drawn, on this one.
+    `keep` is called on the other thread with the images of a batch; all images are kept on return. `on_drawn` is called
+    on this thread with the number of rows drawn so far.
     """
 
     def finish(ids_BL: ImageIds) -> tuple[list[Image.Image], list[str]]:

@@ -1,10 +1,13 @@
-"""Single steps of a Llama or Qwen2 decoder without transformers' layers around its matrices.
+"""Single steps of a Llama or Qwen2 decoder, without transformers' layers around its matrices.
 
-Guarantee: hidden states are those of the body's own forward, up to rounding; a body that differs from these in
-anything (an adapter, another bias, activation or rotary scheme, a window of attention) is not taken, see `can_step`.
-
-The matrices are kept a second time, merged (query, key and value; gate and up), see `engine.matrices`: that takes the
+The matrices are kept a second time, merged (query, key and value; gate and up; see `engine.matrices`). This takes the
 decoder's weights in memory once more.
+
+Invariants:
+
+- Hidden states are those of the body's own forward, up to rounding.
+- A body that differs in anything (an adapter, another bias, activation or rotary scheme, a window of attention) is
+  refused by `can_step`.
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ from illume_loop.engine.matrices import PackedLinear
 from illume_loop.engine.prefixes import PrefixBatch
 
 _STATIC_ROPES = ("default", "linear", "llama3")
-"""Rotary schemes whose angles do not depend on how long the sequence is."""
+"""Rotary schemes whose angles do not depend on the length of the sequence."""
 
 
 def can_step(body: Any) -> bool:
-    """Whether `body` is a plain Llama decoder, or one of Qwen2, whose queries, keys and values have a bias."""
+    """Return whether `body` is a plain Llama decoder, or one of Qwen2, whose queries, keys and values have a bias."""
     if type(body) not in (LlamaModel, Qwen2Model) or getattr(body, "has_sliding_layers", False):
         return False
     layers: Any = body.layers
@@ -43,7 +46,7 @@ def can_step(body: Any) -> bool:
 
 
 class _Layer:
-    """What a step needs of one layer."""
+    """The parts of one layer that a step needs."""
 
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -54,19 +57,19 @@ class _Layer:
         self.down = PackedLinear.of(mlp.down_proj)
 
     def refresh(self) -> None:
-        """Take changed weights over."""
+        """Take over changed weights."""
         for linear in (self.query_key_value, self.output, self.gate_up, self.down):
             linear.refresh()
 
 
 class LlamaSteps:
-    """Decodes rows position by position behind their prefixes, with keys and values in slots made beforehand."""
+    """A decoder of rows, position by position behind their prefixes, with slots for keys and values made beforehand."""
 
     def __init__(self, body: Any, batch: PrefixBatch, num_steps: int, *, stretch: int = 1) -> None:
-        """Send the prefixes through and make room for `num_steps` more positions.
+        """Send the prefixes through the body and make room for `num_steps` more positions.
 
-        Attention goes over the filled slots, rounded up to a multiple of `stretch`: within such a stretch all shapes
-        stay the same, as a CUDA graph needs it. Afterwards `hidden` (R, H) is what follows the prefixes.
+        Attention goes over the filled slots, rounded up to a multiple of `stretch`: within a stretch all shapes stay
+        the same, as a CUDA graph needs it. Afterwards `hidden` (R, H) is the state after the prefixes.
         """
         config = body.config
         self._body, self._stretch = body, stretch
@@ -77,7 +80,7 @@ class LlamaSteps:
         self._width = width = batch.mask.shape[1]
         capacity = -(-(width + num_steps) // stretch) * stretch
         num_rows = len(batch.row_of)
-        # Keys and values lie side by side, so that a position's are written at once.
+        # Keys and values lie side by side, so that those of a position are written at once.
         shape = (len(self._layers), num_rows, 2 * self._kv_heads, capacity, self._head_dim)
         self._slots = batch.embeds.new_zeros(shape)
         self.hidden = self._prefill(batch)
@@ -107,11 +110,11 @@ class LlamaSteps:
         return hidden[batch.row_of, -1]
 
     def extents(self, num_steps: int) -> list[int]:
-        """How many slots attention goes over, for each of the first steps."""
+        """Return how many slots attention goes over, for each of the first `num_steps` steps."""
         return [-(-(self._width + step + 1) // self._stretch) * self._stretch for step in range(num_steps)]
 
     def advance(self, embeds_RH: Tensor, extent: int) -> Tensor:
-        """Hidden states (R, H) after one more position; the same kernels for every step of one extent."""
+        """Return the hidden states (R, H) after one more position; steps of one extent run the same kernels."""
         num_rows = len(embeds_RH)
         cos, sin = self._cos[self._positions].unsqueeze(1), self._sin[self._positions].unsqueeze(1)
         if self._mask is not None:
@@ -154,7 +157,7 @@ _LAYERS: WeakKeyDictionary[nn.Module, list[_Layer]] = WeakKeyDictionary()
 
 
 def _layers_of(body: Any) -> list[_Layer]:
-    """The layers of a body with its present weights."""
+    """Return the layers of a body with its present weights."""
     layers = _LAYERS.setdefault(body, [])
     if len(layers) != len(body.layers):
         layers[:] = [_Layer(layer) for layer in body.layers]
@@ -164,7 +167,10 @@ def _layers_of(body: Any) -> list[_Layer]:
 
 
 def _rotary_table(body: Any, batch: PrefixBatch, num_positions: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (positions, head_dim); the sines' first half is negative, as it meets the rolled second."""
+    """Return cosines and sines, each (positions, head_dim).
+
+    The first half of the sines is negative, because it meets the second half of a rolled vector.
+    """
     positions = torch.arange(num_positions, device=batch.mask.device).unsqueeze(0)
     cos, sin = (table[0] for table in body.rotary_emb(batch.embeds, positions))
     half = sin.shape[-1] // 2

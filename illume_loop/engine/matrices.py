@@ -1,8 +1,9 @@
-"""Linear layers in the layout that is read fastest where a step has few rows, several of one input side by side.
+"""Linear layers in the layout that is read fastest in steps of few rows, several layers of one input merged.
 
-A step of few rows is bound by how fast weights are read from memory. On a CPU, oneDNN's own layout is read once and in
-order; elsewhere the layers are merged only. Either is a second copy of the weights. It is made anew when a weight has
-changed, which is seen by its version: a change through `.data`, or of a tensor made in inference mode, is not seen.
+The speed of a step of few rows is bound by how fast its weights are read from memory. On a CPU, oneDNN's own layout is
+read once and in order. Elsewhere the layers are merged only. Both are a second copy of the weights. The copy is made
+anew when a weight has changed. The weight's version shows the change; a change through `.data`, or of a tensor made in
+inference mode, is not seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ CONVERTED_ROWS = 8192
 
 
 class PackedLinear:
-    """One linear map (out, in), merged from the weights and biases of one or several."""
+    """A linear map (out, in), merged from the weights and biases of one or several layers."""
 
     def __init__(
         self,
@@ -26,9 +27,10 @@ class PackedLinear:
         biases: Callable[[], Sequence[Tensor]] = lambda: (),
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Both are asked for again at each `refresh`, as modules may get other ones; biases are as many or none.
+        """Set the functions that return the weights and the biases; there are as many biases as weights, or none.
 
-        `dtype` is the precision in which the copy is kept and multiplied; None takes that of the weights.
+        Each `refresh` calls both again, because modules may get other weights. `dtype` is the precision in which the
+        copy is kept and multiplied; None takes that of the weights.
         """
         self._weights, self._biases, self._dtype = weights, biases, dtype
         self._stamp: object = None
@@ -38,7 +40,7 @@ class PackedLinear:
 
     @classmethod
     def of(cls, *linears: nn.Linear, dtype: torch.dtype | None = None) -> PackedLinear:
-        """Layers of one input, which all have a bias, or none of them."""
+        """Merge layers of one input, which all have a bias, or none of them."""
         return cls(
             lambda: [linear.weight for linear in linears],
             lambda: [linear.bias for linear in linears if linear.bias is not None],
@@ -58,7 +60,7 @@ class PackedLinear:
         return self
 
     def __call__(self, inputs_NI: Tensor, residual_NO: Tensor | None = None) -> Tensor:
-        """Inputs (N, in) to outputs (N, out), added to what stands there where something does."""
+        """Map inputs (N, in) to outputs (N, out), and add `residual_NO` if there is one."""
         assert self._packed is not None, "refresh comes first"
         outputs: Tensor
         if self._dtype is not None:
@@ -71,10 +73,10 @@ class PackedLinear:
 
 
 def float32_logits(hidden_NH: Tensor, head_VH: Tensor) -> Tensor:
-    """Return the logits (N, V) of hidden states in float32, also where both are kept in less.
+    """Return the float32 logits (N, V) of hidden states, even if both are kept in a lower precision.
 
-    Logits are tens, so bfloat16 would round each by up to an eighth. A head in less is converted some rows at a time,
-    which takes no second copy of it.
+    Logits are in the tens, so bfloat16 would round each by up to an eighth. A head in a lower precision is converted
+    some rows at a time, which takes no second copy of the head.
     """
     if head_VH.dtype == torch.float32:
         return F.linear(hidden_NH, head_VH)

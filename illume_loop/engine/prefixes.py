@@ -1,4 +1,4 @@
-"""Prefixes of any length as one batch, each different one once."""
+"""Prefixes of any length as one batch, in which equal prefixes have one row."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from illume_loop.engine.protocol import EngineModel, Prefix
 
 @dataclass(frozen=True, slots=True)
 class PrefixBatch:
-    """Different prefixes, padded on the left: embeddings (U, T, H), and the mask (U, T), 1 where there is something.
+    """Different prefixes, padded on the left: embeddings (U, T, H), and the mask (U, T), which is 0 at padding, else 1.
 
-    `row_of` (N,) says which of them each of the prefixes asked for is.
+    `row_of` (N,) is the row of each prefix that was asked for.
     """
 
     embeds: Tensor
@@ -29,7 +29,7 @@ class PrefixBatch:
 
 
 def batch_prefixes(model: EngineModel, prefixes: Sequence[Prefix]) -> PrefixBatch:
-    """Prefixes as one batch, in the order of their first appearance."""
+    """Return prefixes as one batch, in the order of their first appearance."""
     device = next(model.body.parameters()).device
     different: dict[Hashable, Prefix] = {}
     keys = [_key(prefix) for prefix in prefixes]
@@ -51,7 +51,7 @@ def _key(prefix: Prefix) -> Hashable:
 
 
 def _embedded(model: EngineModel, prefixes: Sequence[Prefix], device: torch.device) -> list[Tensor]:
-    """Each prefix as (T, H); all ids are embedded at once."""
+    """Return each prefix as (T, H); all ids are embedded at once."""
     ids = [[] if isinstance(prefix, Tensor) else list(prefix) for prefix in prefixes]
     flat = model.embed_text(torch.tensor([i for row in ids for i in row], dtype=torch.long, device=device))
     of_ids = flat.split([len(row) for row in ids])

@@ -1,7 +1,9 @@
 """Batched image sampling: guidance in one batch, one prefill for each different prefix, seeded noise.
 
-Guarantee: the noise of a row depends on its seed and the position only, so a row draws the same image in any batch.
-Nothing in the loop looks at a value on the host.
+Invariants:
+
+- The noise of a row depends on its seed and the position only, so a row draws the same image in any batch.
+- The loop looks at no value on the host.
 """
 
 from __future__ import annotations
@@ -30,10 +32,9 @@ def sample_image_ids(
 ) -> Tensor:
     """Draw codebook ids (B, num_tokens), one image for each prefix and seed.
 
-    `unconditional` has one prefix for each of `prefixes`, used where there is guidance: the logits are then
-    `s * (conditional - unconditional) + unconditional` for scale s, and to mix log-probabilities (ILLUME+, arXiv
-    2504.01934) would differ by a constant of each row only. Temperature, top-k and top-p apply once, to the guided
-    ones, in this order.
+    `unconditional` has one prefix for each of `prefixes`, for guidance. With guidance of scale s, the logits are `s *
+    (conditional - unconditional) + unconditional`. A mix of log-probabilities (ILLUME+, arXiv 2504.01934) would differ
+    only by a constant of each row. Temperature, top-k and top-p apply once, to the guided logits, in this order.
     """
     guided = sampling.guidance_scale != 1.0
     batch = batch_prefixes(model, [*prefixes, *unconditional] if guided else prefixes)
@@ -59,9 +60,10 @@ def sample_image_ids(
 
 
 def pick(logits: Tensor, seeds_B: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
-    """One id (B,) for each row by the Gumbel-max trick; with guidance, unconditional rows follow the conditional ones.
+    """Pick one id (B,) for each row by the Gumbel-max trick; temperature 0 takes the most probable id.
 
-    Logits (B or 2B, K), the position as a tensor of one; temperature 0 takes the most probable id.
+    The logits are (B, K), or (2B, K) with guidance: the unconditional rows follow the conditional ones. The position is
+    a tensor of one element.
     """
     scores = logits.float()
     if sampling.guidance_scale != 1.0:
@@ -77,7 +79,7 @@ def pick(logits: Tensor, seeds_B: Tensor, position: Tensor, sampling: Sampling) 
 
 
 def _lowest_kept(scores: Tensor, sampling: Sampling) -> Tensor | None:
-    """The lowest score (B, 1) that is kept; None where all are."""
+    """Return the lowest score (B, 1) that top-k and top-p keep; None if they keep all."""
     num_ids = scores.shape[-1]
     top_k = sampling.top_k if 0 < sampling.top_k < num_ids else num_ids
     if top_k == num_ids and sampling.top_p >= 1.0:

@@ -1,6 +1,8 @@
-"""Reading by likelihood: what several texts are worth after one prefix, such as an image, that goes through once.
+"""Scoring of texts by likelihood: several texts after one prefix, such as an image, which goes through the model once.
 
-Guarantee: a branch sees its prefix and itself, never another branch, so its value is the one that it has alone.
+Invariants:
+
+- A branch sees its prefix and itself, never another branch, so its value is the one that it has alone.
 """
 
 from __future__ import annotations
@@ -26,27 +28,30 @@ LOGIT_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A branch worth the log-probability, in nats, of its last `num_scored` ids, at least one."""
+    """A branch whose value is the log-probability, in nats, of its last `num_scored` ids, at least one."""
 
     ids: Sequence[int]
     num_scored: int
 
     @property
     def inputs(self) -> Sequence[int]:
-        """What goes through the model: nothing is asked after the last id."""
+        """The ids that go through the model: all but the last, as nothing is asked after it."""
         return self.ids[:-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A branch worth log p(first) - log p(second) for the id after it; each answer may be written in several ids."""
+    """A branch whose value is log p(first) - log p(second) for the id after it.
+
+    Each of the two answers may have several ids that spell it.
+    """
 
     ids: Sequence[int]
     answers: tuple[Sequence[int], Sequence[int]]
 
     @property
     def inputs(self) -> Sequence[int]:
-        """What goes through the model."""
+        """The ids that go through the model."""
         return self.ids
 
 
@@ -57,10 +62,10 @@ Branch = Scored | Asked
 def score_branches(
     model: EngineModel, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Branch]]
 ) -> list[Scores]:
-    """What each branch is worth after its prefix, one array for each prefix.
+    """Return the value of each branch after its prefix, one array for each prefix.
 
-    All branches of a prefix stand in one row, behind its keys and values, and are masked from each other; logits are
-    computed only where something is scored. Rows are cut into batches that fit into memory.
+    All branches of a prefix stand in one row, behind the prefix's keys and values, and are masked from each other.
+    Logits are computed only at positions that are scored. Rows are cut into batches that fit into memory.
     """
     if not any(branches):
         return [np.zeros(0) for _ in branches]
@@ -91,7 +96,7 @@ def _scored(model: EngineModel, prefixes: Sequence[Prefix], branches: Sequence[S
 
 
 def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[Branch]]) -> Tensor:
-    """Hidden states (N, 1 + Q, H): after the prefix, and after each id of the row's branches one after the other."""
+    """Return hidden states (N, 1 + Q, H): after the prefix, and after each id of the row's branches in turn."""
     cache = DynamicCache()
     hidden: Tensor = model.body(
         inputs_embeds=batch.embeds,
@@ -109,7 +114,7 @@ def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[
     if len(batch.row_of) != len(batch.embeds):
         cache.batch_select_indices(batch.row_of)
     trunk_mask = batch.mask[batch.row_of].bool()
-    # What pads a row is branch -1: it sees itself, so that no attention is over nothing.
+    # The padding of a row is branch -1. It sees itself, so that no attention is over nothing.
     owner = torch.tensor([_padded(_owners(of_row), length, -1) for of_row in branches], device=device)
     offset = torch.tensor([_padded(_offsets(of_row), length, 0) for of_row in branches], device=device)
     own = (owner[:, :, None] == owner[:, None, :]) & torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -128,7 +133,7 @@ def _states(model: EngineModel, batch: PrefixBatch, branches: Sequence[Sequence[
 
 
 def _places(branches: Sequence[Sequence[Branch]]) -> Iterator[tuple[int, int, Branch]]:
-    """(row, how many of the row's states stand before the branch's own, branch)."""
+    """Yield (row, slot, branch); `slot` is the number of the row's states before the branch's own."""
     for row, of_row in enumerate(branches):
         slot = 0
         for branch in of_row:
@@ -137,7 +142,7 @@ def _places(branches: Sequence[Sequence[Branch]]) -> Iterator[tuple[int, int, Br
 
 
 def _log_probs(model: EngineModel, states: Tensor, places: Sequence[tuple[int, int, Scored]]) -> Scores:
-    """Sums of log p over the scored ids of each place."""
+    """Return the sum of log p over the scored ids of each place."""
     rows: list[int] = []
     slots: list[int] = []
     targets: list[int] = []
@@ -159,7 +164,7 @@ def _log_probs(model: EngineModel, states: Tensor, places: Sequence[tuple[int, i
 
 
 def _log_odds(model: EngineModel, states: Tensor, places: Sequence[tuple[int, int, Asked]]) -> Scores:
-    """log p(first answer) - log p(second answer) after each place; all places have the same answers."""
+    """Return log p(first answer) - log p(second answer) after each place; all places have the same answers."""
     first, second = places[0][2].answers
     rows = torch.tensor([row for row, *_ in places], device=states.device)
     slots = torch.tensor([slot + len(branch.ids) if branch.ids else 0 for _, slot, branch in places])

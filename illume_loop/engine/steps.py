@@ -1,4 +1,4 @@
-"""Decoding position by position behind prefixes, each different one of which goes through the model once."""
+"""Decoding position by position behind prefixes; equal prefixes go through the model once."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from illume_loop.engine.prefixes import PrefixBatch
 
 
 class Steps(Protocol):
-    """Rows under way; they were begun with room for a number of positions."""
+    """The decoding of rows that was begun with room for a number of positions."""
 
     @property
     def hidden(self) -> Tensor:
-        """Hidden states (R, H) after the prefixes."""
+        """The hidden states (R, H) after the prefixes."""
         ...
 
     def extents(self, num_steps: int) -> list[int]:
-        """For each of the first steps, a number that tells whether the same kernels do it as the step before."""
+        """Return a number for each of the first steps; consecutive steps of one number run the same kernels."""
         ...
 
     def advance(self, embeds_RH: Tensor, extent: int) -> Tensor:
-        """Hidden states (R, H) after one more position; the rows' embeddings and the step's extent go in."""
+        """Return the hidden states (R, H) after one more position, from the rows' embeddings and the step's extent."""
         ...
 
 
 def begin_steps(body: nn.Module, batch: PrefixBatch, num_steps: int) -> Steps:
-    """Send prefixes through a body and make ready for `num_steps` more positions, the fast way where there is one."""
+    """Send prefixes through a body and prepare `num_steps` more positions, in the fast way if the body has one."""
     if not can_step(body):
         return TransformersSteps(body, batch)
     return LlamaSteps(body, batch, num_steps, stretch=STRETCH if batch.embeds.is_cuda else 1)
 
 
 class TransformersSteps:
-    """Any body that transformers has, by its own forward and its growing cache."""
+    """The decoding by any body of transformers, with its own forward and its growing cache."""
 
     def __init__(self, body: nn.Module, batch: PrefixBatch) -> None:
-        """Send the prefixes through."""
+        """Send the prefixes through the body."""
         self._body, self._cache = body, DynamicCache()
         hidden = self._forward(batch.embeds, batch.mask, batch.positions)
         self._cache.batch_select_indices(batch.row_of)
@@ -51,12 +51,12 @@ class TransformersSteps:
         self.hidden = hidden[batch.row_of, -1]
 
     def extents(self, num_steps: int) -> list[int]:
-        """Its cache grows with each step."""
+        """Return a different number for each step, because the cache grows with each step."""
         return list(range(num_steps))
 
     def advance(self, embeds_RH: Tensor, extent: int) -> Tensor:
-        """One more position."""
-        del extent  # the cache knows its own
+        """Return the hidden states (R, H) after one more position."""
+        del extent  # the cache knows its own length
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
         hidden = self._forward(embeds_RH.unsqueeze(1), self._mask, self._positions)
         self._positions = self._positions + 1

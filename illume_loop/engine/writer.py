@@ -1,4 +1,4 @@
-"""Writing text, greedily or with seeded noise, in one batch of prefixes of any length."""
+"""Writing of text, greedy or with seeded noise, in one batch of prefixes of any length."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ def write_text(
     temperature: float = 0.0,
     seeds: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Text ids that follow each prefix, up to and without `eos`, `max_tokens` at most.
+    """Write text after each prefix, `max_tokens` ids at most; return its ids, up to and without `eos`.
 
-    At temperature 0 the most probable id is taken; otherwise the noise of a row depends on its seed and the position
-    only.
+    Temperature 0 takes the most probable id. Otherwise the noise of a row depends on its seed and the position only.
     """
     batch = batch_prefixes(model, prefixes)
     seeds_B = torch.tensor([signed(seed) for seed in seeds], device=batch.mask.device)

@@ -1,7 +1,9 @@
-"""The results of GenEval's own detector (Mask2Former and CLIP, evaluate_images.py of its repository), and how far a
-judge agrees with it.
+"""The results of GenEval's own detector, and how far a judge agrees with them.
 
-Guarantee: results are taken for the images of a folder only, each once, and for all of them or not at all.
+The detector is Mask2Former with CLIP (evaluate_images.py of GenEval's repository).
+
+Invariants:
+- A file of results has each image of the folder once and no other image; any other file is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _NAME = re.compile(r"(?:^|/)(\d+)/samples/(\d+)\.png$")
 
 
 def read_results(path: Path, folder: Folder) -> dict[Key, bool]:
-    """Whether the detector takes each image for right. Raises DetectorResultsError."""
+    """Read the detector's verdict on each image, True for a right one. Raises DetectorResultsError."""
     try:
         lines = decoded(path.read_bytes()).split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -46,9 +48,10 @@ def read_results(path: Path, folder: Folder) -> dict[Key, bool]:
 
 
 def agreement(rows: Mapping[Key, Mapping[str, Any]], detector: Mapping[Key, bool]) -> dict[str, Any]:
-    """How often judge and detector say the same, and how well the judge's score tells what the detector calls right.
+    """Return how far a judge agrees with the detector: `n` images, `share` of the same verdict, and `auc`.
 
-    `auc` is None where that takes all images for the same.
+    `auc` says how well the judge's score separates the images that the detector calls right from the others. It is None
+    if the detector gives all images the same verdict.
     """
     same = sum(rows[key]["correct"] == right for key, right in detector.items())
     area = auc([rows[key]["score"] for key in detector], list(detector.values()))
@@ -56,7 +59,7 @@ def agreement(rows: Mapping[Key, Mapping[str, Any]], detector: Mapping[Key, bool
 
 
 def _result(line: str, folder: Folder, known: set[Key]) -> tuple[Key, bool]:
-    """Raises ValueError."""
+    """Return the image of a line and its verdict. Raises ValueError if the line is not a valid result."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

@@ -1,12 +1,15 @@
-"""GenEval (arXiv 2310.11513): its prompts drawn into the folder that its own detector reads, judged, and tabled.
+"""GenEval (arXiv 2310.11513): draw its prompts into the folder that its own detector reads, and judge the images.
 
-    DIR/evaluation.json                  what was drawn: model, prompts, seed, guidance, images a prompt
-    DIR/00000/metadata.jsonl             the prompt's metadata, as GenEval's file has it
-    DIR/00000/samples/00000.png          its images
-    DIR/scores-<judge>.jsonl             one line an image, with the keys of the detector's results
+    DIR/evaluation.json                  the evaluation: model, prompts, seed, guidance, images per prompt
+    DIR/00000/metadata.jsonl             the prompt's metadata, as in GenEval's file
+    DIR/00000/samples/00000.png          the prompt's images
+    DIR/scores-<judge>.jsonl             one line per image, with the keys of the detector's results
 
-Guarantee: it can be killed at any moment and continued by the same call. What is there is drawn and judged no second
-time, an image has the same noise whatever batch it lands in, and a folder holds the images of one evaluation only.
+Invariants:
+- An evaluation can be killed at any moment and continued by the same call. Existing images are not drawn again, and
+  existing rows are not judged again.
+- An image has the same noise in any batch.
+- A folder holds the images of one evaluation only.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ from illume_loop.protocols import Decision, Prompt, Sampling, UnifiedModel
 
 MARKER = "evaluation.json"
 Key = tuple[int, int]
-"""(index of the prompt, index of its image)."""
+"""The position of an image: (index of the prompt, index of the image)."""
 SeedOf = Callable[[str, int], int]
-"""The seed of the image of a prompt, by its text and the image's index."""
+"""A function that returns the seed of an image from the prompt's text and the image's index."""
 Decide = Callable[[Sequence[Image.Image], Sequence[Prompt]], Sequence[Decision]]
 
 
@@ -44,22 +47,23 @@ class Folder:
 
     @property
     def keys(self) -> list[Key]:
-        """All images, in order."""
+        """The keys of all images, in order."""
         return [(index, image) for index in range(len(self.prompts)) for image in range(self.num_images)]
 
     def name(self, key: Key) -> str:
-        """The name of an image below the folder."""
+        """Return the name of an image below the folder."""
         return f"{key[0]:05}/samples/{key[1]:05}.png"
 
     def file(self, key: Key) -> Path:
-        """Where an image is, or will be."""
+        """Return the path of an image, which may not be drawn yet."""
         return self.path / self.name(key)
 
 
 def open_folder(path: Path, prompts: Sequence[Prompt], num_images: int, made_by: Mapping[str, object]) -> Folder:
-    """The folder of an evaluation, begun or continued; `made_by` is JSON, all that its images depend on.
+    """Begin or continue the folder of an evaluation.
 
-    Raises OtherEvaluationError where the folder holds the images of another evaluation, or other things.
+    `made_by` is JSON: all else that the images depend on. Raises OtherEvaluationError if the folder holds the images of
+    another evaluation, or other things.
     """
     marker = path / MARKER
     wanted = {"format": 1, "images": num_images, "prompts": [prompt.text for prompt in prompts], **made_by}
@@ -80,7 +84,7 @@ def open_folder(path: Path, prompts: Sequence[Prompt], num_images: int, made_by:
 
 
 def metadata_of(prompt: Prompt) -> dict[str, object]:
-    """A prompt's metadata as GenEval's own file has it."""
+    """Return a prompt's metadata as in GenEval's own file."""
     return {**prompt.spec, "prompt": prompt.text}
 
 
@@ -108,18 +112,21 @@ def draw_missing(
 
 
 def is_drawn(folder: Folder) -> bool:
-    """Whether every image is there."""
+    """Return True if every image is drawn."""
     return all(folder.file(key).exists() for key in folder.keys)
 
 
 def judge_missing(
     folder: Folder, judge: str, decide: Decide, batch_size: int, on_items: OnItems = lambda *_: None
 ) -> dict[Key, dict[str, Any]]:
-    """The rows of all images by `judge`, a name for a file; those that are there already are not judged again."""
+    """Judge the images that have no row yet, and return the rows of all images.
+
+    The rows are kept in `scores-<judge>.jsonl`.
+    """
     path = folder.path / f"scores-{judge}.jsonl"
     rows = _rows_so_far(path, folder)
     missing = [key for key in folder.keys if key not in rows]
-    # What a kill tore in half is cut off, so that the next line is one.
+    # A kill may have left half a line at the end. It is dropped, so that the next row starts a line of its own.
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()).encode())
     for start in range(0, len(missing), batch_size):
         keys = missing[start : start + batch_size]
@@ -137,9 +144,9 @@ def judge_missing(
 
 
 def estimates(folder: Folder, correct: Mapping[Key, bool]) -> dict[str, Any]:
-    """GenEval's score, the mean over categories, with its interval, and each category's share of right images.
+    """Return GenEval's score, the mean over categories, with its interval, and each category's share of right images.
 
-    The intervals allow for images of one prompt being alike.
+    The intervals allow for the likeness of images of one prompt.
     """
     clusters: dict[str, list[list[bool]]] = {}
     for index, prompt in enumerate(folder.prompts):
@@ -151,7 +158,7 @@ def estimates(folder: Folder, correct: Mapping[Key, bool]) -> dict[str, Any]:
 
 
 def _row(folder: Folder, key: Key, prompt: Prompt, decision: Decision) -> dict[str, Any]:
-    """With the keys of the detector's results, so that whatever reads those reads these."""
+    """Return the row of an image, with the keys of the detector's results, so that their readers can read it."""
     answers = [
         {"criterion": question.criterion, "question": question.text, "log_odds": value}
         for question, value in zip(decision.questions, decision.log_odds, strict=True)

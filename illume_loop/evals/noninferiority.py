@@ -1,10 +1,11 @@
-"""Whether a version that is measured on the same items as another one may have lost more than a margin.
+"""The test of non-inferiority: a version may not lose more than a margin on the same items as another one.
 
-Guarantee: one that has truly lost the margin or more passes with at most the error that was asked for, up to what the
-score test misses of it (docs/experiments/gate measures how much).
+The test is Tango's score test of paired shares (Tango 1998), which keeps its error when few outcomes differ. Its
+interval is what the test does not reject.
 
-The test is Tango's score test of paired shares (Tango 1998), which keeps its error where few outcomes differ; its
-interval is what it does not reject.
+Invariants:
+- A version that has truly lost the margin or more passes with at most the error asked for, up to the inaccuracy of the
+  score test (docs/experiments/gate measures it).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from statistics import NormalDist
 from scipy.optimize import brentq
 
 NORMAL = NormalDist()
-WELL_ABOVE = 0.05
+FALSE_FAILURE_RATE = 0.05
 """The chance of failing an unchanged version that `items_for` allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedLoss:
-    """How a share changed on the same items: its mean, and the bound that it lies above but for the error.
+    """The change of a share on the same items: its mean, and its lower bound at the one-sided error.
 
-    `lost` and `gained` items changed, of `n`.
+    Of `n` items, `lost` went from true to false and `gained` from false to true.
     """
 
     mean: float
@@ -36,7 +37,7 @@ class PairedLoss:
 
 
 def paired_loss(before: Sequence[bool], after: Sequence[bool], error: float) -> PairedLoss:
-    """Compare outcomes of the same items with a one-sided `error`. Raises ValueError for what cannot be paired."""
+    """Compare outcomes of the same items with a one-sided `error`. Raises ValueError if they cannot be paired."""
     if len(before) != len(after) or len(before) == 0:
         raise ValueError(f"{len(before)} outcomes cannot be paired with {len(after)}")
     pairs = list(zip(before, after, strict=True))
@@ -45,22 +46,26 @@ def paired_loss(before: Sequence[bool], after: Sequence[bool], error: float) -> 
     return PairedLoss((gained - lost) / n, score_bound(lost, gained, n, error), n, lost, gained)
 
 
-def can_show(margin: float, num_items: int, error: float) -> bool:
-    """Return whether so many items exclude a loss of `margin` at least where no outcome changes."""
+def can_exclude_loss(margin: float, num_items: int, error: float) -> bool:
+    """Return True if `num_items` items exclude a loss of `margin` in the best case, when no outcome changes."""
     return score_bound(0, 0, num_items, error) > -margin
 
 
 def items_for(margin: float, share_changed: float, error: float) -> int:
-    """Return how many items an unchanged version needs to fail in WELL_ABOVE of trials only.
+    """Return the number of items with which an unchanged version fails in only WELL_ABOVE of trials.
 
-    `share_changed` is the share of items whose outcome differs, by chance, between the two.
+    `share_changed` is the share of items whose outcome differs, by chance, between the two versions. The result is 0
+    for a margin of 0.
     """
-    distances = NORMAL.inv_cdf(1 - error) + NORMAL.inv_cdf(1 - WELL_ABOVE)
+    distances = NORMAL.inv_cdf(1 - error) + NORMAL.inv_cdf(1 - FALSE_FAILURE_RATE)
     return math.ceil(share_changed * (distances / margin) ** 2) if margin else 0
 
 
 def score_bound(lost: int, gained: int, n: int, error: float) -> float:
-    """Return the smallest change of a share that the score test does not reject, of `n` items that went both ways."""
+    """Return the smallest change of a share that the score test does not reject.
+
+    `lost` and `gained` are the items that changed, of `n`.
+    """
     mean = (gained - lost) / n
     z = NORMAL.inv_cdf(1 - error)
     lowest = -1 + 1e-12
@@ -70,9 +75,12 @@ def score_bound(lost: int, gained: int, n: int, error: float) -> float:
 
 
 def _score(lost: int, gained: int, n: int, change: float) -> float:
-    """By how many standard errors the observed change lies above a supposed one; falls as that rises."""
+    """Return by how many standard errors the observed change lies above the supposed `change`.
+
+    The value falls as `change` rises.
+    """
     distance = gained - lost - n * change
-    # The most probable share of losses where gains minus losses are `change`: the root of a quadratic.
+    # The most probable share of losses, if gains minus losses are `change`, is the root of a quadratic.
     b = -(lost + gained) + (2 * n - gained + lost) * change
     c = -lost * change * (1 - change)
     share_lost = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)

@@ -1,7 +1,7 @@
-"""How well probabilities mean what they say: AUC, Brier score, and calibration error over stated bins. Deterministic.
+"""The reliability of probabilities: AUC, Brier score, and calibration error over fixed bins. Deterministic.
 
-The bins are NUM_BINS of equal width over 0..1, the last one with its upper end (Guo et al. 2017, section 2); empty bins
-count nothing. Equal widths make the error comparable between judges, whatever probabilities each of them gives.
+There are NUM_BINS bins of equal width over 0..1; the last one includes its upper end (Guo et al. 2017, section 2).
+Empty bins count nothing. Equal widths make the error comparable between judges, whatever probabilities each gives.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NUM_BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The items whose probability lies in low..high: the mean of what was said, and what came true."""
+    """The items with a probability in low..high: their mean probability `said`, and the share that came true."""
 
     low: float
     high: float
@@ -28,7 +28,10 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """`auc` is None where all labels are alike; `ece` is the mean over items of |said - true| of an item's bin."""
+    """The reliability of `n` probabilities.
+
+    `auc` is None if all labels are the same. `ece` is the mean over items of |said - true| of the item's bin.
+    """
 
     n: int
     share_true: float
@@ -39,9 +42,9 @@ class Reliability:
 
 
 def reliability(probabilities: Sequence[float], labels: Sequence[bool]) -> Reliability:
-    """Compare probabilities with what came true.
+    """Compare probabilities with their labels.
 
-    Raises ValueError for lengths that differ, for none at all, and for numbers outside 0..1.
+    Raises ValueError if the lengths differ, if there are no probabilities, or if one lies outside 0..1.
     """
     said = np.asarray(probabilities, dtype=np.float64)
     true = np.asarray(labels, dtype=bool)

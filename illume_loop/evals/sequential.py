@@ -1,9 +1,12 @@
-"""Looking more than once at a growing comparison without being wrong more often than at one look.
+"""Several looks at a growing comparison, at the error of a single look.
 
-Guarantee: with a true gain of zero, the chance that any look crosses its critical value is the error that was asked
-for. Spending after O'Brien and Fleming leaves almost all of it to the last look (Lan and DeMets 1983), so that looking
-early costs next to no power. The intervals of all looks together miss the truth with at most twice that error (repeated
-confidence intervals, Jennison and Turnbull 1989).
+Error spending after O'Brien and Fleming leaves almost all of the error to the last look (Lan and DeMets 1983), so the
+early looks cost next to no power.
+
+Invariants:
+- With a true gain of zero, the chance that any look crosses its critical value is the error asked for.
+- The intervals of all looks together miss the truth with at most twice that error (repeated confidence intervals,
+  Jennison and Turnbull 1989).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from scipy.stats import norm
 
 GRID_POINTS = 801
 FAR = 8.0
-"""Standard deviations beyond which nothing is left."""
+"""The number of standard deviations beyond which the probability is taken as zero."""
 
 NORMAL = NormalDist()
 Floats = NDArray[np.float64]
@@ -26,14 +29,15 @@ Floats = NDArray[np.float64]
 
 @cache
 def critical_values(shares: tuple[float, ...], error: float) -> tuple[float, ...]:
-    """The z values to be exceeded when these `shares` of all items are in, for a one-sided `error` over all looks.
+    """Return the z value that each look has to exceed, for a one-sided `error` over all looks.
 
-    The sum of all items so far is followed as a Brownian motion; what has not crossed yet is integrated from look to
-    look (Armitage, McPherson and Rowe 1969). `shares` rise and end with 1.
+    `shares` are the shares of all items that the looks have; they rise and end with 1. The sum of the items so far is
+    followed as a Brownian motion. The part that has not crossed yet is integrated from look to look (Armitage,
+    McPherson and Rowe 1969).
     """
     spent, before = 0.0, 0.0
     values: list[float] = []
-    scores, weights = np.zeros(1), np.ones(1)  # where the sum may be, and how probable that is
+    scores, weights = np.zeros(1), np.ones(1)  # possible values of the sum, and their probabilities
     for share in shares:
         step = np.sqrt(share - before)
         edge = FAR * np.sqrt(share)
@@ -50,7 +54,7 @@ def critical_values(shares: tuple[float, ...], error: float) -> tuple[float, ...
 
 
 def chance_of_crossing(z: float, share: float, last_value: float) -> float:
-    """How probable it is, given `z` at a `share` of the items, that the last look crosses its critical value.
+    """Return the probability, given `z` at a `share` of the items, that the last look crosses its critical value.
 
     This is the predictive power under a flat prior on the gain (Spiegelhalter, Freedman and Blackburn 1986).
     """
@@ -58,7 +62,7 @@ def chance_of_crossing(z: float, share: float, last_value: float) -> float:
 
 
 def _excess(bound: float, scores: Floats, weights: Floats, step: float, due: float) -> float:
-    """How much more than `due` lies beyond `bound` after a step of this standard deviation."""
+    """Return the probability beyond `bound` after a step of standard deviation `step`, minus `due`."""
     return float(weights @ norm.sf((bound - scores) / step)) - due
 
 

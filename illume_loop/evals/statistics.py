@@ -1,4 +1,4 @@
-"""Intervals and agreement, in plain NumPy. Every function is deterministic: resampling takes a seed."""
+"""Intervals and agreement, in NumPy and SciPy. Every function is deterministic: resampling takes a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 RESAMPLES_AT_ONCE = 256
-"""Keeps the bootstrap's matrix of counts small, whatever the number of resamples."""
+"""The resamples of one block; blocks keep the bootstrap's matrix of counts small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Interval:
 
 
 def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Interval:
-    """The share of true outcomes with Wilson's score interval, which stays within 0..1 (Wilson 1927).
+    """Return the share of true outcomes with Wilson's score interval, which stays within 0..1 (Wilson 1927).
 
-    Raises ValueError for no outcomes.
+    Raises ValueError if there are no outcomes.
     """
     n = len(outcomes)
     if n == 0:
@@ -37,11 +37,12 @@ def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Inter
 
 
 def clustered_interval(clusters: Sequence[Sequence[bool]], confidence: float = 0.95) -> Interval:
-    """The share of true outcomes where those of one cluster (the images of one prompt) may be alike; `n` outcomes.
+    """Return the share of true outcomes with an interval that allows for likeness within a cluster.
 
-    Wilson's interval with the effective number of outcomes (Korn and Graubard 1998): what independent ones would have
-    the variance that the clusters show, at least one for each cluster, which is also taken where nothing varies. Raises
-    ValueError for no outcomes.
+    `n` is the number of outcomes. A cluster holds those of the images of one prompt. The interval is Wilson's with the
+    effective number of outcomes (Korn and Graubard 1998): the number of independent outcomes that would have the
+    variance that the clusters show. It is at least one for each cluster, and exactly that if all outcomes are the same.
+    Raises ValueError if there are no outcomes.
     """
     sizes, trues = (np.array([f(cluster) for cluster in clusters], dtype=np.float64) for f in (len, sum))
     n, k = int(sizes.sum()), len(clusters)
@@ -56,9 +57,9 @@ def clustered_interval(clusters: Sequence[Sequence[bool]], confidence: float = 0
 
 
 def mean_of(parts: Sequence[Interval]) -> Interval:
-    """The unweighted mean of independent estimates, its interval recovered from theirs (Zou and Donner 2008).
+    """Return the unweighted mean of independent estimates, its interval recovered from theirs (Zou and Donner 2008).
 
-    Raises ValueError for none.
+    Raises ValueError if there are no estimates.
     """
     if not parts:
         raise ValueError("a mean needs at least one estimate")
@@ -76,7 +77,7 @@ def _wilson(share: float, effective: float, n: int, confidence: float) -> Interv
 
 
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """The mean of independent repetitions with Student's t interval (Gosset 1908); None for fewer than two."""
+    """Return the mean of independent repetitions with Student's t interval (Gosset 1908); None for fewer than two."""
     n = len(values)
     if n < 2:
         return None
@@ -93,9 +94,9 @@ def paired_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The mean of `after - before` with its percentile interval, resampling pairs (Efron and Tibshirani 1993, ch. 13).
+    """Return the mean of `after - before` with its percentile interval, by resampling pairs.
 
-    Raises ValueError for sequences that cannot be paired.
+    The method is of Efron and Tibshirani 1993, chapter 13. Raises ValueError if the sequences cannot be paired.
     """
     differences = _differences(before, after)
     means = _resampled_means(differences, resamples, seed)
@@ -106,9 +107,9 @@ def paired_bootstrap(
 def paired_bootstrap_error(
     before: Sequence[float], after: Sequence[float], *, resamples: int = 2000, seed: int = 0
 ) -> float:
-    """The bootstrap's standard error of the mean of `after - before`, resampling pairs (the same book, ch. 6).
+    """Return the bootstrap's standard error of the mean of `after - before`, by resampling pairs.
 
-    Raises ValueError for sequences that cannot be paired.
+    The method is of Efron and Tibshirani 1993, chapter 6. Raises ValueError if the sequences cannot be paired.
     """
     return float(_resampled_means(_differences(before, after), resamples, seed).std(ddof=1))
 
@@ -121,7 +122,7 @@ def _differences(before: Sequence[float], after: Sequence[float]) -> NDArray[np.
 
 def _resampled_means(differences: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
-    # How often each value is drawn: the same as drawing items, and fast where outcomes are few.
+    # It draws how often each value occurs. That equals drawing items, and is fast if there are few distinct values.
     values, counts = np.unique(differences, return_counts=True)
     means = np.empty(resamples)
     for start in range(0, resamples, RESAMPLES_AT_ONCE):
@@ -132,7 +133,10 @@ def _resampled_means(differences: NDArray[np.float64], resamples: int, seed: int
 
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
-    """Probability that a positive scores higher than a negative, ties counting half; None without both kinds."""
+    """Return the probability that a positive scores higher than a negative; ties count half.
+
+    Returns None unless there are both positives and negatives. Raises ValueError if the lengths differ.
+    """
     positive = np.asarray(labels, dtype=bool)
     if len(scores) != len(positive):
         raise ValueError(f"{len(scores)} scores for {len(positive)} labels")

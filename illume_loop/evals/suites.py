@@ -1,7 +1,8 @@
-"""What a model is measured by: alignment of what it draws, understanding of what it reads, diversity of its draws.
+"""The suites that measure a model: alignment of its draws, understanding of images, edits, and diversity of its draws.
 
-Every suite depends on its arguments only, so that a parent and a candidate are compared on the same prompts with the
-same noise.
+Invariants:
+- A suite depends on its arguments only, so a parent and a candidate are compared on the same prompts with the same
+  noise.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from illume_loop.hooks import OnProgress, ignore
 from illume_loop.protocols import Domain, EditProbe, ImageIds, Prompt, Sampling, UnifiedModel, Verdict, encoded_once
 
 OnItems = Callable[[int, int], None]
-"""Called with (items done, items in all)."""
+"""A function that is called with (items done, items in all)."""
 
 
 class Drawn:
-    """Held-out draws of one model: image, ids and the checker's verdict for each prompt."""
+    """The held-out draws of one model: image, ids and the checker's verdict for each prompt."""
 
     def __init__(self, images: list[Image.Image], image_ids_BL: ImageIds, verdicts: list[Verdict]) -> None:
         self.images, self.image_ids_BL, self.verdicts = images, image_ids_BL, verdicts
 
     @property
     def passed(self) -> list[bool]:
-        """Whether the checker accepts each image."""
+        """True for each image that the checker accepts."""
         return [verdict.passed for verdict in self.verdicts]
 
 
@@ -41,7 +42,7 @@ def alignment(
     on_items: OnItems = lambda *_: None,
     on_progress: OnProgress = ignore,
 ) -> Drawn:
-    """Draw one image for each prompt and let the checker decide, calling `on_progress` after each image.
+    """Draw one image for each prompt and let the checker decide; call `on_progress` after each checked image.
 
     Raises NoCheckerError.
     """
@@ -61,7 +62,7 @@ def draw(
     batch_size: int,
     on_items: OnItems = lambda *_: None,
 ) -> tuple[list[Image.Image], ImageIds]:
-    """One image for each prompt, with its ids."""
+    """Draw one image for each prompt; return the images and their ids."""
     images: list[Image.Image] = []
     ids: list[ImageIds] = []
     for start in range(0, len(prompts), batch_size):
@@ -81,7 +82,10 @@ def understanding(
     batch_size: int = 256,
     on_items: OnItems = lambda *_: None,
 ) -> list[bool]:
-    """Forced choices: is the true caption more probable, given the image, than one with one attribute changed?"""
+    """Make a forced choice on each probe: True if the true caption is the more probable one, given the image.
+
+    The two captions differ in one attribute.
+    """
     probes = domain.reading_probes(count, seed)
     right: list[bool] = []
     for start in range(0, len(probes), batch_size):
@@ -103,9 +107,10 @@ def matching(
     batch_size: int = 256,
     on_items: OnItems = lambda *_: None,
 ) -> list[bool]:
-    """Forced choices between prompts of any length: does each image say more of its own prompt than of another one?
+    """Make a forced choice on each image: True if it says more of its own prompt than of another one.
 
-    Compared is log p(text | image) - log p(text), because a short text is probable whatever the image.
+    The prompts may have any length: the compared value is log p(text | image) - log p(text), because a short text is
+    probable whatever the image.
     """
     right: list[bool] = []
     for start in range(0, len(images), batch_size):
@@ -129,7 +134,7 @@ def editing(
     on_items: OnItems = lambda *_: None,
     on_progress: OnProgress = ignore,
 ) -> list[bool]:
-    """Whether what the model makes of each image is what the instruction asks for, and nothing else has changed.
+    """Edit each probe's image; return True for each result that is as the instruction asks, with nothing else changed.
 
     `on_items` is called after each batch, `on_progress` after each image that was checked.
     """
@@ -148,7 +153,7 @@ def editing(
 def prompt_diversity(
     model: UnifiedModel, prompts: Sequence[str], seeds_PS: Sequence[Sequence[int]], sampling: Sampling
 ) -> float:
-    """Mean over prompts of `image_diversity`, with one image for each seed of a prompt; in [0, 1]."""
+    """Return the mean over prompts of `image_diversity`, with one image for each seed of a prompt; in [0, 1]."""
     texts = [prompt for prompt, seeds in zip(prompts, seeds_PS, strict=True) for _ in seeds]
     images = model.decode(model.sample(texts, [seed for seeds in seeds_PS for seed in seeds], sampling))
     rest = iter(images)
@@ -156,9 +161,10 @@ def prompt_diversity(
 
 
 def image_diversity(images: Sequence[Image.Image]) -> float:
-    """Mean absolute difference of pixels, 0 (all alike) to 1, over all pairs of the images of one prompt.
+    """Return the mean absolute difference of pixels over all pairs of images of one prompt, 0 (all alike) to 1.
 
-    Pixels, not image ids: a codebook may hold many ids that paint the same patch (docs/decisions/0006).
+    Pixels are compared rather than image ids, because a codebook may hold many ids that paint the same patch
+    (docs/decisions/0006).
     """
     pixels = [np.asarray(image.convert("RGB"), dtype=np.float64) / 255 for image in images]
     return float(np.mean([np.abs(a - b).mean() for a, b in combinations(pixels, 2)]))

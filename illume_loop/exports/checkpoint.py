@@ -20,7 +20,7 @@ from illume_db.runs import run_row
 from illume_db.versions import model_detail
 from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
 from illume_loop.errors import NotFoundError, UsageError
-from illume_loop.files import output_folder, storage_full_told
+from illume_loop.files import output_folder, raising_storage_full
 from illume_loop.loop.run_directory import OpenRun
 from illume_loop.report.headline import guard, headline
 
@@ -39,7 +39,7 @@ def export_model(run: OpenRun, name: str, folder: Path) -> Path:
         raise NotFoundError(kind="model version", name=name)
     _, source = run.checkpoint(name)
     new = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         output_folder(folder.parent)
         try:
             shutil.copytree(source, new, ignore=shutil.ignore_patterns(MANIFEST))

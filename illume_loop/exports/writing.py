@@ -27,7 +27,7 @@ from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoun
 from illume_loop.exports.card import Origin, card
 from illume_loop.exports.formats import FORMATS, IMAGES, Format, shard
 from illume_loop.exports.tables import TABLES, Key, Row, Scope, Table
-from illume_loop.files import output_folder, sha256_of, storage_full_told, write_atomically
+from illume_loop.files import output_folder, raising_storage_full, sha256_of, write_atomically
 from illume_loop.loop.run_directory import LOCK, OpenRun, exclusive
 
 STATE, CARD = "export.json", "README.md"
@@ -59,7 +59,7 @@ def export(run: OpenRun, wanted: Wanted, folder: Path, on_rows: OnRows | None = 
             raise NotFoundError(f"there is no table '{name}'; there are {', '.join(TABLES)}")
     _check_folder(folder)
     scope = _scope(run, wanted)
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         output_folder(folder)
         with exclusive(folder):
             state = _State.opened(folder, run_row(run.session, run.run_id)["key"], wanted, scope)

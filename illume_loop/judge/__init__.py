@@ -1,1 +1,1 @@
-"""The judge: what reads images, asks questions, writes critiques, and how far it can be trusted."""
+"""The judge: readings of images, questions, critiques, the other assessors, and how far a judge can be trusted."""

@@ -1,4 +1,4 @@
-"""How far a judge agrees with what is true and with the frozen judge: confusion tables and drift. Pure."""
+"""A judge's agreement with the truth and with the frozen judge: confusion tables and drift. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from illume_db.judging import Judged
+from illume_db.judging import JudgedSample
 from illume_loop.evals.statistics import auc
 
 WHOLE = "whole answer"
@@ -14,7 +14,7 @@ WHOLE = "whole answer"
 
 @dataclass(slots=True)
 class Confusion:
-    """Answers by what is true and what was said."""
+    """The counts of answers by what was said (yes, no), and if that is true."""
 
     true_yes: int = 0
     false_yes: int = 0
@@ -28,20 +28,23 @@ class Confusion:
 
     @property
     def n(self) -> int:
-        """Answers in all."""
+        """The number of all answers."""
         return self.true_yes + self.false_yes + self.true_no + self.false_no
 
     @property
     def share_right(self) -> float:
-        """Answers that are true."""
+        """The share of right answers."""
         return (self.true_yes + self.true_no) / self.n
 
 
-def confusions(judged: Iterable[Judged]) -> dict[str, Confusion]:
-    """Criterion to the judge's answers; the whole answer first, where it has calibrated probabilities.
+def confusions(judged: Iterable[JudgedSample]) -> dict[str, Confusion]:
+    """Return a table of the judge's answers for the whole answer and for each criterion, in this order.
 
-    People count before the checker. Of an image that fails, the checker names some criteria: of the others nothing is
-    known, nor which of several questions about a named one failed, so those are left out.
+    The truth about a criterion is what people decided or, without people, what the checker found. The whole answer is
+    compared with the checker alone, and only if the judge gave a calibrated probability.
+
+    The checker names some of the criteria that an image fails. Nothing is known of the others, so they are left out. A
+    failed criterion with several questions is left out too, because it is not known which of the questions failed.
     """
     found: dict[str, Confusion] = {}
     for one in judged:
@@ -65,11 +68,11 @@ def _by_checker(criterion: str, failed: list[str] | None) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class JudgeDrift:
-    """`shift` is the mean difference in nats over the `n` images that both could judge.
+    """The drift of a model from the frozen judge.
 
-    `auc` says how well the model's log-odds tell what the frozen judge takes for right (above 0) from the rest; None
-    where that takes all images for the same. `num_failed` images got no number from the model, only from the frozen
-    judge.
+    `shift` is the mean difference in nats over the `n` images that both could judge. `auc` says how well the model's
+    log-odds separate the images that the frozen judge takes as right (above 0) from the rest; it is None if the frozen
+    judge takes all images as the same. `num_failed` images got no number from the model, only from the frozen judge.
     """
 
     n: int
@@ -79,7 +82,7 @@ class JudgeDrift:
 
 
 def drift_between(model: Sequence[float], frozen: Sequence[float]) -> JudgeDrift:
-    """Compare calibrated log-odds image by image. Raises ValueError for lengths that differ."""
+    """Compare calibrated log-odds image by image. Raises ValueError if the lengths differ."""
     pairs = [(own, other) for own, other in zip(model, frozen, strict=True) if math.isfinite(other)]
     judged = [(own, other) for own, other in pairs if math.isfinite(own)]
     shift = math.fsum(own - other for own, other in judged) / len(judged) if judged else 0.0

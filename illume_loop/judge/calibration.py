@@ -1,10 +1,11 @@
-"""Calibrations: from a judge's readings of an image to the probability that it is right.
+"""Calibrations: from a judge's readings of an image to the probability that the image is right.
 
-Guarantee: a calibration is immutable and named by the sha256 of its content, which says what it was fitted on. Applying
-one is a sum of products, so every host gets the same probability; what fits one is in fitting.py.
+A calibration is of one judge, the model that it was fitted with (fitting.py). Later versions of that model are judged
+by it too, which makes their drift visible (agreement.py).
 
-A calibration is of one judge, the model that it was fitted with. Later versions of that model are judged by it too:
-that is what makes their drift visible (drift.py).
+Invariants:
+- A calibration is immutable. Its name is the sha256 of its content, which says what it was fitted on.
+- Applying a calibration is a sum of products, so every host gets the same probability.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from illume_loop.evals.reliability import Reliability
 Labels = Literal["checker", "human", "teacher"]
 
 LOG_ODDS = "log-odds"
-"""The one reading of a single question, from which the fits of criteria go."""
+"""The only reading of a single question; the criteria are fitted on it."""
 
 
 class _Strict(BaseModel):
@@ -32,7 +33,10 @@ class _Strict(BaseModel):
 
 
 class Logistic(_Strict):
-    """log-odds = intercept + sum of coefficient x reading; with one reading it is Platt's scaling (Platt 1999)."""
+    """A logistic map: log-odds = intercept + sum of coefficient x reading.
+
+    With one reading it is Platt's scaling (Platt 1999).
+    """
 
     readings: tuple[str, ...]
     coefficients: tuple[float, ...]
@@ -45,7 +49,7 @@ class Logistic(_Strict):
         return self
 
     def log_odds(self, readings: Mapping[str, float]) -> float:
-        """Calibrated log-odds that what was read is right. Raises ReadingMissingError."""
+        """Return the calibrated log-odds that the image or the answer is right. Raises ReadingMissingError."""
         for name in self.readings:
             if name not in readings:
                 raise ReadingMissingError(name=name)
@@ -53,20 +57,22 @@ class Logistic(_Strict):
         return self.intercept + math.fsum(coefficient * readings[name] for coefficient, name in pairs)
 
     def probability(self, readings: Mapping[str, float]) -> float:
-        """The same as a probability. Raises ReadingMissingError."""
+        """Return `log_odds` as a probability. Raises ReadingMissingError."""
         return probability_of(self.log_odds(readings))
 
 
 class Fit(_Strict):
-    """A fitted map, and how well it does on what it was not fitted on (cross-fitted by prompt)."""
+    """A fitted map, and its reliability on prompts that it was not fitted on (cross-fitted by prompt)."""
 
     logistic: Logistic
     reliability: Reliability
 
 
 class Source(_Strict):
-    """What a calibration was fitted on. `judge` is the sha256 of the judging model's checkpoint; the counts are of what
-    had labels."""
+    """The judge, the domain, the labels and the settings that a calibration was fitted with.
+
+    `judge` is the sha256 of the judging model's checkpoint. `num_prompts` and `num_samples` count what had labels.
+    """
 
     judge: str
     domain: str
@@ -78,48 +84,48 @@ class Source(_Strict):
 
 
 class Calibration(_Strict):
-    """The whole answer and each criterion, as far as there were labels enough for it."""
+    """The fits of the whole answer and of each criterion that had enough labels."""
 
     format: Literal[1] = 1
     source: Source
     overall: Fit
     criteria: dict[str, Fit]
     unfitted: dict[str, str]
-    """Criteria without a fit, and why."""
+    """The criteria without a fit, each with the reason."""
 
     @property
     def sha256(self) -> str:
-        """Names the calibration."""
+        """The name of the calibration: the sha256 of its canonical content."""
         return hashlib.sha256(self.canonical()).hexdigest()
 
     def canonical(self) -> bytes:
-        """The content as it is hashed and written."""
+        """Return the content as it is hashed and written."""
         return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
 
     def probability(self, readings: Mapping[str, float]) -> float:
-        """That the image is right, from the judge's readings by name. Raises ReadingMissingError."""
+        """Return the probability that the image is right, from readings by name. Raises ReadingMissingError."""
         return self.overall.logistic.probability(readings)
 
     def criterion_probability(self, criterion: str, log_odds: float) -> float | None:
-        """That the answer to one question of a criterion is yes; None for a criterion without a fit."""
+        """Return the probability that the answer to a criterion's question is yes; None if the criterion has no fit."""
         fit = self.criteria.get(criterion)
         return None if fit is None else fit.logistic.probability({LOG_ODDS: log_odds})
 
 
 def probability_of(log_odds: float) -> float:
-    """The logistic function, without overflow."""
+    """Return the logistic function of log-odds, without overflow."""
     if log_odds >= 0:
         return 1 / (1 + math.exp(-log_odds))
     return math.exp(log_odds) / (1 + math.exp(log_odds))
 
 
 def abstains(probability: float, band: float) -> bool:
-    """Whether a judge says nothing: the probability is less than `band` away from a half."""
+    """Return True if the judge abstains: the probability is less than `band` away from a half."""
     return abs(probability - 0.5) < band
 
 
 def calibration_of(content: str | bytes | Mapping[str, object], name: object) -> Calibration:
-    """A calibration from its JSON. Raises CalibrationFileError, which calls it `name`."""
+    """Return the calibration that JSON content holds. Raises CalibrationFileError, which calls it `name`."""
     try:
         if isinstance(content, Mapping):
             return Calibration.model_validate_json(json.dumps(content))
@@ -131,7 +137,7 @@ def calibration_of(content: str | bytes | Mapping[str, object], name: object) ->
 
 
 def read_calibration(path: Path) -> Calibration:
-    """A calibration from its file. Raises CalibrationFileError."""
+    """Return the calibration in a file. Raises CalibrationFileError."""
     try:
         content = path.read_bytes()
     except OSError as error:

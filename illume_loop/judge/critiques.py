@@ -1,4 +1,4 @@
-"""Written answers of a model: critiques, criterion by criterion, and how answers are parsed and asked for again."""
+"""The written answers of a model: critiques by criterion, and how answers are parsed and asked for again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 RETRY_TEMPERATURE = 1.0
 
 SeedOf = Callable[..., int]
-"""A seed from whatever tells two draws apart."""
+"""A function that returns a seed from all that tells two draws apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """A parsed answer, or None where no try was valid; `num_invalid` tries were not."""
+    """A parsed answer, None if no try was valid; `num_invalid` counts the invalid tries."""
 
     value: T | None
     num_invalid: int
@@ -34,10 +34,10 @@ def ask_until_valid(
     count: int,
     retries: int,
 ) -> list[Answer[T]]:
-    """One answer for each of `count` items.
+    """Return one answer for each of `count` items; ask again, up to `retries` times, for those that are invalid.
 
-    `write(items, attempt)` writes the answers of some items, attempt 0 being the greedy one; `parse(item, text)` raises
-    ValueError for what is invalid.
+    `write(items, attempt)` writes the answers of some items; attempt 0 is the greedy one. `parse(item, text)` raises
+    ValueError if the text is invalid.
     """
     values: dict[int, T] = {}
     num_invalid = [0] * count
@@ -54,12 +54,15 @@ def ask_until_valid(
 
 
 def temperature_of(attempt: int) -> float:
-    """Greedy first; the same again would be as invalid as before."""
+    """Return the temperature of an attempt: 0 for the first one, RETRY_TEMPERATURE for the others.
+
+    A second greedy attempt would be as invalid as the first.
+    """
     return RETRY_TEMPERATURE if attempt else 0.0
 
 
 def parse_json(text: str) -> Any:
-    """Strict JSON, with blanks around its strings taken off: word tokenizers set them. Raises ValueError."""
+    """Parse strict JSON, and strip the blanks that word tokenizers put around its strings. Raises ValueError."""
     return _stripped(json.loads(text, object_pairs_hook=_object, parse_constant=_refuse))
 
 
@@ -94,7 +97,10 @@ ANALYSIS_TOKENS = 64
 
 
 def verdicts_of(questions: Sequence[Question], log_odds: Sequence[float]) -> dict[str, bool]:
-    """Criterion to verdict, in the order of CRITERIA: yes where every question of it is more probably yes than no."""
+    """Return the verdict on each criterion, in the order of CRITERIA.
+
+    It is yes if every question of the criterion is more probably yes than no.
+    """
     said: dict[str, bool] = {}
     for question, value in zip(questions, log_odds, strict=True):
         said[question.criterion] = said.get(question.criterion, True) and value > 0
@@ -111,7 +117,10 @@ def write_critiques(
     seed_of: SeedOf,
     keys: Sequence[object],
 ) -> list[Answer[Critique]]:
-    """A critique of each image that agrees with its verdicts. `keys` tell the images apart, in whatever batch."""
+    """Write a critique of each image that agrees with its verdicts.
+
+    `keys` tell the images apart in any batch; the seeds of retries are made from them.
+    """
 
     def write(items: Sequence[int], attempt: int) -> list[str]:
         seeds = [seed_of("critique", prompts[item], keys[item], attempt) for item in items]
@@ -122,7 +131,7 @@ def write_critiques(
 
 
 def parse_critique(text: str, verdicts: Mapping[str, bool]) -> Critique:
-    """A critique with exactly these verdicts. Raises ValueError for anything else."""
+    """Parse a critique with exactly these verdicts. Raises ValueError for anything else."""
     found = parse_json(text)
     if not isinstance(found, dict) or set(found) != {*verdicts, ANALYSIS}:
         raise ValueError("it does not tell of each criterion, and of nothing else")
@@ -145,7 +154,10 @@ def _write(
     temperature: float,
     seeds: Sequence[int],
 ) -> list[str]:
-    """One pass for each criterion, and one for the analysis; a row that is already broken is written no further."""
+    """Write each criterion in a pass of its own, and the analysis in a last one.
+
+    Evidence that does not end within its tokens becomes empty, which makes the critique invalid.
+    """
     begun = ["{"] * len(images)
     for position in range(max((len(of_image) for of_image in verdicts), default=0)):
         rows = [row for row, of_image in enumerate(verdicts) if position < len(of_image)]
@@ -180,9 +192,9 @@ def _go_on(
 
 
 def _next_string(text: str, begun: str) -> str:
-    """What was written after `begun` up to the end of that string; empty, which is invalid, where it has no end.
+    """Return what was written after `begun` up to the end of that string; empty, which is invalid, if it has no end.
 
-    Found by counting quotation marks, since the text contains `begun` with other blanks than it was given with.
+    It is found by counting quotation marks, because the text contains `begun` with other blanks than it was given with.
     """
     pieces = text.split('"')
     place = begun.count('"')

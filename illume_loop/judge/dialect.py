@@ -1,7 +1,8 @@
-"""The dialect of one teacher's endpoint: what is sent to it, and what its refusals teach.
+"""The dialect of one teacher's endpoint: the form of its requests, which is learned from its refusals.
 
-Servers that call themselves compatible with OpenAI's differ in what they take. A refusal that names a parameter
-changes it (renamed, weakened or left out); one that names none is answered once with the fewest parameters.
+Servers that call themselves compatible with OpenAI's differ in what they take. A refusal that names a parameter changes
+the parameter: it is renamed, weakened or left out. After a refusal that names none, the request is sent once with the
+fewest parameters.
 
 Invariants:
 - Each lesson leaves fewer ways to ask, so learning ends.
@@ -31,7 +32,7 @@ ANSWER_SCHEMA = {
 }
 
 TOKENS = (16, 256, 2048, 8192)
-"""Tokens of an answer: the first are enough for the JSON, the others for models that think before it."""
+"""The token limits of an answer. The first is enough for the JSON; the others are for models that think before it."""
 
 _PATH = "/chat/completions"
 
@@ -50,11 +51,14 @@ _NAMES = (
     ("image", re.compile(r"image_url|\bdetail\b", re.IGNORECASE)),
     ("key", re.compile(r"api-key|subscription key", re.IGNORECASE)),
 )
-"""What a lesson is about, and the words by which a refusal names it."""
+"""The topics of the lessons, each with the words by which a refusal names it."""
 
 
 def addresses(url: str) -> tuple[str, ...]:
-    """Return where the endpoint of a base URL may be, the likeliest first; with or without /v1 and the full path."""
+    """Return the addresses at which the endpoint of a base URL may be, the likeliest first.
+
+    The URL may lack /v1 or the full path, or have them.
+    """
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     if path.endswith(_PATH):
@@ -68,7 +72,10 @@ def addresses(url: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How an endpoint is asked. `address` counts into its addresses, `num_tokens` into TOKENS."""
+    """The form of the requests to an endpoint.
+
+    `address` is an index into the endpoint's addresses, `num_tokens` an index into TOKENS.
+    """
 
     address: int = 0
     key_header: Literal["Authorization", "api-key"] = "Authorization"
@@ -101,16 +108,16 @@ class Dialect:
         return body
 
     def fewest(self) -> Dialect:
-        """Return the same without any parameter that could be left out."""
+        """Return the dialect without any parameter that can be left out."""
         return replace(self, tokens="", format="", temperature=False)
 
     def longer(self) -> Dialect | None:
-        """Return the same with room for more words; None where there is no more."""
+        """Return the dialect with the next higher token limit; None if there is none."""
         more = self.num_tokens + 1
         return replace(self, num_tokens=more) if self.tokens and more < len(TOKENS) else None
 
     def after(self, refusal: Refusal) -> Dialect | None:
-        """Return how to ask after a refusal that names what it does not take; None where it names nothing of ours."""
+        """Return the dialect after a refusal that names a parameter; None if it names none that can change."""
         about_key = refusal.status in (401, 403)
         names = [(about, words) for about, words in _NAMES if (about == "key") == about_key]
         for text in (refusal.parameter, refusal.message):
@@ -158,7 +165,7 @@ _LESSONS: dict[str, Callable[[Dialect, str], Dialect | None]] = {
 
 
 class Learned:
-    """What is known of one endpoint and model; safe for threads."""
+    """The dialect of one endpoint and model as far as it is learned; safe for threads."""
 
     def __init__(self, url: str) -> None:
         self.addresses = addresses(url)
@@ -170,30 +177,33 @@ class Learned:
 
     @property
     def now(self) -> Dialect:
-        """How to ask."""
+        """The dialect to ask in."""
         with self._lock:
             return self._now
 
     def is_last_address(self, asked: Dialect) -> bool:
-        """Return whether there is no other address to try."""
+        """Return True if there is no other address to try."""
         return asked.address + 1 >= len(self.addresses)
 
     def move_on(self, asked: Dialect) -> bool:
-        """Use the next address after `asked` found nothing at its own; False where there is none."""
+        """Use the next address after `asked` found nothing at its own; return False if there is none."""
         if self.is_last_address(asked):
             return False
         return self._take(asked, replace(asked, address=asked.address + 1))
 
     def lengthen(self, asked: Dialect) -> bool:
-        """Leave room for more words after an answer was cut off; False where there is no more."""
+        """Raise the token limit after an answer was cut off; return False if there is no higher one."""
         return self._take(asked, asked.longer())
 
     def learn(self, asked: Dialect, refusal: Refusal) -> bool:
-        """Change how to ask after a refusal; False where nothing is left to change."""
+        """Change the dialect after a refusal; return False if nothing is left to change."""
         return self._take(asked, asked.after(refusal))
 
     def strip(self, asked: Dialect, refusal: Refusal) -> bool:
-        """Leave out all that can be, once, after a refusal that named nothing; False where that was done before."""
+        """Leave out all optional parameters after a refusal that named none; return False if that was done before.
+
+        It also returns False if there is nothing to leave out.
+        """
         with self._lock:
             if self._now != asked:
                 return True
@@ -203,7 +213,10 @@ class Learned:
             return True
 
     def give_up(self, asked: Dialect) -> Refusal | None:
-        """Return the refusal after which all was left out, where that was in vain, and ask as before it again."""
+        """Return the refusal that led to `strip`, and undo it, if `asked` is the stripped dialect; else None.
+
+        The stripped request was refused too, so the first refusal is the one to report.
+        """
         with self._lock:
             if self._stripped is None or asked != self._stripped[0].fewest():
                 return None
@@ -213,7 +226,10 @@ class Learned:
             return refusal
 
     def _take(self, asked: Dialect, wanted: Dialect | None) -> bool:
-        """Ask as `wanted` from now on, unless another thread has learned something since `asked` was sent."""
+        """Use the dialect `wanted` from now on, unless another thread has changed the dialect since `asked` was sent.
+
+        Returns False if `wanted` is None and no other thread has changed the dialect.
+        """
         with self._lock:
             if self._now != asked:
                 return True
@@ -229,12 +245,12 @@ _known_lock = threading.Lock()
 
 
 def learned_of(url: str, model: str) -> Learned:
-    """Return what this process knows of an endpoint and model."""
+    """Return what this process has learned of an endpoint and model."""
     with _known_lock:
         return _known.setdefault((url, model), Learned(url))
 
 
 def forget() -> None:
-    """Forget what was learned, for whoever starts another endpoint at the same address."""
+    """Forget what was learned. It is for a caller that starts another endpoint at the same address."""
     with _known_lock:
         _known.clear()

@@ -1,7 +1,7 @@
-"""Fit a calibration: draw and read a labelled set, then regress from readings to labels.
+"""The fit of a calibration: draw and read a labelled set, then regress from readings to labels.
 
-The labelled set has images of train prompts, what the judge reads of them, and what is true. The fit is a logistic
-regression, measured on prompts that it was not fitted on.
+The labelled set has images of train prompts, the judge's readings of them, and the labels. The fit is a logistic
+regression. Its reliability is measured on prompts that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from illume_loop.judge.teacher import Teacher
 from illume_loop.protocols import Domain, Prompt, Sampling, UnifiedModel
 
 BATCH = 256
-"""Images drawn or read together, unless the caller says otherwise."""
+"""The default number of images that are drawn or read together."""
 
 OnItems = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DrawnImage:
     """An image that was drawn for a prompt."""
 
     prompt: Prompt
@@ -37,13 +37,16 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Whether an image shows its prompt, and the answer to each of the prompt's questions; None is not known."""
+    """The label of an image: if it shows its prompt, and the answer to each of the prompt's questions.
+
+    None stands for unknown.
+    """
 
     right: bool | None
     answers: Sequence[bool | None]
 
 
-Labeller = Callable[[Sequence[Shown]], list[Label]]
+Labeller = Callable[[Sequence[DrawnImage]], list[Label]]
 
 
 def draw_set(
@@ -56,24 +59,27 @@ def draw_set(
     guidance_scale: float,
     batch_size: int = BATCH,
     on_items: OnItems = lambda *_: None,
-) -> list[Shown]:
-    """Images by the model itself for prompts of the train split. Raises UsageError for more prompts than it has."""
+) -> list[DrawnImage]:
+    """Draw images with the model itself for prompts of the train split.
+
+    Raises UsageError if the split has fewer than `num_prompts` prompts.
+    """
     prompts = [p for p in domain.prompts("train", num_prompts, seed) for _ in range(samples_per_prompt)]
     seeds = [int(value) for value in np.random.SeedSequence(seed).generate_state(len(prompts), np.uint64) >> 1]
     sampling = Sampling(guidance_scale=guidance_scale)
-    shown: list[Shown] = []
+    shown: list[DrawnImage] = []
     for start in range(0, len(prompts), batch_size):
         chunk = slice(start, start + batch_size)
         images = model.decode(model.sample([p.text for p in prompts[chunk]], seeds[chunk], sampling))
-        shown += [Shown(prompt, image) for prompt, image in zip(prompts[chunk], images, strict=True)]
+        shown += [DrawnImage(prompt, image) for prompt, image in zip(prompts[chunk], images, strict=True)]
         on_items(len(shown), len(prompts))
     return shown
 
 
 def checker_labels(domain: Domain, on_progress: OnProgress = ignore) -> Labeller:
-    """Labels by the domain's exact checker; `on_progress` is called after each image."""
+    """Return a labeller by the domain's exact checker; it calls `on_progress` after each image."""
 
-    def label(shown: Sequence[Shown]) -> list[Label]:
+    def label(shown: Sequence[DrawnImage]) -> list[Label]:
         labels = []
         for one in shown:
             passed = domain.check(one.image, one.prompt).passed
@@ -85,9 +91,9 @@ def checker_labels(domain: Domain, on_progress: OnProgress = ignore) -> Labeller
 
 
 def teacher_labels(domain: Domain, teacher: Teacher) -> Labeller:
-    """Labels by a teacher: an image is right when all questions about it are answered with yes."""
+    """Return a labeller by a teacher; an image is right if all questions about it are answered with yes."""
 
-    def label(shown: Sequence[Shown]) -> list[Label]:
+    def label(shown: Sequence[DrawnImage]) -> list[Label]:
         asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
         answers = teacher.ask([one.image for one in shown], asked)
         return [Label(all_of(answered), answered) for answered in answers]
@@ -96,7 +102,10 @@ def teacher_labels(domain: Domain, teacher: Teacher) -> Labeller:
 
 
 def all_of(answers: Sequence[bool | None]) -> bool | None:
-    """Whether all are yes: one no decides; otherwise nothing is known where an answer is missing, or all of them."""
+    """Return False if one answer is no, and True if all answers are yes.
+
+    Returns None if no answer is no and one is missing, or if there are no answers.
+    """
     if False in answers:
         return False
     return None if None in answers or not answers else True
@@ -105,11 +114,14 @@ def all_of(answers: Sequence[bool | None]) -> bool | None:
 def read_set(
     model: UnifiedModel,
     domain: Domain,
-    shown: Sequence[Shown],
+    shown: Sequence[DrawnImage],
     on_items: OnItems = lambda *_: None,
     batch_size: int = BATCH,
 ) -> list[Read]:
-    """Every reading of the judge. A model that was never taught questions gives those of likelihood alone."""
+    """Return every reading of the judge for each image.
+
+    A model that was never taught questions gives only the readings of likelihood.
+    """
     reads: list[Read] = []
     for start in range(0, len(shown), batch_size):
         reads += _read_batch(model, domain, shown[start : start + batch_size])
@@ -118,15 +130,15 @@ def read_set(
 
 
 def calibrate(
-    source: Source, domain: Domain, shown: Sequence[Shown], reads: Sequence[Read], labels: Sequence[Label]
+    source: Source, domain: Domain, shown: Sequence[DrawnImage], reads: Sequence[Read], labels: Sequence[Label]
 ) -> Calibration:
-    """Fit a calibration; the source's counts are those of what had labels. Raises TooFewLabelsError."""
+    """Fit a calibration; the source gets the counts of what had labels. Raises TooFewLabelsError."""
     overall: list[Labelled] = []
     criteria: dict[str, list[Labelled]] = {}
     for one, read, label in zip(shown, reads, labels, strict=True):
         if label.right is not None:
             overall.append(Labelled(one.prompt.key, read.readings, label.right))
-        # People may say yes or no of the whole alone, and a model without questions has no log-odds.
+        # People may judge the whole image alone, and a model without questions has no log-odds. Then nothing is paired.
         if len(label.answers) == len(read.log_odds):
             questions = domain.questions(one.prompt)
             for question, log_odds, answer in zip(questions, read.log_odds, label.answers, strict=True):
@@ -134,12 +146,12 @@ def calibrate(
                     row = Labelled(one.prompt.key, {LOG_ODDS: float(log_odds)}, answer)
                     criteria.setdefault(question.criterion, []).append(row)
     counts = {"num_prompts": len({row.group for row in overall}), "num_samples": len(overall)}
-    # Where some prompts have no questions, those readings are left that every image has.
+    # Images of prompts without questions lack some readings, so the fit uses only those that every image has.
     readings = sorted(set.intersection(*(set(row.readings) for row in overall))) if overall else []
     return fit_calibration(source.model_copy(update=counts), overall, dict(sorted(criteria.items())), readings)
 
 
-def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[Shown]) -> list[Read]:
+def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[DrawnImage]) -> list[Read]:
     images, texts = [one.image for one in shown], [one.prompt.text for one in shown]
     asked = [[question.text for question in domain.questions(one.prompt)] for one in shown]
     of_prompt = {LIKELIHOOD, INFORMATION}
@@ -152,18 +164,18 @@ def _read_batch(model: UnifiedModel, domain: Domain, shown: Sequence[Shown]) -> 
 NUM_FOLDS = 5
 
 LEAST_OF_A_KIND = 10
-"""Labels of either kind below which nothing is fitted: the reliability would be noise."""
+"""The fewest right and the fewest wrong labels that a fit needs; with fewer, the reliability would be noise."""
 
 STRENGTH = 10.0
-"""Inverse of the L2 penalty on coefficients of standardised readings: next to nothing where there are labels enough,
-and keeps the coefficients finite where a reading parts the labels perfectly."""
+"""The inverse of the L2 penalty on coefficients of standardised readings. The penalty is next to nothing if there are
+enough labels. It keeps the coefficients finite if a reading separates the labels perfectly."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One answer with its label; `group` is its prompt."""
+    """The readings of one answer with its label; `group` is the key of its prompt."""
 
     group: str
     readings: Mapping[str, float]
@@ -178,7 +190,7 @@ def fit_calibration(
 ) -> Calibration:
     """Fit the whole answer on `readings`, and each criterion on the log-odds of its questions.
 
-    A criterion with too few labels is left out, and the calibration says so. Raises TooFewLabelsError where the whole
+    A criterion with too few labels is left out, and the calibration says so. Raises TooFewLabelsError if the whole
     answer has too few.
     """
     fits: dict[str, Fit] = {}
@@ -194,7 +206,7 @@ def fit_calibration(
 
 
 def fit(rows: Sequence[Labelled], readings: Sequence[str], what: str, seed: int = 0) -> Fit:
-    """Fit one map. Raises TooFewLabelsError, which says of `what`."""
+    """Fit one map and measure its reliability. Raises TooFewLabelsError, which names `what`."""
     labels = np.array([row.label for row in rows], dtype=bool)
     groups = np.array([row.group for row in rows])
     _check_labels(labels, groups, what)
@@ -232,7 +244,7 @@ def _folds(
 
 
 def _logistic(values_NR: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
-    """Coefficients and intercept for readings as they are; they are standardised for the penalty only."""
+    """Return coefficients and intercept for readings as they are; they are standardised for the penalty only."""
     from sklearn.linear_model import LogisticRegression
 
     means, deviations = values_NR.mean(axis=0), values_NR.std(axis=0)

@@ -1,7 +1,7 @@
-"""What a model is asked for in words, the same in pretraining and in assessing.
+"""The instructions that ask a model for words, the same in pretraining and in assessing.
 
-An instruction stands between the image and the answer (or alone, where no image is needed). Answers that are JSON are
-parsed strictly by who asked.
+An instruction stands between the image and the answer, or alone if no image is needed. The caller parses an answer that
+is JSON strictly.
 """
 
 from __future__ import annotations
@@ -12,20 +12,29 @@ GRADES = ("1", "2", "3", "4", "5")
 
 
 def rate(prompt: str) -> str:
-    """Answered with one of GRADES: the written score, which the literature knows as a bad reward."""
+    """Return the instruction that is answered with one of GRADES.
+
+    This written score is known in the literature as a bad reward.
+    """
     return f"how well does it show {prompt} ?"
 
 
 def ask(prompt: str) -> str:
-    """Answered, without an image, with a JSON list of yes/no questions."""
+    """Return the instruction that is answered, without an image, with a JSON list of yes/no questions."""
     return f"what to ask about {prompt} ?"
 
 
 def critique(prompt: str) -> str:
-    """Answered with a JSON object: criterion to {"verdict", "evidence"}, and "analysis", one sentence."""
+    """Return the instruction that is answered with a critique.
+
+    It is a JSON object: criterion to {"verdict", "evidence"}, and "analysis", one sentence.
+    """
     return f"assess {prompt} :"
 
 
 def json_answer(value: object) -> str:
-    """JSON as an answer holds it, without blanks: what stage 3 teaches and what a training row repeats are alike."""
+    """Return a value as the JSON of an answer, without blanks.
+
+    Stage 3 of the pretraining teaches this form, and training rows repeat it.
+    """
     return json.dumps(value, separators=(",", ":"))

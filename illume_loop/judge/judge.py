@@ -1,10 +1,12 @@
-"""A judge: a model with a reading, which says of each image what an assessment holds.
+"""The judge: a model with a reading, which gives an opinion of each image.
 
-Guarantee: an image is scored by a finite number, or it is `failed` with a reason, or the judge abstains; a failure is
-never scored 0. Whatever a score rests on (readings, questions with their log-odds, invalid answers) is kept with it.
+If there is a calibration, each image gets the probability that it is right. The judge abstains if the probability is
+within `band` of a half, whatever its reading.
 
-Where there is a calibration, each image gets the probability that it is right; within `band` of a half the judge
-abstains, whatever its reading.
+Invariants:
+- An image is scored by a finite number, or it is `failed` with a reason, or the judge abstains. A failure is never
+  scored 0.
+- All that a score rests on (readings, questions with their log-odds, invalid answers) is kept with it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """How a run's judges judge, whichever model they are."""
+    """The settings by which a run's judges judge, for any model."""
 
     domain: Domain
     reading: str
@@ -58,7 +60,7 @@ class Judge:
     def of(
         cls, settings: AssessSettings, domain: Domain, seed_of: SeedOf, calibration: Calibration | None = None
     ) -> Self:
-        """As the settings have it; those that need a calibration have one."""
+        """Return the judge of these settings. If they need a calibration, the caller has to pass one."""
         return cls(
             domain,
             settings.reading,
@@ -77,9 +79,9 @@ class Judge:
         prompts: Sequence[Prompt],
         keys: Sequence[object],
     ) -> list[Opinion]:
-        """What `model` says of each image, which it encodes once.
+        """Return the opinion of `model` on each image, which it encodes once.
 
-        `keys` tell the images apart wherever something is drawn at random.
+        `keys` tell the images apart in all random draws.
         """
         with encoded_once(model):
             return self._judged(model, images, prompts, keys)
@@ -102,15 +104,16 @@ class Judge:
 
     @property
     def asks(self) -> bool:
-        """Whether questions are asked at all."""
+        """True if the judge asks questions."""
         return not OF_QUESTIONS.isdisjoint(self._wanted())
 
     def control(
         self, model: UnifiedModel, images: Sequence[Image.Image], prompts: Sequence[Prompt]
     ) -> list[float | None]:
-        """The mean log-odds of the questions of `prompts` that the images were not drawn for; None for no number.
+        """Return the mean log-odds of the questions of foreign `prompts`, for which the images were not drawn.
 
-        A judge that says yes to these as readily as to an image's own says yes to everything.
+        The value is None if the model gave no finite number. A judge that says yes to foreign questions as readily as
+        to an image's own says yes to everything.
         """
         asked = self._asked(model, prompts)
         texts = [[question.text for question in asked[prompt.text].questions] for prompt in prompts]
@@ -118,10 +121,10 @@ class Judge:
         return [_finite(read.readings.get(YES_NO, math.nan)) for read in reads]
 
     def judge_fully(self, model: UnifiedModel, image: Image.Image, prompt: Prompt) -> tuple[Opinion, UsageError | None]:
-        """What `model` says of one image with all questions and a critique, whatever is needed for the score.
+        """Return the opinion on one image with all questions and a critique, even if the score needs neither.
 
-        A model that was never taught questions gives its score alone, and the error that says so. Raises UsageError
-        where even the score needs them.
+        A model that was never taught questions gives its score alone, with the error that says so. Raises UsageError if
+        the score needs the questions.
         """
         try:
             (opinion,) = replace(self, critiques=True).judge(model, [image], [prompt], [0])
@@ -131,7 +134,7 @@ class Judge:
         return opinion, None
 
     def _needed(self) -> set[str]:
-        """The readings without which there is no score."""
+        """Return the readings without which there is no score."""
         needed = set() if self.reading == COMBINED else {self.reading}
         return needed if self.calibration is None else needed | set(self.calibration.overall.logistic.readings)
 
@@ -139,7 +142,7 @@ class Judge:
         return self._needed() | ({YES_NO} if self.critiques else set())
 
     def _asked(self, model: UnifiedModel, prompts: Sequence[Prompt]) -> Mapping[str, Asked]:
-        """Return the questions of each prompt by its text. One of which nobody knows any is asked about as a whole."""
+        """Return the questions of each prompt by its text; a prompt without questions is asked about as a whole."""
         found = questions_of(
             prompts, self.domain, model, origin=self.origin, retries=self.retries, seed_of=self.seed_of
         )
@@ -161,7 +164,7 @@ class Judge:
         return Opinion("ok", score, failed, None, details, probability=probability)
 
     def _numbers(self, read: Read) -> tuple[float, float | None]:
-        """Score and calibrated probability. Raises _NoNumberError."""
+        """Return the score and the calibrated probability. Raises _NoNumberError."""
         for name in sorted(self._needed()):
             if name not in read.readings:
                 raise _NoNumberError(read.problem or f"the model gave no {name}")
@@ -183,7 +186,7 @@ class Judge:
         reads: Sequence[Read],
         opinions: Sequence[Opinion],
     ) -> None:
-        """Write the critiques of what could be judged by its questions, into the opinions."""
+        """Write critiques of the images that were judged by their questions, into the opinions."""
         rows = [i for i, opinion in enumerate(opinions) if opinion.state != "failed" and reads[i].log_odds]
         if not rows:
             return
@@ -203,7 +206,7 @@ class Judge:
 
 
 class _NoNumberError(Exception):
-    """Why an image could not be judged."""
+    """The reason why an image could not be judged."""
 
 
 def _verdicts(read: Read, asked: Asked) -> dict[str, bool]:
@@ -211,12 +214,15 @@ def _verdicts(read: Read, asked: Asked) -> dict[str, bool]:
 
 
 def _answered(read: Read, asked: Asked) -> Iterator[tuple[Question, float]]:
-    """Return each question with its log-odds; none where no questions were asked."""
+    """Return each question with its log-odds; nothing if no questions were asked."""
     return zip(asked.questions, read.log_odds, strict=True) if read.log_odds else iter(())
 
 
 def _details(read: Read, asked: Asked, calibration: Calibration | None) -> dict[str, Any]:
-    """What is kept of a reading; numbers that are none become null, as JSON has no NaN."""
+    """Return the details that are kept with an assessment: readings, questions, criteria, invalid answers.
+
+    Numbers that are not finite become null, because JSON has no NaN.
+    """
     details: dict[str, Any] = {"readings": {name: _finite(value) for name, value in read.readings.items()}}
     if read.log_odds:
         details["questions"] = []

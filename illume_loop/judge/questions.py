@@ -1,7 +1,8 @@
-"""The atomic yes/no questions of a prompt: from its spec, or self-asked by the model where the spec does not tell.
+"""The atomic yes/no questions of a prompt: from its spec, or asked by the model if the spec gives none.
 
-Guarantee: a prompt has questions or it has none. What the model asks is a JSON list, parsed strictly; where no try is
-one, the prompt has no questions, and judge, referee and teacher ask about it as a whole (`whole_question`).
+Invariants:
+- The model asks its questions as a JSON list, which is parsed strictly. If no try is a valid list, the prompt has no
+  questions, and judge, referee and teacher ask about the prompt as a whole (`whole_question`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MOST_QUESTIONS = 16
 MAX_TOKENS = 160
 
 WHOLE = "whole"
-"""The criterion of the question about a prompt as a whole; it is none of CRITERIA."""
+"""The criterion of the question about a prompt as a whole; it is not one of CRITERIA."""
 
 _PLACES = r"(left|right|front) of|above|below|under|beneath|behind|beside|between|next to|near|on top of|over"
 
@@ -33,7 +34,10 @@ _COLORS = r"red|green|blue|yellow|orange|purple|pink|brown|black|white|gr[ae]y|c
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The questions of a prompt, none where the model could not ask any; `num_invalid` of its answers were no list."""
+    """The questions of a prompt; none if the model could not ask any.
+
+    `num_invalid` counts the model's answers that were not a valid list.
+    """
 
     questions: tuple[Question, ...]
     num_invalid: int = 0
@@ -48,7 +52,10 @@ def questions_of(
     retries: int,
     seed_of: SeedOf,
 ) -> Mapping[str, Asked]:
-    """The questions of each prompt by its text. With origin `self` the model asks whatever the spec tells."""
+    """Return the questions of each prompt by its text.
+
+    With origin `spec` the model asks only about prompts whose spec gives no questions; with `self` it asks about all.
+    """
     by_text = {prompt.text: prompt for prompt in prompts}
     found = {
         text: Asked(tuple(domain.questions(prompt) if origin == "spec" else ())) for text, prompt in by_text.items()
@@ -58,7 +65,7 @@ def questions_of(
 
 
 def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of: SeedOf) -> list[Asked]:
-    """What the model asks about each prompt, without an image."""
+    """Let the model ask questions about each prompt, without an image."""
 
     def write(items: Sequence[int], attempt: int) -> list[str]:
         asked = [ask(texts[item]) for item in items]
@@ -70,12 +77,12 @@ def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of:
 
 
 def whole_question(text: str) -> Question:
-    """Return what is asked about a prompt of which nobody knows any question."""
+    """Return the question about a prompt as a whole, for a prompt that has no other question."""
     return Question(WHOLE, f"Does the image show this, and all of it: {text}?")
 
 
 def parse_questions(text: str) -> list[str]:
-    """A JSON list of different questions. Raises ValueError for anything else."""
+    """Parse a JSON list of different questions. Raises ValueError for anything else."""
     found = parse_json(text)
     if not isinstance(found, list) or not 1 <= len(found) <= MOST_QUESTIONS:
         raise ValueError(f"it is no list of 1 to {MOST_QUESTIONS} questions")
@@ -88,7 +95,10 @@ def parse_questions(text: str) -> list[str]:
 
 
 def criterion_of(question: str) -> str:
-    """What a self-asked question is about, told from its words: one of CRITERIA. The model does not say it."""
+    """Return the criterion of a self-asked question, one of CRITERIA.
+
+    It is found from the question's words, because the model does not give it.
+    """
 
     def has(words: str) -> bool:
         return re.search(rf"\b({words})\b", question.lower()) is not None

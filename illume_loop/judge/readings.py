@@ -1,15 +1,15 @@
-"""Readings: what a judge reads of an image, by name.
+"""Readings: the numbers that a judge reads of an image, by name.
 
-A reading is one number for an image and its prompt, higher for a better match. Readings of one name are comparable
-between images of the same prompt, which is all that rejection sampling needs. An image that gives no number (the model
-wrote something else) lacks the reading and has a problem instead: it is never scored 0.
+A reading is one number for an image and its prompt; higher is a better match. Readings of one name are comparable
+between images of the same prompt, which is all that rejection sampling needs. If the model gives no number (it wrote
+something else), the image lacks the reading and has a problem instead: it is never scored 0.
 
-    prompt-likelihood       log p(prompt | image) in nats, end of text included: a longer prompt's start is no match
-    pointwise-information   the same minus log p(prompt) without any image: what the image says of the prompt
+    prompt-likelihood       log p(prompt | image) in nats, with end of text: the start of a longer prompt is no match
+    pointwise-information   prompt-likelihood minus log p(prompt) without an image: what the image says of the prompt
     yes-no                  mean log-odds of yes over the prompt's questions
-    yes-no-minimum          the least of them
+    yes-no-minimum          the least of these log-odds
     yes-no-difference       mean of p(yes) - p(no) over the questions, -1 to 1; no question outweighs the others
-    written-score           the grade, 1 to 5, that the model writes; the literature's bad example
+    written-score           the grade, 1 to 5, that the model writes; known in the literature as a bad reward
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GRADE_TOKENS = 4
 
 @dataclass(slots=True)
 class Read:
-    """The readings of one image by name, the log-odds of each question, and why a reading is missing."""
+    """The readings of one image by name, the log-odds of each question, and the reason for a missing reading."""
 
     readings: dict[str, float] = field(default_factory=dict)
     log_odds: list[float] = field(default_factory=list)
@@ -52,10 +52,10 @@ def read_batch(
     questions: Sequence[Sequence[str]],
     wanted: Collection[str],
 ) -> list[Read]:
-    """What the judge reads of each image; nothing is computed that is not wanted.
+    """Return the judge's readings of each image; only what is `wanted` is computed.
 
-    Questions are asked where a reading of them is wanted, and each image goes through the model once for all of its
-    own and its prompt's likelihood. Raises UsageError where the model was never taught to answer them.
+    Questions are asked if a reading of them is wanted. Each image goes through the model once for all of its questions
+    and its prompt's likelihood. Raises UsageError if the model was never taught to answer questions.
     """
     reads = [Read() for _ in images]
     asks, scores = not OF_QUESTIONS.isdisjoint(wanted), not {LIKELIHOOD, INFORMATION}.isdisjoint(wanted)
@@ -70,10 +70,10 @@ def read_batch(
             read.log_odds = [float(value) for value in of_image]
             if read.log_odds:
                 read.readings[YES_NO] = sum(read.log_odds) / len(read.log_odds)
-                # Not min(): that depends on the order where there is a NaN among them.
+                # Not min(): its result depends on the order if one of the values is NaN.
                 read.readings[YES_NO_MINIMUM] = float(of_image.min())
                 if YES_NO_DIFFERENCE in wanted:
-                    # p(yes) - p(no) where these two share all probability: (1 - 1/e^x) / (1 + 1/e^x).
+                    # p(yes) - p(no), if the two add up to 1: (1 - 1/e^x) / (1 + 1/e^x).
                     read.readings[YES_NO_DIFFERENCE] = float(np.tanh(of_image / 2).mean())
     if scores:
         for read, value in zip(reads, likelihoods, strict=True):

@@ -1,12 +1,15 @@
-"""Who decides where a domain has no checker: the run's base, which is never retrained.
+"""The referee, which decides about images if a domain has no checker: the run's base, which is never retrained.
 
-Guarantee: parent and candidate are judged by one and the same model with the same questions, so no candidate gains by
-becoming a milder judge. An image is right where every question of its prompt is more probably yes than no, or, with a
-calibration, where it is more probably right than wrong. An image without a number ends the measurement: it is never
-taken for wrong.
+An image is right if every question of its prompt is more probably yes than no or, with a calibration, if it is more
+probably right than wrong.
 
-What it does not guarantee is the truth: the base shares the blind spots of what it draws. A detector's results say how
-far it can be trusted (`eval --suite geneval --results`).
+The verdicts need not be true: the base shares the blind spots of the images that it draws. A detector's results say how
+far the referee can be trusted (`eval --suite geneval --results`).
+
+Invariants:
+- Parent and candidate are judged by the same model with the same questions, so no candidate gains by becoming a milder
+  judge.
+- An image without a number ends the measurement; it is never taken as wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from illume_loop.judge.readings import YES_NO, Read, read_batch
 from illume_loop.protocols import Decision, Domain, Prompt, Question, UnifiedModel, Verdict
 
 OnItems = Callable[[int, int], None]
-"""Called with (images judged, images in all)."""
+"""A function that is called with (images judged, images in all)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,16 @@ class Referee:
     def decide(
         self, images: Sequence[Image.Image], prompts: Sequence[Prompt], on_items: OnItems = lambda *_: None
     ) -> list[Verdict]:
-        """Whether each image shows its prompt, and the criteria that failed. Raises NoVerdictError, UsageError."""
+        """Decide if each image shows its prompt, and which criteria failed. Raises NoVerdictError, UsageError."""
         return [decision.verdict for decision in self.decisions(images, prompts, on_items)]
 
     def decisions(
         self, images: Sequence[Image.Image], prompts: Sequence[Prompt], on_items: OnItems = lambda *_: None
     ) -> list[Decision]:
-        """The same with the answers. Raises NoVerdictError, and UsageError where the model cannot answer questions."""
+        """Return the verdicts of `decide` with the answers behind them.
+
+        Raises NoVerdictError, and UsageError if the model cannot answer questions.
+        """
         found: list[Decision] = []
         for start in range(0, len(images), self.batch_size):
             chunk = slice(start, start + self.batch_size)

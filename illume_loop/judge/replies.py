@@ -1,4 +1,4 @@
-"""What an endpoint sends back, whatever its dialect: the text of an answer, yes or no in it, or why it refused.
+"""The replies of an endpoint, in any dialect: an answer's text, the yes or no in it, or the reason of a refusal.
 
 Invariants:
 - A text that says neither yes nor no, or both, is never taken for an answer.
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_SHOWN = 200
-"""Characters of a reply in a message."""
+"""The most characters of a reply in a message."""
 
 ANSWERS = {"yes": True, "no": False}
 
 REASONS = frozenset({"reason", "reasoning", "explanation", "rationale", "thought", "thoughts", "analysis"})
-"""Keys that may stand beside "answer"."""
+"""The keys that may stand beside "answer" in a JSON answer."""
 
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning|analysis)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 
@@ -47,12 +47,15 @@ _FILTERED = re.compile(
 _LOADING = re.compile(r"\bload(ing|ed yet)?\b|warming up|starting up|not ready", re.IGNORECASE)
 
 Answer = bool | None
-"""None for neither yes nor no."""
+"""True for yes, False for no, None for neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completion's text (None where there is none), and whether it was cut off at the number of tokens."""
+    """The text of a completion, None if it has none.
+
+    `cut_off` is True if the completion ended at the token limit.
+    """
 
     text: str | None
     cut_off: bool
@@ -60,7 +63,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an endpoint refused: its status, what it says, and the parameter that it names (both may be empty)."""
+    """The refusal of a request by an endpoint: its status, its message, and the parameter that the message names.
+
+    Message and parameter may be empty. `wait_s` is the number of seconds that the endpoint asks to wait.
+    """
 
     status: int
     message: str
@@ -72,12 +78,12 @@ class Refusal:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether this one image or question was refused, and not the way in which it was asked."""
+        """True if this one image or question was refused, rather than the form of the request."""
         return bool(_FILTERED.search(f"{self.parameter} {self.message}"))
 
     @property
     def is_loading(self) -> bool:
-        """Whether the model is still being loaded."""
+        """True if the endpoint is still loading its model."""
         return self.status == 503 and bool(_LOADING.search(self.message))
 
 
@@ -88,7 +94,7 @@ def shortened(text: str) -> str:
 
 
 def read_reply(content: bytes) -> Reply | Refusal | None:
-    """Return what a response of status 200 holds: a completion, streamed or not, or an error; None for neither."""
+    """Return the completion (streamed or not) or the error in a response of status 200; None if it holds neither."""
     text = content.decode("utf-8-sig", "replace").strip()
     pieces = list(_pieces(text))
     for piece in pieces:
@@ -104,7 +110,10 @@ def read_reply(content: bytes) -> Reply | Refusal | None:
 
 
 def refusal_of(status: int, content: bytes, wait_s: float | None = None) -> Refusal:
-    """Return what a response of another status says: OpenAI's error, FastAPI's detail, plain text or a page."""
+    """Return the refusal in a response of another status than 200.
+
+    The response may hold OpenAI's error, FastAPI's detail, plain text or a page.
+    """
     text = content.decode("utf-8-sig", "replace").strip()
     try:
         body = json.loads(text)
@@ -121,7 +130,7 @@ def refusal_of(status: int, content: bytes, wait_s: float | None = None) -> Refu
 
 
 def answer_in(text: str | None) -> Answer:
-    """Return the answer in a text that may think first, fence its JSON, or speak around it."""
+    """Return the answer in a text, which may think first, fence its JSON, or have other words around it."""
     if text is None:
         return None
     said = _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
@@ -146,7 +155,7 @@ def _answer_of(said: dict[str, Any]) -> Answer:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects that stand in a text."""
+    """Yield the JSON objects in a text."""
     decoder, place = json.JSONDecoder(), text.find("{")
     while place >= 0:
         try:
@@ -160,7 +169,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _pieces(text: str) -> Iterator[dict[str, Any]]:
-    """Yield a response's JSON objects: the one that it is, its server-sent events, or its lines."""
+    """Yield the JSON objects of a response: its whole body, its server-sent events, or its lines."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
@@ -197,7 +206,7 @@ def _text_of(piece: dict[str, Any]) -> str | None:
 
 
 def _joined(content: object) -> str | None:
-    """Return the text of a message's content: a string, or parts of which some are text."""
+    """Return the text of a message's content, which is a string or a list of parts; None if it has no text."""
     if isinstance(content, str):
         return content
     if isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""The assessor `human`: what a review may say, in which order people are asked, and how they agree. Pure."""
+"""The assessor `human`: the content of a review, the order in which samples are shown, and the agreement of people."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WORDS = {"agree": True, "disagree": False}
 
 
 def reviewer_name(given: str | None) -> str:
-    """The name under which a review is kept: the one given, or that of this system's user.
+    """Return the name under which a review is kept: the one given, or that of this system's user.
 
-    Raises UsageError for one that is empty, too long or not printable.
+    Raises UsageError if the name is empty, too long or not printable.
     """
     try:
         name = (getpass.getuser() if given is None else given).strip()
@@ -36,10 +36,10 @@ def reviewer_name(given: str | None) -> str:
 
 
 def criteria_in(decided: Iterable[str], questions: Sequence[Question], *, agrees: bool) -> dict[str, bool]:
-    """Criteria as people write them ("color=disagree"), for the questions of a prompt.
+    """Parse criteria as people write them ("color=disagree"), for the questions of a prompt.
 
-    Raises UsageError for what cannot be read, for a criterion that the prompt does not ask for or that is decided
-    twice, and for an image that agrees as a whole and lacks a criterion.
+    Raises UsageError if a criterion cannot be read, is decided twice, or is not asked for by the prompt, and if an
+    image agrees as a whole but lacks a criterion.
     """
     known = list(dict.fromkeys(question.criterion for question in questions))
     criteria: dict[str, bool] = {}
@@ -58,7 +58,7 @@ def criteria_in(decided: Iterable[str], questions: Sequence[Question], *, agrees
 
 
 def review_label(agrees: bool, criteria: Mapping[str, bool], questions: Sequence[Question]) -> Label:
-    """The label that a review gives to an image, with the answers that follow from it."""
+    """Return the label that a review gives to an image, with the answers that follow from it."""
     names = [question.criterion for question in questions]
 
     def answer(name: str) -> bool | None:
@@ -70,10 +70,10 @@ def review_label(agrees: bool, criteria: Mapping[str, bool], questions: Sequence
 
 
 TURNS = ("overlap", "boundary", "boundary", "random", "boundary")
-"""What the next review is for, in turn."""
+"""The purposes of a person's reviews, in turn."""
 
 DIFFER = 0.5
-"""Difference of probabilities from which assessors disagree: one says more likely than not, another clearly not."""
+"""The difference of probabilities from which assessors disagree: one says more likely than not, another clearly not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Chosen:
 
 
 def next_review(window: Sequence[Unreviewed], judge: str, num_done: int, seed: int) -> Chosen | None:
-    """The next sample for a person who has dealt with `num_done`; None where nothing is left.
+    """Return the next sample for a person who has dealt with `num_done` samples; None if nothing is left.
 
-    `judge` is whose decision boundary counts. What is drawn at random follows from `seed` and the sample alone.
+    The decision boundary is that of the assessor `judge`. A random choice follows from `seed` and the samples alone.
     """
     if not window:
         return None
@@ -97,7 +97,7 @@ def next_review(window: Sequence[Unreviewed], judge: str, num_done: int, seed: i
         return Chosen(min(shared, key=lambda one: (one.num_reviews, _draw(seed, one))).sample_id, "overlap")
     if turn == "random":
         return Chosen(min(window, key=lambda one: _draw(seed, one)).sample_id, "random")
-    # Samples that others have dealt with come in their own turn: many people cover more together.
+    # Samples that others have dealt with come in their own turn, `overlap`, so that many people cover more together.
     fresh = [one for one in window if not one.num_reviews] or list(window)
     judged = probabilities(fresh, judge)
     spread = {one.sample_id: _spread(one, judged.get(one.sample_id), judge) for one in fresh}
@@ -109,10 +109,11 @@ def next_review(window: Sequence[Unreviewed], judge: str, num_done: int, seed: i
 
 
 def probabilities(window: Sequence[Unreviewed], assessor: str) -> dict[int, float]:
-    """Sample id to how likely an assessor takes it for right: calibrated where it is, else by its questions.
+    """Return an assessor's probability that a sample is right, by sample id.
 
-    Scores that are neither, such as likelihoods, only have an order: then it is the share of the window that scores
-    lower, and the boundary is the median.
+    The value is the calibrated probability if there is one, else it is made of the log-odds of the questions. Other
+    scores, such as likelihoods, only have an order. For them it is the share of the window that scores lower, so the
+    boundary is the median.
     """
     ranked = sorted(one.scores[assessor] for one in window if assessor in one.scores)
     found = {}
@@ -127,7 +128,7 @@ def probabilities(window: Sequence[Unreviewed], assessor: str) -> dict[int, floa
 
 
 def _spread(one: Unreviewed, judged: float | None, judge: str) -> float:
-    """How far the assessors of a sample lie apart, as probabilities."""
+    """Return how far apart the assessors' probabilities for a sample lie."""
     told = [] if judged is None else [judged]
     for name in one.scores.keys() | one.probabilities.keys():
         if name == judge:
@@ -149,7 +150,7 @@ WHAT = "the judge against people"
 
 
 def fit_on_reviews(rows: Sequence[ReviewRow]) -> Fit:
-    """A calibration of the whole answer on the samples of which people say the same.
+    """Fit a calibration of the whole answer on the samples on which people agree with each other.
 
     Raises TooFewLabelsError.
     """
@@ -165,7 +166,7 @@ def fit_on_reviews(rows: Sequence[ReviewRow]) -> Fit:
 
 
 def cohens_kappa(verdicts: Sequence[tuple[bool, bool]]) -> float | None:
-    """Agreement of two people beyond chance (Cohen 1960); None where chance alone would have them always agree."""
+    """Return the agreement of two people beyond chance (Cohen 1960); None if chance alone makes them always agree."""
     n = len(verdicts)
     if n == 0:
         return None

@@ -1,12 +1,13 @@
-"""The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint, asked questions of yes or no.
+"""The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint that answers yes/no questions.
+
+The client learns from the endpoint's refusals what it takes (dialect.py); a call repeated for that is no retry.
 
 Invariants:
-- No call waits without an end, and none is made beyond the budget.
-- An answer that is neither yes nor no is never taken for one: it is asked for again, and after the last try it is None.
-- The key goes to the endpoint that was configured and nowhere else (redirects are refused), and is in no message.
-- What is not worth another try (the endpoint refuses, the budget is spent) ends all questions at once.
-
-What the endpoint takes is learned from its refusals (judge/dialect.py); such a call is no retry.
+- Every call ends in a limited time, and no call is made beyond the budget.
+- An answer that is neither yes nor no is never taken for one. The question is asked again, and after the last try the
+  answer is None.
+- The key goes to the configured endpoint and nowhere else (redirects are refused), and it is in no message.
+- An error that no other try can help (the endpoint refuses, the budget is spent) ends all questions at once.
 """
 
 from __future__ import annotations
@@ -44,35 +45,36 @@ from illume_loop.redaction import learn_secret, redact
 from illume_loop.settings import TeacherSettings
 
 LEAST_SIDE = 224
-"""Pixels; smaller images are enlarged by a whole number, because few teachers see anything on 48 x 48."""
+"""Pixels. Smaller images are enlarged by a whole number, because few teachers see anything on 48 x 48 pixels."""
 
 MOST_BYTES = 1_000_000
-"""Of a response; an answer has a few hundred."""
+"""The most bytes of a response; an answer has a few hundred."""
 
 CALL_TIMEOUTS = 10
-"""Timeouts that one call may take in all, for an endpoint that keeps sending something."""
+"""The most timeouts that one call may take in all, for an endpoint that keeps sending something."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 LOADING_PAUSE_S, LOADING_S = 5.0, 180.0
-"""Between two calls to an endpoint that loads its model, and how long it may take; none of them is a retry."""
+"""The pause between two calls to an endpoint that loads its model, and the most time that it may take. These calls are
+no retries."""
 
 UNCLEAR_QUESTIONS = 8
-"""So many questions in one batch without a single answer mean that the endpoint is not understood at all."""
+"""The fewest questions in one batch that, if none is answered, mean that the endpoint is not understood at all."""
 
 WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, *range(500, 600)} - {501, 505})
 
 UNNAMED = (400, 422)
-"""Statuses after which the question is put once more with the fewest parameters, whatever the refusal says."""
+"""The statuses after which a question is asked once more with the fewest parameters, whatever the refusal says."""
 
 Spend = Callable[[], bool]
-"""Takes one call from the budget; whether there was one left."""
+"""A function that takes one call from the budget; it returns False if none was left."""
 
 log = logging.getLogger(__name__)
 
 
 def fixed_budget(max_calls: int) -> Spend:
-    """A budget for this process alone."""
+    """Return a budget for this process alone."""
     lock, left = threading.Lock(), [max_calls]
 
     def spend() -> bool:
@@ -93,7 +95,10 @@ class Teacher:
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Raises NoTeacherError where none is configured. `jitter` gives numbers from 0 to 1 that vary the pauses."""
+        """Set up the client. Raises NoTeacherError if the settings name no endpoint or no model.
+
+        `jitter` returns numbers from 0 to 1 that vary the pauses.
+        """
         if not settings.url or not settings.model:
             raise NoTeacherError
         if settings.key:
@@ -110,13 +115,14 @@ class Teacher:
         on_images: Callable[[int], None] = lambda _: None,
         on_answer: Callable[[int, str, Answer], None] = lambda *_: None,
     ) -> list[list[Answer]]:
-        """The answers to each image's questions; `on_images` hears how many images have all of theirs, one by one.
+        """Return the answers to each image's questions.
 
-        `on_answer` is called with an image's place, a question and its answer as soon as it is there, on one of several
-        threads: what was paid for can be kept, whatever becomes of the other questions.
+        `on_images` is called, in the order of the images, with the number of those whose questions are all answered.
+        `on_answer` is called with an image's index, a question and its answer as soon as the answer is there, on one of
+        several threads. So a paid answer can be kept even if other questions fail.
 
-        Raises TeacherError where the endpoint stays silent, TeacherRefusedError, TeacherBudgetError, and
-        TeacherUnclearError where it answered none of many questions.
+        Raises TeacherError if the endpoint stays silent, TeacherRefusedError if it refuses, TeacherBudgetError if the
+        budget is spent, and TeacherUnclearError if it answered none of many questions.
         """
         pictures = [_data_url(image) if texts else "" for image, texts in zip(images, questions, strict=True)]
 
@@ -150,7 +156,7 @@ class Teacher:
             if not self._spend():
                 raise TeacherBudgetError(max_calls=self._settings.max_calls)
             asked = self._learned.now
-            # The most probable answer first; where that was no answer, another draw may be one.
+            # The first try takes the most probable answer. If that was neither yes nor no, another draw may be one.
             body = asked.body(self._settings.model, picture, question, 1.0 if was_unclear else 0.0)
             try:
                 reply = self._call(asked, body)
@@ -180,7 +186,7 @@ class Teacher:
         return None
 
     def _learn(self, asked: Dialect, refusal: Refusal) -> None:
-        """Change how the endpoint is asked. Raises TeacherRefusedError where there is nothing left to change."""
+        """Change how the endpoint is asked. Raises TeacherRefusedError if nothing is left to change."""
         learned = self._learned
         if refusal.status in (404, 405) and learned.move_on(asked):
             return
@@ -193,14 +199,20 @@ class Teacher:
         raise TeacherRefusedError(url=self._settings.url, reason=redact(str(told)))
 
     def _pause(self, seconds: float, *, told: bool) -> float:
-        """Wait about so long (no less where the endpoint told it), so that many callers do not come back at once."""
+        """Wait about `seconds`, varied so that many callers do not come back at once; return the pause.
+
+        If the endpoint told the time, the pause is no shorter, up to LONGEST_PAUSE_S.
+        """
         spread = 1.0 + 0.25 * self._jitter() if told else 0.75 + 0.5 * self._jitter()
         pause = min(seconds * spread, LONGEST_PAUSE_S)
         self._sleep(pause)
         return pause
 
     def _call(self, asked: Dialect, body: dict[str, Any]) -> Reply | Refusal | None:
-        """Return what came back, None for what is no completion. Raises _FailedCallError for what may go better."""
+        """Send a request; return the reply or the refusal, None if the response is neither.
+
+        Raises _FailedCallError if another try may succeed.
+        """
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._settings.key:
             bearer = asked.key_header == "Authorization"
@@ -224,7 +236,7 @@ class Teacher:
         return reply
 
     def _refused(self, asked: Dialect, refusal: Refusal) -> Refusal:
-        """Return a refusal from which something may be learned. Raises _FailedCallError for one that may pass."""
+        """Return a refusal from which the client may learn. Raises _FailedCallError for one that may be temporary."""
         names_something = refusal.status in (500, 501) and asked.after(refusal) is not None
         if refusal.status in WORTH_ANOTHER_TRY and not names_something:
             raise _FailedCallError(redact(str(refusal)), refusal.wait_s, is_loading=refusal.is_loading)
@@ -233,7 +245,7 @@ class Teacher:
         return refusal
 
     def _read(self, response: HTTPResponse) -> bytes:
-        """Return the body, unpacked. Raises _FailedCallError where it is too long or comes too slowly."""
+        """Return the body, unpacked. Raises _FailedCallError if it is too long or comes too slowly."""
         ends_at = time.monotonic() + CALL_TIMEOUTS * self._settings.timeout_s
         content = b""
         while piece := response.read1(MOST_BYTES + 1 - len(content)):
@@ -247,7 +259,7 @@ class Teacher:
         return content
 
     def _note(self, reply: Reply | None, content: bytes) -> None:
-        """Remember what came back where it holds no answer, and log it the first time."""
+        """Remember a reply that holds no answer, and log the first one."""
         text = content.decode(errors="replace") if reply is None or reply.text is None else reply.text
         if reply is not None and answer_in(reply.text) is not None:
             return
@@ -257,7 +269,7 @@ class Teacher:
 
 
 class _FailedCallError(Exception):
-    """A call that may go better the next time; the endpoint may have said after how many seconds."""
+    """A failed call that may succeed the next time; `wait_s` is the wait in seconds that the endpoint asks for."""
 
     def __init__(self, reason: str, wait_s: float | None = None, *, is_loading: bool = False) -> None:
         self.reason, self.wait_s, self.is_loading = reason, wait_s, is_loading
@@ -265,16 +277,16 @@ class _FailedCallError(Exception):
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """The default handler would send the key on to wherever it is told to go."""
+    """A handler that refuses redirects; the default handler would send the key on to any address."""
 
     def redirect_request(
         self, _req: Request, _fp: IO[bytes], _code: int, _msg: str, _headers: HTTPMessage, _newurl: str
     ) -> None:
-        """No request: the redirect itself becomes the error."""
+        """Return None, so that no request is sent and the redirect itself becomes the error."""
 
 
 def _rest(error: HTTPError) -> bytes:
-    """What stands in the body of an error."""
+    """Return the body of an error; empty if it cannot be read."""
     try:
         return error.read(MOST_BYTES)
     except (OSError, HTTPException):
@@ -282,7 +294,10 @@ def _rest(error: HTTPError) -> bytes:
 
 
 def _seconds(headers: Message) -> float | None:
-    """How long a response asks to wait: milliseconds, seconds, or a date."""
+    """Return how long a response asks to wait, in seconds; None if it does not.
+
+    The response gives milliseconds, seconds, or a date.
+    """
     try:
         if in_ms := headers.get("Retry-After-Ms"):
             return max(0.0, float(in_ms) / 1000)

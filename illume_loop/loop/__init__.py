@@ -1,1 +1,1 @@
-"""The round: states, plan, reconciliation, units, curation, gate, and the coordinator that turns them."""
+"""The loop of a run: the states and stages of its rounds, and the coordinator that takes their steps."""

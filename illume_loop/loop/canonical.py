@@ -1,7 +1,7 @@
-"""The canonical lines of a manifest, their hash, and the check that none of them is held out. Pure.
+"""The canonical lines of a manifest, their hash, and the check that no row is held out. Pure.
 
-A line names a sample by its natural key (round, prompt, sample index) and by the hash of its image-token ids. It holds
-no id of the database, no path and no time, so equal runs have equal lines, and equal manifests have equal hashes.
+A line names a sample by its natural key (round, prompt, sample index) and by the hash of its image-token ids. A line
+holds no id of the database, no path and no time. So equal runs have equal lines and equal hashes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from illume_loop.protocols import Split
 
 
 def check_splits(rows: Sequence[ExampleRow], split_of: Callable[[str], Split | None], round_index: int) -> None:
-    """Raise HeldOutError, naming the first, where rows are of compositions that are held out, or are probes.
+    """Raise HeldOutError if the domain counts a row to a split other than `train`; the error names the first one.
 
-    The database refuses the prompts that it knows by their texts. This asks the domain, which knows every wording of
-    every composition, also of those that were never drawn.
+    The database also refuses held-out prompts, but it knows only their texts. The domain knows every wording of every
+    composition, even of those that were never drawn.
     """
     splits = [(row.text, split_of(row.text)) for row in rows]
     strangers = [(text, split) for text, split in splits if split not in ("train", None)]
@@ -32,7 +32,7 @@ def check_splits(rows: Sequence[ExampleRow], split_of: Callable[[str], Split | N
 
 
 def manifest_sha256(rows: Sequence[ExampleRow]) -> str:
-    """The hash over the canonical JSON lines of all rows, in order."""
+    """Return the hash over the canonical JSON lines of all rows, in order."""
     digest = hashlib.sha256()
     for row in rows:
         line = json.dumps(_canonical(row), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
@@ -41,7 +41,7 @@ def manifest_sha256(rows: Sequence[ExampleRow]) -> str:
 
 
 def ids_sha256(image_ids_L: NDArray[np.int32]) -> str:
-    """The hash of image-token ids, whatever width they are stored in."""
+    """Return the hash of image-token ids. It does not depend on the integer width that they are stored in."""
     return hashlib.sha256(image_ids_L.astype("<i4").tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What `illume-loop doctor` looks at, and what is to be done about each thing that is wrong. Changes nothing."""
+"""The checks of `illume-loop doctor`, with what to do about each problem. They change nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from illume_loop.loop.run_directory import OpenRun
 from illume_loop.loop.states import RoundState, VersionState
 
 OK, NOTE, BAD = "ok", "note", "bad"
-"""A note is worth knowing; something bad keeps the run from going on as it should."""
+"""The states of a finding. A note is worth knowing; a bad finding keeps the run from continuing as it should."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. `todo` is empty where there is nothing to do."""
+    """The result of one check. `todo` is empty if there is nothing to do."""
 
     name: str
     state: str
@@ -32,13 +32,13 @@ class Finding:
 
 
 def missing_database(path: Path) -> Finding:
-    """Tell that the run's own database is gone."""
+    """Return the finding that the run's own database is missing."""
     todo = "restore the file from a copy; where the run used another database, set store.database_url to it"
     return Finding("database", BAD, f"{path} is missing", todo)
 
 
 def check_schema(found: str | None, expected: str, run_dir: Path) -> list[Finding]:
-    """Check that the database answers and has the schema of this version; without that nothing else can be read."""
+    """Check that the database has the schema of this version, without which nothing else can be read."""
     reached = Finding("database", OK, "answers")
     if found == expected:
         return [reached, Finding("schema", OK, expected)]

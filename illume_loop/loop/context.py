@@ -1,4 +1,4 @@
-"""The context of a run: the stores, the domain, the loaded models and the functions that its units work with."""
+"""The context of a run: the stores, the domain, the loaded models and the functions that its units use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from sqlalchemy import Engine
@@ -28,27 +27,23 @@ from illume_loop.protocols import Domain, TrainFunction, UnifiedModel
 from illume_loop.settings import Settings
 from illume_loop.train.candidates import train_candidate
 
-if TYPE_CHECKING:
-    pass
-
-
 LOADED_MODELS = 2
-"""The gate compares two."""
+"""The number of models kept loaded. The gate compares two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """The functions that need a backend."""
+    """The functions of a backend."""
 
     load_model: Callable[..., UnifiedModel]
-    """Called with (path, device), and with `on_progress` where it takes one; see `call_load`."""
+    """Called with (path, device), and with `on_progress` if it takes one; see `call_load`."""
     train: TrainFunction
 
 
 def default_toolbox(weights: str = STORED) -> Toolbox:
     """Return the functions of the backend that a checkpoint's type names; `weights` is the setting of that name.
 
-    torch is imported by a backend that uses it, not before.
+    torch is imported only when a backend that uses it is loaded.
     """
 
     def load(path: Path, device: str, on_progress: OnProgress = ignore) -> UnifiedModel:
@@ -58,7 +53,7 @@ def default_toolbox(weights: str = STORED) -> Toolbox:
 
 
 class ModelCache:
-    """Loads checkpoints by digest, each verified, and keeps the last ones used."""
+    """A cache of the models used last, by the digest of their verified checkpoints."""
 
     def __init__(
         self,
@@ -70,7 +65,11 @@ class ModelCache:
         on_load: Callable[[str], None] | None = None,
         on_progress: OnProgress = ignore,
     ) -> None:
-        """`on_load` hears the sha256 of each checkpoint that was loaded; its model calls `on_progress` as it works."""
+        """Make an empty cache for at most `capacity` models.
+
+        `on_load` is called with the sha256 of each checkpoint that was loaded. The loaded models call `on_progress`
+        while they work.
+        """
         self._on_progress = on_progress
         self._capacity = capacity
         self._on_load = on_load
@@ -80,10 +79,10 @@ class ModelCache:
         self._loaded: OrderedDict[str, UnifiedModel] = OrderedDict()
 
     def take(self, sha256: str) -> UnifiedModel:
-        """The model of a checkpoint. Raises CorruptArtifactError."""
+        """Return the model of a checkpoint; load it if it is not in the cache. Raises CorruptArtifactError."""
         if sha256 not in self._loaded:
             path = self._checkpoints.local_path(sha256)
-            # The old one goes first: a device that holds one model need not hold two.
+            # The oldest model is dropped before the new one is loaded, as the device may not have room for one more.
             while len(self._loaded) >= self._capacity:
                 self._loaded.popitem(last=False)
                 _give_memory_back()
@@ -96,7 +95,7 @@ class ModelCache:
 
 
 def _give_memory_back() -> None:
-    """Let the device have what a model held; its blocks would otherwise stay reserved in the sizes that it used."""
+    """Release the device memory of a dropped model. Its blocks would stay reserved in the sizes that it used."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -104,13 +103,13 @@ def _give_memory_back() -> None:
 
 
 def utc_now() -> datetime:
-    """The time, with its zone."""
+    """Return the current time in UTC, with its zone."""
     return datetime.now(UTC)
 
 
 @dataclass(slots=True)
 class RunContext:
-    """Everything that the units of one run share in this process."""
+    """The objects that the units of one run share in this process."""
 
     engine: Engine
     run_id: int
@@ -125,14 +124,14 @@ class RunContext:
     scratch: Path
     clock: Callable[[], datetime] = utc_now
     on_progress: OnProgress = ignore
-    """Called after each piece of a unit's work that is no item, such as one check of an image."""
+    """Called after each piece of a unit's work that is smaller than an item, such as one check of an image."""
     fresh_images: dict[str, Image.Image] = field(default_factory=dict)
-    """Drawn and not yet assessed, by sha256; what is missing here is read from the store."""
+    """Images drawn here and not assessed yet, by sha256. An image that is missing here is read from the store."""
     _calibration: Calibration | None = field(default=None, init=False)
 
     @property
     def calibration(self) -> Calibration | None:
-        """The judge's, where the settings ask for one. Raises CorruptArtifactError."""
+        """The judge's calibration; None if the settings ask for none. Raises CorruptArtifactError."""
         if self._calibration is None and self.settings.assess.calibration:
             self._calibration = stored_calibration(self.engine, self.run_id)
             if self._calibration is None:
@@ -141,31 +140,31 @@ class RunContext:
 
     @property
     def database_url(self) -> str:
-        """The database of the run, with its password."""
+        """The URL of the run's database, with its password."""
         return self.engine.url.render_as_string(hide_password=False)
 
     @property
     def trackers(self) -> Path:
-        """Where trackers of trainings write, unless their own variables name another place."""
+        """The folder that trackers of trainings write to, unless their own variables name another place."""
         return self.scratch.parent / "trackers" / self.run_key[:8]
 
     def take_image(self, sha256: str) -> Image.Image:
-        """A sample's image: as drawn where this process drew it just now, else from the store."""
+        """Return a sample's image: the fresh one if this process just drew it, else the one in the store."""
         if sha256 in self.fresh_images:
             return self.fresh_images.pop(sha256)
         return self.images.read(sha256)
 
 
 def stored_calibration(engine: Engine, run_id: int) -> Calibration | None:
-    """The calibration that a run has in the database; see `calibration_in`."""
+    """Return the calibration of a run from the database; see `calibration_in`."""
     with transaction(engine) as session:
         return calibration_in(session, run_id)
 
 
 def calibration_in(session: Session, run_id: int) -> Calibration | None:
-    """The calibration that a run has; None where it has none.
+    """Return the calibration of a run; None if it has none.
 
-    Raises CorruptArtifactError where it is not what it was.
+    Raises CorruptArtifactError if it does not match its hash.
     """
     row = calibration_of_run(session, run_id)
     if row is None:

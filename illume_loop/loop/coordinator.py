@@ -1,10 +1,10 @@
-"""The coordinator: reads what the database holds, asks the reconciler for the next steps, and takes them.
+"""The coordinator: it reads the database, asks the reconciler for the next steps, and takes them.
 
 Invariants:
 
-- It keeps no state of its own. Each step is one transaction, or one unit, whose effect is one transaction. So after a
-  kill at any point the next coordinator continues from the database to the same manifests.
-- Nothing that it reports to `Progress` is needed to go on.
+- It keeps no state that the next coordinator needs. Each step is one transaction, or one unit whose effect is one
+  transaction. So after a kill at any point the next coordinator continues from the database to the same manifests.
+- Reports to `Progress` are for display only. The run does not depend on them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from illume_db.reviews import num_reviewed
-from illume_db.rounds import decision_of, latest_round, open_rounds, round_at, round_of, rounds_in_all
+from illume_db.rounds import decision_of, latest_round, open_rounds, round_at, round_of, total_rounds
 from illume_db.rounds_table import stage_of
-from illume_db.runs import hold_run
+from illume_db.runs import lock_run
 from illume_db.sessions import transaction
 from illume_db.tables import Round
 from illume_db.units import UnitRow, stage_counts
@@ -37,7 +37,7 @@ from illume_loop.telemetry import tracing
 
 @dataclass(frozen=True, slots=True)
 class StageProgress:
-    """`done` of `total` items of one stage of a round are finished."""
+    """The progress of one stage of a round: `done` of `total` items are finished."""
 
     round_index: int
     num_rounds: int
@@ -47,19 +47,19 @@ class StageProgress:
 
 
 class Progress(Protocol):
-    """Hears how a run goes on."""
+    """An observer of a run's progress."""
 
     def advanced(self, event: StageProgress) -> None:
-        """A stage went on."""
+        """Report that a stage advanced."""
         ...
 
     def round_ended(self, index: int, state: str, reasons: Sequence[str]) -> None:
-        """A round reached a terminal state."""
+        """Report that a round reached a terminal state."""
         ...
 
 
 class Turn(StrEnum):
-    """What a tick found."""
+    """The outcome of a tick."""
 
     OVER = "over"
     CHANGED = "changed"
@@ -68,13 +68,13 @@ class Turn(StrEnum):
 
 
 REVIEW_POLL_S = 0.5
-"""Seconds between two looks at whether people have reviewed enough; nothing else is ever waited for inline."""
+"""Seconds between two checks for enough reviews. An inline run waits for nothing else."""
 
 Transactions = Callable[[], AbstractContextManager[Session]]
 
 
 class Coordinator:
-    """Turns rounds until there are enough."""
+    """The coordinator of one run; it takes steps until the run has all its rounds."""
 
     def __init__(
         self,
@@ -86,9 +86,10 @@ class Coordinator:
         on_round_end: Callable[[], object] = lambda: None,
         transactions: Transactions | None = None,
     ) -> None:
-        """The default executor is the inline one. `transactions` are those in which steps are taken.
+        """Make a coordinator; its default executor is the inline one.
 
-        `on_round_end` is called after each round that has ended.
+        `transactions` opens the transactions in which steps are taken. `on_round_end` is called after each round that
+        has ended.
         """
         self._context = context
         self._on_round_end = on_round_end
@@ -98,16 +99,16 @@ class Coordinator:
         self._transaction: Transactions = transactions or (lambda: _decisive(context))
         self._awaited: AwaitReviews | None = None
         self._open: set[int] = set()
-        """Rounds that were under way at the last tick: it tells which of them a person has cancelled since."""
+        """The rounds that were open at the last tick, to find those that a person has cancelled since."""
 
     def run(self) -> None:
-        """Tick until nothing is missing. Raises RoundFailedError at a round that fails."""
+        """Tick until no step is due. Raises RoundFailedError if a round fails."""
         while (turn := self.tick()) is not Turn.OVER:
             if turn is Turn.WAITING:
                 time.sleep(REVIEW_POLL_S)
 
     def tick(self) -> Turn:
-        """Take the changes that are due, or else bring units forward."""
+        """Take the changes that are due; if there are none, get units done."""
         with self._transaction() as session:
             views = views_of(session, self._context.run_id, self._context.settings.curate.reviews)
             cancelled = self._cancelled(session, views)
@@ -131,7 +132,7 @@ class Coordinator:
 
     def _steps_due(self, session: Session, views: Sequence[RoundView]) -> list[Step]:
         loop = self._context.settings.loop
-        self._in_all = rounds_in_all(session, self._context.run_id, self._num_rounds)
+        self._in_all = total_rounds(session, self._context.run_id, self._num_rounds)
         return reconcile(views, self._in_all, loop.overlap_rounds, loop.dead_unit_tolerance)
 
     def _cancelled(self, session: Session, views: Sequence[RoundView]) -> list[int]:
@@ -142,7 +143,10 @@ class Coordinator:
         return [round_.index for round_ in rounds if round_.state == RoundState.CANCELLED]
 
     def _unit_advanced(self, unit: UnitRow, done: int, total: int) -> None:
-        """A unit went on by `done` of its `total` items, which count beside those of its like that are finished."""
+        """Report the progress of a unit's stage when `done` of the unit's `total` items are finished.
+
+        The items of the stage's finished units are added.
+        """
         with transaction(self._context.engine) as session:
             stage = stage_of(unit.kind, round_of(session, unit.round_id).state)
             counts = stage_counts(session, unit.round_id)[unit.kind]
@@ -160,7 +164,10 @@ class Coordinator:
             self._progress.advanced(StageProgress(step.index, self._in_all, "waiting for reviews", done, wanted))
 
     def _report_end(self, index: int) -> None:
-        """Where the round has ended: tell it, write the page, and raise if it failed."""
+        """Report the end of a round and write the page of the run, if the round has ended.
+
+        Raises RoundFailedError if it failed.
+        """
         with transaction(self._context.engine) as session:
             round_ = round_at(session, self._context.run_id, index)
             decision = decision_of(session, round_.id)
@@ -185,19 +192,19 @@ class Coordinator:
 
 @contextmanager
 def _decisive(context: RunContext) -> Iterator[Session]:
-    """Open a transaction that nobody else decides about the run in."""
+    """Open a transaction during which nobody else can decide about the run."""
     with transaction(context.engine) as session:
-        hold_run(session, context.run_id)
+        lock_run(session, context.run_id)
         yield session
 
 
 def _words(step: Step) -> str:
-    """ "plan round" for PlanRound."""
+    """Return the name of a step in words, such as "plan round" for PlanRound."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", type(step).__name__).lower()
 
 
 def views_of(session: Session, run_id: int, wanted_reviews: int = 0) -> list[RoundView]:
-    """What the reconciler sees of a run: its open rounds and its latest one."""
+    """Return the reconciler's view of a run: its open rounds and its latest one."""
     rounds = open_rounds(session, run_id)
     latest = latest_round(session, run_id)
     if latest is not None and latest not in rounds:

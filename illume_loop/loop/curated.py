@@ -1,4 +1,4 @@
-"""What curation hands on to the manifest of its round, and what people's verdicts do to samples and scores. Pure."""
+"""The result of curation that the manifest is written from, and the effect of people's verdicts on it. Pure."""
 
 from __future__ import annotations
 
@@ -16,41 +16,45 @@ Preference = tuple[SampleRow, SampleRow]
 
 @dataclass(slots=True)
 class Curated:
-    """The outcome of a round's curation, before anything of it is stored."""
+    """The result of a round's curation, before it is stored."""
 
     samples: list[SampleRow]
-    """All of the round."""
+    """All samples of the round."""
     accepted: list[SampleRow]
-    """Those of `samples` that this round accepted."""
+    """The samples that this round accepted."""
     earlier: list[SampleRow]
-    """Samples that earlier rounds accepted."""
+    """The samples that earlier rounds accepted."""
     preferences: list[Preference]
-    """Of earlier rounds and of this one."""
+    """The preferences of earlier rounds and of this one."""
     scores: Mapping[tuple[int, int], float]
-    """By (prompt position, sample index); people's verdicts have overruled the judge's."""
+    """The scores by (prompt position, sample index). People's verdicts have overruled the judge's."""
     people: Mapping[int, HumanVerdict]
-    """Verdicts of people by sample id."""
+    """The verdicts of people by sample id."""
     counts: dict[str, int]
-    """Stored with the manifest and shown by `rounds show`."""
+    """The counts that are stored with the manifest and shown by `rounds show`."""
     values: dict[str, Any]
-    """Columns of the round that change when it moves on."""
+    """The columns of the round that change when it moves on."""
 
 
-def found_wrong(people: Mapping[int, HumanVerdict], sample: SampleRow) -> bool:
+def people_found_wrong(people: Mapping[int, HumanVerdict], sample: SampleRow) -> bool:
     """Return whether people found that a sample does not show its prompt."""
     return sample.sample_id in people and not people[sample.sample_id].agrees
 
 
-def stands(people: Mapping[int, HumanVerdict], better: SampleRow, worse: SampleRow | None) -> bool:
-    """Whether nobody has found since that the better image is wrong, or the worse one right."""
+def is_uncontested(people: Mapping[int, HumanVerdict], better: SampleRow, worse: SampleRow | None) -> bool:
+    """Return whether no person has found the better image wrong or the worse one right."""
     says_right = worse is not None and worse.sample_id in people and people[worse.sample_id].agrees
-    return not found_wrong(people, better) and not says_right
+    return not people_found_wrong(people, better) and not says_right
 
 
-def overruled(
+def with_human_verdicts(
     scores: Mapping[tuple[int, int], float], reviewed: Mapping[tuple[int, int], bool], settings: Settings
 ) -> Mapping[tuple[int, int], float]:
-    """The scores with those of reviewed samples replaced: above all others, or below, by a pair's margin."""
+    """Return the scores, with those of reviewed samples replaced by people's verdicts.
+
+    A sample that people found right scores above all others by the margin of a pair. One that they found wrong scores
+    below all others by that margin. If the assessor says yes or no, the scores are 1 and 0 instead.
+    """
     if not reviewed:
         return scores
     if settings.assess.says_yes_or_no:

@@ -1,7 +1,7 @@
-"""How units get done: the interface, the life of one unit that every executor shares, and the inline executor.
+"""The executors' interface, the steps of doing one unit that all executors share, and the inline executor.
 
-The inline executor does every unit in this process, one after the other. A round may be cancelled from another
-terminal: the unit in hand is then dropped at its next report of progress.
+The inline executor does every unit in this process, one after the other. If a person cancels the round from another
+terminal, the unit in progress is dropped at its next report of progress.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from illume_loop.errors import (
 from illume_loop.files import disk_is_full
 from illume_loop.host import host_name, process_name
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.outages import NO_PATIENCE, Patience, is_outage
+from illume_loop.loop.outages import NO_RETRY, RetryPolicy, is_outage
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.routing import unit_function
 from illume_loop.loop.states import RoundState
@@ -42,45 +42,46 @@ log = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
-    """Gets units done somewhere."""
+    """A way to get units done."""
 
     def issue(self, issues: Sequence[Issue]) -> bool:
-        """Bring the units that are due forward, the first ones first; back as soon as the rounds may look different.
+        """Get due units done, those of the first issue first; return whether any unit advanced.
 
-        Whether anything went on.
+        It returns as soon as the rounds may have changed.
         """
         ...
 
 
 def perform(context: RunContext, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
-    """Lease a unit without an end and do it; see `do_unit`.
+    """Lease a unit without a time limit and do it; see `do_leased_unit`.
 
-    What no other attempt could mend by itself is not counted but raised: a full disk, a damaged artifact, a conflict.
-    Raises LostLeaseError where another worker took the unit meanwhile, UnitCancelledError where its round was
+    An error that another attempt could not mend (a full disk, a damaged artifact, a conflict) is raised and not
+    counted. Raises LostLeaseError if another worker took the unit meanwhile, UnitCancelledError if its round was
     cancelled.
     """
     with transaction(context.engine) as session:
         lease = lease_unit(session, unit_id, owner)
     if lease is not None:
-        # Without items in all it is a stage before them, of which nothing is shown.
-        do_unit(context, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
+        # Progress without a total is that of a stage before the items, and is not shown.
+        do_leased_unit(context, lease, max_attempts, lambda done, total: on_items(done, total) if total else None)
 
 
-def do_unit(
+def do_leased_unit(
     context: RunContext,
     lease: Lease,
     max_attempts: int,
     on_items: OnItems,
-    patience: Patience = NO_PATIENCE,
+    patience: RetryPolicy = NO_RETRY,
     *,
     counted: tuple[type[Exception], ...] = (),
 ) -> bool:
-    """Do a leased unit and commit its effect together with its completion; whether it is done.
+    """Do a leased unit and commit its effect together with its completion; return whether it is done.
 
-    A failure is counted and recorded in the unit, which becomes `dead` after the last attempt; at once where another
-    attempt would only repeat it (`IllumeLoopError.repeats`). Not counted but raised are UnhealthyError and
-    ConflictError, except those of `counted`, and a database that stays away. Raises LostLeaseError where another
-    worker took the unit meanwhile, UnitCancelledError where its round was cancelled.
+    A failure is counted and recorded in the unit. The unit becomes `dead` after the last attempt, or at once if another
+    attempt would only repeat the failure (`IllumeLoopError.repeats`). Three kinds of errors are raised and not counted:
+    UnhealthyError and ConflictError, except those of `counted`, and an outage of the database that lasts longer than
+    `patience`. Raises LostLeaseError if another worker took the unit meanwhile, UnitCancelledError if its round was
+    cancelled.
     """
     watch = Watch(context.run_key, lease.round_index, lease.kind, lease.key, lease.num_items)
     try:
@@ -89,7 +90,7 @@ def do_unit(
             log.info("unit %s is done", lease.key)
         return True
     except (FencedOutError, LostLeaseError) as error:
-        raise patience.outlast(lambda: _lost(context, lease)) from error
+        raise patience.run_through(lambda: _lost(context, lease)) from error
     except Exception as error:
         if isinstance(error, UnhealthyError | ConflictError) and not isinstance(error, counted):
             raise
@@ -104,35 +105,39 @@ def do_unit(
             sentence += " Another attempt would end the same way."
             max_attempts = lease.attempts + 1
     try:
-        patience.outlast(lambda: count_failure(context.engine, lease, sentence, max_attempts))
+        patience.run_through(lambda: count_failure(context.engine, lease, sentence, max_attempts))
     except FencedOutError as error:
-        raise patience.outlast(lambda: _lost(context, lease)) from error
+        raise patience.run_through(lambda: _lost(context, lease)) from error
     return False
 
 
 def _attempt(
-    context: RunContext, lease: Lease, on_items: OnItems, patience: Patience, now: Callable[[], float] = time.monotonic
+    context: RunContext,
+    lease: Lease,
+    on_items: OnItems,
+    patience: RetryPolicy,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
     started = now()
-    # Done twice, a unit's work is the same work: all that it reads is fixed, and its artifacts are named by content.
-    effect = patience.outlast(lambda: unit_function(lease)(context, lease, on_items))
+    # The work may be repeated, because all that it reads is fixed and its artifacts are named by content.
+    effect = patience.run_through(lambda: unit_function(lease)(context, lease, on_items))
     seconds = now() - started
 
     def commit() -> None:
         with transaction(context.engine) as session:
             finish_unit(session, lease, seconds, effect)
 
-    patience.outlast(commit)
+    patience.run_through(commit)
 
 
 def count_failure(engine: Engine, lease: Lease, sentence: str, max_attempts: int) -> None:
-    """Count a failed attempt at a unit. Raises FencedOutError where the lease is lost."""
+    """Count a failed attempt at a unit. Raises FencedOutError if the lease is lost."""
     with transaction(engine) as session:
         fail_attempt(session, lease, sentence, max_attempts)
 
 
 def _lost(context: RunContext, lease: Lease) -> LostLeaseError:
-    """Return the error that says why a lease was lost: to another worker, or because its round was cancelled."""
+    """Return the error for a lost lease: another worker took the unit, or its round was cancelled."""
     with transaction(context.engine) as session:
         state = round_of(session, lease.round_id).state
     if state == RoundState.CANCELLED:
@@ -141,24 +146,28 @@ def _lost(context: RunContext, lease: Lease) -> LostLeaseError:
 
 
 def sentence_of(error: Exception) -> str:
-    """Return what is recorded of a failed attempt."""
+    """Return the sentence that is recorded for a failed attempt."""
     return f"{type(error).__name__}: {error}"
 
 
-log = logging.getLogger(__name__)
-
-
 class InlineExecutor:
-    """Does the first unit that is due and returns, so that what has become more urgent comes next."""
+    """An executor that does one due unit in this process and returns.
+
+    After each unit the coordinator ticks, so that a unit that has become more urgent comes next.
+    """
 
     def __init__(self, context: RunContext, on_items: Callable[[UnitRow, int, int], None]) -> None:
-        """`on_items` hears (unit, items done, items in all) while a long unit goes on, and (unit, 0, 0) at its end."""
+        """Make an executor for the units of a run.
+
+        `on_items` is called with (unit, items done, total items) while a long unit advances, and with (unit, 0, 0) at
+        its end.
+        """
         self._context = context
         self._on_items = on_items
         self._owner = process_name(host_name(context.settings.runtime.host_name))
 
     def issue(self, issues: Sequence[Issue]) -> bool:
-        """Do one unit; see `Executor.issue`."""
+        """Do the first due unit; see `Executor.issue`."""
         with transaction(self._context.engine) as session:
             unit = next(self._units_due(session, issues), None)
         if unit is None:
@@ -174,7 +183,7 @@ class InlineExecutor:
         return True
 
     def _went_on(self, unit: UnitRow, done: int, total: int) -> None:
-        """Tell how far a unit is. Raises LostLeaseError where a person has cancelled its round meanwhile."""
+        """Report the progress of a unit. Raises LostLeaseError if a person has cancelled its round meanwhile."""
         with transaction(self._context.engine) as session:
             state = round_of(session, unit.round_id).state
         if state == RoundState.CANCELLED:

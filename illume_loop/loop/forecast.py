@@ -1,8 +1,8 @@
-"""What a start would do: its plan, the disk that it fills, and the time that it takes on this machine.
+"""Forecast a start: its plan, the disk that it fills, and the time that it takes on this machine.
 
-Counts are of the plan, and at most where a stage may end early: curation may accept fewer samples, and the gate may
-stop at its first look. Times come from one small batch that is drawn, read and trained on here. Nothing of it is kept:
-its candidate is written to the system's folder for temporary files and deleted at once.
+The counts are those of the plan. They are upper limits if a stage may end early: curation may accept fewer samples, and
+the gate may stop at its first look. The times come from one small batch that is drawn, judged and trained on here.
+Nothing of it is kept. Its candidate is written to the system's folder for temporary files and deleted at once.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from illume_loop.protocols import Domain, DrawRow, PairRow, Sampling, TrainingRo
 from illume_loop.settings import Settings
 
 MEASURED = 32
-"""Images of the batch that is measured, at most: one of the settings' size may take minutes."""
+"""The largest measured batch, in images. A batch of the settings' size may take minutes."""
 STEPS = 3
-"""Steps of the training that is measured; the first one is not counted, as it begins later."""
+"""The steps of the measured training. The first one is not timed, because the training has to start up before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds for one image drawn, one image judged and one training step, None for what was not measured; and the
-    bytes of an image in the store."""
+    """The measured speed of this machine.
+
+    `draw` and `judge` are seconds per image, and `step` is seconds per training step; None was not measured.
+    `image_bytes` is the size of an image in the store.
+    """
 
     draw: float
     judge: float | None
@@ -46,8 +49,10 @@ class Speed:
 def forecast(
     settings: Settings, domain: Domain, base: Path | None, run_dir: Path, ended: int, speed: Speed | str
 ) -> dict[str, Any]:
-    """Return the forecast of a start as JSON; `ended` rounds are over, `base` is None where it is not on this machine,
-    and `speed` says why where nothing was measured."""
+    """Return the forecast of a start as JSON.
+
+    `ended` rounds are over. `base` is None if it is not on this machine. `speed` is the reason if nothing was measured.
+    """
     plans = gate_plans(domain, settings)
     left = max(0, settings.run.rounds - ended)
     per_round = _per_round(settings, plans)
@@ -75,7 +80,7 @@ def forecast(
 
 
 def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbox) -> Speed:
-    """Return how fast this machine draws, judges and trains, by one batch of each. Raises what these raise."""
+    """Measure how fast this machine draws, judges and trains, by one batch of each. Raises the errors of these."""
     model = tools.load_model(base, settings.runtime.device)
     sampling = settings.sampling
     prompts = [prompt for prompt in round_prompts(domain, settings, 1) if not prompt.is_edit]
@@ -84,7 +89,7 @@ def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbo
     decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
     seeds = [derived_seed("forecast", i) for i in range(count)]
     texts = [prompt.text for prompt in prompts]
-    model.decode(model.sample(texts[:1], seeds[:1], decode))  # what is done once does not count
+    model.decode(model.sample(texts[:1], seeds[:1], decode))  # warm up: work that is done once is not timed
     began = time.monotonic()
     ids_BL = model.sample(texts, seeds, decode)
     images = model.decode(ids_BL)
@@ -102,7 +107,7 @@ def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbo
 
 
 def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools: Toolbox) -> float | None:
-    """Return the seconds of a training step, None where trainings run on Ray."""
+    """Return the seconds of a training step; None if trainings run on Ray."""
     if settings.train.backend == "ray":
         return None
     count = STEPS * settings.train.batch_size
@@ -132,7 +137,7 @@ def _per_round(settings: Settings, plans: GatePlans) -> dict[str, Any]:
 
 
 def _guard_draws(plans: GatePlans) -> int:
-    """Return the images that the guards draw for one version; probes that the domain has are read alone."""
+    """Return the number of images that the guards draw for one version. Reading probes of a domain need no draws."""
     num = 0
     for suite, plan in plans.guards.items():
         num += len(plan.prompts) * (DIVERSITY_SAMPLES if suite == "diversity" else 1)
@@ -140,7 +145,7 @@ def _guard_draws(plans: GatePlans) -> int:
 
 
 def _rows_at_most(settings: Settings, index: int) -> int:
-    """Return the rows of the manifest of a round, which learns from all that was accepted so far."""
+    """Return the largest number of rows that a round's manifest may have. It holds all that was accepted so far."""
     sampling, curate = settings.sampling, settings.curate
     kept = sampling.prompts_per_round * min(curate.keep_per_prompt, sampling.samples_per_prompt)
     accepted = (kept - int(curate.drop_lowest * kept)) * index

@@ -1,14 +1,15 @@
-"""Plans of what the gate measures: held-out alignment, understanding, diversity and, with edits, editing.
+"""The plans of the gate's measurements: held-out alignment, understanding, diversity and, with edits, editing.
 
 Invariants:
 
 - A plan names everything that its result depends on besides the model, and `sha256` is over all of it. Versions
-  measured under one plan saw the same prompts with the same seeds, so their items can be paired, and what was measured
-  once is never drawn again.
-- The guards have one plan for the whole run. Held-out draws have new noise in each round, for the parent too: with the
-  same noise, what a parent was lucky or unlucky in would count for or against every candidate that meets it.
-- Where the domain has no checker, the run's base decides about held-out draws and draws the pictures that are to be
-  read (judge/referee.py).
+  measured under one plan saw the same prompts with the same seeds. So their items can be paired, and a measurement is
+  never repeated.
+- Each guard has one plan for the whole run.
+- Held-out draws have new seeds in each round, for the parent too. With the same seeds, a lucky or unlucky draw of the
+  parent would affect its comparison with every candidate.
+- If the domain has no checker, the run's base decides about held-out draws, and it draws the pictures for the guard of
+  understanding (judge/referee.py).
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ DIVERSITY_PROMPTS = 32
 DIVERSITY_SAMPLES = 8
 
 DRIFT_SAMPLES = 256
-"""Samples of the round that candidate and base both judge: the shift's standard error is a tenth of a nat or less."""
+"""The samples that candidate and base both judge. The standard error of the shift is then at most 0.1 nats."""
 
 KEPT_DRAWS = 64
-"""Held-out draws whose images are kept for the page."""
+"""The number of held-out draws whose images are kept for the page."""
 
 MOST_LOOKS = 3
 
 LEAST_LOOK = 64
-"""Draws below which the mean is not yet nearly normal, and which are too few to look at before the end."""
+"""The fewest draws for a look before the last one. The mean of fewer draws is not yet nearly normal."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurePlan:
-    """One suite with all that its result depends on, besides the model."""
+    """A suite with everything that its result depends on besides the model."""
 
     suite: str
     prompts: tuple[Prompt, ...]
@@ -60,20 +61,23 @@ class MeasurePlan:
     count: int
     batch_size: int
     num_kept: int = 0
-    """How many of the first images are kept."""
+    """The number of first images that are kept."""
     others: tuple[Prompt, ...] = ()
-    """What a reading of the base's pictures has to tell from `prompts`; none where the domain has probes."""
+    """The prompts to tell from `prompts` in the pictures that the base draws; empty if the domain has probes."""
     judge: str = ""
-    """Who decides, where that is not the domain's checker."""
+    """The judge that decides; empty for the domain's checker."""
 
     @property
     def of_heldout(self) -> bool:
-        """Whether its items are held-out prompts, one each."""
+        """True if each item is a held-out prompt."""
         return self.suite in ("heldout", EDITING)
 
     @property
     def sha256(self) -> str:
-        """Names the plan. What is kept is left out, and the batch size, which may change the last bit of a number."""
+        """The hash that names the plan.
+
+        It leaves out the number of kept images, and the batch size, which may change the last bit of a number.
+        """
         content = {
             "suite": self.suite,
             "prompts": [prompt.text for prompt in self.prompts],
@@ -88,25 +92,25 @@ class MeasurePlan:
 
 @dataclass(frozen=True, slots=True)
 class GatePlans:
-    """What the gates of a run measure."""
+    """The plans of all gates of a run."""
 
     guards: Mapping[str, MeasurePlan]
-    """By suite; the same for every round."""
+    """The plans of the guards by suite, the same for every round."""
     looks: Callable[[int], Sequence[MeasurePlan]]
-    """The held-out draws of a round's looks, in order; each look has those that the looks before it lack."""
+    """The function that returns the plans of a round's looks, in order. Each look adds held-out draws."""
 
     def of(self, suite: str, round_index: int, look: int) -> MeasurePlan:
-        """The plan of a guard, or of the held-out draws that a look of a round adds."""
+        """Return the plan of a guard, or of the held-out draws that a look of a round adds."""
         return self.looks(round_index)[look] if suite == "heldout" else self.guards[suite]
 
     def compared_by(self, round_index: int) -> dict[str, Any]:
-        """Return who judges a round's held-out draws, and how they are drawn."""
+        """Return the judge of a round's held-out draws and their decode, as JSON."""
         plan = self.looks(round_index)[0]
         return {"judge": plan.judge or "checker", **asdict(plan.sampling)}
 
 
 def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
-    """The plans of a run. Raises UsageError when the domain has too few prompts."""
+    """Return the plans of a run. Raises UsageError if the domain has too few prompts."""
     prompts = domain.prompts("heldout", settings.gate.heldout_prompts, settings.run.seed)
     suites = [suite for suite in GUARDS if suite != UNDERSTANDING or has_understanding_guard(domain)]
     suites += [EDITING] if settings.sampling.num_edits else []
@@ -116,26 +120,31 @@ def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
 
 
 def has_understanding_guard(domain: Domain) -> bool:
-    """Whether the gate can measure understanding: with the domain's reading probes, or without a checker on pictures
-    that the run's base draws."""
+    """Return whether the gate can measure understanding.
+
+    It reads the domain's reading probes. In a domain without a checker it reads pictures that the run's base draws.
+    """
     return not domain.exact or bool(domain.reading_probes(1, 0))
 
 
 def look_sizes(settings: GateSettings) -> tuple[int, ...]:
-    """How many held-out prompts are drawn by each look: a quarter, a half, all. Of few prompts, fewer looks."""
+    """Return the number of held-out prompts drawn by the end of each look: a quarter, a half, all.
+
+    It takes fewer looks at few prompts.
+    """
     parts = (-(-settings.heldout_prompts // 2**power) for power in range(MOST_LOOKS - 1, 0, -1))
     return (*(size for size in parts if size >= LEAST_LOOK), settings.heldout_prompts)
 
 
 def guard_plan(suite: str, domain: Domain, settings: Settings) -> MeasurePlan:
-    """The plan of a guard, by its suite. Raises UsageError when the domain has too few prompts."""
+    """Return the plan of a guard. Raises UsageError if the domain has too few prompts."""
     seed = settings.run.seed
     prompts: list[Prompt] = []
     seeds = [derived_seed("probe", seed)]
     count = settings.gate.probe_items
     others: list[Prompt] = []
     if suite == UNDERSTANDING and not domain.exact:
-        prompts, others = _to_be_told_apart(domain, count, seed)
+        prompts, others = _prompts_to_distinguish(domain, count, seed)
         seeds = [derived_seed("probe", seed, prompt.text, i) for i, prompt in enumerate(prompts)]
     if suite == "diversity":
         prompts = domain.prompts("train", min(DIVERSITY_PROMPTS, settings.sampling.prompts_per_round), seed)
@@ -162,7 +171,7 @@ def _judge(domain: Domain) -> str:
 
 def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int, judge: str) -> list[MeasurePlan]:
     seed = settings.run.seed
-    # A domain's order may be by category, and a look has to be like the whole.
+    # A domain may order its prompts by category, and each look has to represent all of them.
     shuffled = Random(derived_seed("looks", seed, round_index)).sample(prompts, len(prompts))
     plans = []
     first = 0
@@ -177,10 +186,11 @@ def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int,
     return plans
 
 
-def _to_be_told_apart(domain: Domain, count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
-    """`count` prompts to be drawn, of the split `probe` or else `heldout`, each with another one of its category.
+def _prompts_to_distinguish(domain: Domain, count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """Return `count` prompts to draw, and for each of them another prompt to tell it from.
 
-    Raises UsageError where there are no two different prompts.
+    The prompts are of the split `probe` if it has two, or else of `heldout`. The other prompt is of the same category
+    if there is one. Raises UsageError if there are no two different prompts.
     """
     num_probes = num_prompts(lambda most: domain.prompts("probe", most, seed), count + 1)
     split: Split = "probe" if num_probes > 1 else "heldout"
@@ -192,7 +202,7 @@ def _to_be_told_apart(domain: Domain, count: int, seed: int) -> tuple[list[Promp
 
 
 def _other(prompt: Prompt, found: Sequence[Prompt], place: int) -> Prompt:
-    """The next different prompt after a place, of the same category where there is one."""
+    """Return the next different prompt after a place, of the same category if there is one."""
     following = [found[(place + step) % len(found)] for step in range(1, len(found))]
     different = [other for other in following if other.key != prompt.key]
     return next((other for other in different if other.category == prompt.category), different[0])

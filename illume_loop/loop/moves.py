@@ -1,4 +1,4 @@
-"""Moves of a round from state to state, and the notes that tell of them in the run's diary."""
+"""Move a round from state to state, and note the moves in the run's diary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from illume_db.rounds import move_round
 from illume_db.runs import add_event
 from illume_db.tables import Round
-from illume_db.units import begin_waiting, first_dead
+from illume_db.units import first_dead, reset_ready_times
 from illume_loop.errors import IllegalTransitionError, InconsistentRunError, UnitDeadError
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.promotion import active_of, candidate_of, end_trial
@@ -17,9 +17,9 @@ from illume_loop.loop.states import RoundState, transition
 
 
 def move(context: RunContext, session: Session, round_: Round, target: RoundState, **values: Any) -> None:
-    """Move a round. Raises IllegalTransitionError, also where someone else has moved it.
+    """Move a round to a state. Raises IllegalTransitionError, also if someone else has moved it meanwhile.
 
-    When all of its samples are assessed, the version that is active then is what its candidate has to beat.
+    When the round moves to curating, the version that is active then becomes the parent that its candidate has to beat.
     """
     if target == RoundState.CURATING:
         values["parent_version_id"] = active_of(session, context.run_id).id
@@ -27,8 +27,9 @@ def move(context: RunContext, session: Session, round_: Round, target: RoundStat
     if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
         raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
     if target == RoundState.SAMPLING:
-        # Workers that are sent what has waited for long, and do not get it, take themselves for deaf.
-        begin_waiting(session, round_.id)
+        # Reset the time since which the units wait. With an earlier time, an idle worker would conclude that units are
+        # sent to it and do not arrive, and it would end itself.
+        reset_ready_times(session, round_.id)
     if target == RoundState.FAILED and round_.candidate_version_id is not None:
         end_trial(session, candidate_of(session, round_))
     note(context, session, round_, "moved", f"round {round_.index} is {target.value}")

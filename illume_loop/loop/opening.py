@@ -1,4 +1,4 @@
-"""Opening a run to work on it: the database at its schema, the run's row, its base imported, its settings unchanged."""
+"""Open a run to work on it: migrate the database, import the base, add the run's row or check its settings."""
 
 from __future__ import annotations
 
@@ -71,41 +71,44 @@ MAY_CHANGE = (
     "dashboard.",
     "curate.reviews",
 )
-"""Settings that change nothing that is computed: of the teacher's, all but which model it is; of Ray's, where it is. A
-round that waits for reviews may be let go on."""
+"""The settings that may change in a run, because they do not change what is computed.
+
+Of the teacher they are all settings but `teacher.model`. `curate.reviews` may change so that a round that waits for
+reviews can continue."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
-    """What a run is made with: known to be there, and to be enough, before anything is made."""
+class StartInputs:
+    """The inputs of a new run, checked before anything is made."""
 
     prompts: PromptSet
-    """Those of the file that the settings name."""
+    """The prompts of the file that the settings name."""
 
 
-def check_demands(settings: Settings, run_dir: Path) -> Demands:
-    """Refuse settings that cannot be met, before the first hour and before there is a directory.
+def check_start(settings: Settings, run_dir: Path) -> StartInputs:
+    """Refuse settings that cannot be met, before the run has a directory.
 
-    An existing run has met those of its prompts. Raises NotFoundError for a domain or base that does not exist,
-    PromptFileError, NoCheckerError, UsageError for too few prompts, for a calibration that is none or of another base,
-    and for a tracker that is not installed, MissingExtraError for packages that the settings need.
+    An existing run is only checked for missing packages, because it met the other demands when it was made. Raises
+    NotFoundError for a domain or base that does not exist, PromptFileError, NoCheckerError, UsageError for too few
+    prompts, for a calibration that is invalid or of another base, and for a tracker that is not installed,
+    MissingExtraError for packages that the settings need.
     """
     check_telemetry(settings.runtime)
     if settings.run.executor == "inline":
-        # With workers it is theirs to have it.
+        # With workers, the packages have to be on their hosts and not here.
         check_tracker(settings.train.report_to)
         _check_ray(settings.train)
     if stored_settings(run_dir, settings.store.database_url) is not None:
-        return Demands(PromptSet())
+        return StartInputs(PromptSet())
     prompts = prompts_in_file(settings)
     domain = get_domain(settings.run.domain, prompts)
     _check_judges(settings, domain)
     round_prompts(domain, settings, 1)
     gate_plans(domain, settings)
     check_calibration(settings, base_path(settings.run.base))
-    return Demands(prompts)
+    return StartInputs(prompts)
 
 
 def _check_judges(settings: Settings, domain: Domain) -> None:
@@ -120,20 +123,19 @@ def _check_judges(settings: Settings, domain: Domain) -> None:
 
 
 def _check_ray(settings: TrainSettings) -> None:
-    """Raise MissingExtraError where trainings are to run on Ray and it is not installed."""
+    """Raise MissingExtraError if trainings are to run on Ray and it is not installed."""
     if settings.backend == "ray" and not (find_spec("ray") and find_spec("deepspeed")):
         raise MissingExtraError(feature="train.backend = 'ray'", extra="cluster")
 
 
 @contextmanager
 def open_context(
-    settings: Settings, demands: Demands, directory: RunDirectory, toolbox: Toolbox, fresh_training: bool = False
+    settings: Settings, demands: StartInputs, directory: RunDirectory, toolbox: Toolbox, fresh_training: bool = False
 ) -> Iterator[RunContext]:
-    """Everything that the units of a run need; the run is made where it is new.
+    """Open everything that the units of a run need; make the run if it is new.
 
-    With `fresh_training` no training goes on from a checkpoint that it kept.
-
-    Leases that a dead predecessor left are taken back, which is right because the directory's lock is held.
+    With `fresh_training`, no training continues from its checkpoints. Leases that a dead predecessor left are taken
+    back. This is safe because the directory's lock is held.
     """
     is_new = stored_settings(directory.path, settings.store.database_url) is None
     url = run_database_url(directory.path, settings.store.database_url)
@@ -143,7 +145,7 @@ def open_context(
         images, checkpoints = open_stores(directory.path, settings.store.artifacts_url)
         if is_new:
             base = checkpoints.publish(base_path(settings.run.base))
-            # The key first: a start that is killed before the row is there begins once more under the same one.
+            # The key is written first, so that a start that is killed before it adds the row begins again with it.
             mark(directory, url, begun=False)
             run_id = _begin_run(engine, settings, directory.key, base, demands.prompts)
         else:
@@ -173,9 +175,9 @@ def open_context(
 
 
 def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Dotted names of the settings that differ and matter to what is computed.
+    """Return the dotted names of the settings that differ and must not change in a run.
 
-    A setting that an older release did not know had its default's effect, so a run of then can be continued.
+    A setting that an older release did not know counts as its default, so a run of that release can be continued.
     """
     old, new = _flat(Settings().resolved()) | _flat(before), _flat(after)
     return sorted(
@@ -212,7 +214,7 @@ def _begin_run(engine: Engine, settings: Settings, key: str, base: Checkpoint, p
 def _continue_run(
     engine: Engine, settings: Settings, directory: RunDirectory, checkpoints: CheckpointStore
 ) -> tuple[int, Settings]:
-    """Put what may change into the run's row; return the run's id, and the settings that hold from now on.
+    """Store the settings in the run's row; return the run's id, and the settings that hold from now on.
 
     Raises SettingsChangedError, OtherStoreError, RunLockedError.
     """
@@ -226,11 +228,11 @@ def _continue_run(
         _check_store(session, run, settings, directory.path, checkpoints)
         _take_over(session, run, directory.path, settings.run.executor)
         latest = latest_round(session, run.id)
-        # A round that runs another one again is none of those that were asked for.
+        # A round that repeats another one does not count as one of those that were asked for.
         num_rounds = 0 if latest is None else latest.index - num_retries(session, run.id)
         if num_rounds > settings.run.rounds:
             settings = settings.with_rounds(num_rounds)
-        # Workers go by them: where the teacher is and what it may cost, where Ray is, who is told of trainings.
+        # Workers read from the row where the teacher and Ray are, what the teacher may cost, and which tracker is used.
         told = _told_changes(run.settings, settings.resolved())
         run.settings, run.name = settings.resolved(), settings.run.name
         if told:
@@ -239,7 +241,7 @@ def _continue_run(
 
 
 def _check_store(session: Session, run: Run, settings: Settings, path: Path, checkpoints: CheckpointStore) -> None:
-    """Refuse another artifact store than the run's, unless the active version was copied to it."""
+    """Refuse an artifact store other than the run's, unless it has a copy of the active version."""
     before, now = run.settings["store"]["artifacts_url"], settings.resolved()["store"]["artifacts_url"]
     if before == now:
         return
@@ -249,7 +251,10 @@ def _check_store(session: Session, run: Run, settings: Settings, path: Path, che
 
 
 def _told_changes(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return the settings that differ, with both values; not how a machine is used, which differs between machines."""
+    """Return the settings that differ, with both values.
+
+    Runtime settings are left out, because they differ between machines.
+    """
     old, new = _flat(Settings().resolved()) | _flat(before), _flat(after)
     names = [name for name in new if old.get(name) != new[name] and not name.startswith("runtime.")]
     return ", ".join(f"{name} from {old.get(name)!r} to {new[name]!r}" for name in names)

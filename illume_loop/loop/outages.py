@@ -1,7 +1,10 @@
-"""Outlasting a database that is away for a while: the same transaction again, until a deadline.
+"""Outlast a database that is away for a while: try the same transaction again until a deadline.
 
-Guarantee: only what a lost connection (or a lock that was not granted in time) undid is tried again, and only for as
-long as was allowed; what is tried must therefore be one transaction, or compute the same thing twice.
+Invariants:
+
+- Work is tried again only if a lost connection, or a lock that was not granted in time, undid it.
+- Work is tried again only until the deadline.
+- The work is one transaction, or computes the same result each time.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from illume_db.errors import trouble_of
+from illume_db.errors import problem_of
 from illume_loop.files import disk_is_full
 
 T = TypeVar("T")
@@ -26,36 +29,39 @@ log = logging.getLogger(__name__)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database could not be reached, or gave the transaction up, through no fault of what was asked.
+    """Return whether the database could not be reached, or gave up the transaction through no fault of its statements.
 
-    A pool that had no connection left in time counts too: it is no DBAPIError, because no driver was asked.
+    A pool that had no free connection in time counts too. Its error is not a DBAPIError, because no driver was asked.
     """
     if isinstance(error, PoolTimeoutError):
         return True
     if not isinstance(error, DBAPIError) or disk_is_full(error):
         return False
-    trouble = trouble_of(error)
+    trouble = problem_of(error)
     if trouble is not None and trouble.kind == "address":
         return False
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 
 def reason_of(error: BaseException) -> str:
-    """Return in one line what an error says: the driver's own words where there are some, without the statement."""
+    """Return the text of an error in one line: the driver's own words if there are some, without the statement."""
     told = error.orig if isinstance(error, DBAPIError) else error
     return " ".join(str(told).split()) or type(error).__name__
 
 
 @dataclass(slots=True)
-class Patience:
-    """Waits for the database, `seconds` at most from the first failure of one piece of work."""
+class RetryPolicy:
+    """The time to wait for the database: at most `seconds` from the first failure of one piece of work."""
 
     seconds: float
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def outlast(self, work: Callable[[], T]) -> T:
-        """What `work` returns. Raises its error where that is no outage, or the outage lasts longer."""
+    def run_through(self, work: Callable[[], T]) -> T:
+        """Return the result of `work`, and try it again while the database is away.
+
+        Raises the error of `work` if it is not an outage, or if the outage lasts longer than `seconds`.
+        """
         failed_at: float | None = None
         pause = FIRST_PAUSE_S
         while True:
@@ -72,5 +78,5 @@ class Patience:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-NO_PATIENCE = Patience(0.0)
-"""Whoever works on a file beside it gains nothing by waiting."""
+NO_RETRY = RetryPolicy(0.0)
+"""No waiting. A process gains nothing by waiting for a database file beside it."""

@@ -1,9 +1,10 @@
-"""The preflight of a new run: one prompt goes through every stage before anything is drawn in earnest.
+"""The preflight of a new run: it tries one prompt through every stage before the run begins.
 
 Invariants:
+
 - Nothing is recorded: no sample, assessment, row or image reaches a database or a store.
-- A run's draws are keyed by its seed, round and prompt, so that draws made here change none of them.
-- Whatever fails here would have failed in the run too, after hours; it is told in one sentence, with its stage.
+- The draws of a run are keyed by its seed, round and prompt, so the draws made here change none of them.
+- A stage that fails here would also fail in the run, after hours. The error says so in one sentence with the stage.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
 from illume_loop.judge.calibration import Calibration, read_calibration
-from illume_loop.judge.fitting import Shown, checker_labels, read_set
+from illume_loop.judge.fitting import DrawnImage, checker_labels, read_set
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.judge.questions import whole_question
 from illume_loop.judge.referee import Referee
@@ -48,21 +49,21 @@ from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
 from illume_loop.loop.unit_inputs import derived_seed
-from illume_loop.models.shipped import base_path, unknown_words_told
+from illume_loop.models.shipped import base_path, unknown_words_message
 from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, UnifiedModel
 from illume_loop.settings import Settings
 from illume_loop.train.candidates import try_rows
 
 PREFLIGHT = "preflight"
-"""The suite of the unit that does this, where workers do a run."""
+"""The suite of the unit by which a worker does the preflight."""
 NUM_DRAWN = 2
-"""Images of the prompt: a preference needs two, and one alone may be unlucky with a judge."""
+"""The images drawn per prompt. A preference needs two, and the judge may fail on a single one by bad luck."""
 SOURCE = "source"
 
 
 @dataclass(slots=True)
-class _Tried:
-    """A prompt of the first round, with what was drawn for it and what the judge said."""
+class _PreflightSamples:
+    """A prompt of the first round, with its images and the opinions of the judge."""
 
     prompt: Prompt
     ids_BL: NDArray[np.int32]
@@ -70,7 +71,7 @@ class _Tried:
     opinions: list[Opinion] = field(default_factory=list)
 
     def rows(self) -> list[SampleRow]:
-        """Return the samples as curation reads them from the database; images have their place as their name."""
+        """Return the samples as curation reads them from the database. An image is named by its place."""
         prompt = self.prompt
         instruction, target, source = (
             (prompt.instruction, prompt.target, SOURCE) if prompt.is_edit else (None, None, None)
@@ -91,23 +92,23 @@ class _Tried:
 
 @dataclass(slots=True)
 class Preflight:
-    """One prompt, and one edit where the settings ask for edits, on their way through the stages of a round."""
+    """One prompt, and one edit if the settings ask for edits, on their way through the stages of a round."""
 
     settings: Settings
     domain: Domain
     model: UnifiedModel
     """The run's base."""
     calibration: Calibration | None = None
-    """The judge's, where the settings name a file of one."""
-    tried: list[_Tried] = field(default_factory=list)
+    """The judge's calibration; None without one, and before an automatic one is fitted."""
+    tried: list[_PreflightSamples] = field(default_factory=list)
     rows: list[ExampleRow] = field(default_factory=list)
     pairs: list[RealPair] = field(default_factory=list)
 
     def run(self) -> list[str]:
-        """Try every stage; return sentences about what the run will do without.
+        """Try every stage; return sentences about what the run will lack.
 
-        Raises PreflightError where a stage cannot work, and as they are UnhealthyError and ConflictError, which
-        another start may outlive.
+        Raises PreflightError if a stage cannot work. UnhealthyError and ConflictError are passed on, because another
+        start may succeed.
         """
         stages = (
             ("drawing", self.draw),
@@ -129,7 +130,7 @@ class Preflight:
         return self._notes()
 
     def draw(self) -> None:
-        """Draw as the first round does, at its decode."""
+        """Draw as the first round does, with its decode."""
         sampling = self.settings.sampling
         decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
         seeds = [derived_seed("preflight", self.settings.run.seed, i) for i in range(NUM_DRAWN)]
@@ -143,12 +144,12 @@ class Preflight:
                 images = self.model.decode(ids_BL)
             else:
                 ids_BL, images, _ = draw_images(self.model, [prompt.text] * NUM_DRAWN, seeds, decode, _as_png)
-            self.tried.append(_Tried(prompt, np.asarray(ids_BL), images))
+            self.tried.append(_PreflightSamples(prompt, np.asarray(ids_BL), images))
         if sampling.minimal_pairs:
             self.domain.partner(prompts[0], 0)
 
     def judge(self) -> None:
-        """Judge what was drawn by everyone who judges in the run."""
+        """Judge the images by each judge of the run."""
         for tried in self.tried:
             if self.domain.exact:
                 for image in tried.images:
@@ -181,7 +182,7 @@ class Preflight:
         new_examples(self.rows)
 
     def train(self) -> None:
-        """Lay the rows out as a training reads them; nothing is learned."""
+        """Prepare the rows as a training reads them, without learning from them."""
         images = {
             f"{tried.prompt.is_edit:d}/{i}": image for tried in self.tried for i, image in enumerate(tried.images)
         }
@@ -192,7 +193,7 @@ class Preflight:
         try_rows(self.model, rows, self.settings.train)
 
     def measure(self) -> None:
-        """Measure one item of everything that the gate measures."""
+        """Measure one item of each suite of the gate."""
         plans = gate_plans(self.domain, self.settings)
         referee = None if self.domain.exact else self._referee()
         for plan in (plans.of("heldout", 1, 0), *plans.guards.values()):
@@ -210,13 +211,13 @@ class Preflight:
     def _awaits_calibration(self) -> bool:
         return self.settings.assess.calibration == AUTO and self.settings.assess.reading == "combined"
 
-    def _read_for_calibration(self, tried: _Tried) -> None:
-        shown = [Shown(tried.prompt.claim, image) for image in tried.images]
+    def _read_for_calibration(self, tried: _PreflightSamples) -> None:
+        shown = [DrawnImage(tried.prompt.claim, image) for image in tried.images]
         read_set(self.model, self.domain, shown)
         if self.settings.assess.calibration == AUTO:
             checker_labels(self.domain)(shown)
 
-    def _judge_by_model(self, tried: _Tried) -> None:
+    def _judge_by_model(self, tried: _PreflightSamples) -> None:
         assess = self.settings.assess
         if self.calibration is None:
             assess = assess.model_copy(update={"abstain_band": 0.0})
@@ -237,7 +238,7 @@ class Preflight:
                 "one of its images; take another run.base, or train.objective = 'sft'"
             )
 
-    def _ask_teacher(self, tried: _Tried) -> None:
+    def _ask_teacher(self, tried: _PreflightSamples) -> None:
         settings, claim = self.settings.teacher, tried.prompt.claim
         question, *_ = self.domain.questions(claim) or [whole_question(claim.text)]
         teacher = Teacher(settings, fixed_budget(settings.retries + 1))
@@ -271,13 +272,16 @@ class Preflight:
         heldout = self.domain.prompts("heldout", self.settings.gate.heldout_prompts, self.settings.run.seed)
         drawn = [prompt for prompt in round_prompts(self.domain, self.settings, 1) if not prompt.is_edit]
         texts = [prompt.text for prompt in (*drawn, *heldout)]
-        return [*notes, *filter(None, [unknown_words_told(self.settings.run.base, self.model, texts)])]
+        return [*notes, *filter(None, [unknown_words_message(self.settings.run.base, self.model, texts)])]
 
 
 def preflight_of_settings(
     settings: Settings, prompts: PromptSet, load: Callable[[Path, str], UnifiedModel]
 ) -> list[str]:
-    """Try one prompt before a run is made; return sentences about what it will do without. Raises as `run` does."""
+    """Try one prompt before a run is made; return sentences about what the run will lack.
+
+    Raises the errors of `Preflight.run`.
+    """
     named = settings.assess.calibration
     calibration = read_calibration(Path(named)) if named not in ("", AUTO) else None
     base = load(base_path(settings.run.base), settings.runtime.device)
@@ -285,9 +289,9 @@ def preflight_of_settings(
 
 
 def preflight_units(settings: Settings, session: Session, run_id: int) -> list[NewUnit]:
-    """Return the unit by which a worker tries one prompt, where workers do the run and none has done it.
+    """Return the unit of the preflight, if workers do the run and none has done the unit yet.
 
-    Their coordinator loads no model, so it cannot try by itself.
+    The coordinator of workers loads no model, so it cannot do the preflight itself.
     """
     if settings.run.executor == "inline" or not settings.run.preflight:
         return []
@@ -296,7 +300,10 @@ def preflight_units(settings: Settings, session: Session, run_id: int) -> list[N
 
 
 def preflight_of_run(context: RunContext) -> Callable[[Session], None]:
-    """Try one prompt of a run; return what notes in its diary what it will do without. Raises as `run` does."""
+    """Try one prompt of a run; return the function that notes in its diary what the run will lack.
+
+    Raises the errors of `Preflight.run`.
+    """
     with transaction(context.engine) as session:
         base = base_version(session, context.run_id)
     calibration = stored_calibration(context.engine, context.run_id) if context.settings.assess.calibration else None
@@ -310,14 +317,14 @@ def preflight_of_run(context: RunContext) -> Callable[[Session], None]:
 
 
 def _of_one_item(plan: MeasurePlan) -> MeasurePlan:
-    """Return a plan cut to its first item; a diversity needs two images of its prompt."""
+    """Return a plan cut to its first item. Diversity keeps two images of its prompt."""
     num_seeds = 2 if plan.suite == "diversity" else 1
     changes: dict[str, Any] = {"prompts": plan.prompts[:1], "seeds": plan.seeds[:num_seeds], "others": plan.others[:1]}
     return replace(plan, count=1, num_kept=0, **changes)
 
 
 def _as_png(images: Sequence[Image.Image]) -> list[str]:
-    """Encode images as the store does, and keep none."""
+    """Encode images as the store does, but keep none."""
     for image in images:
         image.save(io.BytesIO(), "PNG")
     return [""] * len(images)

@@ -1,13 +1,15 @@
-"""Which model version is active: what a person decides, what the gate decides, and the repair of a run without one.
+"""Decide which model version is active: by a person, by the gate, and by the repair of a run that has none.
 
 Invariants:
 
-- Exactly one version is active after each of these functions (a unique index keeps it from being two).
-- Every move is one that `loop/states.py` allows; whoever decides holds the run's row, so decisions come one at a time.
-- The gate never replaces a version that a person made active while its round was under way. It says so instead.
-
-Rounds under way keep the version that they draw with, and once it is fixed the parent that their candidate has to beat.
-Each decision of a person is a line of the run's diary, with the person's name.
+- Exactly one version is active after each of these functions. A unique index prevents two.
+- Every move is one that `loop/states.py` allows.
+- Each decision holds the run's row, so decisions come one at a time.
+- The gate never replaces a version that a person made active while the gate's round was under way. It gives that as the
+  reason instead.
+- An open round keeps the version that it draws with. It also keeps the parent that its candidate has to beat, once that
+  is fixed.
+- Each decision of a person is a line of the run's diary, with the person's name.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from illume_db.rounds import latest_round, round_of_candidate
-from illume_db.runs import add_event, hold_run, last_event_of_kind
+from illume_db.runs import add_event, last_event_of_kind, lock_run
 from illume_db.tables import ModelVersion, Round
 from illume_db.tables.versions import version_name
 from illume_db.versions import active_version, base_version, move_version, version_of
@@ -34,29 +36,30 @@ from illume_loop.errors import (
 from illume_loop.loop.states import Decider, RoundState, VersionState, version_transition
 
 NONE_ACTIVE = "(none)"
-"""The name of the version that was active before, in a run that had none."""
+"""The name of the replaced version, in a run that had no active version."""
 BY_HAND = "promoted"
-"""The kind of the diary's lines about what people decided."""
+"""The kind of the diary's lines about people's decisions."""
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
 
 def promote(session: Session, run_id: int, name: str, *, by: str) -> str:
-    """Make a version active and return the name of the one that was. A person may overrule the gate's decision.
+    """Make a version active; return the name of the version that was active.
 
-    Raises NotFoundError, UnderTrialError while the gate has not decided yet, PromotionError where it is active already.
+    A person may overrule the gate's decision, but not before the gate has decided. Raises NotFoundError,
+    UnderTrialError while the version is under trial, PromotionError if it is active already.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     target = _version(session, run_id, name)
     return _activate(session, run_id, target, f"{by} promoted {target.name}")
 
 
 def rollback(session: Session, run_id: int, *, by: str, expected: str | None = None) -> tuple[str, str]:
-    """Make the parent of the active version active again; return (the one that was active, the one that is).
+    """Make the parent of the active version active again; return the names (active before, active now).
 
-    Raises NoActiveVersionError, and PromotionError where the active version is the base, or is not `expected`.
+    Raises NoActiveVersionError, and PromotionError if the active version is the base, or is not `expected`.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     active = active_of(session, run_id)
     if expected is not None and active.name != expected:
         raise PromotionError(name=f"the parent of {expected}", reason=f"{active.name} is active by now")
@@ -76,7 +79,7 @@ def active_of(session: Session, run_id: int) -> ModelVersion:
 
 
 def open_trial(session: Session, version: ModelVersion) -> Round | None:
-    """Return the round under way in which a version is under trial; None where it is not."""
+    """Return the open round in which a version is under trial; None if it is not under trial."""
     round_ = round_of_candidate(session, version.id)
     return round_ if round_ is not None and not RoundState(round_.state).is_terminal else None
 
@@ -107,19 +110,20 @@ def _version(session: Session, run_id: int, name: str) -> ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """How a trial ends: the round's last state, what to say beside the gate's own reasons, and what is replaced."""
+    """The end of a trial: the round's last state, and reasons besides the gate's own."""
 
     target: RoundState
     reasons: list[str] = field(default_factory=list)
     replaces: ModelVersion | None = None
-    """The version that the candidate replaces; None where the active version stays."""
+    """The version that the candidate replaces; None if the active version stays."""
 
 
 def conclude(session: Session, run_id: int, round_: Round, *, passed: bool, auto_promote: bool) -> Conclusion:
-    """Return how a round's trial ends, now that the gate has judged its candidate. Changes nothing.
+    """Return how a round's trial ends, after the gate has judged its candidate. Changes nothing.
 
-    A candidate that passes replaces the parent that it has beaten. Where a person made another version active while the
-    round was under way, that version stays, and the candidate waits for a person.
+    A candidate that passes replaces the parent that it has beaten. If a person made another version active while the
+    round was under way, that version stays, and the candidate waits for a person. It also waits if `auto_promote` is
+    off.
     """
     candidate = candidate_of(session, round_)
     active = active_of(session, run_id)
@@ -139,7 +143,7 @@ def conclude(session: Session, run_id: int, round_: Round, *, passed: bool, auto
 
 
 def settle(session: Session, candidate: ModelVersion, conclusion: Conclusion, *, passed: bool) -> None:
-    """Move the versions of a trial that has ended. The round must have been moved before, in the same transaction."""
+    """Move the versions of a trial that has ended. The caller moves the round before, in the same transaction."""
     if conclusion.replaces is not None:
         _move(session, conclusion.replaces, VersionState.RETIRED, Decider.GATE)
         _move(session, candidate, VersionState.ACTIVE, Decider.GATE, under_trial=True)
@@ -148,7 +152,7 @@ def settle(session: Session, candidate: ModelVersion, conclusion: Conclusion, *,
 
 
 def end_trial(session: Session, candidate: ModelVersion) -> None:
-    """Mark a candidate as rejected whose round has ended without promoting it."""
+    """Reject a candidate whose round has ended without promoting it."""
     if candidate.state == VersionState.CANDIDATE:
         _move(session, candidate, VersionState.REJECTED, Decider.GATE, under_trial=True)
 
@@ -172,11 +176,11 @@ def _decided_meanwhile(session: Session, run_id: int, candidate: ModelVersion, a
 
 
 def repair(session: Session, run_id: int) -> str | None:
-    """Make a version active in a run that has none and return what was done; None where one is active.
+    """Make a version active in a run that has none, and return a message; return None if one is active.
 
-    It is the parent of the latest round, which is what the gate last compared with, or the base.
+    That version is the parent of the latest round, with which the gate compared last, or else the base.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     if active_version(session, run_id) is not None:
         return None
     latest = latest_round(session, run_id)

@@ -1,8 +1,8 @@
-"""The prompts of a run: from its file when it is made, from its database ever after, and as the domain states them.
+"""The prompts of a run: read from its file when it is made, and from its database afterwards.
 
 Invariants:
 
-- A run has the same prompts from its first round to its last, on every host, whatever becomes of the file.
+- A run has the same prompts from its first round to its last, on every host. Later changes of the file do not matter.
 - The source image of an edit is in the artifact store before its prompt is in the database.
 """
 
@@ -27,10 +27,10 @@ from illume_loop.settings import AUTO, Settings
 
 
 def with_domain(settings: Settings, run_dir: Path | None = None) -> Settings:
-    """Return the settings with the name of a domain in the place of "auto": the one that the run in `run_dir` was
-    started with, or else the one that the base was made for.
+    """Return the settings with the name of a domain in the place of "auto".
 
-    Raises NotFoundError for a base that does not exist, HubError where the hub cannot be asked for it.
+    It is the domain that the run in `run_dir` was started with, or else the one that the base was made for. Raises
+    NotFoundError for a base that does not exist, HubError if the hub cannot be asked for it.
     """
     if settings.run.domain != AUTO:
         return settings
@@ -44,24 +44,27 @@ def with_domain(settings: Settings, run_dir: Path | None = None) -> Settings:
 def domain_for(checkpoint: Path, settings: Settings) -> str:
     """Return the name of the domain in which a checkpoint runs under these settings."""
     domain = domain_of_checkpoint(checkpoint)
-    # The shapes world has prompts of its own, so prompts from a file ask for the other one.
+    # The shapes domain has prompts of its own, so a file of prompts selects the text domain.
     return TEXT if domain == SHAPES and settings.run.prompts else domain
 
 
 def prompts_in_file(settings: Settings) -> PromptSet:
-    """The set that the settings name, empty where they name none. Raises PromptFileError."""
+    """Return the prompts of the file that the settings name; none if they name no file. Raises PromptFileError."""
     return read_prompt_set(Path(settings.run.prompts)) if settings.run.prompts else PromptSet()
 
 
 def keep_prompts(session: Session, run_id: int, prompts: PromptSet) -> None:
-    """Add a set to the database of a run."""
+    """Add a set of prompts to the database of a run."""
     for split in SPLITS:
         found = prompts.of_split.get(split, ())
         ensure_prompts(session, run_id, [PromptRow(split, p.key, p.category, p.text, dict(p.spec)) for p in found])
 
 
 def kept_prompts(session: Session, run_id: int) -> PromptSet:
-    """The prompts that the database has of a run; of a domain with prompts of its own, those that were drawn."""
+    """Return the prompts that the database has of a run.
+
+    For a domain with prompts of its own, these are the prompts that were drawn.
+    """
     of_split: dict[Split, list[Prompt]] = {}
     for row in prompts_of_run(session, run_id):
         prompt = Prompt(row.text, row.category, row.key, row.spec)
@@ -70,21 +73,21 @@ def kept_prompts(session: Session, run_id: int) -> PromptSet:
 
 
 def domain_of_run(session: Session, run_id: int, settings: Settings) -> Domain:
-    """The domain of a run over the prompts that it was given. Raises NotFoundError."""
+    """Return the domain of a run, with the prompts that the run was given. Raises NotFoundError."""
     return get_domain(settings.run.domain, kept_prompts(session, run_id) if settings.run.prompts else None)
 
 
 PromptColumns = tables.Prompt | PromptRow
-"""Whatever has the columns of a prompt."""
+"""The types that have the columns of a prompt."""
 
 
 def prompt_of(row: PromptColumns) -> Prompt:
-    """A stored prompt as its domain stated it."""
+    """Return a stored prompt as its domain stated it."""
     return Prompt(row.text, row.category, row.key, row.spec, row.instruction or "", row.target or "")
 
 
 def new_prompts(split: Split, prompts: Sequence[Prompt], domain: Domain, images: ImageStore) -> list[PromptRow]:
-    """A domain's prompts as the database takes them; the sources of edits are written to `images`."""
+    """Return a domain's prompts as the database stores them, and write the sources of edits to `images`."""
     edits = [prompt for prompt in prompts if prompt.is_edit]
     names = images.write_all([domain.source(prompt) for prompt in edits])
     sources = {prompt.text: name for prompt, name in zip(edits, names, strict=True)}
@@ -97,7 +100,10 @@ def new_prompts(split: Split, prompts: Sequence[Prompt], domain: Domain, images:
 
 
 def num_prompts(ask: Callable[[int], list[Prompt]], too_many: int) -> int:
-    """How many prompts there are, by bisection: a domain says only when it is asked for too many."""
+    """Return the largest number of prompts below `too_many` that `ask` can give, by bisection.
+
+    A domain does not tell the number. It only raises UsageError if it is asked for too many.
+    """
     enough = 0
     while too_many - enough > 1:
         middle = (enough + too_many) // 2

@@ -1,11 +1,15 @@
-"""What the database holds, compared with what a run needs: the steps that are due. Pure.
+"""The reconciler: it compares the state of a run with what the run needs, and returns the steps that are due. Pure.
 
-Guarantee: the steps depend on what is given only, so a coordinator may be killed before, in or after any step and the
-next one continues. A step that was carried out is never asked for again, because its effect is in what is given. There
-are no steps exactly when the run has all its rounds.
+Invariants:
 
-Rounds may overlap by one: round r + 1 is planned in the step that ends the curation of round r, and draws and assesses
-while r is trained and gated. It is curated only when r has ended, so the manifests follow from settings and seed alone.
+- The steps depend on the arguments only. So a coordinator may be killed before, in or after any step, and the next one
+  continues.
+- A step that was carried out is never due again, because the arguments contain its effect.
+- No step is due exactly when the run has all its rounds.
+
+Rounds may overlap by one. Round r + 1 is planned in the step that ends the curation of round r. It draws and assesses
+while round r is trained and gated. It is curated only when round r has ended, so the manifests follow from the settings
+and the seed alone.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ NONE = StageCounts()
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """A round of a run with the counts of its units by kind, and how many reviews it still waits for."""
+    """A round of a run, with the counts of its units by kind and the number of reviews that it still waits for."""
 
     index: int
     state: RoundState
@@ -31,14 +35,14 @@ class RoundView:
 
 @dataclass(frozen=True, slots=True)
 class PlanRound:
-    """Begin round `index`."""
+    """A step: begin round `index`."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Move the round to `target`; nothing else is due."""
+    """A step: move the round to `target`, which needs no other change."""
 
     index: int
     target: RoundState
@@ -46,7 +50,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Have the round's units of these kinds done, the most urgent kind first; some may be under way already."""
+    """A step: get the round's units of these kinds done, the most urgent kind first. Some may be leased already."""
 
     index: int
     kinds: tuple[str, ...]
@@ -54,7 +58,7 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Curate:
-    """Write the round's manifest and plan its training; with `plan_next`, begin the next round beside it."""
+    """A step: write the round's manifest and plan its training; with `plan_next`, also begin the next round."""
 
     index: int
     plan_next: bool = False
@@ -62,7 +66,7 @@ class Curate:
 
 @dataclass(frozen=True, slots=True)
 class AwaitReviews:
-    """Nothing is due until people have reviewed `missing` more samples of the round."""
+    """A step: wait until people have reviewed `missing` more samples of the round."""
 
     index: int
     missing: int
@@ -70,21 +74,21 @@ class AwaitReviews:
 
 @dataclass(frozen=True, slots=True)
 class PlanGate:
-    """Plan the first measurements that the gate lacks."""
+    """A step: plan the gate's first look."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Let the gate decide, or plan what its next look needs."""
+    """A step: let the gate decide, or plan its next look."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """More units of a kind are dead than the round may lose, so it fails."""
+    """A step: fail the round, because more of its units of a kind are dead than it may lose."""
 
     index: int
     kind: str
@@ -95,11 +99,11 @@ Step = Change | Issue | AwaitReviews
 
 
 def reconcile(rounds: Sequence[RoundView], num_rounds: int, overlap: int = 0, tolerance: float = 0.0) -> list[Step]:
-    """The next steps, at most one of each round, earlier rounds first.
+    """Return the next steps, at most one of each round, earlier rounds first.
 
-    `rounds` are the run's open rounds and its latest one, in order. `overlap` is how many rounds may begin while an
-    earlier one is undecided (0 or 1), `tolerance` the share of a round's drawings, and of its assessments, that may
-    die.
+    `rounds` are the run's open rounds and its latest one, in order. `overlap` is the number of rounds that may begin
+    while an earlier one is undecided (0 or 1). `tolerance` is the share of a round's drawing units, and of its
+    assessing units, that may die.
     """
     latest = rounds[-1] if rounds else None
     still_open = [view for view in rounds if not view.state.is_terminal]
@@ -121,10 +125,10 @@ def _step_within(view: RoundView, is_first: bool, plan_next: bool, tolerance: fl
         return GiveUp(view.index, lost)
     match view.state:
         case RoundState.PLANNED:
-            # What is evaluated before anything is drawn is the judge, where the run still lacks its calibration.
+            # These units are the preflight and the fit of the calibration, as far as the run still needs them.
             return _when_settled(view, ("evaluate",), "evaluate", Move(view.index, RoundState.SAMPLING))
         case RoundState.SAMPLING:
-            # Assessments come first, so that images are judged while they are still at hand.
+            # Assessments come first, so that images are judged while they are still in memory.
             return _when_settled(view, ("assess", "sample"), "sample", Move(view.index, RoundState.ASSESSING))
         case RoundState.ASSESSING:
             curating = Move(view.index, RoundState.CURATING) if is_first else None

@@ -1,12 +1,12 @@
-"""What a person decides about rounds: one is cancelled, or one that has ended is run again.
+"""A person's decisions about rounds: to cancel one, or to run an ended one again.
 
-Both are rows in the database, written while a coordinator works on the run or while none does. The coordinator finds
-them at its next tick, in either executor.
+A decision is written to the database, with or without a coordinator at work on the run. The coordinator finds it at its
+next tick, with either executor.
 
 Invariants:
 
-- A cancelled round ends at once: its state is `cancelled`, and no unit of it can be finished or begun any more.
-- Terminal states stay final. A round is run again by a new round of its own number, which draws the same prompts.
+- A cancelled round ends at once. Its state is `cancelled`, and no unit of it can be begun or finished any more.
+- Terminal states stay final. To run a round again, a new round with a number of its own draws the same prompts.
 - Each decision is a line of the run's diary, with the person's name.
 """
 
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from illume_db.leases import drop_units
 from illume_db.manifests import drop_checkpoints_of_round
 from illume_db.rounds import find_round, move_round, request_retry, retry_of
-from illume_db.runs import add_event, hold_run
+from illume_db.runs import add_event, lock_run
 from illume_db.tables import Round
 from illume_loop.errors import IllegalTransitionError, NotFoundError, NotRetriableError, RoundOverError, UsageError
 from illume_loop.loop.promotion import candidate_of, end_trial
@@ -28,12 +28,12 @@ from illume_loop.loop.states import RoundState, transition
 
 RETRIABLE = (RoundState.FAILED, RoundState.CANCELLED)
 MOST_REASON = 500
-"""Characters of a reason that a person gives."""
+"""The largest number of characters in a reason that a person gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A round that was cancelled: what it was doing, and how many units workers had in hand."""
+    """A cancelled round, with its state before and the number of units that were leased."""
 
     round_id: int
     index: int
@@ -42,16 +42,16 @@ class Cancelled:
 
 
 def cancel(session: Session, run_id: int, index: int, *, by: str, reason: str = "") -> Cancelled:
-    """End a round now. Whoever holds one of its units loses it, and a candidate under trial is rejected.
+    """End a round now. Workers lose the leases on its units, and its candidate under trial is rejected.
 
-    Raises NotFoundError, and RoundOverError where the round has ended.
+    Raises NotFoundError, and RoundOverError if the round has ended.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     round_ = _round(session, run_id, index)
     was, now = RoundState(round_.state), datetime.now(UTC)
     if was.is_terminal:
         raise RoundOverError(index=index, state=was.value)
-    # Whoever finishes a unit locks the unit and then its round, so the units come first here too.
+    # A worker that finishes a unit locks the unit and then its round, so the units come first here too.
     num_held = drop_units(session, round_.id)
     session.refresh(round_)
     message = f"cancelled by {by}{_because(reason)}"
@@ -66,12 +66,12 @@ def cancel(session: Session, run_id: int, index: int, *, by: str, reason: str = 
 
 
 def retry(session: Session, run_id: int, index: int, *, by: str, reason: str = "") -> str:
-    """Have a failed or cancelled round run again, and return the state in which it ended.
+    """Request that a failed or cancelled round is run again; return the state in which it ended.
 
-    The coordinator plans the new round where it would plan the next one. Raises NotFoundError, and NotRetriableError
-    where the round has not failed, or is run again already.
+    The coordinator plans the new round when it would plan the next one. Raises NotFoundError, and NotRetriableError if
+    the round is neither failed nor cancelled, or is run again already.
     """
-    hold_run(session, run_id)
+    lock_run(session, run_id)
     round_ = _round(session, run_id, index)
     state, now = RoundState(round_.state), datetime.now(UTC)
     if state not in RETRIABLE:
@@ -91,7 +91,7 @@ def _round(session: Session, run_id: int, index: int) -> Round:
 
 
 def _because(reason: str) -> str:
-    """Return a person's reason as the end of a sentence. Raises UsageError for one that is no line of text."""
+    """Return a person's reason as the end of a sentence. Raises UsageError if it is not one line of text."""
     words = reason.strip()
     if len(words) > MOST_REASON or not words.isprintable():
         raise UsageError(f"a reason is one line of at most {MOST_REASON} printable characters")

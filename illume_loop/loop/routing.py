@@ -1,6 +1,6 @@
 """Route each step and each unit to the stage that does it.
 
-A stage knows no other stage. Where a step needs several of them, it hands the result of one to the next.
+A stage does not import another stage. If a step needs several, this module passes the result of one to the next.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def take_step(context: RunContext, session: Session, step: Change) -> None:
 
 
 def unit_function(lease: Lease) -> UnitFunction:
-    """Return the function that does a unit. It returns the unit's effect on the database and writes no row itself.
+    """Return the function that does a unit.
 
-    Such a function reads the database, computes, and writes artifacts, which are named by their content. So a unit that
-    is killed leaves nothing behind that its next attempt could stumble over.
+    Such a function reads the database, computes, and writes artifacts, which are named by their content. It returns the
+    unit's effect on the database. So a unit that is killed leaves nothing behind that could disturb its next attempt.
     """
     return UNIT_FUNCTIONS[lease.kind] if lease.kind != "evaluate" else EVALUATIONS.get(lease.payload["suite"], evaluate)
 
@@ -66,7 +66,7 @@ EVALUATIONS: Mapping[str, UnitFunction] = {
     DRIFT: measure_drift,
     PREFLIGHT: lambda context, *_: preflight_of_run(context),
 }
-"""By suite; a suite that is not listed is one of the gate's."""
+"""The unit functions by suite. A suite that is not listed is one of the gate's."""
 
 
 def _plan(context: RunContext, session: Session, index: int) -> None:
@@ -76,7 +76,7 @@ def _plan(context: RunContext, session: Session, index: int) -> None:
 
 
 def _curate(context: RunContext, session: Session, round_: Round) -> bool:
-    """Curate a round and write its manifest; return False if the round failed because there is nothing to learn."""
+    """Curate a round and write its manifest; return False if the round failed."""
     curated = curate(context, session, round_)
     if curated is None:
         return False

@@ -1,15 +1,18 @@
-"""The directory of a run: what marks it, who may write to it, and how to read it.
+"""The directory of a run: its marker, its lock, and how to open it.
 
-    run.json       names the run (its key) and the database that has its row, with all settings; written whole
+    run.json       names the run (its key) and the database that has its row; written atomically
     lock           held by the one process that works on the run
     loop.sqlite    the database, unless settings name another
     images/, checkpoints/    the artifacts, unless settings name another place
     tmp/           half-made checkpoints; emptied when a process takes the lock
 
 Invariants:
-- At most one process works on a run directory. The lock is the kernel's: it ends with its process, however that ends.
-- A run's settings have one truth, the run's row. A directory whose run a database does not know is never continued
-  there: `stored_settings` refuses it before anything is written.
+
+- At most one process works on a run directory. The lock is the kernel's, so it ends with its process, however that
+  ends.
+- A run's settings are those in the run's row and nowhere else.
+- A run is never continued with a database that does not know it. `stored_settings` refuses that before anything is
+  written.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ from illume_loop.errors import (
     RunLockedError,
     UsageError,
 )
-from illume_loop.files import Root, output_folder, storage_full_told, write_atomically
+from illume_loop.files import Root, output_folder, raising_storage_full, write_atomically
 from illume_loop.redaction import HIDDEN, url_without_password
 
 MARKER = "run.json"
@@ -57,9 +60,9 @@ LOCK = "lock"
 DATABASE = "loop.sqlite"
 SCRATCH = "tmp"
 BEFORE_THE_MARKER = (f".{MARKER}.*", LOCK, SCRATCH, DATABASE, f"{DATABASE}-*", "checkpoints", "*.log")
-"""What a start that was killed at once may leave in a new directory."""
+"""The entries that a start may leave in a new directory if it is killed at once."""
 _PAUSES_S = (0.002, 0.02)
-"""Between tries at a lock, which whoever only looks (`holder`) has for a moment."""
+"""Seconds between tries at a lock. A process that only looks at it (`holder`) has it for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +76,18 @@ class RunDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What run.json says: the run's key, and its database."""
+    """The content of run.json."""
 
     key: str
     database: str
-    """URL without a password; empty is the SQLite file in the directory."""
+    """The URL without its password; empty for the SQLite file in the directory."""
     begun: bool
-    """Whether the run's row was added; a start that was killed before that leaves a directory without a run."""
+    """True if the run's row was added. A start that was killed before that leaves a directory without a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run that is open for reading, or for writing: then whoever opened it commits."""
+    """A run that is open for reading or for writing. The caller commits what it writes."""
 
     path: Path
     session: Session
@@ -93,7 +96,7 @@ class OpenRun:
     checkpoints: CheckpointStore
 
     def checkpoint(self, name: str | None = None) -> tuple[str, Path]:
-        """(name, verified local folder) of a model version; of the active one where no name is given.
+        """Return (name, verified local folder) of a model version; of the active one if no name is given.
 
         Raises NotFoundError, NoActiveVersionError, CorruptArtifactError.
         """
@@ -105,9 +108,9 @@ class OpenRun:
 
 
 def check_path(path: Path, *, fresh: bool) -> None:
-    """Refuse a path where no run can be, or must not be continued. Changes nothing.
+    """Refuse a path that cannot hold a run, or whose run must not be continued. Changes nothing.
 
-    Raises RunExistsError where `fresh` and there is a run, UsageError where the path holds something else.
+    Raises RunExistsError if `fresh` is set and there is a run, UsageError if the path holds something else.
     """
     if fresh and (path / MARKER).exists():
         raise RunExistsError(path=path)
@@ -121,11 +124,11 @@ def check_path(path: Path, *, fresh: bool) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[RunDirectory]:
-    """Hold a run directory, made where there is none; its key is that of its run, or a new one.
+    """Lock a run directory while the block lasts; make it if there is none.
 
-    Raises RunLockedError while another process holds it.
+    The directory's key is that of its run, or a new one. Raises RunLockedError while another process holds the lock.
     """
-    with storage_full_told(path):
+    with raising_storage_full(path):
         output_folder(path)
         with exclusive(path):
             scratch = path / SCRATCH
@@ -136,7 +139,7 @@ def locked(path: Path) -> Iterator[RunDirectory]:
 
 
 def mark(directory: RunDirectory, database_url: str, *, begun: bool) -> None:
-    """Make the directory that of a run, whose row is in this database once it has `begun`."""
+    """Write run.json, which names the run's database. The run's row is in that database once it has `begun`."""
     is_own = database_url == sqlite_url(directory.path / DATABASE)
     database = "" if is_own else url_without_password(database_url)
     content = {"format": 2, "key": directory.key, "database": database, "begun": begun}
@@ -150,9 +153,10 @@ def mark(directory: RunDirectory, database_url: str, *, begun: bool) -> None:
 def open_run(
     path: Path, *, database_url: str = "", artifacts_url: str = "", writing: bool = False
 ) -> Iterator[OpenRun]:
-    """Open a run, also while another process works on it; a URL that is given goes before that of the directory.
+    """Open a run, even while another process works on it.
 
-    Raises NotARunDirectoryError, DatabaseOutdatedError, OtherDatabaseError, RunForgottenError, DatabasePasswordError.
+    A URL that is given replaces that of the directory. Raises NotARunDirectoryError, DatabaseOutdatedError,
+    OtherDatabaseError, RunForgottenError, DatabasePasswordError.
     """
     marker = read_marker(path)
     url = _url_of(path, marker, database_url)
@@ -180,7 +184,7 @@ def open_stores(path: Path, artifacts_url: str = "") -> tuple[ImageStore, Checkp
 
 
 def run_database_url(path: Path, database_url: str = "") -> str:
-    """Return the URL to open: the one given, else that of the run in `path`, else the SQLite file in the directory.
+    """Return the URL to open: the given one, else that of the run in `path`, else the directory's SQLite file.
 
     Raises DatabasePasswordError.
     """
@@ -194,9 +198,9 @@ def database_url(path: Path) -> str:
 
 
 def stored_settings(path: Path, database_url: str = "") -> dict[str, Any] | None:
-    """Return the resolved settings in the row of the run in `path`; None where there is no run.
+    """Return the resolved settings in the row of the run in `path`; None if there is no run.
 
-    `store.database_url` is the database that they were read from, empty for the directory's own. Raises
+    Their `store.database_url` is the database that they were read from, empty for the directory's own. Raises
     DatabaseOutdatedError for a database without tables, OtherDatabaseError, RunForgottenError, DatabasePasswordError.
     """
     if not (path / MARKER).exists():
@@ -212,7 +216,7 @@ def stored_settings(path: Path, database_url: str = "") -> dict[str, Any] | None
 
 
 def _settings_in(path: Path, marker: Marker, url: str) -> dict[str, Any] | None:
-    """Return the settings in the run's row; None where the database has none."""
+    """Return the settings in the run's row; None if the database has no such row."""
     if _is_missing(url):
         return None
     engine = open_engine(url, read_only=True)
@@ -238,12 +242,12 @@ def _url_of(path: Path, marker: Marker | None, given: str) -> str:
 
 
 def _is_named(path: Path, marker: Marker, url: str) -> bool:
-    """Whether the directory names this database."""
+    """Return whether the directory names this database."""
     return url_without_password(url) == (marker.database or sqlite_url(path / DATABASE))
 
 
 def _is_missing(url: str) -> bool:
-    """Whether the URL is that of a file that is not there: SQLite would make an empty one."""
+    """Return whether the URL names a missing file. SQLite would make an empty one."""
     file = sqlite_file(url)
     return file is not None and not file.exists()
 
@@ -259,7 +263,7 @@ def _unknown(path: Path, marker: Marker, url: str) -> Exception:
 
 
 def run_key_in(path: Path) -> str | None:
-    """The key of the run in `path`; None where there is no run."""
+    """Return the key of the run in `path`; None if there is no run."""
     try:
         return read_marker(path).key
     except NotARunDirectoryError:
@@ -267,7 +271,7 @@ def run_key_in(path: Path) -> str | None:
 
 
 def holder(path: Path) -> str | None:
-    """The id of the process that works in `path`, in its own container's count; None where none does."""
+    """Return the process id of the process that holds the lock, as its own container counts; None without one."""
     try:
         with (path / LOCK).open() as file:
             try:
@@ -280,8 +284,10 @@ def holder(path: Path) -> str | None:
 
 
 def read_marker(path: Path) -> Marker:
-    """Return what run.json says; of the first format, which held all settings, the database. Raises
-    NotARunDirectoryError."""
+    """Return the content of run.json. Raises NotARunDirectoryError.
+
+    Its first format held all settings, of which only the database is read.
+    """
     try:
         content: dict[str, Any] = json.loads((path / MARKER).read_bytes())
         if content["format"] == 1:
@@ -292,7 +298,7 @@ def read_marker(path: Path) -> Marker:
 
 
 def _first_url(url: str) -> str:
-    """Return a URL of the first format as settings would give it today."""
+    """Return a URL of the first format as settings write it today."""
     with suppress(ValueError):
         return checked(url)
     return url
@@ -300,7 +306,7 @@ def _first_url(url: str) -> str:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """The one right to work in a directory that exists. Raises RunLockedError while another process has it."""
+    """Lock an existing directory while the block lasts. Raises RunLockedError while another process holds the lock."""
     with (path / LOCK).open("a+") as file:
         for pause_s in (*_PAUSES_S, None):
             try:

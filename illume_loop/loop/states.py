@@ -1,4 +1,4 @@
-"""The states of rounds and of model versions, and the moves between them. Pure: no clock of its own, no database.
+"""The states of rounds and of model versions, and the allowed moves between them. Pure.
 
     round:    planned -> sampling -> assessing -> curating -> training -> gating -> promoted | rejected
               any of these -> failed | cancelled
@@ -6,10 +6,10 @@
 
 Invariants (triggers in the database keep them too):
 
-- Nothing leaves a terminal state of a round. Forbidden above all: promoted -> anything, because later rounds have drawn
-  with that model.
+- A round never leaves a terminal state. This matters most for `promoted`, because later rounds have drawn with that
+  model.
 - Only the gate moves a version that is under trial.
-- An active version only ever retires, and only together with the version that takes its place.
+- An active version can only be retired, and only when another version takes its place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from illume_loop.errors import IllegalTransitionError
 
 
 class RoundState(StrEnum):
-    """Where a round is."""
+    """The states of a round."""
 
     PLANNED = "planned"
     SAMPLING = "sampling"
@@ -38,7 +38,7 @@ class RoundState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the round has ended."""
+        """True if the round has ended."""
         return not NEXT[self]
 
 
@@ -76,10 +76,10 @@ def transition(current: RoundState, target: RoundState, now: datetime) -> Transi
 
 
 class VersionState(StrEnum):
-    """Where a model version is.
+    """The states of a model version.
 
-    A candidate is under trial while the round that trained it is open. Once that round has ended, a candidate is one
-    that the gate accepted and nobody has made active yet.
+    A candidate is under trial while the round that trained it is open. After that round, a version that is still a
+    candidate was accepted by the gate, and nobody has made it active yet.
     """
 
     CANDIDATE = "candidate"
@@ -89,7 +89,7 @@ class VersionState(StrEnum):
 
 
 class Decider(StrEnum):
-    """Who moves a model version: the gate of the round that trained it, or a person."""
+    """The two deciders about a model version: the gate of the round that trained it, and a person."""
 
     GATE = "gate"
     PERSON = "person"
@@ -108,10 +108,10 @@ VERSION_NEXT: Mapping[VersionState, frozenset[VersionState]] = {
 def version_transition(
     current: VersionState, target: VersionState, *, under_trial: bool, decider: Decider
 ) -> VersionState:
-    """Return `target` where `decider` may move a version there. Raises IllegalTransitionError.
+    """Return `target` if `decider` may move a version there. Raises IllegalTransitionError.
 
-    A version under trial is the gate's alone, and the gate decides about no other version: beside its candidate it only
-    retires the active version that the candidate replaces.
+    Only the gate moves a version under trial, and the gate moves no other version. The exception is the active version
+    that a candidate replaces, which the gate may retire.
     """
     if target not in VERSION_NEXT[current]:
         raise IllegalTransitionError(kind="model version", current=current.value, target=target.value)

@@ -1,7 +1,7 @@
-"""What the unit functions have in common: their types, the seeds of what they draw, and the rows that a unit covers.
+"""The parts that unit functions share: their types, their seeds, and the rows that a unit covers.
 
-A seed follows from the run's seed, the round and what it is for. It never depends on batches, workers, ids of rows or
-the clock.
+A seed follows from the run's seed, the round and the seed's purpose. It never depends on batches, workers, ids of rows
+or the clock.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from illume_db.prompts import PromptRow, prompts_at
 
 
 def derived_seed(*parts: object) -> int:
-    """63 bits from the hash of `parts`: they fit a signed 64-bit column, and a tensor of int64."""
+    """Return 63 bits of the hash of `parts`. They fit a signed 64-bit column and a tensor of int64."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def sample_seed(run_seed: int, round_index: int, prompt_text: str, sample_index: int) -> int:
-    """The seed of one sample, whatever batch it is drawn in."""
+    """Return the seed of one sample. It is the same in any batch."""
     return derived_seed("sample", run_seed, round_index, prompt_text, sample_index)
 
 
 def real_seed(run_seed: int, round_index: int) -> int:
-    """The seed of the replayed pairs of a round."""
+    """Return the seed of a round's replayed pairs."""
     return derived_seed("real", run_seed, round_index)
 
 
@@ -37,7 +37,7 @@ OnItems = Callable[[int, int], None]
 
 
 def rows_of_unit(session: Session, lease: Lease, samples_per_prompt: int) -> list[tuple[PromptRow, int]]:
-    """(prompt, sample index) of the rows that a unit covers."""
+    """Return (prompt, sample index) of each row that a unit covers."""
     first, stop = lease.first_row, lease.stop_row
     position = first // samples_per_prompt
     prompts = prompts_at(session, lease.round_id, position, -(-stop // samples_per_prompt))

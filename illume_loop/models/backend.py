@@ -1,6 +1,6 @@
-"""What the backends have in common, whose models are language models behind the engine.
+"""The base class of the backends whose models are language models behind the engine.
 
-A backend adds how its images get in and out of pixels, and how its prompts, questions and answers are laid out.
+A backend adds how its images become pixels and back, and how its prompts, questions and answers become ids.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class EngineBackend(ABC):
-    """One model with its processor on one device. `device` is a torch device name."""
+    """One model with its processor on one device; `device` is a torch device name."""
 
     sequences: Sequences
 
@@ -44,20 +44,23 @@ class EngineBackend(ABC):
         self._kept: dict[int, tuple[Image.Image, Tensor]] | None = None
 
     def report_to(self, on_progress: OnProgress) -> Self:
-        """Call `on_progress` after each batch from now on, and every few positions of what is drawn or written."""
+        """Set and call `on_progress`, and return this backend.
+
+        From now on the hook is called after each batch, and every few positions while the model draws or writes.
+        """
         self.language.on_progress = on_progress
         on_progress()
         return self
 
     @property
     def on_progress(self) -> OnProgress:
-        """What is called after each batch."""
+        """The hook that is called after each batch."""
         return self.language.on_progress
 
     @staticmethod
     @abstractmethod
     def check_training(settings: TrainSettings) -> None:
-        """Raise UsageError where models of this backend cannot be trained by these settings."""
+        """Raise UsageError if models of this backend cannot be trained with these settings."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -66,7 +69,7 @@ class EngineBackend(ABC):
         return tokenizer
 
     def unknown_words(self, text: str) -> list[str]:
-        """Return the words of a text that the tokenizer has no id for; see `KnowsWords`."""
+        """Return the words of a text that the tokenizer has no id for; see `HasVocabulary`."""
         unknown = self.tokenizer.unk_token_id
         words = dict.fromkeys(text.split())
         if unknown is None:
@@ -74,7 +77,7 @@ class EngineBackend(ABC):
         return [word for word in words if unknown in self.tokenizer(word, add_special_tokens=False)["input_ids"]]
 
     def freeze_vision(self) -> None:
-        """Leave what is no part of vision to be trained; see the model's own `freeze_vision`."""
+        """Exclude the vision parts from training; see the model's own `freeze_vision`."""
         self.model.freeze_vision()
 
     def save(self, path: Path) -> None:
@@ -90,15 +93,15 @@ class EngineBackend(ABC):
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[list[int], ImageIds]]:
-        """The same batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+        """Draw as `sample` does, batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
 
     @abstractmethod
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images to the vision encoder's features (B, L, H)."""
+        """Return the vision encoder's features (B, L, H) of images."""
 
     @contextmanager
     def encoded_once(self) -> Iterator[None]:
-        """Keep the features of each image object in main memory until the end; see `EncodesOnce`."""
+        """Keep the features of each image object in main memory until the context ends; see `CachesEncodings`."""
         if self._kept is not None:
             yield
             return
@@ -109,33 +112,33 @@ class EngineBackend(ABC):
             self._kept = None
 
     def yes_no_log_odds(self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]]) -> list[Scores]:
-        """log p(yes) - log p(no); see `UnifiedModel.yes_no_log_odds`.
+        """Return log p(yes) - log p(no) for each question; see `UnifiedModel.yes_no_log_odds`.
 
-        Raises UsageError where the model's vocabulary has no such words.
+        Raises UsageError if the model's vocabulary has no id for one of the two words.
         """
         return score_branches(self.language, self._seen(images), [self._asked(of_image) for of_image in questions])
 
     @abstractmethod
     def _asked(self, questions: Sequence[str]) -> list[Branch]:
-        """Questions as what follows an image."""
+        """Return the branches that ask these questions after an image."""
 
     @abstractmethod
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """Input embeddings of each image, ready to be asked about."""
+        """Return the input embeddings of each image, ready for a question or a text after it."""
 
     def _blocks(self, image: Image.Image) -> list[Image.Image]:
-        """The pieces in which an image is read."""
+        """Return the blocks in which an image is read: the whole image, unless the backend slices it."""
         return [image]
 
     def _looked_at(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """The features (blocks, L, H) of each image, those that are kept from before or new ones."""
+        """Return the features (blocks, L, H) of each image; features kept by `encoded_once` are used again."""
         kept = self._kept
         if kept is None:
             return self._encoded(images)
         new = {id(image): image for image in images if id(image) not in kept}
         if new:
             for image, features in zip(new.values(), self._encoded([*new.values()]), strict=True):
-                kept[id(image)] = image, features.cpu()  # the image too: another one may not get its id
+                kept[id(image)] = image, features.cpu()  # a kept image stays alive, so its id stays its own
         return [kept[id(image)][1].to(self.device) for image in images]
 
     def _encoded(self, images: Sequence[Image.Image]) -> list[Tensor]:
@@ -152,7 +155,10 @@ class EngineBackend(ABC):
         temperature: float,
         seeds: Sequence[int],
     ) -> list[list[int]]:
-        """Text ids after each prefix, which holds the row's image where there are images, in batches that fit."""
+        """Write text after each prefix, in batches that fit into memory, and return its ids.
+
+        If there are images, each prefix holds the placeholders of its row's image.
+        """
 
         def write(rows: list[int]) -> list[list[int]]:
             of_rows: Sequence[Prefix] = [prefixes[row] for row in rows]
@@ -167,7 +173,7 @@ class EngineBackend(ABC):
         return [text for _, texts in batches for text in texts]
 
     def _pixel_batches(self, images: Sequence[Image.Image], size: int) -> Iterator[Tensor]:
-        """Images as pixels, `size` at a time; each batch but the last is over when the next one is asked for."""
+        """Yield images as pixels, `size` at a time; report progress when the caller is done with a batch."""
         for pixels in self._pixels(images).split(size):
             yield pixels
             self.on_progress()
@@ -177,7 +183,7 @@ class EngineBackend(ABC):
 
     @torch.inference_mode()
     def _embedded(self, prefixes: Sequence[Sequence[int]], features_BLH: Tensor) -> list[Tensor]:
-        """Input embeddings of prefixes that hold one image each."""
+        """Return the input embeddings of prefixes whose images have these features, in reading order."""
         ids = torch.tensor([[i for prefix in prefixes for i in prefix]], device=self.device)
         embeds = self.model.model.embed(ids, features_BLH)[0]
         return [*embeds.split([len(prefix) for prefix in prefixes])]

@@ -1,7 +1,7 @@
 """Models that are named by their id on the Hugging Face hub, as folders of this host.
 
-Only weights as safetensors and the texts beside them are fetched, so there is neither code nor a pickle to be run.
-Files stay in the hub's own cache, where they are found again, also by a host that no longer reaches the hub.
+Only safetensors weights and the text files beside them are fetched, so no code and no pickle of a model can run. The
+files stay in the hub's own cache. They are found there again, also if the host no longer reaches the hub.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no folder here may be one of the hub: owner/model."""
+    """Return whether a name has the form of a hub id: owner/model."""
     return _ID.fullmatch(name) is not None
 
 
 def is_at_hand(name: str) -> bool:
-    """Return whether a model is on this host: a folder, or in the hub's cache. Nothing is fetched."""
+    """Return whether a model is on this host: in a folder, or in the hub's cache. Fetch nothing."""
     if is_fetched(name):
         return True
     from huggingface_hub import snapshot_download
@@ -36,14 +36,14 @@ def is_at_hand(name: str) -> bool:
 
 
 def is_fetched(name: str) -> bool:
-    """Whether a model can be had without the hub: its name is no hub id, or a folder here."""
+    """Return whether a model needs no hub: its name is no hub id, or it is a folder here."""
     return not is_hub_id(name) or Path(name).exists()
 
 
 def model_folder(name: str, kind: str = "model") -> Path:
-    """The folder of a model that is named by it or by a hub id, which is fetched.
+    """Return the folder of a model, which is named by the folder or by a hub id; fetch a hub id.
 
-    Raises NotFoundError, naming the kind, where it holds no model, and HubError where the hub cannot be reached.
+    Raises NotFoundError, which names the kind, if the folder holds no model; HubError if the hub cannot be reached.
     """
     path = Path(name)
     if not is_there(path) and is_hub_id(name):
@@ -54,7 +54,7 @@ def model_folder(name: str, kind: str = "model") -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder of this name; none is where no file could have it."""
+    """Return whether a file or folder has this path; return False for a path that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -62,10 +62,10 @@ def is_there(path: Path) -> bool:
 
 
 def fetch_model(name: str) -> Path:
-    """The folder of a hub id in the cache, fetched where it is missing or older than the hub's.
+    """Fetch the model of a hub id if the cache lacks it or has an older one; return its folder in the cache.
 
-    Raises NotFoundError where the hub has no such model, can have none, or does not show it to us, and HubError where
-    it cannot be asked.
+    Raises NotFoundError if the hub has no such model, can have none of this name, or hides it from this user. Raises
+    HubError if the hub cannot be asked.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -74,7 +74,7 @@ def fetch_model(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=[*FETCHED]))
     except (RepositoryNotFoundError, HFValidationError):
         raise NotFoundError(kind="folder or model on the hub", name=name) from None
-    except Exception as error:  # its HTTP client has an error for each way in which an address can be wrong
+    except Exception as error:  # the hub's HTTP client has a different error for each kind of wrong address
         if disk_is_full(error):
             raise
         raise HubError(name=name, reason=(str(error).splitlines() or [type(error).__name__])[0]) from error

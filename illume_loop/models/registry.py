@@ -1,12 +1,14 @@
-"""Finds the backend of a checkpoint directory by the `model_type` in its config.json.
+"""The registry of backends, which finds a checkpoint's backend by the `model_type` in its config.json.
 
-Backends are entry points of the group `illume_loop.backends`: the name is the model type, the object has
-`load(path, device[, dtype, on_progress]) -> UnifiedModel` and a `train`, which is a
-`illume_loop.protocols.TrainFunction`. Backends of ours have no `train`: `illume_loop.train` trains their models.
-Importing this module imports no backend: a process that loads no model needs no torch.
+A backend is an entry point of the group `illume_loop.backends`; its name is the model type. Its object has two methods:
 
-A `load` that takes `on_progress` is given it. Its model should call it at least every minute while it works: a worker
-loses its unit when nothing is reported for as long as a lease lasts.
+- `load(path, device[, dtype, on_progress]) -> UnifiedModel`. If it has a parameter `on_progress`, it gets the hook. Its
+  model should call the hook at least every minute while it works: a worker loses its unit if no progress is reported
+  for as long as a lease lasts.
+- `train`, an `illume_loop.protocols.TrainFunction`. The backends of this package have none, because `illume_loop.train`
+  trains their models.
+
+This module imports no backend, because a process that loads no model needs no torch.
 """
 
 from __future__ import annotations
@@ -17,27 +19,24 @@ from functools import partial
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from illume_loop.errors import CorruptArtifactError, IllumeLoopError, NotFoundError, UsageError
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.protocols import UnifiedModel
 
-if TYPE_CHECKING:
-    pass
-
 ENTRY_POINT_GROUP = "illume_loop.backends"
 STORED = "stored"
-"""The value of `runtime.weights` that changes nothing."""
+"""The value of `runtime.weights` that keeps the stored precision."""
 
 
 class Backend(Protocol):
-    """What an entry point of the group provides."""
+    """A backend, as an entry point of the group provides it."""
 
     def load(self, path: Path, device: str) -> UnifiedModel:
-        """Load a checkpoint directory in the precision stored.
+        """Load a checkpoint directory in its stored precision.
 
-        A backend may take `dtype` as a third argument, the name of the precision in which to load instead.
+        A backend may take a third argument, `dtype`: the name of the precision in which to load instead.
         """
         ...
 
@@ -45,12 +44,13 @@ class Backend(Protocol):
 def load_model(
     path: Path, *, device: str = "cpu", weights: str = STORED, on_progress: OnProgress = ignore
 ) -> UnifiedModel:
-    """Load the checkpoint directory `path`, in the precision stored or that of the setting `runtime.weights`.
+    """Load a checkpoint directory, in its stored precision or in that of the setting `runtime.weights`.
 
-    `on_progress` is called after each stage of it, and by the model after each batch of its work.
+    `on_progress` is called after each stage of loading, and by the model after each batch of its work.
 
-    Raises NotFoundError when there is none or no backend knows its type, UsageError for a layout that none reads and
-    for a precision that its backend does not load, CorruptArtifactError when it cannot be read.
+    Raises NotFoundError if there is no checkpoint, or no backend for its type. Raises UsageError for a layout that no
+    backend reads and for a precision that the backend does not load. Raises CorruptArtifactError if the checkpoint
+    cannot be read.
     """
     try:
         model_type = _model_type(path)
@@ -62,21 +62,21 @@ def load_model(
         return call_load(partial(cast(Any, load), dtype=weights), path, _device(device), on_progress)
     except IllumeLoopError:
         raise
-    except Exception as error:  # safetensors, json and transformers each have their own error for a damaged file
+    except Exception as error:  # safetensors, json and transformers each raise an error of their own for a damaged file
         raise CorruptArtifactError(path=str(path), expected="a readable checkpoint", found=str(error)) from error
 
 
 def call_load(
     load: Callable[..., UnifiedModel], path: Path, device: str, on_progress: OnProgress = ignore
 ) -> UnifiedModel:
-    """Call a function that loads a model, with `on_progress` where it takes one."""
+    """Call a function that loads a model; pass `on_progress` if the function takes it."""
     if "on_progress" in signature(load).parameters:
         return load(path, device, on_progress=on_progress)
     return load(path, device)
 
 
 def backend_of(checkpoint: Path) -> Backend:
-    """Return the backend of a checkpoint directory. Raises what `load_model` raises, but for weights."""
+    """Return the backend of a checkpoint directory. Raises the errors of `load_model`, but those about weights."""
     return _backend(_model_type(checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""Training rows as ids and labels, and batches of them: what the sequences of every backend are made of.
+"""Training rows as ids and labels, and batches of rows, for the sequences of every backend.
 
 A row teaches each id whose label is not IGNORED_LABEL, given all ids before it.
 """
@@ -20,62 +20,63 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True, slots=True)
 class Sequence1D:
-    """One training row: `labels` equals `input_ids` where the loss counts and -100 elsewhere."""
+    """One training row; `labels` equals `input_ids` where the loss counts and is -100 elsewhere."""
 
     input_ids: list[int]
     labels: list[int]
 
     @classmethod
-    def learned_after(cls, prefix: list[int], learned: list[int]) -> Sequence1D:
-        """A row of which only what follows the prefix is learned."""
+    def with_prefix(cls, prefix: list[int], learned: list[int]) -> Sequence1D:
+        """Build a row that teaches only the ids after the prefix."""
         return cls(prefix + learned, [IGNORED_LABEL] * len(prefix) + learned)
 
 
 class Sequences(Protocol):
-    """How a backend lays prompts, images and captions out as ids of its unified vocabulary.
+    """A backend's layout of prompts, images and captions as ids of its unified vocabulary.
 
-    Image ids given are codebook ids in [0, codebook_size).
+    The image ids in arguments are codebook ids in [0, codebook_size).
     """
 
     pad: int
 
     def draw_prefix(self, prompt: str) -> list[int]:
-        """What stands before the first image id."""
+        """Return the ids before the first image id."""
         ...
 
     def draw(self, prompt: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
-        """A text-to-image row; with its prompt dropped, the unconditional one that guidance uses beside it."""
+        """Build a text-to-image row; `prompt_dropped` makes it the unconditional row that guidance uses."""
         ...
 
     def read(self, answer: str, instruction: str = "") -> Sequence1D:
-        """An image-to-text row: a caption, or the answer to an instruction."""
+        """Build an image-to-text row: a caption, or the answer to an instruction."""
         ...
 
     def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
-        """A row of two turns: an image is assessed, and then drawn as it should have been."""
+        """Build a row of two turns: the assessment of an image, then the image as it should have been."""
         ...
 
     def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
-        """An image-to-image row; its instruction may be dropped as the prompt of a drawn one.
+        """Build an image-to-image row; `prompt_dropped` drops its instruction, as in `draw`.
 
-        Raises UsageError where the backend edits no images.
+        Raises UsageError if the backend edits no images.
         """
         ...
 
 
 def gap_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What text begins with that stands behind other text, so that their words stay apart: a space, or nothing.
+    """Return the text that keeps a text's first word apart from a text before it: a space, or nothing.
 
-    Tokenizers whose words hold the space before them say where one begins only if they are given it; others know.
+    Some tokenizers store a word with the space before it, and see a new word only if that space is there. Others need
+    no space.
     """
     word: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     return " " if tokenizer.decode([*word, *word]) == "aa" else ""
 
 
 def spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
-    """The ids that say a word, with and without a space before it, and with a capital.
+    """Return the single ids that spell a word, with or without a space before it or a capital.
 
-    Raises UsageError where no single id does.
+    Raises UsageError if no single id spells it.
     """
     spelled = [
         tokenizer(before + text, add_special_tokens=False)["input_ids"]
@@ -91,14 +92,14 @@ def spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
 
 
 def refuse_images_in(text: str, tokens: Sequence[str]) -> None:
-    """Raises UsageError for a text that would become an image in the middle of it."""
+    """Raise UsageError if a text contains one of the tokens, which the model would take for an image."""
     for token in tokens:
         if token in text:
             raise UsageError(f"'{token}' stands for an image to the model; leave it out of '{text}'")
 
 
 def collate(rows: Sequence[Sequence1D], pad: int) -> dict[str, Tensor]:
-    """Right-padded `input_ids`, `labels` and `attention_mask`, each (B, T)."""
+    """Return right-padded `input_ids`, `labels` and `attention_mask`, each (B, T)."""
     length = max(len(row.input_ids) for row in rows)
     ids = torch.full((len(rows), length), pad)
     labels = torch.full((len(rows), length), IGNORED_LABEL)
@@ -112,5 +113,5 @@ def collate(rows: Sequence[Sequence1D], pad: int) -> dict[str, Tensor]:
 
 
 def log_probs_of(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """log p of each target id under the logits at the same position, shape (B, T), nats."""
+    """Return log p of each target id under the logits at the same position, shape (B, T), in nats."""
     return torch.log_softmax(logits_BTV.float(), dim=-1).gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)

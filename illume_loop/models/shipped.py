@@ -1,4 +1,4 @@
-"""The bases that ship with the package, the worlds that checkpoints know, and the words that they lack."""
+"""The bases that ship with the package, the domains of checkpoints, and the words that a model does not know."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from illume_loop.domains.shapes.grammar import vocabulary
 from illume_loop.errors import NotFoundError
 from illume_loop.models.hub import model_folder
-from illume_loop.protocols import KnowsWords, UnifiedModel
+from illume_loop.protocols import HasVocabulary, UnifiedModel
 
 SHIPPED = ("shapes-base", "shapes-instruct")
 
 
 def shipped_base(name: str = "shapes-base") -> Path:
-    """The checkpoint directory of a shipped base model. Raises NotFoundError."""
+    """Return the checkpoint directory of a shipped base model. Raises NotFoundError."""
     if name not in SHIPPED:
         raise NotFoundError(kind="shipped model", name=name)
     return Path(str(files("illume_loop.models"))) / "bases" / name
 
 
 def base_path(base: str) -> Path:
-    """The directory of a shipped base, of a model directory, or of a hub id, which is fetched.
+    """Return the directory of a shipped base, of a model directory, or of a hub id; fetch a hub id.
 
-    Raises NotFoundError, and HubError where the hub cannot be reached.
+    Raises NotFoundError if it holds no model, and HubError if the hub cannot be reached.
     """
     return model_folder(str(shipped_base(base)) if base in SHIPPED else base, "base model")
 
@@ -53,7 +53,10 @@ def _knows_words_of_shapes(folder: Path) -> bool:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """Return what a JSON file holds; nothing where it is missing or damaged, which loading the model will tell."""
+    """Return the content of a JSON file; return an empty table if the file is missing or damaged.
+
+    Loading the model reports such a file.
+    """
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError):
@@ -64,12 +67,12 @@ def _content(file: Path) -> dict[str, Any]:
 MOST_TOLD = 8
 
 
-def unknown_words_told(name: str, model: UnifiedModel, prompts: Sequence[str]) -> str:
-    """Return the sentence that names the words; it is empty where the model called `name` knows all of them.
+def unknown_words_message(name: str, model: UnifiedModel, prompts: Sequence[str]) -> str:
+    """Return the sentence that names the words of `prompts` that the model does not know, or "" if it knows all.
 
-    A model whose tokenizer spells words out knows every word.
+    `name` is the model's name in the sentence. A model whose tokenizer spells words out knows every word.
     """
-    if not isinstance(model, KnowsWords):
+    if not isinstance(model, HasVocabulary):
         return ""
     unknown = [words for prompt in prompts if (words := model.unknown_words(prompt))]
     if not unknown:

@@ -1,4 +1,4 @@
-"""What the models over a unified vocabulary have in common, in training and behind the engine.
+"""The common parts of models over a unified vocabulary, for training and for the engine.
 
 Shape suffixes: `_B` batch, `_T` positions, `_H` hidden, `_V` vocabulary, `_N` anything.
 """
@@ -22,9 +22,9 @@ from illume_loop.models.sequences import IGNORED_LABEL
 def with_features(
     embeds_BTH: Tensor, slots_BT: Tensor, features_NLH: Tensor | None, adapter: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Return embeddings with adapted image features in the slots that stand for them.
+    """Return embeddings with adapted image features at the positions that `slots_BT` marks.
 
-    Raises ValueError where there are more or fewer features than slots.
+    Raises ValueError if there are more or fewer features than positions.
     """
     num_slots = int(slots_BT.sum())
     num_features = 0 if features_NLH is None else features_NLH.shape[0] * features_NLH.shape[1]
@@ -37,7 +37,7 @@ def with_features(
 
 
 def causal_output(output: Any, logits_BTV: Tensor, labels_BT: Tensor | None) -> CausalLMOutputWithPast:
-    """Return the logits with the next-token loss where `labels_BT` are not `IGNORED_LABEL`."""
+    """Return the logits, and with labels the next-token loss over those that are not `IGNORED_LABEL`."""
     loss = None
     if labels_BT is not None:
         loss = F.cross_entropy(
@@ -47,7 +47,7 @@ def causal_output(output: Any, logits_BTV: Tensor, labels_BT: Tensor | None) -> 
 
 
 class Language(ABC):
-    """The language model of a unified model as the engine uses it; see `illume_loop.engine.protocol.EngineModel`."""
+    """A unified model's language model as the engine uses it; see `illume_loop.engine.protocol.EngineModel`."""
 
     def __init__(self, model: Any) -> None:
         self.on_progress: OnProgress = ignore
@@ -60,12 +60,12 @@ class Language(ABC):
         return body
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Text ids to input embeddings."""
+        """Return the input embeddings of text ids."""
         embeds: Tensor = self._model.get_input_embeddings()(ids)
         return embeds
 
     def text_logits(self, hidden_NH: Tensor, ids: Sequence[int] | None = None) -> Tensor:
-        """Logits (N, V) over the text ids, or over some of them, in float32."""
+        """Return the float32 logits (N, V) over the text ids, or over some of them."""
         rows = self._text_rows()
         return float32_logits(hidden_NH, rows if ids is None else rows[list(ids)])
 

@@ -1,17 +1,17 @@
-"""Language-model batches of the three stages, from a corpus.
+"""The language model's batches, built from a corpus, for the stages text and 1 to 3.
 
-draw         noisy caption -> image ids, the caption dropped 10 % of the time for guidance
+draw         noisy caption -> image ids; the caption is dropped 10 % of the time, for guidance
 read         image features -> noisy caption
 reconstruct  image features -> image ids (the task that initialises the vision rows, stage 1)
 text         a caption alone
-question     image features, atomic questions in turn -> yes or no to each, as often the one as the other
+question     image features, atomic questions in turn -> yes or no to each, both equally often
 rate         image features, a claim -> 1 to 5
 critique     image features, a claim -> verdicts, evidence and one sentence of analysis, as JSON
 ask          a prompt -> its questions, as JSON
 edit         image features, an instruction -> image ids
 
-Captions are as wrong as the web's; questions, grades, critiques and edits are true of the picture, as instruction data
-is.
+Captions have errors, as captions of the web do. Answers, grades, critiques and edits are correct, as in instruction
+data.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ OF_AN_IMAGE: tuple[Task, ...] = ("read", "reconstruct", "question", "rate", "cri
 ANSWERS: tuple[Task, ...] = ("question", "rate")
 SHORT: tuple[Task, ...] = ("draw", "read", "reconstruct", "text")
 LONG: tuple[Task, ...] = ("critique", "ask", "edit")
-"""Tasks whose rows are much longer than the others', kept in a batch of their own so that little is padded."""
+"""Tasks whose rows are much longer than the others'. They get a batch of their own, so that there is little padding."""
 ANSWER_WEIGHT = 4.0
-"""A row of answers has few ids to learn, and would drown among the dozens of every image."""
+"""The weight of answers. A row of answers has few ids to learn, and would count little beside the ids of images."""
 QUESTIONS_OF_A_ROW = 6
 TEXT_DROPOUT = 0.1
 WRONG_CLAIM = 0.5
@@ -52,9 +52,9 @@ FOREIGN_CLAIM = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of like tasks: `input_ids`, `labels`, `attention_mask` and, where images are read, `image_features`.
+    """Rows of similar tasks: `input_ids`, `labels`, `attention_mask` and, if images are read, `image_features`.
 
-    `weight` is how much each of its learned ids counts.
+    `weight` is the weight of each learned id.
     """
 
     tensors: dict[str, Tensor]
@@ -71,7 +71,7 @@ def batches_at(
     caption_noise: float,
     seed: int,
 ) -> list[Batch]:
-    """The rows of a step, like with like."""
+    """Return the rows of a step, one batch for each group of similar tasks."""
     rng = Random(f"{purpose}/{seed}/{step}")
     tasks = rng.choices(list(mix), weights=list(mix.values()), k=size)
     drawn = [(task, rng.randrange(len(corpus.specs)), Random(rng.getrandbits(64))) for task in tasks]
@@ -120,7 +120,7 @@ def _row(
             return sequences.tell(instructions.json_answer(texts), instructions.ask(_worded(spec, rng)))
         case "edit":
             edit = corpus.edits[index]
-            if edit is None:  # a picture whose objects are all alike; to be left as it is
+            if edit is None:  # no object of the picture is the only one of its kind, so the picture stays as it is
                 return sequences.edit("", corpus.ids[index].tolist())
             instruction = "" if rng.random() < TEXT_DROPOUT else edit.text
             return sequences.edit(instruction, corpus.edited_ids[index].tolist())
@@ -135,16 +135,16 @@ def _worded(spec: Spec, rng: Random) -> str:
 
 
 def _claim(spec: Spec, rng: Random) -> Spec:
-    """What a picture is said to show: the truth, the truth but for one attribute, or something else."""
+    """Return a claim about a picture: the truth, the truth with one attribute wrong, or an unrelated spec."""
     return random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, WRONG_CLAIM, rng)
 
 
 def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[str, str]:
-    """A question and its answer."""
+    """Return a question and its answer."""
     answer = rng.random() < 0.5
     claim = random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, 0.0 if answer else 1.0, rng)
     asked = questions(claim)
-    # Two unlike pictures may share no answer; then whatever is asked has the other one.
+    # A claim may have no question with the wanted answer; then any of its questions is asked.
     chosen = rng.choice([item for item in asked if item.holds(seen) == answer] or asked)
     return chosen.question.text, YES if chosen.holds(seen) else NO
 

@@ -1,7 +1,7 @@
-"""Stage `encoder`: a ViT with semantic features, trained the way CLIP is.
+"""Stage `encoder`: a ViT with semantic features, trained as CLIP is.
 
-The vision tower of a small SigLIP learns which caption ("red circle", "nothing") belongs to which slice of a picture.
-Only the vision tower is kept.
+A small SigLIP learns which caption ("red circle", "nothing") belongs to which slice of a picture. Only its vision tower
+is kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_SCALE = 50.0
 
 
 def build_contrastive(vision: SiglipVisionConfig) -> SiglipModel:
-    """Vision tower of the given size beside a text tower of the same width."""
+    """Return a SigLIP with a vision tower of the given size and a text tower of the same width."""
     text = {
         "hidden_size": vision.hidden_size,
         "intermediate_size": vision.intermediate_size,
@@ -43,10 +43,10 @@ def build_contrastive(vision: SiglipVisionConfig) -> SiglipModel:
 
 
 def contrastive_loss(model: SiglipModel, seed: int, step: int, batch_size: int) -> Tensor:
-    """Cross-entropy of each slice over the different captions of the batch (Radford et al. 2021, one direction).
+    """Return the cross-entropy of each slice over the distinct captions of the batch (Radford et al. 2021).
 
-    Many slices of a batch share a caption, so captions are scored once and the other direction has no single answer.
-    Of the empty slices one a picture is kept: most of a canvas is ground.
+    Only the direction from slice to caption is used. Many slices share a caption, so the other direction has no single
+    answer. Most of a canvas is empty, so an empty slice is kept only if it is the first slice of its picture.
     """
     scenes = layouts(seed, "encoder", step, batch_size)
     slices = to_slices(to_pixels([draw(layout) for layout in scenes]) * 2 - 1, CANVAS // CELL)

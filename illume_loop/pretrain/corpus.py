@@ -1,6 +1,6 @@
-"""The pretraining corpus, tokenised once: what each picture shows, its image ids and its continuous features.
+"""The pretraining corpus, tokenised once: each picture's spec, image ids and continuous features.
 
-Captions are not stored: they are worded, and made wrong at the stated rate, when a batch is built.
+Captions are not stored. They are written, with errors at the recipe's rate, when a batch is built.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """`specs[i]` is what picture i shows; `ids` (N, L) int16; `features` (N, L, H) float16.
+    """A tokenised corpus of N pictures.
 
-    `edits[i]` (None where picture i has no object of its own kind) makes of picture i the one of `edited_ids[i]`.
+    `specs[i]` is the spec of picture i; `ids` are (N, L) int16; `features` are (N, L, H) float16. `edits[i]` turns
+    picture i into the picture of `edited_ids[i]`; it is None if no object of picture i is the only one of its kind.
     """
 
     specs: list[Spec]
@@ -39,17 +40,17 @@ class Corpus:
     seed: int
 
     def layout(self, index: int) -> list[Placed]:
-        """Where the objects of a picture are."""
+        """Return the objects of a picture with their positions."""
         return _layout(self.specs[index], index, self.seed)
 
     def features_at(self, indices: list[int]) -> Tensor:
-        """Features (B, L, H) in float32."""
+        """Return the features of pictures, (B, L, H), in float32."""
         return torch.from_numpy(self.features[indices].astype(np.float32))
 
 
 @torch.inference_mode()
 def build_corpus(vision: VisionTokenizer, size: int, seed: int, folder: Path, on_progress: Progress) -> Corpus:
-    """Render and tokenise `size` pictures, or read them back where an earlier call finished."""
+    """Render and tokenise `size` pictures, or read them from `folder` if an earlier call has finished."""
     specs = [random_spec(Random(f"corpus/{seed}/{index}")) for index in range(size)]
     edits = [random_edit(_layout(specs[i], i, seed), Random(f"corpus-edit/{seed}/{i}")) for i in range(size)]
     parts = [folder / f"{name}.npy" for name in ("ids", "edited-ids", "features")]

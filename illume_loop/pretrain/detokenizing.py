@@ -1,7 +1,7 @@
-"""Stage `detokenizer`: whichever detokenizer a model has learns to paint what its frozen tokenizer made of pictures.
+"""Stage `detokenizer`: a model's detokenizer learns to paint pictures from the ids of the frozen tokenizer.
 
-Pictures come from anywhere: a source gives the pixels of a step. Every random number follows from the step too, so that
-a stage that was killed goes on to the same weights.
+The caller gives the pixels of each step. All random numbers follow from the seed and the step, so a stage that was
+killed resumes to the same weights.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from illume_loop.models.illume.vision import VisionTokenizer
 from illume_loop.pretrain.stepper import ParameterGroup, Progress, train_stage
 
 PixelBatches = Callable[[int], Tensor]
-"""The pixels (B, 3, P, P) in [0, 1] of a step, and of nothing else; P is the configuration's `painted_size`."""
+"""Returns a step's pixels, (B, 3, P, P) in [0, 1], which depend only on the step. P is the config's `painted_size`."""
 
 REPLACED_IDS = 0.1
 IMAGES_WITH_REPLACED_IDS = 0.5
-"""As in ILLUME+ (arXiv 2504.01934, section 3.3): a language model errs in single ids, and these should not show."""
+"""The shares of ILLUME+ (arXiv 2504.01934, section 3.3). A language model errs in single ids; the detokenizer learns to
+hide such errors."""
 
 
 def train_detokenizer(
@@ -38,15 +39,15 @@ def train_detokenizer(
     replaces_ids: bool = False,
     normalise: Callable[[Tensor], Tensor] = lambda pixels: pixels * 2 - 1,
 ) -> None:
-    """Train `vision.detokenizer`, or finish it from `checkpoint`; nothing else of `vision` moves.
+    """Train `vision.detokenizer`, or resume from `checkpoint`; the rest of `vision` stays frozen.
 
-    Pictures larger than the encoder takes are scaled down for it, and learned as they are; `normalise` makes of pixels
-    in [0, 1] what the encoder has learned to read. With `replaces_ids`, a tenth of the ids of half the images are
-    others.
+    The encoder sees pictures scaled to its size, and the detokenizer learns them at their own size. `normalise` turns
+    pixels in [0, 1] into the encoder's input. With `replaces_ids`, about a tenth of the ids of about half the images
+    are replaced.
     """
     vision.requires_grad_(False)
     detokenizer = vision.detokenizer.requires_grad_(True)
-    like = next(vision.encoder.parameters())  # which may be of half precision, in which no detokenizer learns
+    like = next(vision.encoder.parameters())  # may be in half precision, while the detokenizer learns in float32
 
     def loss_at(step: int) -> Tensor:
         pixels = pixels_at(step).to(like.device)
@@ -65,14 +66,17 @@ def train_detokenizer(
 
 
 def normalised(image_processor: Any, pixels: Tensor) -> Tensor:
-    """Pixels (B, 3, S, S) in [0, 1] as the encoder of a processor has learned to read them."""
+    """Return pixels (B, 3, S, S) in [0, 1], normalised as the processor's encoder expects."""
     mean = pixels.new_tensor(image_processor.image_mean)[:, None, None]
     std = pixels.new_tensor(image_processor.image_std)[:, None, None]
     return (pixels - mean) / std
 
 
 def with_replaced_ids(ids_BL: Tensor, codebook_size: int, generator: torch.Generator) -> Tensor:
-    """Ids (B, L) with REPLACED_IDS of those of IMAGES_WITH_REPLACED_IDS of the images drawn anew."""
+    """Return ids (B, L) with some of them replaced by random ones.
+
+    An image is chosen with probability IMAGES_WITH_REPLACED_IDS, and each id of a chosen image with REPLACED_IDS.
+    """
     touched_B1 = torch.rand(len(ids_BL), 1, generator=generator) < IMAGES_WITH_REPLACED_IDS
     replaced_BL = touched_B1 & (torch.rand(ids_BL.shape, generator=generator) < REPLACED_IDS)
     drawn_BL = torch.randint(codebook_size, ids_BL.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""A folder of pictures as batches of pixels, each a function of its step alone."""
+"""Batches of pixels from a folder of pictures. A batch depends only on the seed, the purpose and the step."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from illume_loop.pretrain.scenes import to_pixels
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 GIVEN_UP_AFTER = 20
-"""Pictures in a row that cannot be read."""
+"""The number of unreadable pictures in a row that ends the work."""
 
 
 class PictureFolder:
-    """The pictures of a folder and its folders, in batches of `size` squares of `side` pixels."""
+    """The pictures below a folder, in batches of `size` squares of `side` pixels."""
 
     def __init__(self, folder: Path, size: int, side: int, seed: int) -> None:
-        """Raises DataSourceError where there are none."""
+        """List the pictures. Raises DataSourceError if there are none."""
         self.files = [path for path in files_below(folder) if path.suffix.lower() in ENDINGS]
         if not self.files:
             raise DataSourceError(path=folder, reason=f"it holds no pictures ({', '.join(FORMATS)})")
         self.folder, self.size, self.side, self.seed = folder, size, side, seed
 
     def at(self, step: int, purpose: str = "") -> Tensor:
-        """Pixels (size, 3, side, side) in [0, 1]: pictures at random, the largest square of each.
+        """Return the largest centred squares of random pictures, (size, 3, side, side) in [0, 1].
 
-        One that cannot be read is left out for another one. Raises DataSourceError where it is one after the other.
+        A picture that cannot be read is replaced by another one. Raises DataSourceError if GIVEN_UP_AFTER pictures in
+        a row cannot be read.
         """
         rng = Random(f"{purpose}/{self.seed}/{step}")
         squares: list[Image.Image] = []

@@ -1,9 +1,10 @@
-"""The tokenizer of a model that is there learns on pictures: its quantiser on the encoder's features, then its painter.
+"""Training of an existing model's tokenizer on pictures: first its quantiser, then its detokenizer.
 
-Guarantee: encoder, language model and adapter stay bit by bit what they were; batches follow from the step alone, so a
-training that was killed goes on to the same weights. A folder belongs to one model and one set of numbers.
-
-Weights are trained in float32, whatever precision the model is stored in.
+Invariants:
+- Encoder, language model and adapter stay bit-identical.
+- A batch depends only on the seed and the step, so a training that was killed resumes to the same weights.
+- A folder belongs to one model and one set of numbers.
+- Weights are trained in float32, whatever precision the model is stored in.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from illume_loop.pretrain.stepper import ParameterGroup, Progress, claim, train_
 
 START_BATCHES = 4
 MEASURED_BATCHES = 8
-"""Of pictures that the codebook starts from, and of those that the outcome is measured on."""
+"""The batches of pictures that initialise the codebook, and those that the outcome is measured on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """How the tokenizer is trained: steps of quantiser and detokenizer, pictures of a step, peak rates."""
+    """The numbers of a training: steps of quantiser and detokenizer, pictures per step, peak learning rate, seed."""
 
     steps: int = 20_000
     detokenizer_steps: int = 20_000
@@ -45,10 +46,10 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The model directory, and what its tokenizer makes of pictures.
+    """The model directory, and measurements of its tokenizer.
 
-    `similarity` is the mean cosine between features and those that come back from ids, `codes_used` how many of
-    `codes` were seen in `ids`, and `perplexity` how many equally probable codes would be as surprising.
+    `similarity` is the mean cosine between features and the features decoded from their ids. `codes_used` of the
+    `codes` occurred among `ids` ids. `perplexity` is the number of equally probable codes with the same entropy.
     """
 
     model: str
@@ -62,10 +63,10 @@ class Outcome:
 def train_picture_tokenizer(
     base: str, pictures: Path, out: Path, numbers: Numbers, on_progress: Progress, device: str = "auto"
 ) -> Outcome:
-    """Train (or finish) it in `out`; the new model lies in `<out>/model`.
+    """Train the tokenizer of `base` in `out`, or finish it; the new model lies in `<out>/model`.
 
-    Raises NotFoundError where there is no such model, UsageError where it is none of ILLUME's, DataSourceError for a
-    folder without pictures, and TokenizerChangedError where `out` belongs to another training.
+    Raises NotFoundError if there is no such model, UsageError if it is not an ILLUME model, DataSourceError for a
+    folder without pictures, and TokenizerChangedError if `out` belongs to another training.
     """
     path = base_path(base)
     backend = load_model(path, device=device)
@@ -100,7 +101,7 @@ def train_picture_tokenizer(
         seed=numbers.seed,
         normalise=normalise,
     )
-    # All of the model in one precision, and in that in which this was learned.
+    # Save the whole model in float32, the precision of this training.
     nn.Module.to(backend.model, "cpu", torch.float32)
     backend.save(out / "model")
     return outcome
@@ -128,7 +129,7 @@ def _train_quantizer(
 
 @torch.no_grad()
 def _measured(backend: IllumeBackend, batches: list[Tensor], model: Path) -> Outcome:
-    """What the quantiser makes of features of pictures that it may have seen, at other moments."""
+    """Measure the quantiser on separate batches. Their pictures may have been in training batches too."""
     quantizer = backend.model.model.vision.quantizer
     found = [quantizer(features) for features in batches]
     similar = [

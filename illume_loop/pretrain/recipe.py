@@ -3,13 +3,14 @@
     encoder      ViT, contrastive with captions of slices
     tokenizer    semantic quantiser on frozen features
     detokenizer  pixels from quantised features
-    text         the language model on captions alone: it stands in for the pretrained LLM of the paper
+    text         the language model on captions alone; it stands in for the paper's pretrained LLM
     stage1       adapter, and the vision rows of embedding and head
     stage2       language model and adapter
-    stage3       the same at a lower rate (the paper also tunes the encoder; here the tokenizer shares it, so it stays)
+    stage3       as stage 2 at a lower rate; the encoder stays frozen, because the tokenizer shares it here (the paper
+                 also tunes the encoder)
 
-Each stage leaves one safetensors file in the output folder and is skipped when that file says it is complete; a killed
-stage continues from its last checkpoint. The finished model lies in `<out>/model`.
+Each stage leaves one safetensors file in the output folder. A complete stage is skipped, and a killed stage resumes
+from its last checkpoint. The finished model lies in `<out>/model`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ STAGES = ("encoder", "tokenizer", "detokenizer", "text", "stage1", "stage2", "st
 
 @dataclass(frozen=True, slots=True)
 class LanguageStage:
-    """One stage of the language model: steps, peak learning rates, the mix of tasks and the noise of its captions.
+    """One stage of the language model: steps, peak learning rates, the mix of tasks and the noise of captions.
 
-    `caption_noise` is the share of captions with one attribute wrong.
+    `caption_noise` is the share of captions with one wrong attribute.
     """
 
     steps: int
@@ -60,12 +61,13 @@ class LanguageStage:
     caption_noise: float = CAPTION_NOISE
     adapter_learning_rate: float | None = None
     share: float = 1.0
-    """Of the recipe's batch; a mix without some tasks has fewer rows, so that those of the others stay as many."""
+    """The share of the recipe's batch size. A mix that lacks tasks has a smaller batch, so that the rows of the other
+    tasks stay as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Every number of a recipe."""
+    """The numbers of a recipe."""
 
     name: str = "shapes"
     seed: int = 0
@@ -88,7 +90,7 @@ class Recipe:
         default_factory=lambda: {
             "text": LanguageStage(150, 2e-3, {"text": 1.0}),
             "stage1": LanguageStage(300, 1e-3, {"reconstruct": 0.5, "read": 0.5}, adapter_learning_rate=5e-3),
-            # Curated pairs first, then web-like ones: strong noise from the start slows the binding of words to ids.
+            # Clean pairs come before noisy ones: strong noise from the start slows the binding of words to ids.
             "stage2": LanguageStage(3_000, 2e-3, {"draw": 0.70, "read": 0.28, "text": 0.02}, caption_noise=0.1),
             "stage3": LanguageStage(500, 5e-4, {"draw": 0.75, "read": 0.25}),
         }
@@ -96,7 +98,7 @@ class Recipe:
 
 
 def _instruct() -> Recipe:
-    """The same up to stage 3, which also teaches questions, grades, critiques and edits."""
+    """Return the default recipe with another stage 3, which also teaches questions, grades, critiques and edits."""
     mix: Mapping[Task, float] = {
         "draw": 0.36,
         "read": 0.20,
@@ -111,7 +113,10 @@ def _instruct() -> Recipe:
 
 
 def _small() -> Recipe:
-    """A recipe for comparisons: the same parts and proportions, a few minutes, and a weaker model."""
+    """Return the recipe for comparisons.
+
+    It has the parts and proportions of `shapes-instruct`, takes a few minutes and gives a weaker model.
+    """
     steps = {"text": 100, "stage1": 150, "stage2": 1_000, "stage3": 300}
     return Recipe(
         name="shapes-small",
@@ -134,11 +139,11 @@ def run_recipe(
     on_progress: Progress = lambda *_: None,
     base: str | None = None,
 ) -> Path:
-    """Run (or finish) the stages of a recipe in `out`, None being all of them; returns the model directory.
+    """Run, or finish, stages of a recipe in `out` (None: all stages); return the model directory.
 
-    `base` names the model onto which a recipe of a detokenizer trains it; see `illume_loop.pretrain.repainting`. Raises
-    NoSuchChoiceError for an unknown recipe or stage, UsageError for a base where none belongs or none where one does,
-    and what `repaint` raises.
+    `base` names the model for a recipe that trains a detokenizer; see `illume_loop.pretrain.repainting`. Raises
+    NoSuchChoiceError for an unknown recipe or stage, UsageError if the recipe needs a base and has none or has one and
+    takes none, and what `repaint` raises.
     """
     if name not in {*RECIPES, *REPAINTINGS}:
         raise NoSuchChoiceError(
@@ -158,7 +163,7 @@ def run_recipe(
 
 
 class Pretraining:
-    """One recipe in one folder."""
+    """The run of one recipe in one folder."""
 
     def __init__(self, recipe: Recipe, out: Path, on_progress: Progress) -> None:
         self.recipe, self.out, self.on_progress = recipe, out, on_progress
@@ -171,7 +176,10 @@ class Pretraining:
         self._corpus: Corpus | None = None
 
     def run(self, stages: Sequence[str]) -> Path:
-        """Run `stages` in recipe order; earlier stages are read from their files."""
+        """Run the stages in recipe order; return the model directory.
+
+        Other stages that have a file in the folder are loaded from it, and finished if they are incomplete.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
         for stage in STAGES:
             if stage in stages or (self.out / f"{stage}.safetensors").exists():
@@ -182,7 +190,7 @@ class Pretraining:
         return path
 
     def backend(self) -> IllumeBackend:
-        """The model as it stands now."""
+        """Return the model with its current weights."""
         return IllumeBackend(self.model, self.processor, "cpu")
 
     def _encoder(self, stage: str) -> None:
@@ -249,7 +257,7 @@ class Pretraining:
         self._train(stage, self.model, groups, loss_at, plan.steps, after_step)
 
     def _loss(self, batches: Sequence[Batch]) -> Tensor:
-        """The weighted mean over the learned ids of all batches."""
+        """Return the weighted mean loss over the learned ids of all batches."""
         counts = [int((batch.tensors["labels"] != IGNORED_LABEL).sum()) for batch in batches]
         sums = [
             self.model(**batch.tensors, use_cache=False).loss * (batch.weight * count)
@@ -274,7 +282,7 @@ class Pretraining:
 
     @property
     def corpus(self) -> Corpus:
-        """Tokenised when first needed: after the visual stages."""
+        """The tokenised corpus. It is built at first use, after the visual stages."""
         if self._corpus is None:
             self._corpus = build_corpus(
                 self.vision, self.recipe.corpus_size, self.recipe.seed, self.out / "corpus", self.on_progress
@@ -335,7 +343,7 @@ def _quantiser_loss(quantizer: SemanticQuantizer, features_BLH: Tensor) -> Tenso
 
 
 def _init_small(*modules: nn.Module) -> None:
-    """Normal initialisation with standard deviation 0.02 for every matrix of the language model."""
+    """Initialise every matrix of the modules from a normal distribution with standard deviation 0.02."""
     for module in modules:
         for parameter in module.parameters():
             if parameter.ndim > 1:

@@ -1,7 +1,9 @@
-"""Which checkpoints a stage under way has, in a file: what the database is for the trainings of a run.
+"""The file that registers the checkpoints of a stage in progress, as the database does for the trainings of a run.
 
-Guarantee: a checkpoint counts from when the file names it with the sha256 of each of its files; the file is written
-whole or not at all. It also says what the stage was asked to do, so that a changed recipe does not go on with it.
+Invariants:
+- A checkpoint counts once the file names it with the sha256 of each of its files.
+- The file is written whole or not at all.
+- The file holds the stage's request, so that a changed recipe cannot resume the stage.
 """
 
 from __future__ import annotations
@@ -17,17 +19,23 @@ from uuid import uuid4
 
 from illume_loop.errors import CorruptArtifactError, RecipeChangedError, StageDamagedError
 from illume_loop.files import write_atomically
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.keeping import (
+    CHECKPOINT_PLAN,
+    CheckpointPlan,
+    KeptCheckpoint,
+    from_first_intact,
+    listed_checkpoint,
+)
 
 NUM_KEPT = 2
-"""The newest one, and the one before it in case that the newest is damaged."""
+"""The newest checkpoint, and the one before it in case the newest is damaged."""
 
 
 class Register:
     """The checkpoints of one stage, in a folder of its own."""
 
     def __init__(self, folder: Path, stage: str, asked: Mapping[str, Any]) -> None:
-        """Raises RecipeChangedError for a folder of a stage that was asked to do something else."""
+        """Read the folder's register. Raises RecipeChangedError if its stage was begun with another request."""
         self.folder, self.stage = folder, stage
         self.path = folder / "register.json"
         content: dict[str, Any] = {"asked": dict(asked), "kept": []}
@@ -39,20 +47,23 @@ class Register:
 
     @contextmanager
     def keeping(self, every_seconds: float) -> Iterator[None]:
-        """Keep the training that goes on inside. Raises StageDamagedError where no checkpoint is whole."""
+        """Keep the checkpoints of the training inside the block.
+
+        Raises StageDamagedError if there are checkpoints and none is whole.
+        """
         damaged: list[str] = []
-        intact = intact_first(self.kept, lambda _, error: damaged.append(_file_of(error)))
+        intact = from_first_intact(self.kept, lambda _, error: damaged.append(_file_of(error)))
         if self.kept and not intact:
             raise StageDamagedError(stage=self.stage, files="; ".join(damaged), folder=self.folder)
         self._write()
-        token = KEEPING.set(Keeping(self.folder / uuid4().hex, intact, self.keep, every_seconds))
+        token = CHECKPOINT_PLAN.set(CheckpointPlan(self.folder / uuid4().hex, intact, self.keep, every_seconds))
         try:
             yield
         finally:
-            KEEPING.reset(token)
+            CHECKPOINT_PLAN.reset(token)
 
     def keep(self, step: int, folder: Path) -> KeptCheckpoint:
-        """Register a checkpoint, then delete those that are too many."""
+        """Register a checkpoint, then delete all but the newest NUM_KEPT."""
         checkpoint = listed_checkpoint(step, folder)
         self.kept.insert(0, checkpoint)
         dropped, self.kept = self.kept[NUM_KEPT:], self.kept[:NUM_KEPT]
@@ -62,7 +73,7 @@ class Register:
         return checkpoint
 
     def forget(self) -> None:
-        """The stage is over."""
+        """Delete the folder, because the stage is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self) -> None:
@@ -71,7 +82,7 @@ class Register:
 
 
 def check_asked(before: Mapping[str, Any], now: Mapping[str, Any], stage: str, folder: Path) -> None:
-    """Raises RecipeChangedError where a stage is asked for otherwise than it was begun."""
+    """Raise RecipeChangedError if a stage's request differs from the one that it was begun with."""
     plain = json.loads(json.dumps(now))
     changed = sorted(name for name in before.keys() | plain.keys() if before.get(name) != plain.get(name))
     if changed:

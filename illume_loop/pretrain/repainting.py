@@ -1,7 +1,7 @@
-"""Recipes that train another detokenizer onto a model that is there: its ids stay what they are, and look otherwise.
+"""Recipes that train another detokenizer for an existing model. Its image ids stay the same and are painted anew.
 
-The tokenizer, the language model and the processor are taken over as they are, so the new model draws the same ids for
-the same prompts and seeds. A folder belongs to one recipe and one model: `base.json` says which.
+The tokenizer, the language model and the processor are not changed, so the new model draws the same ids for the same
+prompts and seeds. A folder belongs to one recipe and one model, which `base.json` names.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from illume_loop.pretrain.stepper import Progress, claim
 
 
 @dataclass(frozen=True, slots=True)
-class Repainting:
-    """Every number of such a recipe; those of the detokenizer are named as in `IllumeConfig`."""
+class DetokenizerRecipe:
+    """The numbers of such a recipe. `IllumeConfig` explains those of the detokenizer."""
 
     name: str
     seed: int = 0
@@ -45,24 +45,27 @@ class Repainting:
     learning_rate: float = 1e-3
 
     def pixels_at(self, step: int) -> Tensor:
-        """Pictures of the shapes world."""
+        """Return the step's pictures of the shapes world as pixels."""
         return pixel_batch(self.seed, self.name, step, self.batch, self.upscale)
 
 
-REPAINTINGS: Mapping[str, Repainting] = {
+REPAINTINGS: Mapping[str, DetokenizerRecipe] = {
     recipe.name: recipe
-    for recipe in (Repainting("shapes-diffusion"), Repainting("shapes-diffusion-2x", patch=16, upscale=2, batch=32))
+    for recipe in (
+        DetokenizerRecipe("shapes-diffusion"),
+        DetokenizerRecipe("shapes-diffusion-2x", patch=16, upscale=2, batch=32),
+    )
 }
 
 
 def repaint(
-    recipe: Repainting, base: str, out: Path, on_progress: Progress, pixels_at: PixelBatches | None = None
+    recipe: DetokenizerRecipe, base: str, out: Path, on_progress: Progress, pixels_at: PixelBatches | None = None
 ) -> Path:
-    """Train (or finish) a diffusion detokenizer onto the model `base` in `out`; returns the model directory.
+    """Train, or finish, a diffusion detokenizer for the model `base` in `out`; return the model directory.
 
-    `base` is a shipped base, a model directory or a hub id; its own detokenizer makes the drafts of the new one.
-    `pixels_at` are other pictures than those of the recipe. Raises NotFoundError where there is no such model,
-    UsageError where it is none of ILLUME's, and RepaintingChangedError for a folder of another model or recipe.
+    `base` is a shipped base, a model directory or a hub id. Its own convolutional detokenizer makes the drafts of the
+    new one. `pixels_at` replaces the recipe's pictures. Raises NotFoundError if there is no such model, UsageError if
+    it is not an ILLUME model, and RepaintingChangedError for a folder of another model or recipe.
     """
     path = base_path(base)
     backend = load_model(path)
@@ -94,7 +97,7 @@ def repaint(
     return out / "model"
 
 
-def _repainted(config: IllumeConfig, recipe: Repainting) -> IllumeConfig:
+def _repainted(config: IllumeConfig, recipe: DetokenizerRecipe) -> IllumeConfig:
     changes = {
         "detokenizer": "diffusion",
         "detokenizer_channels": list(recipe.channels),

@@ -1,6 +1,6 @@
 """Pretraining batches of the shapes world: pixels, and the captions that describe them.
 
-Every batch depends on (seed, purpose, step) only.
+A batch depends only on (seed, purpose, step).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SPECS = {category: tuple(all_specs(category)) for category in CATEGORIES}
 
 
 def random_spec(rng: Random) -> Spec:
-    """A spec of the whole grammar, all categories equally often."""
+    """Return a random spec of the whole grammar. All categories are equally probable."""
     return rng.choice(_SPECS[rng.choice(CATEGORIES)])
 
 
 def random_layout(rng: Random) -> list[Placed]:
-    """Half the layouts show a spec of the grammar, half hold one to five unrelated objects."""
+    """Return a random layout: half the time a spec of the grammar, half the time one to five unrelated objects."""
     if rng.random() < 0.5:
         return place(random_spec(rng), rng)
     parts = tuple(Part(rng.choice(SHAPES), rng.choice(COLORS)) for _ in range(rng.randint(1, 5)))
@@ -34,7 +34,7 @@ def random_layout(rng: Random) -> list[Placed]:
 
 
 def slice_captions(layout: list[Placed]) -> list[str]:
-    """What each 16-pixel cell of the canvas holds, row by row: "red circle", or "nothing"."""
+    """Return the content of each 16-pixel cell of the canvas, row by row: "red circle", or "nothing"."""
     captions = [NOTHING] * (CANVAS // CELL) ** 2
     for thing in layout:
         captions[thing.y // CELL * (CANVAS // CELL) + thing.x // CELL] = f"{thing.color} {thing.shape}"
@@ -42,17 +42,17 @@ def slice_captions(layout: list[Placed]) -> list[str]:
 
 
 def layouts(seed: int, purpose: str, step: int, count: int) -> list[list[Placed]]:
-    """`count` random layouts."""
+    """Return `count` random layouts."""
     rng = Random(f"{purpose}/{seed}/{step}")
     return [random_layout(rng) for _ in range(count)]
 
 
 def to_pixels(images: list[Image.Image]) -> Tensor:
-    """RGB images to float pixels (B, 3, S, S) in [0, 1]."""
+    """Return images as float pixels (B, 3, S, S) in [0, 1]."""
     stacked = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
 
 
 def pixel_batch(seed: int, purpose: str, step: int, count: int, scale: Literal[1, 2] = 1) -> Tensor:
-    """Random pictures as float pixels (B, 3, S, S) in [0, 1], S being CANVAS, or `scale` times as much."""
+    """Return random pictures as float pixels (B, 3, S, S) in [0, 1]. S is CANVAS times `scale`."""
     return to_pixels([draw(layout, scale) for layout in layouts(seed, purpose, step, count)])

@@ -1,7 +1,8 @@
-"""Training one stage with TRL's SFTTrainer: a rate for each part, and in stage 1 the vision rows alone.
+"""The training of one stage with TRL's SFTTrainer: a learning rate for each part, and the vision rows alone in stage 1.
 
-Guarantee: parts without a rate, and the text rows where only vision rows have one, stay bit-identical. The losses of a
-training that was killed and goes on are those of one that was not.
+Invariants:
+- Parts without a rate stay bit-identical. So do the text rows if only the vision rows have a rate.
+- A resumed training has the losses of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ from illume_loop.train.trainable import load_trainable
 from illume_loop.train.trainings import OnStep, TrainReport
 
 BETAS = (0.9, 0.95)
-"""Of AdamW, without weight decay: those of the paper's successor; the paper names none."""
+"""The betas of AdamW, without weight decay. They are those of the paper's successor; the paper names none."""
 
 Group = dict[str, Any]
 
 
 class StageTrainer(SFTTrainer):
-    """TRL's trainer with groups of parameters, each with its rate, and rows in the order of their positions."""
+    """TRL's SFT trainer with groups of parameters, each with its own learning rate."""
 
     def __init__(self, groups: list[Group], **arguments: Any) -> None:
         self.groups = groups
         super().__init__(**arguments)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the groups."""
-        del model  # passed by name, so it must be named
+        """Return AdamW over the groups."""
+        del model  # the trainer passes it by name, so the parameter must have this name
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(self.groups, betas=BETAS, weight_decay=0.0)
         return self.optimizer
 
 
 def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
-    """Train a stage in this process, which may be one of several; the first writes the result.
+    """Train a stage in this process, which may be one of several; the first one writes the result.
 
-    Raises UsageError for a base of another backend, MixError for a mix that cannot be followed, TrainingDivergedError.
+    Raises UsageError for a base of another backend, MixError for an impossible mix, TrainingDivergedError.
     """
     stage, settings = training.stage, training.settings
     loaded = load_trainable(training.base, training.seed, every_weight=True)
@@ -75,7 +76,7 @@ def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
         )
         if rows_only is not None:
             rows_only.mask_gradients()
-            if settings.strategy == "ddp":  # ZeRO steps on copies of its own, for which the mask is enough
+            if settings.strategy == "ddp":  # ZeRO updates its own copies, for which the gradient mask is enough
                 trainer.add_callback(_Restoring(rows_only))
         if settings.saves & {"labelled-logits", "block-logits"}:
             use_logits(backend.model, by_block="block-logits" in settings.saves)
@@ -83,13 +84,13 @@ def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
 
 
 def trained_parts(model: IllumeForConditionalGeneration, rates: Rates) -> tuple[list[Group], VisionRowsOnly | None]:
-    """Freeze what has no rate; groups of the others for an optimizer, and the row mask where only vision rows learn.
+    """Freeze the parts without a rate; return the optimizer's groups of the others and the vision rows' mask, if any.
 
-    A rate of the encoder is one of the copy that reads: the tokenizer's own stays, and with it the ids.
+    A rate for the encoder trains a copy that only reads. The tokenizer keeps the original, so the ids do not change.
     """
     model.requires_grad_(False)
     if rates.encoder:
-        model.model.give_reader()
+        model.model.add_reader()
     rows_only = VisionRowsOnly(model) if rates.vision_rows else None
     parts: list[tuple[float, list[nn.Parameter]]] = [
         (rates.adapter, list(model.model.adapter.parameters())),
@@ -112,7 +113,7 @@ def _arguments(training: StageTraining, scratch: str) -> SFTConfig:
         "gradient_accumulation_steps": training.passes,
         "learning_rate": max(stage.rates.model_dump().values()),
         "warmup_steps": stage.warmup_ratio,
-        "train_sampling_strategy": "sequential",  # the mix is in the right order itself
+        "train_sampling_strategy": "sequential",  # the mix has already shuffled the rows
         "dataloader_num_workers": training.loaders,
     }
     return SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
@@ -140,7 +141,7 @@ def _collator(training: StageTraining, backend: IllumeBackend) -> ReadingCollato
 
 
 class _Restoring(TrainerCallback):
-    """Puts the text rows back after each step of the optimizer."""
+    """A callback that puts the text rows back after each step of the optimizer."""
 
     def __init__(self, rows: VisionRowsOnly) -> None:
         self.rows = rows
@@ -148,5 +149,5 @@ class _Restoring(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        del args, state, control  # passed by name, so they must be named
+        del args, state, control  # the trainer passes them by name, so the parameters must have these names
         self.rows.restore()

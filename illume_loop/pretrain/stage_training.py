@@ -1,4 +1,4 @@
-"""A stage as a training that any process can be handed; importing this imports no torch."""
+"""A stage as a training that can be sent to any process. Importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from illume_loop.settings import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class StageTraining:
-    """A stage of a recipe, from the checkpoint `base` to the checkpoint `out`; all paths are absolute."""
+    """The training of a recipe's stage, from the checkpoint `base` to the checkpoint `out`. All paths are absolute."""
 
     runner: ClassVar[str] = "illume_loop.pretrain.stage_trainer:train_stage"
 
@@ -28,7 +28,7 @@ class StageTraining:
 
     @property
     def passes(self) -> int:
-        """Passes that each process accumulates in a step. Raises ValueError where rows do not go into passes evenly."""
+        """The passes that each process accumulates per step. Raises ValueError if the rows do not divide evenly."""
         at_once = self.rows_at_once * self.settings.num_processes
         if self.stage.batch % at_once:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Recipes for data of one's own: the stages, what each trains at which rate, and the mix that it sees.
+"""Recipes for a user's own data: the stages, the learning rates of their parts, and their mixes of tasks.
 
-A recipe is a TOML file, shipped in `recipes/` or anyone's. All of it is checked before anything is trained: unknown
-keys, values out of bounds, a source that is named and not there.
+A recipe is a TOML file, shipped in `recipes/` or written by a user. All of it is checked before training: unknown keys,
+values out of bounds, sources that are named but not defined.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = r"^[\w.-]{1,48}$"
 
 
 class MixPart(Section):
-    """A task, on the rows of a source."""
+    """A part of a mix: a task on the rows of a source."""
 
     task: Literal["caption", "text-to-image", "reconstruct", "text", "instruct", "assess", "edit"]
     source: str = Field(min_length=1, description="Name of one of the recipe's sources.")
@@ -48,7 +48,7 @@ class Rates(Section):
 
 
 class Stage(Section):
-    """One stage."""
+    """A stage of a recipe."""
 
     name: str = Field(pattern=NAME)
     steps: int = Field(ge=1, le=10_000_000)
@@ -63,7 +63,7 @@ class Stage(Section):
 
 
 class StagedRecipe(Section):
-    """All of a recipe."""
+    """A recipe of stages."""
 
     name: str = Field(pattern=NAME)
     title: str = Field(min_length=1)
@@ -89,11 +89,14 @@ class StagedRecipe(Section):
         return self
 
     def settings(self) -> TrainSettings:
-        """How it runs: the recipe's table [train], and what the environment says otherwise. Raises SettingsError."""
+        """Return the training settings: the recipe's table [train], overridden by the environment.
+
+        Raises SettingsError.
+        """
         return load_settings(stored={"train": self.train}).train
 
     def of_names(self, names: Sequence[str]) -> list[Stage]:
-        """The stages of these names in the recipe's order, all where none is named. Raises NoSuchChoiceError."""
+        """Return the named stages in the recipe's order, or all if none is named. Raises NoSuchChoiceError."""
         for name in names:
             if name not in {stage.name for stage in self.stages}:
                 raise NoSuchChoiceError(kind="stage", name=name, choices=", ".join(stage.name for stage in self.stages))
@@ -101,20 +104,20 @@ class StagedRecipe(Section):
 
 
 def shipped_recipes() -> list[str]:
-    """The names of the package's recipes."""
+    """Return the names of the package's recipes."""
     folder = files(__package__) / "recipes"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def is_staged(name: str) -> bool:
-    """Whether a recipe of this name is one of stages: a TOML file, or a shipped one."""
+    """Return True if the name is a recipe of stages: a TOML file or a shipped one."""
     return Path(name).suffix == ".toml" or name in shipped_recipes()
 
 
 def load_recipe(name: str) -> StagedRecipe:
-    """A shipped recipe by its name, or the one in a TOML file; its sources are relative to where the command runs.
+    """Return a shipped recipe by its name, or the recipe of a TOML file. Raises NoSuchChoiceError, MixError.
 
-    Raises NoSuchChoiceError, MixError.
+    The paths of its sources are relative to the current directory.
     """
     if Path(name).suffix == ".toml":
         try:

@@ -1,8 +1,9 @@
-"""One training stage that can be killed and resumed.
+"""A training stage that can be killed and resumed.
 
-Guarantee: batches are a function of the step alone, and a checkpoint holds weights, optimizer moments and the step, so
-a resumed stage continues exactly where the last checkpoint was taken. Checkpoints are safetensors, written to a
-temporary name and renamed, so that a half-written one is never picked up.
+Invariants:
+- A resumed stage continues exactly at its last checkpoint. Batches depend only on the step, and a checkpoint holds
+  weights, optimizer moments and the step.
+- A half-written checkpoint is never read: a checkpoint is written under a temporary name and renamed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from illume_loop.files import write_atomically
 
 Progress = Callable[[str, int, int, float], None]
-"""Called with (stage, steps done, steps in all, last loss)."""
+"""Called with (stage, steps done, total steps, last loss)."""
 
 CHECKPOINT_EVERY = 250  # steps
 
@@ -46,8 +47,8 @@ def train_stage(
 ) -> None:
     """Minimise `loss_at(step)` for `steps` steps of AdamW with a one-cycle schedule.
 
-    `checkpoint` is the file that the stage resumes from when it exists. `after_step` runs after each update, for
-    masks that must hold whatever the optimizer does.
+    The stage resumes from the file `checkpoint` if it exists. `after_step` runs after each update, for masks that must
+    hold whatever the optimizer does.
     """
     optimizer = torch.optim.AdamW(
         [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups],
@@ -75,7 +76,7 @@ def train_stage(
 
 
 def claim(path: Path, content: Mapping[str, object]) -> list[str]:
-    """Say in a file what its folder is for, once; the names of what differs where it says so already."""
+    """Record in a file what its folder is for. If the file exists, return the names of the values that differ."""
     wanted = json.loads(json.dumps(content))
     if not path.exists():
         write_atomically(path, json.dumps(wanted, indent=2).encode())
@@ -120,5 +121,8 @@ def _restore(
 
 
 def _all_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and all buffers, the non-persistent ones too: the codebook's averages belong to a checkpoint."""
+    """Return parameters and all buffers by name.
+
+    Non-persistent buffers are included, because a checkpoint needs the codebook's averages.
+    """
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}

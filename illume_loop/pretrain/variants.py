@@ -1,4 +1,4 @@
-"""Recipes that differ from another in one thing: what ablations of the pretraining compare."""
+"""Recipes that differ from another in one thing, for ablations of the pretraining."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ TASKS_OF: Mapping[Learns, frozenset[Task]] = {
     "generation": frozenset({"draw", "reconstruct", "edit"}),
     "understanding": frozenset({"read", "question", "rate", "critique"}),
 }
-"""The tasks that end in an image, and those that begin with one and end in words. Text alone belongs to neither."""
+"""The tasks that end in an image, and those that begin with an image and end in words. Text tasks are in neither."""
 
 VISUAL = STAGES[: STAGES.index("text")]
 
 
 def variant(recipe: Recipe, *, seed: int, learns: Learns = "both", quantised: Quantised = "features") -> Recipe:
-    """The recipe with another seed, without the tasks of one kind, or with a quantiser of pixels.
+    """Return the recipe with another seed, without the tasks of one kind, or with a quantiser of pixels.
 
-    What is left out is not replaced: batches are smaller by its share, so that every variant sees as many rows of the
-    kinds that it learns, in as many steps, and a difference is what the other kind's rows add.
+    Tasks that are left out are not replaced: batches are smaller by their share. So every variant sees the same number
+    of rows of the kinds that it learns, in the same number of steps, and a difference is the effect of the other rows.
     """
     others = frozenset[Task]().union(*(tasks for kind, tasks in TASKS_OF.items() if learns not in ("both", kind)))
     language = {name: _without(stage, others) for name, stage in recipe.language.items()}
@@ -37,26 +37,26 @@ def variant(recipe: Recipe, *, seed: int, learns: Learns = "both", quantised: Qu
 
 
 def pretrain_sharing(recipe: Recipe, out: Path, shared: Path, on_progress: Progress) -> Path:
-    """Run, or finish, a recipe in `out`; the model directory.
+    """Run, or finish, a recipe in `out`; return the model directory.
 
-    The visual stages and the corpus are made in `shared` first, for all recipes that are alike in them.
+    The visual stages and the corpus are made in `shared` first, for all recipes that have them in common.
     """
     visual = Pretraining(recipe, shared, on_progress)
     visual.run(VISUAL)
-    assert visual.corpus is not None  # asking for it makes it
+    assert visual.corpus is not None  # reading the property builds the corpus
     out.mkdir(parents=True, exist_ok=True)
     for stage in VISUAL:
         target = out / f"{stage}.safetensors"
         if not target.exists():
             write_atomically(target, (shared / target.name).read_bytes())
     if not (out / "corpus").exists():
-        # Relative, so that the folder that holds both may be moved.
+        # The link is relative, so that the folder that holds both may be moved.
         (out / "corpus").symlink_to(os.path.relpath(shared / "corpus", out))
     return Pretraining(recipe, out, on_progress).run(STAGES)
 
 
 def visual_part(recipe: Recipe) -> Recipe:
-    """A recipe that is equal for all that share their visual stages and their corpus."""
+    """Return the recipe's visual part, which is equal for all recipes with the same visual stages and corpus."""
     return replace(recipe, name="visual", language=Recipe().language)
 
 

@@ -1,4 +1,4 @@
-"""The words of the shapes base: those of prompts, and those of questions, critiques and edits."""
+"""The words of the shapes base: words of prompts, questions, critiques and edits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from illume_loop.protocols import CRITERIA, NO, YES
 
 
 def base_words() -> list[str]:
-    """Every word that a stage can ask for, in a fixed order; those of prompts come first."""
+    """Return every word that a stage can use, in a fixed order. The words of prompts come first."""
     critique: dict[str, object] = {name: {"verdict": "yes", "evidence": "many objects"} for name in CRITERIA}
     critique["analysis"] = "it shows nothing"
     texts = [

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from illume_loop.charts.curve import HEIGHT, MEASURES, WIDTH, marks, strokes
 from illume_loop.charts.strokes import png
-from illume_loop.files import output_folder, storage_full_told, write_atomically
+from illume_loop.files import output_folder, raising_storage_full, write_atomically
 from illume_loop.loop.run_directory import OpenRun
 from illume_loop.report.page import page_of
 from illume_loop.report.render import Page, StudyTable, render
@@ -32,7 +32,7 @@ def write_report(run: OpenRun, folder: Path, tables: Sequence[StudyTable] = ()) 
     """
     output_folder(folder)
     page = replace(page_of(run.session, run.run_id, run.images), studies=tables, versions=versions())
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         written = {NAME: render(page).encode(), **_plots(page)}
         written[SETTINGS] = changed_toml(page.settings).encode()
         for name, data in written.items():

@@ -1,1 +1,1 @@
-"""How a run looks from outside: metrics for Prometheus, logs as JSON, traces for OpenTelemetry (all off by default)."""
+"""Observers of a run: metrics for Prometheus, logs as JSON, traces for OpenTelemetry. All are off by default."""

@@ -1,7 +1,7 @@
-"""What Prometheus sees: of a process what it has done, and of a run what its database holds at the moment of the look.
+"""The metrics for Prometheus: the counts of a process, and the state of a run in its database.
 
-The database is read anew for every look, so a coordinator that was started again shows the same numbers, and no number
-can differ from what `rounds ls` and `workers ls` show. A database that is away leaves its metrics out of that look.
+The database is read at every scrape. So a restarted coordinator shows the same numbers, and they agree with those of
+`rounds ls` and `workers ls`. If the database is away, the scrape lacks its metrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from illume_db.live import RunTotals, run_totals
 from illume_db.runs import num_unattended
 from illume_db.sessions import transaction
 from illume_db.tables.rounds import ROUND_STATES
-from illume_db.tables.units import GONE
+from illume_db.tables.units import ENDED_STATES
 from illume_db.workers import queue_table, workers_table
 from illume_loop.telemetry.tally import TALLY, Tally
 
@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 
 RUN = ("run",)
 LOST_SHOWN_S = 3600.0
-"""Seconds without a heartbeat after which a lost worker has no series any more: somebody was told by then."""
+"""Seconds without a heartbeat after which the series of a lost worker ends. A person was told by then."""
 
 
 class ProcessCollector:
-    """The counts of a process, and the memory of its GPUs where it has some."""
+    """A collector of a process's counts, and of the memory of its GPUs if it has some."""
 
     def __init__(self, tally: Tally = TALLY) -> None:
         self._tally = tally
 
     def collect(self) -> Iterator[Metric]:
-        """For prometheus_client."""
+        """Yield the metrics, for prometheus_client."""
         counts = self._tally.counts()
         attempts = CounterMetricFamily(
             "illume_unit_attempts", "Attempts at units that are over.", labels=("kind", "outcome")
@@ -64,7 +64,7 @@ def _gpu_memory() -> Metric:
         labels=("device", "what"),
     )  # fmt: skip
     torch: Any = sys.modules.get("torch")
-    # A process that has not imported torch holds nothing on a device, and asking would import it.
+    # A process that has not imported torch holds no GPU memory, and torch must not be imported only to ask.
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return family
     for number in range(torch.cuda.device_count()):
@@ -76,13 +76,13 @@ def _gpu_memory() -> Metric:
 
 
 class RunCollector:
-    """The state of one run, and of the workers and queues that its database knows."""
+    """A collector of the state of one run, and of the workers and queues of its database."""
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self._engine, self._run_id = engine, run_id
 
     def collect(self) -> Iterator[Metric]:
-        """For prometheus_client."""
+        """Yield the metrics, for prometheus_client."""
         try:
             with transaction(self._engine) as session:
                 totals = run_totals(session, self._run_id)
@@ -94,18 +94,18 @@ class RunCollector:
         yield from of_service(queues, workers)
 
     def describe(self) -> list[Metric]:
-        """Nothing: without it, registering would look at the database."""
+        """Return no metrics. Without this method, registering would read the database."""
         return []
 
 
 class StoreCollector:
-    """What workers, which outlive a run and its coordinator, see of all runs of their database."""
+    """A collector of the state of all runs of a database. Workers serve it, because they outlive a run."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        """For prometheus_client."""
+        """Yield the metrics, for prometheus_client."""
         try:
             with transaction(self._engine) as session:
                 count = num_unattended(session)
@@ -115,33 +115,34 @@ class StoreCollector:
         yield from of_store(count)
 
     def describe(self) -> list[Metric]:
-        """Nothing: without it, registering would look at the database."""
+        """Return no metrics. Without this method, registering would read the database."""
         return []
 
 
 def of_store(unattended: int) -> Iterator[Metric]:
-    """Runs that are not finished and have no coordinator; see `illume_db.runs.num_unattended`."""
+    """Yield the number of unfinished runs without a coordinator; see `illume_db.runs.num_unattended`."""
     told = "Runs for workers that are not finished and have no coordinator."
     yield _gauge("illume_unattended_runs", told, (), [((), unattended)])
 
 
 def of_service(queues: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    """What waits for each role, and when each worker was heard of; rows of `queue_table` and `workers_table`.
+    """Yield the queue of each role and the age of each worker's heartbeat.
 
-    A worker that has said that it ends has no series, one that was lost has it for `LOST_SHOWN_S` more.
+    The arguments are rows of `queue_table` and `workers_table`. A worker that ended has no series. A worker that was
+    lost keeps its series for `LOST_SHOWN_S`.
     """
     depths = [((row["role"],), row["depth"]) for row in queues]
     yield _gauge("illume_queue_depth", "Units that could be taken now.", ("role",), depths)
     waits = [((row["role"],), row["oldest_age_s"] or 0.0) for row in queues]
     yield _gauge("illume_queue_age_seconds", "Since when the oldest of them waits.", ("role",), waits)
     fields = ("worker", "role", "state")
-    shown = [row for row in workers if row["state"] not in GONE and row["heartbeat_age_s"] <= LOST_SHOWN_S]
+    shown = [row for row in workers if row["state"] not in ENDED_STATES and row["heartbeat_age_s"] <= LOST_SHOWN_S]
     ages = [((row["name"], row["role"], row["state"]), row["heartbeat_age_s"]) for row in shown]
     yield _gauge("illume_worker_heartbeat_age_seconds", "Since when a worker was not heard of.", fields, ages)
 
 
 def of_run(totals: RunTotals) -> Iterator[Metric]:
-    """What a run comes to. States and decisions that there are none of count 0, so that a rise can be seen."""
+    """Yield the totals of a run. A state or decision that did not occur counts 0, so that a rise can be seen."""
     run = (totals.name,)
     yield _gauge(
         "illume_units",

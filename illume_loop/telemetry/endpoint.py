@@ -1,6 +1,6 @@
 """The HTTP endpoint that Prometheus reads, in a thread of its own.
 
-Several processes of a host may be given one address: each takes the first port that is free, from the given one up.
+Several processes of a host may share one address. Each takes the first free port, from the given one up.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
 PORTS = 64
-"""Ports that are tried."""
+"""The number of ports that are tried."""
 
 log = logging.getLogger(__name__)
 
 
 def check_metrics(address: str) -> None:
-    """Raises MissingExtraError where an address is set and the packages are not there: before anything is begun."""
+    """Raise MissingExtraError if an address is set and the packages are missing."""
     if address:
         try:
             import prometheus_client  # noqa: F401
@@ -33,9 +33,9 @@ def check_metrics(address: str) -> None:
 
 @contextmanager
 def serving_metrics(address: str, collectors: Sequence[Collector]) -> Iterator[int | None]:
-    """Serve the metrics of `collectors` at "host:port" while the block lasts; the port, None for an empty address.
+    """Serve the metrics of `collectors` at "host:port" while the block lasts.
 
-    Raises MissingExtraError, UsageError where no port is free.
+    Yields the port; None for an empty address. Raises MissingExtraError, UsageError if no port is free.
     """
     check_metrics(address)
     if not address:

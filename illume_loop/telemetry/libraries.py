@@ -1,8 +1,9 @@
-"""Third-party libraries kept off the terminal and the network: progress bars, warnings, logs and usage reports.
+"""Keep third-party libraries off the terminal and the network: progress bars, warnings, logs and usage reports.
 
 Invariants:
-- What a library warns of or logs goes to this process's log: `run.log` for `start`, the lines that `worker` and
-  `dashboard` write. A command without a log shows it with --debug alone.
+
+- Warnings and log lines of libraries go to this process's log. That is `run.log` for `start`, and the lines that
+  `worker` and `dashboard` write. A command without a log shows them only with --debug.
 - `python -W` and PYTHONWARNINGS show warnings as they do for any program, and tests see them as errors.
 """
 
@@ -29,20 +30,20 @@ QUIET = {
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""What the libraries read when they are imported: no output, and no report of what they are used for."""
+"""The variables that libraries read when they are imported. They turn off output and usage reports."""
 OURS = ("illume_loop", "illume_workers", "illume_db", "illume_migrations")
 
 
 def set_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Turn progress bars and chatter off for libraries that are imported from now on; what a person set stays."""
+    """Turn off the output of libraries that are imported from now on. Variables that a person set stay."""
     for name, value in QUIET.items():
         environ.setdefault(name, value)
 
 
 def silence(shows_all: Callable[[], bool] = lambda: False) -> None:
-    """Take every library off this process's terminal; `shows_all` brings back what they log (--debug).
+    """Keep every library's output off this process's terminal; if `shows_all` returns True, show their logs (--debug).
 
-    Call it at the start of a process of ours, before libraries are imported, never from a library function.
+    Call it when a process of ours starts, before libraries are imported. Never call it from a library function.
     """
     set_quiet()
     logging.setLoggerClass(_LibraryLogger)
@@ -54,7 +55,7 @@ def silence(shows_all: Callable[[], bool] = lambda: False) -> None:
     if not sys.warnoptions:
         logging.captureWarnings(True)
     if not logging.root.handlers:
-        # Without any handler, the first `logging.warning` of a library would put one for the terminal here.
+        # If there were no handler, the first `logging.warning` of a library would add one for the terminal.
         logging.root.addHandler(_OnTerminal(shows_all))
 
 
@@ -66,7 +67,7 @@ def log_to(handler: logging.Handler, level: str) -> None:
 
 
 class _OnTerminal(logging.Handler):
-    """The log of a command that keeps none: our own warnings on stderr, and others' where they are asked for."""
+    """A handler for a command without a log. It prints our warnings on stderr, and those of libraries on request."""
 
     def __init__(self, shows_all: Callable[[], bool]) -> None:
         super().__init__(logging.WARNING)
@@ -79,7 +80,7 @@ class _OnTerminal(logging.Handler):
 
 
 class _LibraryLogger(logging.Logger):
-    """A logger whose records reach our log, and that takes no handler of its own for the terminal."""
+    """A logger whose records reach our log, and that accepts no handler for the terminal."""
 
     @property
     def propagate(self) -> bool:
@@ -87,7 +88,7 @@ class _LibraryLogger(logging.Logger):
 
     @propagate.setter
     def propagate(self, _: bool) -> None:
-        """Libraries that bring a handler of their own say no here."""
+        """Ignore the value. Libraries with a handler of their own set it to False."""
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - logging's name
         if not _is_on_terminal(hdlr):

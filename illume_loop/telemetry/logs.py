@@ -1,4 +1,4 @@
-"""What a line of a log looks like: a sentence, or one JSON object with the run, the round and the unit at hand."""
+"""The format of log lines: a sentence, or one JSON object with the current run, round and unit."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from illume_loop.redaction import RedactingFormatter, redact
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_AT_HAND: ContextVar[dict[str, object]] = ContextVar("at_hand", default={})  # noqa: B039 - it is never changed
+_LOG_CONTEXT: ContextVar[dict[str, object]] = ContextVar("log_context", default={})  # noqa: B039 - it is never changed
 
 
 @contextmanager
-def at_hand(**ids: object) -> Iterator[None]:
-    """Lines logged within the block carry these ids (run, round, unit, worker) besides those around it."""
-    token = _AT_HAND.set(_AT_HAND.get() | ids)
+def log_context(**ids: object) -> Iterator[None]:
+    """Add these ids (run, round, unit, worker) to the lines logged within the block, besides those around it."""
+    token = _LOG_CONTEXT.set(_LOG_CONTEXT.get() | ids)
     try:
         yield
     finally:
-        _AT_HAND.reset(token)
+        _LOG_CONTEXT.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, the ids at hand, a traceback as `error`; no password."""
+    """A formatter of lines of JSON: at, level, logger, message, the current ids, and a traceback as `error`.
+
+    The lines contain no password.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The finished line."""
+        """Return the finished line."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": redact(record.getMessage()),
-            **_AT_HAND.get(),
+            **_LOG_CONTEXT.get(),
         }
         if record.exc_info:
             line["error"] = redact(self.formatException(record.exc_info))
@@ -44,5 +47,5 @@ class JsonFormatter(logging.Formatter):
 
 
 def formatter(log_format: str) -> logging.Formatter:
-    """The formatter that `runtime.log_format` names."""
+    """Return the formatter that `runtime.log_format` names."""
     return JsonFormatter() if log_format == "json" else RedactingFormatter(PLAIN)

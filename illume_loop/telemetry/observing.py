@@ -1,6 +1,6 @@
-"""Where the work meets its observers: a process that is looked at, and one attempt at a unit.
+"""Observe the work: the metrics and traces of a process, and one attempt at a unit.
 
-What runs is the same whoever looks: an observer that fails is logged or is refused before anything is begun.
+The work is the same with and without observers. An observer that fails is logged, or is refused before any work begins.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from illume_db.sessions import open_engine
 from illume_loop.errors import LostLeaseError
 from illume_loop.settings import RuntimeSettings
 from illume_loop.telemetry.endpoint import check_metrics, serving_metrics
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.tally import TALLY
 from illume_loop.telemetry.tracing import check_traces, span, tracing
 
 
 def check_telemetry(runtime: RuntimeSettings) -> None:
-    """Raises MissingExtraError for packages that the settings need: before anything is begun."""
+    """Raise MissingExtraError if packages that the settings need are missing. Call it before any work begins."""
     check_metrics(runtime.metrics_address)
     check_traces(runtime.traces_url)
 
@@ -31,9 +31,8 @@ def check_telemetry(runtime: RuntimeSettings) -> None:
 def observed(runtime: RuntimeSettings, database_url: str, run_id: int | None = None) -> Iterator[None]:
     """Serve this process's metrics and send its traces, as the settings say.
 
-    The metrics include those of the run `run_id`, or without one those of all runs of the database.
-
-    Raises UsageError where no port is free, MissingExtraError.
+    The metrics include those of the run `run_id`; without a run, those of all runs of the database. Raises UsageError
+    if no port is free, MissingExtraError.
     """
     with ExitStack() as stack:
         stack.enter_context(tracing(runtime.traces_url))
@@ -42,7 +41,7 @@ def observed(runtime: RuntimeSettings, database_url: str, run_id: int | None = N
             from illume_loop.telemetry.collectors import ProcessCollector, RunCollector, StoreCollector
 
             collectors: list[Any] = [ProcessCollector()]
-            # An engine of its own, which cannot write: a look must never wait for the loop, nor the loop for a look.
+            # Metrics have their own read-only engine, so that a scrape never waits for the loop, nor the loop for it.
             engine = open_engine(database_url, read_only=True)
             stack.callback(engine.dispose)
             collectors.append(StoreCollector(engine) if run_id is None else RunCollector(engine, run_id))
@@ -51,7 +50,7 @@ def observed(runtime: RuntimeSettings, database_url: str, run_id: int | None = N
 
 
 class Watch:
-    """Counts, times and traces an attempt at a unit, whose lines in the log carry its ids."""
+    """An observer of one attempt at a unit. It counts, times and traces it, and adds the unit's ids to log lines."""
 
     def __init__(self, run_key: str, round_index: int, kind: str, key: str, num_items: int) -> None:
         self._ids = {"run": run_key, "round": round_index, "unit": key}
@@ -61,8 +60,8 @@ class Watch:
         self._began = 0.0
 
     def lines(self) -> AbstractContextManager[None]:
-        """Lines logged within the block are of this unit."""
-        return at_hand(**self._ids)
+        """Add the ids of this unit to the lines logged within the block."""
+        return log_context(**self._ids)
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()

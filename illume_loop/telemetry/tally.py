@@ -1,6 +1,6 @@
-"""What this process has done since it started, counted where it is done; collectors.py shows it to Prometheus.
+"""The counts of what this process has done since it started; collectors.py shows them to Prometheus.
 
-Counting costs a lock and an addition, and needs no package: it goes on whether anyone looks or not.
+Counting is always on. It costs a lock and an addition, and needs no package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from threading import Lock
 
 @dataclass(slots=True)
 class Counts:
-    """Attempts at units by (kind, outcome: done, failed, lost or raised), seconds and items by kind, and draws."""
+    """Attempts at units by (kind, outcome), seconds and items by kind, and draws. Outcomes: done, failed, lost."""
 
     attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
@@ -29,22 +29,22 @@ class Tally:
         self._counts = Counts()
 
     def attempted(self, kind: str, outcome: str, seconds: float, items: int) -> None:
-        """An attempt at a unit is over; its items count where it is done."""
+        """Count an attempt at a unit that is over. Its items count only if it is done."""
         with self._lock:
             self._counts.attempts[kind, outcome] += 1
-            # Counters hold what is added to them; only their annotation says that it is whole.
+            # A Counter can hold floats; only its annotation says that values are whole.
             self._counts.seconds[kind] += seconds  # type: ignore[assignment]
             if outcome == "done":
                 self._counts.items[kind] += items
 
     def drew(self, images: int, tokens: int) -> None:
-        """Images were drawn, of so many tokens in all."""
+        """Count drawn images, and the number of tokens of all of them."""
         with self._lock:
             self._counts.images += images
             self._counts.tokens += tokens
 
     def counts(self) -> Counts:
-        """A copy of the counts."""
+        """Return a copy of the counts."""
         with self._lock:
             now = self._counts
             return Counts(
@@ -53,4 +53,4 @@ class Tally:
 
 
 TALLY = Tally()
-"""That of this process."""
+"""The tally of this process."""

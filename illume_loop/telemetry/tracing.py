@@ -1,8 +1,8 @@
 """OpenTelemetry traces, one for each round: from its prompts to the gate's decision, across processes and hosts.
 
-The trace of a round, and the span that is its root, have ids that follow from the run's key and the round's number. So
-coordinator and workers, on any host and after any restart, add to the same trace without telling each other anything.
-Nothing here does anything, or is imported, unless `runtime.traces_url` is set.
+The ids of a round's trace and of its root span follow from the run's key and the round's number. So the coordinator and
+the workers, on any host and after any restart, add to the same trace without exchanging ids. Unless
+`runtime.traces_url` is set, nothing is traced and OpenTelemetry is not imported.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 SERVICE = "illume-loop"
 _TRACER: Tracer | None = None
 _FORCED: list[tuple[int, int]] = []
-"""The ids (trace, span) of the next span: the root of a round is made last and has the ids that its parts name."""
+"""The ids (trace, span) of the next span. A round's root span is made last, with the ids that its parts name."""
 
 
 def check_traces(url: str) -> None:
-    """Raises MissingExtraError where an endpoint is set and the packages are not there."""
+    """Raise MissingExtraError if an endpoint is set and the packages are missing."""
     if url:
         try:
             import opentelemetry.exporter.otlp.proto.http
@@ -41,8 +41,8 @@ def check_traces(url: str) -> None:
 def tracing(url: str, exporter: SpanExporter | None = None) -> Iterator[None]:
     """Send spans to the OTLP endpoint `url` (http://host:4318), or to `exporter`, while the block lasts.
 
-    An empty `url` without an exporter traces nothing. Raises MissingExtraError. What is not sent when the block ends
-    is sent then; an endpoint that is away costs spans and never the run.
+    With an empty `url` and no exporter, nothing is traced. Spans that are left when the block ends are sent then. If
+    the endpoint is away, spans are lost, but the run continues. Raises MissingExtraError.
     """
     global _TRACER
     if not url and exporter is None:
@@ -83,13 +83,13 @@ def _provider(url: str, exporter: SpanExporter | None) -> TracerProvider:
 
 
 def is_tracing() -> bool:
-    """Whether spans go anywhere."""
+    """Return whether spans are sent or exported."""
     return _TRACER is not None
 
 
 @contextmanager
 def span(name: str, run_key: str, round_index: int, **attributes: AttributeValue) -> Iterator[None]:
-    """A span of a round's trace around the block, which is recorded as failed where the block raises."""
+    """Record the block as a span of a round's trace. The span is recorded as failed if the block raises."""
     if _TRACER is None:
         yield
         return
@@ -104,7 +104,7 @@ def span(name: str, run_key: str, round_index: int, **attributes: AttributeValue
 
 
 def round_ended(run_key: str, round_index: int, began: datetime, ended: datetime, **attributes: AttributeValue) -> None:
-    """The root span of a round, made when its beginning and its end are known."""
+    """Record the root span of a round, after its beginning and its end are known."""
     if _TRACER is None:
         return
     from opentelemetry.context import Context
@@ -119,7 +119,7 @@ def round_ended(run_key: str, round_index: int, began: datetime, ended: datetime
 
 
 def round_ids(run_key: str, round_index: int) -> tuple[int, int]:
-    """(trace id, id of the root span) of a round."""
+    """Return (trace id, id of the root span) of a round."""
     digest = hashlib.sha256(f"{run_key}/{round_index}".encode()).digest()
     return int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big")
 

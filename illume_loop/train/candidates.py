@@ -1,6 +1,6 @@
-"""Train a candidate: by a plug-in's own `train`, by our trainers in this process, or by them on Ray.
+"""The training of a candidate: by a plug-in's own `train`, or by our trainers, in this process or on Ray.
 
-Importing this imports neither torch nor TRL.
+Importing this module imports neither torch nor TRL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from illume_loop.models.registry import backend_of
-from illume_loop.protocols import TrainFunction, TrainingRow, TriesRows, UnifiedModel
+from illume_loop.protocols import ChecksRows, TrainFunction, TrainingRow, UnifiedModel
 from illume_loop.settings import TrainSettings
 from illume_loop.train.trainings import CandidateTraining, OnStep
 
@@ -23,18 +23,18 @@ class ChecksTraining(Protocol):
     """A backend whose models our trainers train."""
 
     def check_training(self, settings: TrainSettings) -> None:
-        """Raise UsageError where models of this backend cannot be trained by these settings."""
+        """Raise UsageError if models of this backend cannot be trained with these settings."""
         ...
 
 
 def train_candidate(
     base: Path, rows: Sequence[TrainingRow], out: Path, settings: TrainSettings, seed: int, on_step: OnStep
 ) -> object:
-    """Train a copy of the checkpoint `base` by the objective of the settings and write the candidate to `out`.
+    """Train a copy of the checkpoint `base` by the settings' objective and write the candidate to `out`.
 
-    Return the `TrainReport` of our trainers, or what a plug-in's `train` returns. Raises what `load_model` raises,
-    UsageError where the backend cannot be trained by these settings, TrainingDivergedError, and what `train_on_ray`
-    raises where `train.backend` is "ray".
+    Returns the `TrainReport` of our trainers, or what a plug-in's `train` returns. Raises UsageError if the backend
+    cannot be trained with these settings, TrainingDivergedError, what `load_model` raises, and what `train_on_ray`
+    raises if `train.backend` is "ray".
     """
     backend = backend_of(base)
     of_plug_in: TrainFunction | None = getattr(backend, "train", None)
@@ -42,17 +42,17 @@ def train_candidate(
         return of_plug_in(base, rows, out, settings, seed, on_step)
     cast(ChecksTraining, backend).check_training(settings)
     training = CandidateTraining(base.absolute(), list(rows), out.absolute(), settings, seed)
-    from illume_loop.train.ray_driver import train_where_set
+    from illume_loop.train.ray_driver import run_locally_or_on_ray
 
-    return train_where_set(training, on_step)
+    return run_locally_or_on_ray(training, on_step)
 
 
 def try_rows(model: UnifiedModel, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
-    """Lay rows out as a training of this model reads them, without training. Raises what the training would raise.
+    """Lay out rows as a training of this model would, without training. Raises what the training would raise.
 
-    A plug-in's model that is no `TriesRows` is not tried.
+    A plug-in's model that implements neither `ChecksRows` nor `ChecksTraining` is not tried.
     """
-    if isinstance(model, TriesRows):
+    if isinstance(model, ChecksRows):
         model.try_rows(rows, settings)
     elif isinstance(model, ChecksTraining):
         model.check_training(settings)

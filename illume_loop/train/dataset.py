@@ -1,6 +1,6 @@
-"""Training rows as TRL sees them: ids and labels of the unified vocabulary, and the features of images to be read.
+"""Training rows as TRL sees them: ids and labels of the unified vocabulary, and the features of images to read.
 
-Image-token ids come from the sample as they were drawn; nothing is tokenised again.
+The image-token ids are those that were drawn with the sample. No image is tokenised again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _FEATURE_BATCH = 256
 def build_dataset(
     rows: Sequence[LikelyRow], backend: Trainable, text_dropout: float, seed: int
 ) -> tuple[Dataset, FeatureCollator]:
-    """A dataset with the columns `input_ids`, `labels`, `picture` and the collator that batches it.
+    """Return a dataset with the columns `input_ids`, `labels` and `picture`, and the collator that batches it.
 
-    `picture` is the row's index into the collator's features, -1 for rows that draw. `text_dropout` of the rows that
-    draw or edit, chosen by `seed`, lose their prompt or instruction: the unconditional half of guidance.
+    `picture` is the row's index into the collator's features; -1 for rows that only draw. A share `text_dropout` of
+    the rows that draw or edit, chosen by `seed`, loses its prompt or instruction. They train the unconditional half of
+    classifier-free guidance.
     """
     rng = Random(seed)
     sequences: list[dict[str, object]] = []
@@ -56,7 +57,10 @@ def build_dataset(
 
 
 def lay_out(backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings) -> None:
-    """Turn rows into ids, labels, features and one batch, as every objective does; both sides of a pair are drawn."""
+    """Turn rows into ids, labels, features and one batch, as every objective does.
+
+    A pair counts as two rows to draw.
+    """
     likely: list[LikelyRow] = [row for row in rows if not isinstance(row, PairRow)]
     for pair in (row for row in rows if isinstance(row, PairRow)):
         likely += [DrawRow(pair.prompt, pair.chosen_ids), DrawRow(pair.prompt, pair.rejected_ids)]
@@ -65,14 +69,14 @@ def lay_out(backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSett
 
 
 class FeatureCollator:
-    """Pads ids and labels and adds `image_features` (N, L, H) for the N rows of the batch that read an image."""
+    """A collator that pads ids and labels and adds `image_features` (N, L, H) for the N rows that read an image."""
 
     def __init__(self, pad: int, features_NLH: Tensor | None) -> None:
         self.pad = pad
         self.features_NLH = features_NLH
 
     def __call__(self, items: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-        """One batch."""
+        """Return one batch."""
         batch = collate([Sequence1D(item["input_ids"], item["labels"]) for item in items], self.pad)
         read = [int(item["picture"]) for item in items if int(item["picture"]) >= 0]  # type: ignore[call-overload]
         if read and self.features_NLH is not None:

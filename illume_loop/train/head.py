@@ -1,14 +1,14 @@
-"""Losses that compute only the logits that a label needs, in the place of TRL's fused head.
+"""Losses that compute only the logits that a label needs. They replace TRL's fused head.
 
-Two forms, named as `train.savings` names them:
+`train.savings` names two forms:
 
-    labelled-logits   the loss of TRL over the unified vocabulary, at labelled positions only. TRL does the same where
-                      it has Triton; elsewhere it scores every position and throws the others away.
-    block-logits      text labels compete with text ids, image labels with image ids. It is another distribution,
+    labelled-logits   TRL's loss over the unified vocabulary, at labelled positions only. TRL does the same if Triton
+                      is installed; without Triton it scores every position and drops the unlabelled ones.
+    block-logits      Text labels compete with text ids, image labels with image ids. This is another distribution,
                       p(id | block): the one that the engine draws, reads and writes from
                       (docs/decisions/0019-which-logits-a-label-needs.md).
 
-Both run TRL's chunked kernel, so no matrix of positions by vocabulary is ever held, forwards or backwards.
+Both use TRL's chunked kernel, so neither the forward nor the backward pass holds a matrix of positions by vocabulary.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from trl.trainer.utils import FusedCausalLMOutput
 from illume_loop.models.sequences import IGNORED_LABEL
 
 CHUNK_IDS = 16_384
-"""Columns of one tile of logits: the size of the paper's codebook, so that image labels need one."""
+"""The columns of one tile of logits. It is the size of the paper's codebook, so image labels need one tile."""
 
 
 def label_log_probs(
     hidden_NH: Tensor, head_VH: Tensor, labels_N: Tensor, block_sizes: list[int], bias_V: Tensor | None = None
 ) -> Tensor:
-    """log p of each label within its block of ids, shape (N,), nats; differentiable in `hidden_NH` and `head_VH`.
+    """Return log p of each label within its block of ids, shape (N,), in nats.
 
-    `block_sizes` cut the vocabulary into blocks that follow each other and sum to V; a single one is the plain softmax.
-    A block without labels costs no logits, and its rows of the head get a gradient of zeros.
+    It is differentiable in `hidden_NH` and `head_VH`. `block_sizes` cuts the vocabulary into consecutive blocks that
+    sum to V; a single block gives the plain softmax. A block without labels costs no logits, and its rows of the head
+    get a gradient of zeros.
     """
     log_probs = hidden_NH.new_zeros(labels_N.shape, dtype=torch.float32)
     first = 0
@@ -50,10 +51,11 @@ def label_log_probs(
 
 
 def use_logits(model: PreTrainedModel, *, by_block: bool) -> None:
-    """Give a model that a TRL trainer has patched this head in the place of TRL's.
+    """Replace TRL's head by this one in a model that a TRL trainer has patched.
 
-    The ids of images follow those of text, as many as `num_text_ids` or else the text configuration says. What TRL
-    computes of all logits besides the loss, entropy and accuracy, stays zero: this project reports neither.
+    The image ids follow the text ids. The number of text ids is the configuration's `num_text_ids`, or the text
+    configuration's `vocab_size` if it has none. Entropy and accuracy, which TRL computes from all logits, stay zero:
+    this project reports neither.
     """
     head = model.get_output_embeddings()
     assert head is not None
@@ -75,7 +77,7 @@ def use_logits(model: PreTrainedModel, *, by_block: bool) -> None:
         hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1]
         labels = labels[:, 1:].to(hidden.device)
         labelled = labels != IGNORED_LABEL
-        head = self.get_output_embeddings()  # looked up each time: wrappers replace it
+        head = self.get_output_embeddings()  # looked up each time, because wrappers replace it
         weight, bias = head.weight, getattr(head, "bias", None)
         scored = label_log_probs(hidden[labelled], weight, labels[labelled], block_sizes, bias)
         log_probs = scored.new_zeros(labels.shape).masked_scatter(labelled, scored)

@@ -1,4 +1,4 @@
-"""The trainer's side of keeping a training: when a checkpoint is due, and that all processes save at the same steps."""
+"""The trainer callback that saves a checkpoint when one is due, at the same step in all processes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from illume_loop.train.keeping import Keeping
+from illume_loop.train.keeping import CheckpointPlan
 
 
-class Keeper(TrainerCallback):
-    """Saves when it is time and hands on what was saved. All processes of a training save at the same steps."""
+class CheckpointCallback(TrainerCallback):
+    """A callback that saves a checkpoint when one is due and registers it.
 
-    def __init__(self, keeping: Keeping, clock: Callable[[], float] = time.monotonic) -> None:
+    All processes of a training save at the same steps.
+    """
+
+    def __init__(self, keeping: CheckpointPlan, clock: Callable[[], float] = time.monotonic) -> None:
         self.keeping, self.clock = keeping, clock
         self.saved_at = clock()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint, but not after the last step: then there is the model itself."""
+        """Ask for a checkpoint if one is due, but not after the last step, which leaves the model itself."""
         is_due = self.clock() - self.saved_at >= self.keeping.every_seconds
         control.should_save = state.global_step < state.max_steps and _agreed(is_due, args.device)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Register what the trainer has just written."""
-        del control  # passed by name, so it must be named
+        """Register the checkpoint that the trainer has just written."""
+        del control  # the trainer passes it by name, so the parameter must have this name
         assert args.output_dir is not None
         self.keeping.keep(state.global_step, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved_at = self.clock()
 
 
 def _agreed(is_due: bool, device: torch.device) -> bool:
-    """What the first process finds: clocks differ, and a checkpoint takes all of them."""
+    """Return the first process's `is_due`: the clocks differ, and all processes must save together."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return is_due
     flag = torch.tensor([int(is_due)], device=device)

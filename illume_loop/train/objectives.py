@@ -1,4 +1,4 @@
-"""The objectives by the names that `train.objective` gives them."""
+"""The training functions of the objectives, by their names in `train.objective`."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ OBJECTIVES: Mapping[str, Callable[[CandidateTraining, OnStep], TrainReport]] = {
 
 
 def train_here(training: CandidateTraining, on_step: OnStep) -> TrainReport:
-    """Train by the objective of the settings in this process, which may be one of several that share the training."""
+    """Train by the settings' objective in this process, which may be one of several that share the training."""
     return OBJECTIVES[training.settings.objective](training, on_step)

@@ -1,7 +1,9 @@
-"""Short rows side by side in one, so that a batch of rows of many lengths holds little padding.
+"""The packing of short rows into one, so that a batch of rows of different lengths holds little padding.
 
-Guarantee: a packed batch has the labels of the plain one, and each row attends to itself alone: positions begin anew at
-each row, from which transformers makes a mask of blocks where there is no attention mask.
+Invariants:
+- A packed batch has the labels of the plain batch.
+- Each row attends only to itself. The positions begin at 0 for each row, and transformers makes a block mask from them
+  if there is no attention mask.
 """
 
 from __future__ import annotations
@@ -19,26 +21,29 @@ Collator = Callable[[Sequence[Item]], dict[str, Tensor]]
 
 
 class PackingCollator:
-    """Packs what `collate` would pad. The order of rows changes: images to be read come in the order of their rows."""
+    """A collator that packs the rows that `collate` would pad.
+
+    The order of the rows changes. The images to read follow the new order.
+    """
 
     def __init__(self, collate: Collator, pad: int) -> None:
         self.collate, self.pad = collate, pad
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """One batch: `input_ids`, `labels` and `position_ids`, each (bins, T), and what else `collate` gives."""
+        """Return one batch: `input_ids`, `labels`, `position_ids`, each (bins, T), and the other keys of `collate`."""
         bins = first_fit([len(item["input_ids"]) for item in items])
         batch = self.collate([items[index] for of_bin in bins for index in of_bin])
         length = max(sum(len(items[index]["input_ids"]) for index in of_bin) for of_bin in bins)
         shape = (len(bins), length)
         ids, labels = torch.full(shape, self.pad), torch.full(shape, IGNORED_LABEL)
-        # What pads is a row of its own.
+        # The padding at the end of a bin counts as a row of its own.
         positions = torch.zeros(shape, dtype=torch.long)
         for row, of_bin in enumerate(bins):
             start = 0
             for index in of_bin:
                 stop = start + len(items[index]["input_ids"])
                 ids[row, start:stop] = torch.tensor(items[index]["input_ids"])
-                # Nothing predicts the first id of a row: what stands before it is another row's end.
+                # The first id of a row is not a label: the id before it is the end of another row.
                 labels[row, start + 1 : stop] = torch.tensor(items[index]["labels"][1:])
                 positions[row, start:stop] = torch.arange(stop - start)
                 start = stop
@@ -48,7 +53,7 @@ class PackingCollator:
 
 
 def first_fit(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of rows in bins as long as the longest row, filled by the longest rows first."""
+    """Return the indices of rows in bins as long as the longest row. The longest rows are placed first."""
     room: list[int] = []
     bins: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):

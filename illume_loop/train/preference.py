@@ -1,13 +1,14 @@
 """Objectives `dpo` and `kto`: TRL's DPOTrainer and KTOTrainer over the unified vocabulary, anchored by cross-entropy.
 
-TRL's trainers want text that they tokenise themselves, so ours are subclasses that take rows as they are. Rows carry
-the log-probabilities of the reference, which is the model that training starts from, so it is never held twice. They
-are computed as the policy's are, by the same forward in the same precision: a reference in float32 beside a policy
-under bfloat16 would begin with margins of rounding that no image earned.
+TRL's trainers tokenise text themselves, so ours are subclasses that take tokenised rows. The reference is the model
+that training starts from. Its log-probabilities are computed once and stored in the rows, so the model is never held
+twice. The reference and the policy use the same forward pass in the same precision: a reference in float32 beside a
+policy in bfloat16 would start with margins of mere rounding.
 
-A preference says nothing of reading, and can widen a margin by making both images unlikely. So cross-entropy on the
-chosen images and on all other rows of the manifest anchors it. Those rows travel in the same batches, dealt out evenly
-to the preferences. The anchor weighs each labelled id alike, wherever it stands: without preferences it would be `sft`.
+Preferences do not train reading, and they can widen a margin by making both images unlikely. So cross-entropy on the
+chosen images and on all other rows of the manifest anchors the model. The anchor's rows are dealt evenly to the
+preferences and travel in the same batches. The anchor weighs all labelled ids alike, so without preferences it would be
+`sft`.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from illume_loop.train.trainable import Trainable, load_trainable
 from illume_loop.train.trainings import CandidateTraining, OnStep, TrainReport
 
 ANCHOR = "anchor"
-"""The key of a batch under which the rows of the anchor stand, as a batch of their own."""
+"""The batch's key for the anchor's rows, which are a batch of their own."""
 ANCHOR_LABELS = "anchor_labels"
-"""The key of the number of ids that these rows teach."""
+"""The batch's key for the number of labelled ids in the anchor's rows."""
 
 Item = dict[str, Any]
 
 
 def train_dpo(training: CandidateTraining, on_step: OnStep) -> TrainReport:
-    """Direct preference optimisation (arXiv 2305.18290) of a copy of the base; see `train_sft`.
+    """Train a copy of the base by direct preference optimisation (arXiv 2305.18290) and write the candidate.
 
-    Raises ValueError where no row is a pair, TrainingDivergedError when the loss is no longer a finite number.
+    Raises ValueError if no row is a pair, TrainingDivergedError if the loss is no longer finite.
     """
     rows, settings, seed = training.rows, training.settings, training.seed
     backend = load_trainable(training.base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
@@ -56,9 +57,9 @@ def train_dpo(training: CandidateTraining, on_step: OnStep) -> TrainReport:
 
 
 def train_kto(training: CandidateTraining, on_step: OnStep) -> TrainReport:
-    """Kahneman-Tversky optimisation (arXiv 2402.01306) of a copy of the base: each side of a pair counts by itself.
+    """Train a copy of the base by Kahneman-Tversky optimisation (arXiv 2402.01306) and write the candidate.
 
-    Raises as `train_dpo` does.
+    Each side of a pair counts by itself. Raises what `train_dpo` raises.
     """
     rows, settings, seed = training.rows, training.settings, training.seed
     backend = load_trainable(training.base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
@@ -69,7 +70,10 @@ def train_kto(training: CandidateTraining, on_step: OnStep) -> TrainReport:
 def dpo_trainer(
     backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
 ) -> DPOTrainer:
-    """TRL's trainer with its losses `sigmoid` and, as the anchor's part on the chosen images, `sft`."""
+    """Return TRL's DPO trainer with its losses `sigmoid` and `sft`.
+
+    `sft` is the anchor's part on the chosen images.
+    """
     pairs, others = _parts(rows)
     items: list[Item] = [
         {
@@ -105,10 +109,10 @@ def dpo_trainer(
 def kto_trainer(
     backend: Trainable, rows: Sequence[TrainingRow], settings: TrainSettings, seed: int, scratch: str
 ) -> KTOTrainer:
-    """TRL's trainer with its loss `kto`. It has no cross-entropy of its own, so the chosen images join the anchor.
+    """Return TRL's KTO trainer with its loss `kto`.
 
-    The loss estimates how far the model has moved on images of other prompts in the same batch (`KL_completion_ids`),
-    so the batches are made here, once.
+    The trainer has no cross-entropy of its own, so the chosen images join the anchor. The loss estimates the model's
+    distance from the reference on other images of the same batch (`KL_completion_ids`), so the batches are fixed here.
     """
     pairs, others = _parts(rows)
     chosen = _unique(DrawRow(pair.prompt, pair.chosen_ids) for pair in pairs)
@@ -125,7 +129,7 @@ def kto_trainer(
     Random(seed).shuffle(items)
     anchor = _Anchor.of([*chosen, *others], backend, settings, seed)
     size = _items_in_a_step(settings.batch_size, len(items), 1, len(chosen) + len(others))
-    size = max(2 * settings.num_processes, size)  # a process with one image alone has no images of other prompts
+    size = max(2 * settings.num_processes, size)  # a process with a single image would have no other image
     for start in range(0, len(items), size):
         batch = items[start : start + size]
         _put(batch, "KL_completion_ids", [item["completion_ids"] for item in [batch[-1], *batch[:-1]]])
@@ -147,7 +151,7 @@ def kto_trainer(
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """The rows that cross-entropy holds, besides those that TRL's own loss covers."""
+    """The rows of the anchor's cross-entropy, without those that TRL's own loss covers."""
 
     rows: Sequence[Item]
     collator: FeatureCollator
@@ -155,7 +159,7 @@ class _Anchor:
 
     @classmethod
     def of(cls, rows: Sequence[LikelyRow], backend: Trainable, settings: TrainSettings, seed: int) -> _Anchor:
-        """Encode the rows, in an order of their own."""
+        """Encode the rows and shuffle them by the seed."""
         if not rows:
             return cls([], FeatureCollator(backend.sequences.pad, None), 0)
         dataset, collator = build_dataset(rows, backend, settings.text_dropout, seed)
@@ -163,15 +167,15 @@ class _Anchor:
         return cls(items, collator, sum(label != IGNORED_LABEL for item in items for label in item["labels"]))
 
     def dealt_to(self, items: Sequence[Item]) -> list[Item]:
-        """The preferences, each with the numbers of its share of these rows in `anchor`."""
+        """Return the preferences, each with the numbers of its share of the anchor's rows in `anchor`."""
         return [item | {ANCHOR: list(range(i, len(self.rows), len(items)))} for i, item in enumerate(items)]
 
 
 class _AnchoredCollator:
-    """TRL's own collator for the preferences; the anchor's rows of the batch beside it, under `anchor`.
+    """A collator that batches the preferences by TRL's own collator and adds the anchor's rows under `anchor`.
 
-    With several processes each batch has a row of the anchor, be it one that counts for nothing: a process with a
-    forward pass less than the others would leave them waiting for its buffers.
+    With several processes each batch has at least one row of the anchor, if only one of weight 0. Otherwise a process
+    could run one forward pass less than the others, and they would wait for its buffers.
     """
 
     def __init__(self, preferences: Any, anchor: _Anchor, settings: TrainSettings) -> None:
@@ -180,7 +184,7 @@ class _AnchoredCollator:
         self.num_fillers = 1 if settings.num_processes > 1 else 0
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """One batch."""
+        """Return one batch."""
         batch: dict[str, Any] = self.preferences(items)
         rows = [self.anchor.rows[number] for item in items for number in item[ANCHOR]]
         num_labels = sum(label != IGNORED_LABEL for row in rows for label in row["labels"])
@@ -189,24 +193,24 @@ class _AnchoredCollator:
 
 
 class _Anchored:
-    """What our subclasses of both trainers change: rows stay as they are, and the anchor's loss is added."""
+    """The changes to both of TRL's trainers: rows stay as they are, and the anchor's loss is added."""
 
     reference_columns: ClassVar[tuple[str, ...]]
     """The columns of the dataset that hold the reference's log-probabilities, as TRL names them."""
 
     def __init__(self, anchor_weight: float, on_progress: OnProgress, **arguments: Any) -> None:
-        """`on_progress` is called after each batch of the reference's log-probabilities."""
+        """Make the trainer. `on_progress` is called after each batch of the reference's log-probabilities."""
         self.anchor_weight, self.on_progress = anchor_weight, on_progress
         super().__init__(**arguments)
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
-        """TRL would look for text under `chosen`; these rows have their ids."""
+        """Return the dataset unchanged. TRL would look for text under `chosen`, but the rows have ids already."""
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
-        """Add the reference's log-probabilities by TRL's own forward, which also computes the policy's.
+        """Add the reference's log-probabilities, by the forward of TRL that also computes the policy's.
 
-        TRL's method of this name would write them to a cache that outlives the training.
+        TRL's own method would write them to a cache that outlives the training.
         """
         trainer: Any = self
         size = trainer.args.per_device_train_batch_size
@@ -226,7 +230,7 @@ class _Anchored:
         return dataset
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        """TRL's loss, and the cross-entropy of the anchor's rows in the batch."""
+        """Return TRL's loss plus the weighted cross-entropy of the anchor's rows in the batch."""
         anchor, num_labels = inputs.pop(ANCHOR, None), inputs.pop(ANCHOR_LABELS, 0)
         loss: Tensor = super().compute_loss(model, inputs, *rest, **named)  # type: ignore[misc]
         if anchor is None:
@@ -235,9 +239,10 @@ class _Anchored:
         return loss + weight * model(**anchor, fused_lm_head=True).loss
 
     def _share_of(self, num_labels: int) -> float:
-        """The labels of this process's anchor over the mean of all processes, whose losses count alike.
+        """Return this process's number of anchor labels over the mean number of all processes.
 
-        Without it a label would weigh more where a process has few: a caption is shorter than an image.
+        The losses of all processes count alike, and a caption has fewer labels than an image. Without this factor a
+        label would weigh more in a process with few labels.
         """
         accelerator = self.accelerator  # type: ignore[attr-defined]
         if accelerator.num_processes == 1:
@@ -267,7 +272,7 @@ def _unique(rows: Iterable[DrawRow]) -> list[DrawRow]:
 
 
 def _completion(backend: Trainable, image_ids: ImageIds) -> list[int]:
-    """What follows the prefix of a row to draw."""
+    """Return the ids that follow the prefix in a row to draw."""
     return [label for label in backend.sequences.draw("", image_ids.tolist()).labels if label != IGNORED_LABEL]
 
 
@@ -277,5 +282,5 @@ def _put(items: Iterable[Item], name: str, values: Iterable[object]) -> None:
 
 
 def _items_in_a_step(batch_size: int, num_items: int, images_of_item: int, num_others: int) -> int:
-    """Preferences in a step that, with the anchor's rows dealt to them, make about `batch_size` rows."""
+    """Return the preferences per step that make about `batch_size` rows with the anchor's rows dealt to them."""
     return max(1, round(batch_size * num_items / (images_of_item * num_items + num_others)))

@@ -1,8 +1,9 @@
-"""A training on Ray: TorchTrainer starts workers that run our TRL trainers, here the database hears of it.
+"""The driver of a training on Ray. TorchTrainer starts workers that run our TRL trainers; the driver reports progress.
 
-Guarantee: the candidate is that of the same training in one process, up to the order of floating-point sums; workers
-that die are started anew, at most `MAX_FAILURES` times, from the last registered checkpoint. Ray is left as it was
-found: one that was started here ends here, and a training that is interrupted takes its workers along.
+Invariants:
+- The candidate equals that of the same training in one process, up to the order of floating-point sums.
+- Workers that die are restarted from the last registered checkpoint, at most `MAX_FAILURES` times.
+- A Ray that was started here ends here. An interrupted training ends its workers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from uuid import uuid4
 
 from illume_loop.errors import MissingExtraError, RayUnusableError, TrainingWorkersError
 from illume_loop.settings import TrainSettings
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint
+from illume_loop.train.keeping import CHECKPOINT_PLAN, CheckpointPlan, KeptCheckpoint
 from illume_loop.train.trainings import OnStep, Training, TrainReport, run_training
 
 if TYPE_CHECKING:
@@ -32,16 +33,16 @@ LOOK_EVERY_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-def train_where_set(training: Training, on_step: OnStep) -> TrainReport:
-    """Run a training where its settings say: on Ray, or in this process. Raises what `train_on_ray` raises."""
+def run_locally_or_on_ray(training: Training, on_step: OnStep) -> TrainReport:
+    """Run a training on Ray or in this process, as its settings say. Raises what `train_on_ray` raises."""
     return train_on_ray(training, on_step) if training.settings.backend == "ray" else run_training(training, on_step)
 
 
 def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
-    """Run a training on as many workers as its settings say.
+    """Run a training on the number of workers that its settings give.
 
-    Raises MissingExtraError without the extra `cluster`, RayUnusableError for a cluster that cannot hold the workers,
-    TrainingWorkersError where they failed too often, and what a training itself raises.
+    Raises MissingExtraError without the extra `cluster`, RayUnusableError if the cluster cannot hold the workers,
+    TrainingWorkersError if the workers failed too often, and what the training itself raises.
     """
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -50,14 +51,14 @@ def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        if find_spec("deepspeed") is None:  # the workers need it, and a cluster's hosts are installed alike
+        if find_spec("deepspeed") is None:  # the workers need it, and all hosts of a cluster have the same packages
             raise ModuleNotFoundError("deepspeed")
     except ImportError as error:
         raise MissingExtraError(feature="train.backend = 'ray'", extra="cluster") from error
     from illume_loop.train.ray_ledger import Ledger
-    from illume_loop.train.ray_worker import Job, Registrar, work
+    from illume_loop.train.ray_worker import CheckpointReporter, Job, work
 
-    keeping = KEEPING.get()
+    keeping = CHECKPOINT_PLAN.get()
     settings, out = training.settings, training.out
     storage = keeping.folder if keeping else out.with_name(f"{out.name}-ray")
     job = Job(training, keeping.every_seconds if keeping else None)
@@ -75,14 +76,14 @@ def train_on_ray(training: Training, on_step: OnStep) -> TrainReport:
                 name=uuid4().hex,
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                # The database says which checkpoints are kept, and whoever keeps it deletes the others.
+                # `Keeping.keep` registers checkpoints and deletes the old ones, so Ray must not delete any.
                 checkpoint_config=CheckpointConfig(num_to_keep=None),
-                callbacks=[Registrar(ledger)],
+                callbacks=[CheckpointReporter(ledger)],
             ),
             torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         )
         try:
-            return _Followed(trainer, ledger, keeping, on_step).report()
+            return _RayRun(trainer, ledger, keeping, on_step).report()
         finally:
             if keeping is None:
                 shutil.rmtree(storage, ignore_errors=True)
@@ -92,19 +93,22 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Ray would let its workers stand back behind all else that the host does.
+    # By default Ray gives its workers a lower priority than all other processes of the host.
     "RAY_worker_niceness": "0",
-    # Workers import torch before they count as started, which a busy host or a shared disk draws out.
+    # Workers import torch before they count as started, which takes long on a busy host or a shared disk.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-    # Workers without GPUs keep what they see, and Ray its notice of it.
+    # Ray leaves the visible devices of workers without GPUs as they are, and prints no notice of it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""For a Ray that starts here, and for what joins another; each is left alone where it is set."""
+"""Environment variables for a Ray that is started here or joined. A variable that is already set keeps its value."""
 
 
 @contextmanager
 def _ray(settings: TrainSettings) -> Iterator[None]:
-    """A connection to the cluster of the settings, or to one that lives as long as this."""
+    """Connect to the cluster of the settings, or to a local one that ends with the block.
+
+    Raises RayUnusableError.
+    """
     import ray
 
     needed = {name: amount * settings.workers for name, amount in settings.resources.items()}
@@ -115,7 +119,7 @@ def _ray(settings: TrainSettings) -> Iterator[None]:
         else:
             num_cpus = max(os.cpu_count() or 1, int(needed.get("CPU", 0)))
             _start_here(num_cpus=num_cpus, include_dashboard=False, **quiet)
-    except Exception as error:  # one of many kinds, and none of ours
+    except Exception as error:  # Ray raises errors of many kinds
         raise RayUnusableError(address=settings.ray_address or "this machine", reason=_sentence(error)) from error
     try:
         present = ray.cluster_resources()
@@ -131,10 +135,10 @@ def _ray(settings: TrainSettings) -> Iterator[None]:
 
 
 def _start_here(**options: Any) -> None:
-    """Start Ray on this machine. It gives itself half a minute, which a busy one may need twice."""
+    """Start Ray on this machine. Try twice, because a busy machine may exceed Ray's limit of half a minute."""
     import ray
 
-    # It would say how it keeps strangers out, and it lives no longer than the training.
+    # Ray would log how to authenticate, which does not matter for a Ray that ends with the training.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         ray.init(address="local", **options)
@@ -144,16 +148,19 @@ def _start_here(**options: Any) -> None:
         ray.init(address="local", **options)
 
 
-class _Followed:
-    """A training that goes on in a thread, while this one hears of it: what hears must not be called from others."""
+class _RayRun:
+    """A training that runs in a thread of its own while the calling thread handles its events.
 
-    def __init__(self, trainer: TorchTrainer, ledger: Any, keeping: Keeping | None, on_step: OnStep) -> None:
+    `on_step` and `keep` must be called from the calling thread only.
+    """
+
+    def __init__(self, trainer: TorchTrainer, ledger: Any, keeping: CheckpointPlan | None, on_step: OnStep) -> None:
         self.trainer, self.ledger, self.keeping, self.on_step = trainer, ledger, keeping, on_step
         self.found: TrainReport | None = None
         self.error: BaseException | None = None
 
     def report(self) -> TrainReport:
-        """Wait for the end."""
+        """Wait for the end of the training; return its report or raise its error."""
         thread = Thread(target=self._fit, name="ray-train", daemon=True)
         thread.start()
         while thread.is_alive():
@@ -194,7 +201,7 @@ class _Followed:
 
 
 def _sentence(error: Exception) -> str:
-    """What the first worker that failed said: the end of its traceback, or else what Ray says of it first."""
+    """Return one line on the first failed worker: the last line of its traceback, or else Ray's first line."""
     failures = getattr(error, "worker_failures", None) or {0: error}
     text = str(next(iter(failures.values())))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]

@@ -1,4 +1,4 @@
-"""What workers of a training on Ray tell its driver, in an actor between them, whose process has to import little."""
+"""The actor through which Ray workers report to their driver. Its process imports little."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ Event = tuple[str, Any]
 
 
 class Ledger:
-    """An actor between the driver, which alone knows the database, and the workers, which come and go."""
+    """An actor between the driver, which alone uses the database, and the workers, which may be restarted."""
 
     def __init__(self, kept: Sequence[KeptCheckpoint]) -> None:
         self.kept = list(kept)
         self.events: list[Event] = []
 
     def tell(self, *event: Any) -> None:
-        """Something for the driver to hear."""
+        """Record an event for the driver."""
         self.events.append((event[0], event[1]))
 
     def take(self) -> list[Event]:
-        """What was told since the last time."""
+        """Return the events since the last call."""
         events, self.events = self.events, []
         return events
 
     def registered(self, checkpoint: KeptCheckpoint) -> None:
-        """The database has one more."""
+        """Add a checkpoint that the driver has registered in the database."""
         self.kept.insert(0, checkpoint)
 
     def kept_checkpoints(self) -> list[KeptCheckpoint]:
-        """The registered ones, the newest first."""
+        """Return the registered checkpoints, the newest first."""
         return self.kept

@@ -1,7 +1,9 @@
-"""What each Ray worker of a training does: the same training as in one process, on its share of every step.
+"""A Ray worker of a training. It runs the same training as one process would, on its share of every step.
 
-Guarantee: workers start from the checkpoint that the ledger names, which has the registered ones of the database and no
-other, after the first of them has verified it. A new checkpoint counts once the driver has registered it.
+Invariants:
+- Workers start from a checkpoint of the ledger, which holds only checkpoints that are registered in the database.
+- The first worker verifies the checkpoint before any worker reads it.
+- A new checkpoint counts once the driver has registered it.
 """
 
 from __future__ import annotations
@@ -21,33 +23,36 @@ from ray.train import Checkpoint, UserCallback
 from illume_loop.errors import IllumeLoopError, RayUnusableError
 from illume_loop.runtime import prepare
 from illume_loop.settings import RuntimeSettings
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first
+from illume_loop.train.keeping import CHECKPOINT_PLAN, CheckpointPlan, KeptCheckpoint, from_first_intact
 from illume_loop.train.trainings import Training, run_training
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training, whose folders are on a file system that all hosts share. `every_seconds` None keeps nothing."""
+    """A training whose folders all hosts share. No checkpoint is kept if `every_seconds` is None."""
 
     training: Training
     every_seconds: float | None
 
 
-class Registrar(UserCallback):  # type: ignore[misc]
-    """Tells the driver of each checkpoint that Ray's storage has from all workers; runs in Ray's controller."""
+class CheckpointReporter(UserCallback):  # type: ignore[misc]
+    """A callback in Ray's controller that tells the driver of each checkpoint that all workers have stored."""
 
     def __init__(self, ledger: Any) -> None:
         self.ledger = ledger
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        """One report of all workers is complete."""
-        del run_context  # passed by name, so it must be named
+        """Tell the driver of the checkpoint once all workers have reported it."""
+        del run_context  # Ray passes it by name, so the parameter must have this name
         if checkpoint is not None:
             self.ledger.tell.remote("saved", (metrics[0]["step"], checkpoint.path))
 
 
 def work(config: dict[str, Any]) -> None:
-    """Train. An error that would come again ends the training at once and without one, so that Ray starts no other."""
+    """Train as one worker.
+
+    An error that would repeat is sent to the driver and not raised, so that Ray does not restart the workers.
+    """
     job: Job = config["job"]
     ledger = config["ledger"]
     prepare(RuntimeSettings())
@@ -67,10 +72,12 @@ def work(config: dict[str, Any]) -> None:
             last_told = max(done, last_told)
             ledger.tell.remote("step", (done, total))
 
-    on_step(0, 0)  # Ray may have taken minutes to start this
+    on_step(0, 0)  # Ray may have taken minutes to start this worker
     with tempfile.TemporaryDirectory() as scratch:
         if job.every_seconds is not None:
-            KEEPING.set(Keeping(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds))
+            CHECKPOINT_PLAN.set(
+                CheckpointPlan(Path(scratch), _agreed_checkpoints(ledger, is_first), _report, job.every_seconds)
+            )
         try:
             report = run_training(job.training, on_step)
         except IllumeLoopError as error:
@@ -79,24 +86,27 @@ def work(config: dict[str, Any]) -> None:
             ray.get(ledger.tell.remote("failed", error))
             return
     if is_first:
-        # As plain values: the ledger would import all that trains to hold a report.
+        # Send plain values, because a TrainReport would make the ledger import the training code.
         ray.get(ledger.tell.remote("done", asdict(report)))
 
 
 def _report(step: int, folder: Path) -> None:
-    """Put a checkpoint into Ray's storage, where the parts of all workers become one."""
+    """Put this worker's part of a checkpoint into Ray's storage, where the parts of all workers are joined."""
     ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(str(folder)))
     shutil.rmtree(folder)
 
 
 def _agreed_checkpoints(ledger: Any, is_first: bool) -> Sequence[KeptCheckpoint]:
-    """What the first worker found whole: another may look at another time. Empty where there is none to go on from."""
+    """Return the checkpoint that the first worker found whole; empty if there is none to resume from.
+
+    Only the first worker looks, because another worker could look at another time and find another checkpoint.
+    """
     from torch import distributed
 
     found: list[Sequence[KeptCheckpoint]] = [()]
     if is_first:
         kept: list[KeptCheckpoint] = ray.get(ledger.kept_checkpoints.remote())
-        found = [tuple(intact_first(kept, lambda *_: None)[:1])]
+        found = [tuple(from_first_intact(kept, lambda *_: None)[:1])]
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         distributed.broadcast_object_list(found, src=0)
     return found[0]

@@ -1,6 +1,6 @@
 """Objectives `sft` and `assess-sft`: supervised fine-tuning with TRL's SFTTrainer over the unified vocabulary.
 
-One next-token cross-entropy for all rows, as in the paper; the two differ in what the manifest holds.
+All rows have the same next-token cross-entropy, as in the paper. The two objectives differ in the manifest's rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from illume_loop.train.trainings import CandidateTraining, OnStep, TrainReport
 def train_sft(training: CandidateTraining, on_step: OnStep) -> TrainReport:
     """Train a copy of the base on the rows and write the candidate.
 
-    Raises ValueError where rows are preferences, TrainingDivergedError when the loss is no longer a finite number.
+    Raises ValueError if a row is a pair, TrainingDivergedError if the loss is no longer finite.
     """
     rows, settings, seed = training.rows, training.settings, training.seed
     backend = load_trainable(training.base, seed, preparing(on_step), every_weight=settings.lora_rank == 0)
@@ -48,7 +48,7 @@ def train_sft(training: CandidateTraining, on_step: OnStep) -> TrainReport:
 
 
 def sft_arguments(settings: TrainSettings, seed: int, scratch: str) -> SFTConfig:
-    """TRL arguments for rows that are tokenised already; `scratch` is a folder that may be thrown away."""
+    """Return TRL's arguments for rows that are already tokenised; `scratch` is a folder that may be thrown away."""
     return SFTConfig(
         **common_arguments(settings, seed, scratch),
         dataset_kwargs={"skip_prepare_dataset": True},

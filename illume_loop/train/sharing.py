@@ -1,7 +1,8 @@
-"""How several processes share one training: arguments for TRL's trainers, the shipped DeepSpeed configurations.
+"""The sharing of one training by several processes: arguments for TRL's trainers, and the DeepSpeed configurations.
 
-Guarantee: a step of N processes has the rows and, up to the order of sums, the loss and gradient of the same step in
-one process. Where the rows do not fill the last step of an epoch, those of its beginning fill it up.
+Invariants:
+- A step of N processes has the rows of the same step in one process, and its loss and gradient up to the order of sums.
+- If the rows do not fill the last step of an epoch, rows from the beginning of the epoch fill it up.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from illume_loop.train.dataset import FeatureCollator
 
 
 def of_process(num_rows: int, settings: TrainSettings) -> int:
-    """Rows of a step that each process takes."""
+    """Return the number of a step's rows that each process takes."""
     return max(1, num_rows // settings.num_processes)
 
 
 def sharing_arguments(settings: TrainSettings) -> dict[str, Any]:
-    """Arguments of a trainer for the strategy of the settings; none where one process trains."""
+    """Return a trainer's arguments for the settings' strategy; none if the training is local."""
     if settings.backend == "local":
         return {}
-    # A process whose rows read no image gives the adapter no gradient, and the others would wait for it.
+    # The adapter has no gradient in a process whose rows read no image, and the other processes would wait for one.
     arguments: dict[str, Any] = {"ddp_find_unused_parameters": True}
     if settings.strategy != "ddp":
         arguments["deepspeed"] = deepspeed_config(settings.strategy)
@@ -35,23 +36,24 @@ def sharing_arguments(settings: TrainSettings) -> dict[str, Any]:
 
 
 def deepspeed_config(strategy: str) -> dict[str, Any]:
-    """The shipped configuration of a stage of ZeRO; what is "auto" in it follows the trainer's arguments."""
+    """Return the shipped configuration of a ZeRO stage. Its "auto" values follow the trainer's arguments."""
     config: dict[str, Any] = json.loads((files(__package__) / "deepspeed" / f"{strategy}.json").read_text())
     return config
 
 
 class EvenCollator:
-    """Gives each batch image features, though none of an image, so that the adapter has a gradient in each process.
+    """A collator that gives every batch image features, empty ones if it reads no image.
 
-    DeepSpeed reduces gradients in the order in which they come, so all processes must have the same ones. DDP is told
-    to expect that some have none, as a step without images in one process leaves the adapter alone too.
+    So the adapter has a gradient in every process. DeepSpeed reduces gradients in the order in which they come, so all
+    processes must have the same ones. DDP does not need this collator: it is told to expect unused parameters, and so
+    a step without images leaves the adapter alone, as it does in one process.
     """
 
     def __init__(self, collate: FeatureCollator) -> None:
         self.collate = collate
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch."""
+        """Return one batch."""
         batch = self.collate(items)
         if self.collate.features_NLH is not None:
             batch.setdefault("image_features", self.collate.features_NLH[:0])
@@ -60,7 +62,10 @@ class EvenCollator:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """The model with all of its weights, which ZeRO's third stage spreads over the processes; all of them enter."""
+    """Gather the model's weights for the block, if ZeRO's third stage has spread them over the processes.
+
+    All processes must enter the block.
+    """
     spread = [weights for weights in model.parameters() if hasattr(weights, "ds_id")]
     if not spread:
         yield

@@ -1,7 +1,7 @@
 """Trackers of trainings: TensorBoard, Weights & Biases and MLflow, by TRL's `report_to`.
 
-What they write locally goes into the run directory (on a worker: into its cache), unless their own variables name
-another place. They hear of each step and change none: the candidate is the same with and without.
+Their local files go into the run directory (on a worker: into its cache), unless the tracker's own environment
+variables name another place. A tracker does not change the candidate.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from illume_db.urls import sqlite_url
 from illume_loop.errors import UsageError
 
 PROJECT = "illume-loop"
-"""The project of W&B and the experiment of MLflow; the run is W&B's group, and MLflow's tag."""
+"""The name of W&B's project and MLflow's experiment. The run is W&B's group and MLflow's tag."""
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
 
 
 def tracker_of(report_to: str) -> str | None:
-    """The tracker that the setting means on this host; None where it means none."""
+    """Return the tracker that the setting means on this host, or None."""
     if report_to == "auto":
         return "tensorboard" if _is_installed("tensorboard") else None
     return None if report_to == "none" else report_to
 
 
 def check_tracker(report_to: str) -> None:
-    """Raises UsageError where the tracker that is named is not installed, or would ask for a login later on."""
+    """Raise UsageError if the named tracker is not installed, or would ask for a login later."""
     if report_to in PACKAGES and not _is_installed(report_to):
         package = PACKAGES[report_to][0]
         raise UsageError(f"train.report_to = '{report_to}' needs the package {package}; install it, or set it to none")
@@ -42,21 +42,21 @@ def check_tracker(report_to: str) -> None:
 
 
 def training_name() -> str | None:
-    """What the training under way is called; MLflow hears of it by an argument alone."""
+    """Return the name of the training in progress. MLflow takes the name only as a trainer's argument."""
     return os.environ.get("WANDB_NAME")
 
 
 @contextmanager
 def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
-    """Tell trackers, for as long as the block lasts, where to write, and what the training is called.
+    """Set the trackers' environment variables for the block: where they write, and the training's name.
 
-    Raises UsageError where the tracker that is named is not installed.
+    Raises what `check_tracker` raises.
     """
     check_tracker(report_to)
     if tracker_of(report_to) is None:
         yield
         return
-    # W&B and MLflow write elsewhere, or fail, where the folder is not there.
+    # W&B and MLflow write elsewhere or fail if the folder does not exist.
     folder.mkdir(parents=True, exist_ok=True)
     ours = {
         "TENSORBOARD_LOGGING_DIR": str(folder / name),
@@ -67,7 +67,7 @@ def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
         "MLFLOW_TRACKING_URI": sqlite_url(folder / "mlflow.db"),
         "MLFLOW_EXPERIMENT_NAME": PROJECT,
         "MLFLOW_TAGS": json.dumps({"run": folder.name}),
-        # They would write between the lines of progress, and onto standard output, which belongs to results.
+        # Without these, they write between the lines of progress, and to standard output, which is for results only.
         "WANDB_SILENT": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -83,7 +83,7 @@ def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
 
 
 def _end_wandb() -> None:
-    """W&B would go on with this training's run in the next one."""
+    """End W&B's run of this training. Otherwise the next training would go on with it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish()
@@ -94,7 +94,7 @@ def _is_logged_in() -> bool:
     try:
         return bool(wandb.login(prompt=False))
     except TypeError:
-        # Older ones can only ask.
+        # An older W&B has no `prompt` argument and can only ask, so its login is not checked.
         return True
 
 

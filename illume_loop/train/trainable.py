@@ -1,4 +1,4 @@
-"""What training needs of a backend, and the checkpoint of any backend that has it."""
+"""The interface that training needs from a backend, and the loading of a checkpoint that has it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Trainable(Protocol):
     """A loaded checkpoint that TRL can train.
 
     TRL computes its losses from `model.base_model(...).last_hidden_state` times the weight (and bias) of
-    `model.get_output_embeddings()` and calls no `forward` of ours, so exactly that product has to be the logits. The
-    body takes `input_ids`, `attention_mask` and `image_features` (N, L, H) of the N images to be read in the batch.
+    `model.get_output_embeddings()`. It calls no `forward` of ours, so the logits must be exactly that product. The
+    body takes `input_ids`, `attention_mask` and `image_features` (N, L, H) of the N images that the batch reads.
     """
 
     model: PreTrainedModel
@@ -35,15 +35,15 @@ class Trainable(Protocol):
 
     @property
     def on_progress(self) -> OnProgress:
-        """What is called after each batch that the backend works through."""
+        """The hook that is called after each batch of the backend's work."""
         ...
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """What the frozen encoder makes of images, (N, L, H), as the body takes it."""
+        """Return the frozen encoder's features of images, (N, L, H), as the body takes them."""
         ...
 
     def freeze_vision(self) -> None:
-        """Leave only what reads features and ids, and what gives logits, to be trained."""
+        """Freeze all weights except those that read features and ids and those that give logits."""
         ...
 
     def save(self, path: Path) -> None:
@@ -52,14 +52,14 @@ class Trainable(Protocol):
 
 
 def load_trainable(base: Path, seed: int, on_progress: OnProgress = ignore, *, every_weight: bool = False) -> Trainable:
-    """The checkpoint with its vision frozen, and every source of randomness seeded.
+    """Load the checkpoint, freeze its vision and seed every source of randomness.
 
-    `on_progress` is called after each stage of the load, and after each batch of images that is encoded.
-    Where every weight is to be trained it is held in float32: an optimiser's steps are smaller than what half the
-    precision can tell from nothing. Raises what `load_model` raises.
+    `on_progress` is called after each stage of the load, and after each batch of images that is encoded. With
+    `every_weight` the weights are held in float32, because an optimiser's steps would be lost to rounding in half
+    precision. Raises what `load_model` raises.
     """
     set_seed(seed)
-    # Whoever trains here is a backend that called for it, so what its type loads is one.
+    # Only backends whose models our trainers train get here, so the loaded model is a Trainable.
     backend = cast(Trainable, load_model(base, device="auto", on_progress=on_progress))
     if every_weight:
         backend.model.float()

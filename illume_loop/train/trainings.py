@@ -1,7 +1,7 @@
-"""Trainings as values: what a process on another host is handed, which imports there what it needs when it runs.
+"""Trainings as plain values, which can be sent to a process on another host and run there.
 
-Importing this imports neither torch nor TRL. These read the environment when they are imported, and not all processes
-that pass a training on need them.
+Importing this module imports neither torch nor TRL. Both read the environment when they are imported, and not every
+process that passes a training on needs them.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
 
 OnStep = Callable[[int, int], None]
-"""Called with (optimizer steps done, steps in all); with (0, 0) after each stage before the first step."""
+"""Called with (optimizer steps done, total steps); with (0, 0) after each stage before the first step."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a training did: its loss is the mean over steps, of `sft` in nats for each labelled id."""
+    """The report of a training. `mean_loss` is the mean over steps; for `sft` in nats per labelled id."""
 
     num_rows: int
     steps: int
     mean_loss: float
     seconds: float
     losses: tuple[float, ...]
-    """Of each step, those that were taken before a checkpoint that this training went on from too."""
+    """The loss of each step, including the steps before the checkpoint that the training resumed from."""
 
 
 class Training(Protocol):
     """A training of the checkpoint `base` whose result goes to `out`; both are absolute."""
 
     runner: ClassVar[str]
-    """The function that runs it, as "module:function", so that it is imported only where the training runs."""
+    """The function that runs the training, as "module:function", so that only the process that trains imports it."""
 
     @property
     def base(self) -> Path:
-        """What it starts from."""
+        """The checkpoint that the training starts from."""
         ...
 
     @property
     def out(self) -> Path:
-        """Where its result goes."""
+        """The folder of the result."""
         ...
 
     @property
     def settings(self) -> TrainSettings:
-        """How it runs, and on what."""
+        """The settings of the training and of the hardware it runs on."""
         ...
 
 

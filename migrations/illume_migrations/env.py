@@ -1,4 +1,4 @@
-"""What Alembic runs for every command: the connection comes from illume_db.migrate, which also owns the transaction."""
+"""The script that Alembic runs for every command; illume_db.migrate opens the connection and the transaction."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from illume_loop.loop.context import Toolbox
 from illume_loop.loop.stages import calibrate
 from illume_loop.protocols import ImageIds, Sampling, Scores, TrainingRow
 from illume_loop.settings import TrainSettings
-from illume_loop.train.keeping import KEEPING
+from illume_loop.train.keeping import CHECKPOINT_PLAN
 from tests.support.canned_model import CONFIG, CannedModel, load_canned, save_canned, train_canned
 
 
@@ -66,7 +66,7 @@ class HeldBackend:
 
 def keep_checkpoint() -> None:
     """Register a checkpoint one step after the newest there is."""
-    keeping = KEEPING.get()
+    keeping = CHECKPOINT_PLAN.get()
     if keeping is None:
         return
     step = keeping.kept[0].step + 1 if keeping.kept else 1

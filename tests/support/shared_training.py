@@ -15,7 +15,13 @@ from safetensors.torch import load_file
 from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.keeping import (
+    CHECKPOINT_PLAN,
+    CheckpointPlan,
+    KeptCheckpoint,
+    from_first_intact,
+    listed_checkpoint,
+)
 from illume_loop.train.trainings import TrainReport
 
 ALONE = TrainSettings(batch_size=4, epochs=2, learning_rate=1e-3)
@@ -51,12 +57,12 @@ def train_kept(
 ) -> TrainReport:
     """Train with a checkpoint after every step, and go on from the newest whole one of the attempts before."""
     register = Register(folder / "register")
-    kept = intact_first(register.kept(), lambda *_: None)
-    token = KEEPING.set(Keeping(folder / attempt, kept, register.keep, every_seconds=0.0))
+    kept = from_first_intact(register.kept(), lambda *_: None)
+    token = CHECKPOINT_PLAN.set(CheckpointPlan(folder / attempt, kept, register.keep, every_seconds=0.0))
     try:
         return train_candidate(base, rows, folder / "out", settings, 5, on_step)
     finally:
-        KEEPING.reset(token)
+        CHECKPOINT_PLAN.reset(token)
 
 
 def train_and_die(base: Path, rows: list[TrainingRow], folder: Path, settings: TrainSettings, after: int) -> None:

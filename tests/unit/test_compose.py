@@ -9,6 +9,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -319,10 +320,8 @@ def test_the_image_has_what_the_build_needs_and_no_more() -> None:
     }
     assert copied == allowed
     assert all((ROOT / source).exists() for source in copied)
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
-        "packages"
-    ]
-    assert set(packages) < copied
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {Path(package).parts[0] for package in [*wheel["packages"], *wheel["force-include"]]} < copied
 
 
 def test_the_image_installs_extras_that_exist() -> None:

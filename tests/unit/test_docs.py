@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ import typer
 from illume_loop.cli.config import settings_rows
 from illume_loop.cli.main import app
 from illume_loop.settings import field_names, load_settings
-from tests.support.file_map import with_map
 from tests.support.golden import ROOT, check_golden
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -62,9 +66,47 @@ def test_the_settings_page_is_the_settings() -> None:
     check_golden("docs/reference/settings.md", _settings_page())
 
 
-def test_the_map_of_the_files_is_complete() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    check_golden("README.md", with_map(readme))
+def _block(name: str) -> str:
+    """The part of the README between the marks of this name."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.split(f"<!-- {name}: begin -->\n")[1].split(f"<!-- {name}: end -->\n")[0]
+
+
+def _rooms() -> set[str]:
+    """The top-level folders, those in `illume_loop/` and those in its `loop/`, as git has or would add them."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    folders = {
+        str(parent)
+        for name in filter(None, done.stdout.split("\0"))
+        if not name.startswith(".") and (ROOT / name).is_file()
+        for parent in PurePosixPath(name).parents
+    }
+    inside = re.compile(r"(?!illume_loop$)[^/.]+|illume_loop/(loop/)?[^/]+")
+    return {f"{folder}/" for folder in folders if inside.fullmatch(folder)}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout: git says which folders belong to the project")
+def test_the_map_names_every_room_once() -> None:
+    named = Counter(re.findall(r"(?m)^\| `([\w/]+/)` \| \S", _block("map")))
+    assert {name: count for name, count in named.items() if count > 1} == {}
+    rooms = _rooms()
+    assert rooms - set(named) == set(), "rooms that the README's map leaves out"
+    deeper = {name for name in named if any(name.startswith(room) for room in rooms)}
+    assert set(named) - deeper == set(), "the README's map names what is not there"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_experiment() -> None:
+    measured = (ROOT / "docs" / "experiments" / "loop" / "README.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"[-+]?\d+\.\d+", _block("numbers"))
+    assert len(numbers) > 10
+    assert [
+        number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", measured)
+    ] == []
 
 
 def _commands(text: str) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""The service: a Celery app, worker processes with roles, and the executor that sends units to them."""
+"""The loop as a service: coordinators that send units through Celery, and worker processes that do them."""

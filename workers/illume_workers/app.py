@@ -1,33 +1,35 @@
-"""The Celery app: JSON only, one queue for each role, a message acknowledged when its unit is over.
+"""The Celery app: JSON messages, one queue for each role, and an acknowledgement when the unit of a message is over.
 
-Redis carries messages and nothing else. What is in it may be lost, doubled or old: the database decides (see
-`illume_workers.messages`). There is no result backend; a unit's result is its row.
+Redis carries only messages. A message may be lost, duplicated or old, because the database decides if its unit is done
+(see `illume_workers.messages`). There is no result backend: a unit's result is in the database.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from celery.worker.request import Request
+
 from illume_loop.errors import MissingExtraError
 from illume_loop.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from celery import Celery
-from celery.worker.request import Request
 
 TASK = "illume_loop.unit"
 
 CONNECT_TIMEOUT_S = 5.0
 
 SOCKET_TIMEOUT_S = 10.0
-"""Longer than the second for which the consumer's blocking read waits, and no wait without an end."""
+"""The timeout of a read from Redis, so that no read waits forever. It is longer than the one second for which the
+consumer's blocking read waits."""
 
 FIRST_PAUSE_S = 2
-"""Celery waits this much longer before each next try to connect."""
+"""The seconds by which Celery's pause grows before each further try to connect."""
 
 
 def make_app(settings: ClusterSettings) -> Celery:
-    """The app of the coordinator and of every worker. Raises MissingExtraError."""
+    """Return the Celery app of coordinators and workers. Raises MissingExtraError if Celery is not installed."""
     try:
         from celery import Celery
     except ImportError as error:
@@ -38,7 +40,7 @@ def make_app(settings: ClusterSettings) -> Celery:
 
 
 def configuration(settings: ClusterSettings) -> dict[str, Any]:
-    """Celery's settings."""
+    """Return Celery's settings."""
     return {
         "broker_url": _verifying(settings.redis_url),
         "broker_connection_retry": True,
@@ -55,7 +57,7 @@ def configuration(settings: ClusterSettings) -> dict[str, Any]:
         "result_backend": None,
         "task_ignore_result": True,
         "task_acks_late": True,
-        # A unit that fails has been recorded as failed; the coordinator sends it again under a new token.
+        # A failed unit is recorded as failed in the database, and the coordinator sends it again under a new token.
         "task_acks_on_failure_or_timeout": True,
         "task_reject_on_worker_lost": True,
         "task_create_missing_queues": True,
@@ -72,14 +74,17 @@ def configuration(settings: ClusterSettings) -> dict[str, Any]:
 
 
 def _verifying(url: str) -> str:
-    """The URL, whose TLS verifies the server unless it says otherwise: left alone, Celery would accept anyone."""
+    """Return the URL with verification of the TLS server, unless the URL sets it itself.
+
+    Celery's default accepts any server.
+    """
     if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 def tries_within(seconds: float) -> int:
-    """How many tries Celery needs to spend at least `seconds`: it pauses 2, 4, 6, ... seconds between them."""
+    """Return how many tries Celery needs to spend at least `seconds`; its pauses last 2, 4, 6, ... seconds."""
     tries, spent = 1, 0
     while spent < seconds:
         spent += FIRST_PAUSE_S * tries
@@ -88,9 +93,9 @@ def tries_within(seconds: float) -> int:
 
 
 class UnitRequest(Request):  # type: ignore[misc]
-    """See the module."""
+    """A Celery request that raises if its acknowledgement fails, so that the worker connects anew."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # What is named here is what an acknowledgement may fail with unnoticed.
+        # Celery only logs a failed acknowledgement if its error is one of these.
         self._connection_errors = ()

@@ -1,7 +1,7 @@
-"""What a worker works with, for each run whose units it gets: one model at a time for all of them.
+"""A worker's contexts: one for each run whose units it does. They share a cache that holds one model at a time.
 
-The settings that a result depends on come from the run's row; where the stores are, how long to wait and which device
-to use come from the worker's own.
+The settings that affect a result come from the run's row. The locations of the stores, the times to wait and the device
+come from the worker's own settings.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from illume_loop.settings import Settings, load_settings
 OWN_SECTIONS = ("store", "cluster", "runtime")
 
 MOST_FRESH_IMAGES = 4096
-"""Images kept for a worker that draws and assesses; one that only draws would keep them all without this."""
+"""The most images that a worker keeps in memory from a drawing to its assessment. A worker that only draws would
+otherwise keep all of them."""
 
 
 class RunContexts:
-    """Contexts of runs, by run."""
+    """The contexts of a worker, by run."""
 
     def __init__(
         self,
@@ -44,7 +45,10 @@ class RunContexts:
         on_load: Callable[[str], None],
         on_progress: OnProgress = ignore,
     ) -> None:
-        """`on_load` hears the sha256 of each checkpoint that was loaded; `on_progress` is called as units go on."""
+        """Open the stores.
+
+        `on_load` is called with the sha256 of each loaded checkpoint, and `on_progress` after each piece of work.
+        """
         root = Root(settings.store.artifacts_url)
         self._engine, self._settings, self._toolbox, self._scratch = engine, settings, toolbox, scratch
         self._on_progress = on_progress
@@ -57,7 +61,7 @@ class RunContexts:
         self._contexts: dict[int, tuple[dict[str, Any], RunContext]] = {}
 
     def of_run(self, run_id: int) -> RunContext:
-        """The context of a run, made anew where a start has changed the run's settings meanwhile."""
+        """Return the context of a run; make a new one if the stored settings of the run have changed."""
         with transaction(self._engine) as session:
             run = run_of(session, run_id)
             stored, run_key = run.settings, run.key
@@ -66,7 +70,7 @@ class RunContexts:
         return self._contexts[run_id][1]
 
     def tidy(self) -> None:
-        """Between two units: forget the oldest images that nobody came for."""
+        """Drop the oldest images above the limit, which no assessment used. Call it between two units."""
         for _, context in self._contexts.values():
             fresh = context.fresh_images
             for name in list(fresh)[: max(0, len(fresh) - MOST_FRESH_IMAGES)]:
@@ -93,8 +97,8 @@ class RunContexts:
 
 
 def merged(own: Settings, stored: dict[str, dict[str, object]]) -> Settings:
-    """The settings of a run's row, with this process's own for where things are and how to wait."""
+    """Return a run's stored settings, with this process's own stores, cluster and runtime settings."""
     of_run = load_settings(stored=stored, environ={})
-    # A run keeps no key: each host has its own.
+    # The teacher's key is not stored with the run: each host has its own.
     teacher = of_run.teacher.model_copy(update={"key": own.teacher.key})
     return of_run.model_copy(update={section: getattr(own, section) for section in OWN_SECTIONS} | {"teacher": teacher})

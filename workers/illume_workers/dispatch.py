@@ -1,8 +1,10 @@
-"""Having units done by workers on other hosts: who is sent what, what is taken back, and when to stop waiting.
+"""The dispatcher: it sends units to workers on other hosts, takes back expired leases, and detects stalled stages.
 
-Guarantee: at most `cluster.units_per_worker` units for each live worker of a role are under way, so a round that ends
-early leaves little behind and nothing is drawn to be thrown away. Nothing is remembered here that matters: what was
-sent is in the database, and a unit that nobody took is sent again, so a lost message costs time and nothing else.
+Invariants:
+
+- At most `cluster.units_per_worker` units for each live worker of a role are under way. A round that ends early
+  therefore wastes little work.
+- The database holds which units were sent. A unit that no worker took is sent again, so a lost message costs only time.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from illume_db.leases import expire_leases, held_units, items_held, last_worker, progress_age
-from illume_db.rounds import round_at, rounds_in_all
+from illume_db.rounds import round_at, total_rounds
 from illume_db.rounds_table import stage_of
 from illume_db.runs import add_event
 from illume_db.tables.units import ROLE_OF_KIND
@@ -28,21 +30,25 @@ from illume_loop.loop.reconcile import Issue
 from illume_workers.leadership import Leadership
 
 MISSED_BEATS = 3
-"""Heartbeats after which a worker is no longer counted on."""
+"""The heartbeats that a worker may miss before it no longer counts as live."""
 
 log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
-    """Brings units to the workers' notice."""
+    """The transport that tells workers about units."""
 
     def send(self, units: Sequence[UnitRow]) -> Sequence[UnitRow]:
-        """Those that were sent; the others are asked for again. Raises UnhealthyError when that goes on too long."""
+        """Send messages about units; return the units that were sent.
+
+        The dispatcher passes the other units again at a later call. Raises UnhealthyError if sending fails for too
+        long.
+        """
         ...
 
 
 class Dispatcher:
-    """An executor whose units are done elsewhere; fits `illume_loop.loop.executor.Executor`."""
+    """An executor that has units done by workers; it implements `illume_loop.loop.executor.Executor`."""
 
     def __init__(
         self,
@@ -61,9 +67,10 @@ class Dispatcher:
         self._since = clock()
 
     def issue(self, issues: Sequence[Issue]) -> bool:
-        """Take back what was lost, send what there is room for; whether anything has moved since the last call.
+        """Take back expired leases and send as many units as the workers have room for.
 
-        Raises StageStalledError when a stage has made no progress for `cluster.stage_deadline_s`.
+        It returns whether a lease expired, a unit was sent or a stage made progress since the last call. Raises
+        StageStalledError if a stage has made no progress for `cluster.stage_deadline_s`.
         """
         with self._leadership.transaction() as session:
             num_expired = self._expire(session)
@@ -87,7 +94,7 @@ class Dispatcher:
         return len(expired)
 
     def _admitted(self, session: Session, issues: Sequence[Issue]) -> list[UnitRow]:
-        """The units to be sent now, earlier rounds and more urgent kinds first."""
+        """Return the units to send now, those of earlier rounds and of more urgent kinds first."""
         rooms: dict[str, int] = {}
         units: list[UnitRow] = []
         for issue in issues:
@@ -114,9 +121,9 @@ class Dispatcher:
         return self._settings.units_per_worker * num_live - in_flight
 
     def _tell(self, session: Session, issues: Sequence[Issue]) -> bool:
-        """Tell how far the stages are that are under way; whether any of them went on."""
+        """Report the progress of the stages that are under way; return whether any of them made progress."""
         moved = False
-        num_rounds = rounds_in_all(session, self._context.run_id, self._num_rounds)
+        num_rounds = total_rounds(session, self._context.run_id, self._num_rounds)
         for issue in issues:
             round_ = round_at(session, self._context.run_id, issue.index)
             counts = stage_counts(session, round_.id)
@@ -157,7 +164,7 @@ class Dispatcher:
                 f" items, its last progress {unit['progress_age_s']:.0f} s ago"
             )
         ready = [kind for kind in issue.kinds if ready_units(session, round_id, kind, 1)]
-        # What is neither held nor ready waits for what comes before it.
+        # A unit that is neither held nor ready waits for the units before it.
         kind = ready[0] if ready else issue.kinds[-1]
         role, waiting = ROLE_OF_KIND[kind], stage_counts(session, round_id)[kind].num_pending
         num_live = live_workers(session, kind, MISSED_BEATS * self._settings.heartbeat_s)

@@ -1,16 +1,17 @@
-"""The heartbeat thread of a worker: it renews the lease while the unit makes progress, and ends the process if it must.
+"""A worker's heartbeat thread: it renews the lease while the unit makes progress, and ends the process if necessary.
 
 Invariants:
 - A lease is renewed only if work was finished since the last renewal: an item, an engine batch, a file, a stage of a
-  model load. Time alone renews nothing, so a worker that hangs loses its unit.
-- No error ends this thread. It logs the error and beats again. If it cannot beat for longer than a lease lasts, it ends
-  the process with EXIT_UNHEALTHY.
+  model load. Time alone renews no lease, so a worker that hangs loses its unit.
+- No error ends this thread. It logs the error and tries again at the next heartbeat. It ends the process with
+  EXIT_UNHEALTHY after `reconnect_s` without a heartbeat, or with a unit in hand after the longer of `reconnect_s` and a
+  lease.
 - A worker without progress for `stall_after_s` hands its unit back and ends the process with EXIT_UNHEALTHY.
 - A draining worker hands its unit back at the deadline and ends the process. Its lease is gone then, so nothing that it
   could still write would be accepted.
-- An idle worker whose units are sent in vain no longer receives messages. It ends the process with EXIT_UNHEALTHY.
-
-The thread needs nothing of the main thread, which may be inside a call that no signal handler interrupts.
+- The thread ends an idle process with EXIT_UNHEALTHY if units of its kinds were sent and have waited for
+  `stall_after_s`, because the worker then receives no messages.
+- The thread never waits for the main thread, which may be inside a call that no signal handler interrupts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from threading import Event, Lock, Thread
 
 from sqlalchemy import Engine
 
-from illume_db.leases import Lease, hand_back, is_held, is_left_waiting, renew_lease
+from illume_db.leases import Lease, hand_back, has_undelivered_units, is_held, renew_lease
 from illume_db.sessions import transaction
 from illume_db.workers import beat, mark_stopped
 from illume_loop.errors import LostLeaseError
@@ -34,20 +35,20 @@ from illume_loop.telemetry.health import HealthFile, State
 EXIT_DONE, EXIT_UNHEALTHY = 0, 3
 
 BEATS_IN_A_LEASE = 3
-"""Beats within one lease, at least, however long `heartbeat_s` is: one that comes late costs no unit."""
+"""The least number of heartbeats within one lease, whatever `heartbeat_s` is, so that a late one costs no unit."""
 
 HEALTH_SLACK_S = 15.0
-"""Seconds that a heartbeat may be late on a busy host before the worker counts as unhealthy."""
+"""The seconds by which a heartbeat may be late on a busy host before the worker counts as unhealthy."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Hold:
-    """The unit in hand, and how far it is.
+class _CurrentUnit:
+    """The worker's current unit and its progress.
 
-    `num_reports` counts whatever was finished, items or not. `granted_s` are the seconds without progress that the
-    database's absence excuses.
+    `num_reports` counts all finished pieces of work, not only items. `granted_s` are the seconds that an outage of the
+    database adds to the time without progress that is allowed.
     """
 
     lease: Lease
@@ -60,12 +61,12 @@ class _Hold:
     lost: bool = False
 
     def stalls_at(self, stall_after_s: float) -> float:
-        """When there has been no progress for too long."""
+        """Return the time at which the unit counts as stalled if it makes no further progress."""
         return self.progress_at + stall_after_s + self.granted_s
 
 
 class Heartbeat:
-    """See the module. The main thread tells it what it does; `end` ends the process at once."""
+    """The heartbeat thread. The main thread reports its work to it; `end` ends the process at once."""
 
     def __init__(
         self,
@@ -79,12 +80,12 @@ class Heartbeat:
         clock: Callable[[], float] = time.monotonic,
         health: HealthFile | None = None,
     ) -> None:
-        """`stop` asks the main thread to take no further unit; it is called from the heartbeat's thread."""
+        """Prepare the thread. `stop` asks the main thread to take no further unit; other threads call it."""
         self._health = health or HealthFile()
         self._engine, self._name, self._settings, self._kinds = engine, name, settings, kinds
         self._stop, self._end, self._clock = stop, end, clock
         self._lock = Lock()
-        self._hold: _Hold | None = None
+        self._hold: _CurrentUnit | None = None
         self._items_done = 0
         self._progressed = False
         self._model: str | None = None
@@ -96,25 +97,25 @@ class Heartbeat:
         self._over = False
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
-    # --- told by the main thread -------------------------------------------------------------------------------------
+    # --- called by the main thread -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Beat no more."""
+        """Stop the thread and wait for its end."""
         self._over = True
         self._wake.set()
         self._thread.join()
 
     def took(self, lease: Lease) -> None:
-        """A unit was leased."""
+        """Record that the main thread has leased a unit."""
         with self._lock:
-            self._hold = _Hold(lease, self._clock(), total=lease.num_items)
+            self._hold = _CurrentUnit(lease, self._clock(), total=lease.num_items)
 
     def advanced(self, done: int, total: int) -> None:
-        """Note that `done` of the unit's items are finished; a total of 0 says that it only goes on.
+        """Record that `done` of the unit's `total` items are finished; a total of 0 means progress without items.
 
         Raises LostLeaseError if the lease is known to be lost.
         """
@@ -124,9 +125,9 @@ class Heartbeat:
         self.progressed()
 
     def progressed(self) -> None:
-        """Note that some work of the unit in hand is finished: a batch, a file, a stage. Any thread may call this.
+        """Record that a piece of the current unit's work is finished: a batch, a file, a stage. Any thread may call it.
 
-        Raises LostLeaseError if the lease is known to be lost, so that work for nothing ends here.
+        Raises LostLeaseError if the lease is known to be lost, so that useless work ends here.
         """
         with self._lock:
             hold = self._hold
@@ -138,7 +139,11 @@ class Heartbeat:
                 raise LostLeaseError(unit=hold.lease.key)
 
     def dropped(self, finished: bool) -> None:
-        """The unit is over, finished or not. The items of a training are its steps."""
+        """Record that the main thread's work on the unit is over, finished or not.
+
+        A finished unit counts with the reported items if they are more than the planned ones: a training reports its
+        steps and has no planned items.
+        """
         with self._lock:
             hold, self._hold = self._hold, None
             self._idle_since = self._clock()
@@ -147,15 +152,16 @@ class Heartbeat:
                 self._progressed = True
 
     def uses(self, model: str | None) -> None:
-        """Note the model version that was loaded, which is progress too."""
+        """Record the model version that was loaded, which is progress too."""
         with self._lock:
             self._model = model
         self.progressed()
 
     def drain(self, exit_code: int = EXIT_DONE) -> None:
-        """Take no further unit, and be gone by the deadline. Safe to call from a signal handler's side and twice.
+        """Take no further unit, and end the process by the drain's deadline.
 
-        The process ends with `exit_code`: what a person asked for (EXIT_DONE) comes before a signal.
+        Any thread may call it, and more than once. The process ends with `exit_code`; a person's request (EXIT_DONE)
+        takes precedence over a signal.
         """
         with self._lock:
             if self._drain_by is None or exit_code == EXIT_DONE:
@@ -168,12 +174,12 @@ class Heartbeat:
 
     @property
     def exit_code(self) -> int:
-        """What a process ends with that has drained."""
+        """The exit code of the process after a drain."""
         return self._exit_code
 
     @property
     def draining(self) -> bool:
-        """Whether no further unit is to be taken."""
+        """True if the worker takes no further unit."""
         return self._drain_by is not None
 
     # --- the thread --------------------------------------------------------------------------------------------------
@@ -185,12 +191,15 @@ class Heartbeat:
             self._wake.wait(self._pause())
 
     def beat(self) -> None:
-        """Show life, renew the lease if work was finished, end the process if that is due. Raises nothing."""
+        """Send a heartbeat, renew the lease if work was finished, and end the process if that is due.
+
+        No error leaves this method.
+        """
         try:
             self._tell()
             self._tell_health("ok", self._doing())
         except Exception as error:
-            # Whatever it is, without this thread nothing would drain the worker or notice that it hangs.
+            # Any error is caught, because without this thread nothing would drain the worker or detect that it hangs.
             self._tell_health("unhealthy", f"{self._name} has no heartbeat: {reason_of(error)}")
             log.warning("no heartbeat: %s", reason_of(error))
             self._end_if_cut_off(error)
@@ -220,7 +229,7 @@ class Heartbeat:
             )
             lost = hold is not None and not is_held(session, hold.lease.unit_id, hold.lease.token)
         if hold is not None and lost:
-            # Its round was cancelled, or another worker has the unit: the next report of progress ends the work on it.
+            # The round was cancelled, or another worker has the unit. The next report of progress ends the work on it.
             with self._lock:
                 hold.lost = True
         if hold is not None and not lost and renews:
@@ -235,7 +244,7 @@ class Heartbeat:
             self._leave(None, "unhealthy", EXIT_UNHEALTHY, "units of this worker's kinds are sent, and none arrives")
 
     def _tell_health(self, state: State, sentence: str) -> None:
-        # One heartbeat may be late, and a database that was restarted makes two.
+        # One heartbeat may be late, and a restart of the database delays two.
         self._health.tell(state, sentence, 3 * self._settings.heartbeat_s + HEALTH_SLACK_S)
 
     def _doing(self) -> str:
@@ -245,7 +254,7 @@ class Heartbeat:
             return f"{self._name} works on unit {hold.lease.key}"
         return f"{self._name} {'is draining' if self.draining else 'waits for a unit'}"
 
-    def _renew(self, hold: _Hold, done: int, total: int, reports: int) -> None:
+    def _renew(self, hold: _CurrentUnit, done: int, total: int, reports: int) -> None:
         with transaction(self._engine) as session:
             kept = renew_lease(session, hold.lease, done, total, self._settings.lease_s)
         with self._lock:
@@ -257,7 +266,7 @@ class Heartbeat:
         if self.draining or self._clock() - self._idle_since <= stall_after_s:
             return False
         with transaction(self._engine) as session:
-            return is_left_waiting(session, self._kinds, stall_after_s, 2 * self._settings.reissue_after_s)
+            return has_undelivered_units(session, self._kinds, stall_after_s, 2 * self._settings.reissue_after_s)
 
     def _end_where_due(self) -> None:
         now = self._clock()
@@ -270,10 +279,12 @@ class Heartbeat:
             self._leave(hold, "unhealthy", EXIT_UNHEALTHY, reason)
 
     def _end_if_cut_off(self, error: Exception) -> None:
-        """End a worker that could not beat for too long: an idle one after `reconnect_s`, a busy one after its lease.
+        """End the process if it has had no heartbeat for too long.
 
-        The main thread of a busy worker may be waiting for the database as well, for `reconnect_s` at most. That is not
-        the unit's fault, so this time does not count as a lack of progress.
+        That is `reconnect_s` for an idle worker, and the longer of `reconnect_s` and a lease for one with a unit.
+
+        The main thread may be waiting for the database as well, for `reconnect_s` at most. The unit is not the cause,
+        so this time does not count as time without progress.
         """
         away = self._clock() - self._reached_at
         with self._lock:
@@ -284,7 +295,7 @@ class Heartbeat:
             log.critical("no heartbeat for %.0f s, ending: %s", away, reason_of(error))
             self._end(EXIT_UNHEALTHY)
 
-    def _leave(self, hold: _Hold | None, state: str, code: int, reason: str) -> None:
+    def _leave(self, hold: _CurrentUnit | None, state: str, code: int, reason: str) -> None:
         log.critical("%s: ending%s", reason, f", unit {hold.lease.key} is handed back" if hold else "")
         try:
             with transaction(self._engine) as session:
@@ -292,7 +303,7 @@ class Heartbeat:
                     hand_back(session, hold.lease)
                 mark_stopped(session, self._name, state)
         except Exception as error:
-            # The lease will expire by itself.
+            # The lease expires by itself.
             log.warning("could not note the end in the database: %s", reason_of(error))
         finally:
             self._end(code)

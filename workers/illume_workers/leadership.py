@@ -1,8 +1,11 @@
-"""The right to act for a run, which one coordinator has at a time.
+"""The leadership of a run, which one coordinator has at a time.
 
-Guarantee: what a coordinator changes is committed only while it is the leader: every one of its transactions begins by
-renewing its leadership under its token and holds that row until the commit. One that was stopped, or cut off for
-longer than its lease, finds another in its place and waits like any standby.
+Invariants:
+
+- A coordinator's transaction commits only while the coordinator is the leader. It begins with a renewal of the
+  leadership under the coordinator's token, and locks the run's row until the commit.
+- A coordinator that was stopped or cut off for longer than its lease loses the leadership if another coordinator
+  stands by. It then waits as a standby.
 """
 
 from __future__ import annotations
@@ -20,23 +23,23 @@ from illume_loop.host import host_name, process_name
 
 
 class Leadership:
-    """One coordinator's claim on a run."""
+    """A coordinator's lease on a run."""
 
     def __init__(self, engine: Engine, run_id: int, lease_s: float, host: str = "") -> None:
-        """`host` is the setting `runtime.host_name`."""
+        """Name the owner of the lease; `host` is the value of the setting `runtime.host_name`."""
         self._engine, self._run_id, self._lease_s = engine, run_id, lease_s
         self._token: int | None = None
         self.owner = process_name(host_name(host))
 
     def acquire(self) -> bool:
-        """Become the leader, unless another one is."""
+        """Take the leadership if no other coordinator has it; return whether it was taken."""
         with transaction(self._engine) as session:
             self._token = runs.acquire_leadership(session, self._run_id, self.owner, self._lease_s)
         return self._token is not None
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A transaction of the leader. Raises FencedOutError where another one took over."""
+        """Open a transaction of the leader. Raises FencedOutError if another coordinator has taken over."""
         if self._token is None:
             raise FencedOutError(f"of run {self._run_id}")
         with transaction(self._engine) as session:
@@ -44,7 +47,7 @@ class Leadership:
             yield session
 
     def release(self) -> None:
-        """Let a standby take over at once."""
+        """Give up the leadership, so that a standby can take over at once."""
         if self._token is not None:
             with transaction(self._engine) as session:
                 runs.release_leadership(session, self._run_id, self._token)

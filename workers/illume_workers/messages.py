@@ -1,6 +1,6 @@
-"""What a message to a worker says, and the queue of the role that takes it.
+"""Messages to workers, and the queue of each role.
 
-A message names a unit and the fencing token that the unit had when it was sent, and nothing else.
+A message holds the id of a unit and the fencing token that the unit had when the message was sent, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ from illume_db.tables.units import ROLE_OF_KIND, ROLES
 from illume_loop.errors import UsageError
 
 LARGEST = 2**63 - 1
-"""What the database's columns hold."""
+"""The largest number that the database's columns hold."""
 
 
 class BadMessageError(ValueError):
-    """A message that no coordinator of ours has sent."""
+    """A message in another form than a coordinator sends."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitMessage:
-    """Do this unit, if it still has this token."""
+    """A request to do a unit if its fencing token is still `token`."""
 
     unit_id: int
     token: int
 
     def payload(self) -> dict[str, int]:
-        """What travels."""
+        """Return the keyword arguments of the Celery task."""
         return {"unit_id": self.unit_id, "token": self.token}
 
 
 def parse(arguments: object, payload: object) -> UnitMessage:
-    """The message of a task's positional and keyword arguments. Raises BadMessageError."""
+    """Return the message of a task's positional and keyword arguments.
+
+    Raises BadMessageError if they are not exactly a unit_id and a token, both whole numbers in range.
+    """
     if arguments not in ((), []) or not isinstance(payload, Mapping) or payload.keys() != {"unit_id", "token"}:
         raise BadMessageError("a message is a unit_id and a token, and nothing else")
     unit_id, token = payload["unit_id"], payload["token"]
     for number, least in ((unit_id, 1), (token, 0)):
-        # A boolean is an int to Python; it is none to us.
+        # A boolean is an int in Python, but no number in a message.
         if type(number) is not int or not least <= number <= LARGEST:
             raise BadMessageError("unit_id and token are whole numbers")
     return UnitMessage(unit_id, token)
@@ -49,12 +52,15 @@ KINDS_OF_ROLE: Mapping[str, tuple[str, ...]] = {
 
 
 def queue_of(role: str) -> str:
-    """The name of the queue of a role."""
+    """Return the name of a role's queue."""
     return f"illume.{role}"
 
 
 def checked_roles(roles: Iterable[str]) -> tuple[str, ...]:
-    """The roles asked for, each once, in their usual order. Raises UsageError for none and for an unknown one."""
+    """Return the requested roles, each once, in the order of ROLES.
+
+    Raises UsageError if there is none or if one is unknown.
+    """
     wanted = set(roles)
     choices = " or ".join(f"--role {role}" for role in ROLES)
     if not wanted:

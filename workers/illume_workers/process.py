@@ -1,11 +1,10 @@
-"""A worker process: takes messages from the queues of its roles, one at a time, until it is told or has to end.
+"""A worker process: it takes messages from the queues of its roles, one at a time, until it is drained or unhealthy.
 
-SIGTERM and SIGINT drain it: the unit in hand is finished, or handed back at the deadline. The signal is also seen by
-the heartbeat's side through a file descriptor, because a main thread that is deep in a call runs no handler.
+SIGTERM and SIGINT drain the worker: the current unit is finished, or handed back at the deadline. A signal reaches the
+heartbeat through a file descriptor, because Python runs no signal handler while the main thread is deep in a call.
 
-How it ends: with 0 if `workers drain` asked for it, with 143 (SIGTERM) or 130 (SIGINT) if a signal did, with 3 if it is
-unhealthy. So a container that is to be restarted unless it ended with 0 comes back after a restart of the host and
-stays down after `workers drain`.
+Exit codes: 0 after `workers drain`, 143 after SIGTERM, 130 after SIGINT, 3 if the worker is unhealthy. A container with
+the restart policy `on-failure` therefore comes back after a restart of the host and stays down after `workers drain`.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from illume_db.workers import mark_stopped, register_worker
 from illume_loop.errors import BrokerUnusableError, DatabaseOutdatedError, UnhealthyError
 from illume_loop.host import host_name, process_name
 from illume_loop.loop.context import Toolbox
-from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.loop.outages import RetryPolicy, reason_of
 from illume_loop.settings import Settings
 from illume_loop.telemetry.health import STARTING_S, HealthFile
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.observing import check_telemetry, observed
 from illume_workers.app import TASK, make_app
 from illume_workers.contexts import RunContexts
@@ -46,25 +45,25 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-TALKATIVE = ("alembic", "celery.worker.strategy", "celery.app.trace")
-"""They have a line for every message; ours say what became of it."""
+NOISY_LOGGERS = ("alembic", "celery.worker.strategy", "celery.app.trace")
+"""Loggers that write a line for every message; our own log lines report the outcome of each unit."""
 
-SIGNALLED = 128
-"""Added to the number of a signal it is the exit code by which shells and containers tell who ended a process."""
+SIGNAL_EXIT_BASE = 128
+"""A signal's exit code is its number plus this, as shells and containers report a process that a signal ended."""
 
 log = logging.getLogger(__name__)
 
 
 def default_name(roles: Sequence[str], host: str) -> str:
-    """Return a name of roles, host and process, unique among the workers that live."""
+    """Return a name made of roles, host and process, which is unique among live workers."""
     return f"{'+'.join(roles)}@{process_name(host)}"
 
 
 def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name: str | None = None) -> int:
-    """Serve until drained; return the exit code.
+    """Serve until the worker is drained; return the exit code.
 
-    Raises UsageError for settings or roles that cannot be served, UnhealthyError if this worker has to end and may be
-    started again.
+    Raises UsageError for settings or roles that cannot be served. Raises UnhealthyError if the worker has to end and
+    may be started again.
     """
     roles = checked_roles(roles)
     check_service(settings)
@@ -74,7 +73,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
     health.tell("starting", f"{name} starts", STARTING_S)
     cache = Path(settings.cluster.cache_dir) if settings.cluster.cache_dir else default_cache()
     app = make_app(settings.cluster)
-    for logger in TALKATIVE:
+    for logger in NOISY_LOGGERS:
         logging.getLogger(logger).setLevel(logging.WARNING)
     with held_slot(cache) as slot, _engine(settings) as engine:
         device = device_for(settings.runtime.device, slot.number, num_visible_devices())
@@ -97,7 +96,7 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
             with (
                 _signals_to(heartbeat),
                 observed(settings.runtime, database_url=settings.store.database_url),
-                at_hand(worker=name),
+                log_context(worker=name),
             ):
                 heartbeat.start()
                 log.info("worker %s serves %s on %s", name, ", ".join(roles), device)
@@ -106,12 +105,12 @@ def run_worker(settings: Settings, roles: Sequence[str], toolbox: Toolbox, name:
         finally:
             heartbeat.close()
             health.remove()
-            _say_goodbye(engine, name, state)
+            _record_end(engine, name, state)
         return heartbeat.exit_code
 
 
 def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, settings: Settings) -> None:
-    """Take messages until told to stop. Raises what ended it otherwise."""
+    """Take messages until the worker is asked to stop. Raises the error that ended it otherwise."""
     from celery.worker import WorkController
 
     failures: list[Exception] = []
@@ -125,10 +124,11 @@ def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, sett
             failures.append(error)
             _stop_taking(EXIT_UNHEALTHY)
         except Exception:
-            # Nothing of the unit's own gets here, so this is ours; its lease runs out, and that is counted.
+            # Errors of the unit itself are handled before, so this is a fault in this code. The unit's lease runs
+            # out, which counts as a failed attempt.
             log.exception("a unit was left undone")
 
-    # The body checks the arguments itself.
+    # `parse` checks the arguments, so Celery's own check is off.
     app.task(name=TASK, typing=False, Request="illume_workers.app:UnitRequest")(unit)
     controller: Any = WorkController(
         app=app,
@@ -148,7 +148,7 @@ def _consume(app: Celery, runner: UnitRunner, queues: list[str], name: str, sett
 
 
 def _stop_taking(code: int = EXIT_DONE) -> None:
-    """Have Celery's consumer end when the unit in hand is over."""
+    """Ask Celery's consumer to end when the current unit is over."""
     from celery.worker import state
 
     state.should_stop = code
@@ -157,8 +157,8 @@ def _stop_taking(code: int = EXIT_DONE) -> None:
 @contextmanager
 def _engine(settings: Settings) -> Iterator[Engine]:
     url = settings.store.database_url
-    patience = Patience(settings.cluster.reconnect_s)
-    found, expected = patience.outlast(lambda: current(url)), head()
+    patience = RetryPolicy(settings.cluster.reconnect_s)
+    found, expected = patience.run_through(lambda: current(url)), head()
     if found != expected:
         raise DatabaseOutdatedError(found=found or "(none)", expected=expected)
     engine = open_engine(url)
@@ -183,10 +183,10 @@ def _register(engine: Engine, settings: Settings, name: str, roles: Sequence[str
                 heartbeat_s=settings.cluster.heartbeat_s,
             )
 
-    Patience(settings.cluster.reconnect_s).outlast(register)
+    RetryPolicy(settings.cluster.reconnect_s).run_through(register)
 
 
-def _say_goodbye(engine: Engine, name: str, state: str) -> None:
+def _record_end(engine: Engine, name: str, state: str) -> None:
     try:
         with transaction(engine) as session:
             mark_stopped(session, name, state)
@@ -196,16 +196,16 @@ def _say_goodbye(engine: Engine, name: str, state: str) -> None:
 
 @contextmanager
 def _signals_to(heartbeat: Heartbeat) -> Iterator[None]:
-    """Let SIGTERM and SIGINT drain the worker, whatever the main thread is doing."""
+    """Drain the worker at SIGTERM and SIGINT, whatever the main thread is doing."""
     reading, writing = socket.socketpair()
     writing.setblocking(False)
 
     def listen() -> None:
         while number := reading.recv(1):
-            heartbeat.drain(SIGNALLED + number[0])
+            heartbeat.drain(SIGNAL_EXIT_BASE + number[0])
 
     numbers = (signal.SIGTERM, signal.SIGINT)
-    # The handlers do nothing: that there is one is what makes the interpreter write to the descriptor.
+    # The handlers do nothing, but the interpreter writes a signal's number to the descriptor only if it has a handler.
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     previous = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     Thread(target=listen, name="signals", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The Celery executor: sends units to the queues of the roles that do them."""
+"""The sender of messages through Celery: it puts units into the queues of the roles that do them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from illume_workers.messages import UnitMessage, queue_of
 
 
 class CelerySender:
-    """Sends messages, and outlasts a Redis that is away for a while: what was not sent is asked for again."""
+    """A sender through Celery and Redis. It tolerates an outage of Redis; the dispatcher passes unsent units again."""
 
     def __init__(self, settings: ClusterSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = make_app(settings)
@@ -23,7 +23,10 @@ class CelerySender:
         self._away_since: float | None = None
 
     def send(self, units: Sequence[UnitRow]) -> Sequence[UnitRow]:
-        """Send units at their present tokens; those that were sent. Raises BrokerUnusableError after `reconnect_s`."""
+        """Send units with their present tokens; return the units that were sent.
+
+        Raises BrokerUnusableError if Redis has been away for longer than `reconnect_s`.
+        """
         from kombu.exceptions import OperationalError
 
         sent: list[UnitRow] = []
@@ -33,7 +36,7 @@ class CelerySender:
                     TASK,
                     kwargs=UnitMessage(unit.id, unit.token).payload(),
                     queue=queue_of(ROLE_OF_KIND[unit.kind]),
-                    # One more try at once: the connection may be from before a restart of Redis.
+                    # One retry at once, because the connection may be older than a restart of Redis.
                     retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
                 )
                 sent.append(unit)

@@ -1,4 +1,4 @@
-"""The loop as a service: one coordinator leads, others stand by, workers on any host do the units."""
+"""The coordinator as a service: one coordinator leads a run, others stand by, and workers on any host do the units."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from illume_db.errors import FencedOutError
 from illume_loop.errors import RunLockedError, UsageError
 from illume_loop.loop.context import RunContext, default_toolbox
 from illume_loop.loop.coordinator import Coordinator, Progress, Turn
-from illume_loop.loop.opening import Demands, check_demands, open_context
-from illume_loop.loop.outages import Patience, reason_of
+from illume_loop.loop.opening import StartInputs, check_start, open_context
+from illume_loop.loop.outages import RetryPolicy, reason_of
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, check_path, locked
 from illume_loop.settings import ClusterSettings, Settings
 from illume_loop.start import RunOutcome, write_run_page
 from illume_loop.telemetry.health import STARTING_S, HealthFile
-from illume_loop.telemetry.logs import at_hand
+from illume_loop.telemetry.logs import log_context
 from illume_loop.telemetry.observing import observed
 from illume_workers.dispatch import Dispatcher, Sender
 from illume_workers.leadership import Leadership
@@ -30,10 +30,11 @@ from illume_workers.leadership import Leadership
 FIRST_PAUSE_S = 0.02
 
 TICK_S = 120.0
-"""Seconds that one tick may take before the coordinator counts as unhealthy; curating a large round takes tens."""
+"""Seconds that one tick may take before the coordinator counts as unhealthy; curation of a large round takes tens."""
 
 OPENING_S = 20.0
-"""Far longer than opening a run takes; a lock that is held for longer belongs to a process that works inline."""
+"""Seconds to wait for the run directory's lock. To open a run takes far less, so a lock that is held for longer belongs
+to a process that works inline."""
 
 log = logging.getLogger(__name__)
 
@@ -48,24 +49,24 @@ def start_service(
     fresh: bool = False,
     fresh_training: bool = False,
 ) -> RunOutcome:
-    """Coordinate the run in `run_dir` until it has `rounds` rounds; stand by while another coordinator does.
+    """Coordinate the run in `run_dir` until it has `rounds` rounds; stand by while another coordinator leads.
 
-    The directory's lock is held only while the run is opened: what keeps two coordinators apart is the leadership,
-    which a dead host gives up too. Raises what `start_run` raises, StageStalledError, and UnhealthyError where Postgres
-    or Redis stay away.
+    The directory's lock is held only while the run is opened. After that, the leadership keeps two coordinators apart,
+    because it ends by itself if its host dies. Raises the errors of `start_run`, StageStalledError, and UnhealthyError
+    if Postgres or Redis stays away.
     """
     settings = settings.with_rounds(rounds)
     check_path(run_dir, fresh=fresh)
-    patience = Patience(settings.cluster.reconnect_s)
+    patience = RetryPolicy(settings.cluster.reconnect_s)
     health = HealthFile(settings.runtime.health_file)
     health.tell("starting", f"opens the run in {run_dir}", STARTING_S)
-    settings = patience.outlast(partial(with_domain, settings, run_dir))
-    demands = patience.outlast(partial(check_demands, settings, run_dir))
+    settings = patience.run_through(partial(with_domain, settings, run_dir))
+    demands = patience.run_through(partial(check_start, settings, run_dir))
     with ExitStack() as stack:
         stack.callback(health.remove)
-        directory, context = patience.outlast(lambda: _open(stack, settings, demands, run_dir, fresh_training))
+        directory, context = patience.run_through(lambda: _open(stack, settings, demands, run_dir, fresh_training))
         stack.enter_context(observed(settings.runtime, context.database_url, context.run_id))
-        stack.enter_context(at_hand(run=context.run_key))
+        stack.enter_context(log_context(run=context.run_key))
         num_rounds = context.settings.run.rounds
         write = partial(write_run_page, context, directory)
         host = settings.runtime.host_name
@@ -83,7 +84,7 @@ def start_service(
             )
 
         lead(leadership, make_coordinator, settings.cluster, health)
-        return RunOutcome(run_dir, patience.outlast(write))
+        return RunOutcome(run_dir, patience.run_through(write))
 
 
 def lead(
@@ -93,13 +94,12 @@ def lead(
     health: HealthFile,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Coordinate until nothing is left to do, waiting for the leadership first and whenever it is lost.
+    """Coordinate until nothing is left to do; wait for the leadership first, and again whenever it is lost.
 
-    The health file says `ok` for as long as ticks end or another coordinator is seen to lead.
-
-    Raises what the coordinator raises, and the database's error where it stays away.
+    The health file says `ok` while ticks end in time or another coordinator leads. Raises the coordinator's errors, and
+    the database's error if the database stays away.
     """
-    patience = Patience(settings.reconnect_s, sleep)
+    patience = RetryPolicy(settings.reconnect_s, sleep)
     longest_s = min(settings.poll_s, settings.leader_lease_s / 3)
     while True:
         _stand_by(leadership, patience, longest_s, health, sleep)
@@ -115,10 +115,10 @@ def lead(
 
 
 def _open(
-    stack: ExitStack, settings: Settings, demands: Demands, run_dir: Path, fresh_training: bool
+    stack: ExitStack, settings: Settings, demands: StartInputs, run_dir: Path, fresh_training: bool
 ) -> tuple[RunDirectory, RunContext]:
     with _locked_soon(run_dir) as directory:
-        # No model is loaded here: a toolbox is made, and never used.
+        # A coordinator loads no model, so this toolbox is never used.
         context = stack.enter_context(
             open_context(settings, demands, directory, default_toolbox(settings.runtime.weights), fresh_training)
         )
@@ -127,7 +127,10 @@ def _open(
 
 @contextmanager
 def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
-    """The directory's lock, which another coordinator may hold for as long as it takes to open a run."""
+    """Lock the run directory; wait up to OPENING_S, because another coordinator may be opening the run.
+
+    Raises RunLockedError if the lock is still held then.
+    """
     deadline = time.monotonic() + OPENING_S
     with ExitStack() as stack:
         while True:
@@ -143,13 +146,13 @@ def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
 
 def _stand_by(
     leadership: Leadership,
-    patience: Patience,
+    patience: RetryPolicy,
     longest_s: float,
     health: HealthFile,
     sleep: Callable[[float], object],
 ) -> None:
     waiting = False
-    while not patience.outlast(leadership.acquire):
+    while not patience.run_through(leadership.acquire):
         health.tell("ok", f"{leadership.owner} stands by, another coordinator leads", TICK_S)
         if not waiting:
             log.info("another coordinator leads this run, standing by")
@@ -160,15 +163,15 @@ def _stand_by(
 
 def _turn(
     coordinator: Coordinator,
-    patience: Patience,
+    patience: RetryPolicy,
     longest_s: float,
     on_tick: Callable[[], object],
     sleep: Callable[[float], object],
 ) -> None:
-    """Tick, at once after anything has moved and ever more slowly while nothing does."""
+    """Call the coordinator's tick until the run is over; pause for longer and longer while nothing moves."""
     pause = FIRST_PAUSE_S
     while True:
-        turn = patience.outlast(coordinator.tick)
+        turn = patience.run_through(coordinator.tick)
         on_tick()
         match turn:
             case Turn.OVER:
@@ -187,12 +190,12 @@ def _release(leadership: Leadership) -> None:
     try:
         leadership.release()
     except SQLAlchemyError as error:
-        # It runs out by itself.
+        # The leadership expires by itself.
         log.warning("could not give up the leadership, the database is away: %s", reason_of(error))
 
 
 def check_service(settings: Settings) -> None:
-    """Refuse settings with which coordinator and workers would not meet. Raises UsageError."""
+    """Raise UsageError if the database or the artifact store cannot be shared by coordinators and workers."""
     if not settings.store.database_url.startswith("postgresql"):
         raise UsageError(
             "The Celery executor needs Postgres: set store.database_url (or ILLUME_STORE__DATABASE_URL) to a"

@@ -1,7 +1,9 @@
-"""A worker's place on its host: a number that no other live worker of this host has, a device, a scratch folder.
+"""A worker's slot on its host: a number, a device and a scratch folder.
 
-Guarantee: two live workers that share a cache folder never share a slot. The lock is the kernel's, so a slot is free
-again when its worker has ended, however it ended.
+Invariants:
+
+- Two live workers with the same cache folder never share a slot.
+- A slot is free again when its worker has ended, however it ended, because the kernel releases the lock.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place that is held."""
+    """A held slot: its number and its scratch folder."""
 
     number: int
     scratch: Path
-    """Emptied when the slot is taken: what a killed worker left half-made is not kept."""
+    """The scratch folder. It is emptied when the slot is taken, because a killed worker may have left files in it."""
 
 
 def default_cache() -> Path:
-    """illume-loop in the user's cache folder."""
+    """Return the folder illume-loop in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "illume-loop"
 
 
@@ -49,16 +51,16 @@ def held_slot(cache: Path) -> Iterator[Slot]:
 
 
 def device_for(setting: str, slot: int, num_devices: int) -> str:
-    """The device that is set, or else the host's visible ones in turn; the CPU where there is none."""
+    """Return the device of a slot: the one that is set, else a visible CUDA device in turn, else the CPU."""
     if setting != "auto":
         return setting
     return f"cuda:{slot % num_devices}" if num_devices else "cpu"
 
 
 def num_visible_devices() -> int:
-    """CUDA devices that a process started now would see, found without importing torch."""
+    """Return the number of CUDA devices that a new process would see, without an import of torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    # In a container these are the ones that it was given.
+    # A container has only the device files of the devices that it was given.
     return len(list(Path("/dev").glob("nvidia[0-9]*")))

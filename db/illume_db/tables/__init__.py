@@ -1,4 +1,4 @@
-"""The tables, one subject a file."""
+"""All tables of the database, one file for each subject."""
 
 from __future__ import annotations
 

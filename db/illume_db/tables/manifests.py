@@ -1,4 +1,4 @@
-"""Tables of manifests with their training rows, and of the checkpoints of a training."""
+"""Tables of manifests, their training rows, and the checkpoints of a training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ KINDS = ("draw", "read", "pair", "assess", "correct", "edit")
 
 
 class Manifest(Base):
-    """All rows of one round. `sha256` is over the canonical lines of the rows; triggers refuse every change.
+    """The immutable list of all training rows of one round; triggers refuse every change.
 
-    `counts` tells what curation made of the round's own samples, and what it left out for which reason.
+    `sha256` is over the canonical lines of the rows. `counts` are curation's counts of the round's own samples,
+    including how many it left out for each reason.
     """
 
     __tablename__ = "manifests"
@@ -30,16 +31,21 @@ class Manifest(Base):
 
 
 class Example(Base):
-    """One training row: a sample of the loop, or a replayed real pair (then `real_index` is its number).
+    """A training row: a sample of the loop, or a replayed real pair with the number `real_index`.
 
-    A pair is of two samples of one prompt, of which `rejected_id` is the worse. An assessment has its written `answer`:
-    `assess` is one of the sample, `correct` is one of the worse sample with the better one as its correction. An `edit`
-    is an image that was made of the source of its prompt. `ids_sha256` and `rejected_sha256` are over the samples'
-    image-token ids.
+    - `pair` has two samples of one prompt; `rejected_id` is the worse one.
+    - `assess` has the written assessment of the sample as its `answer`.
+    - `correct` has the written assessment of the worse sample as its `answer`, and the better sample as the correction.
+    - `edit` has an image that was made from the source image of its prompt.
 
-    Held-out and probe prompts cannot get in: the prompt of a sample's row must be in the split `train`, each sample
-    must be of that prompt, and triggers refuse a row whose text is not its prompt's, or is that of a prompt of another
-    split.
+    `ids_sha256` and `rejected_sha256` are over the samples' image-token ids.
+
+    Invariants:
+
+    - The prompt of a sample's row is in the split `train`, so held-out and probe prompts are never trained on.
+    - The samples of a row are of the row's prompt.
+    - A row with a prompt has the prompt's text. No row has the text of a held-out or probe prompt. Triggers refuse
+      other rows.
     """
 
     __tablename__ = "examples"
@@ -85,11 +91,11 @@ CHECKPOINT_STATES = ("kept", "damaged", "dropped")
 
 
 class TrainingCheckpoint(Base):
-    """A whole state of a round's training after `step` optimiser steps: weights, optimizer, schedule, random states.
+    """The full state of a round's training after `step` optimizer steps: weights, optimizer, schedule, random states.
 
-    Only a row says that a checkpoint is there: a folder without one is what a killed process left half-written. `files`
-    maps the name of each file in `folder` to its `num_bytes` and `sha256`. `damaged` ones were found not to match,
-    `dropped` ones are no longer wanted.
+    A checkpoint exists only if it has a row: a killed process may leave a half-written folder, which has none. `files`
+    maps the name of each file in `folder` to its `num_bytes` and `sha256`. The files of a `damaged` checkpoint do not
+    match them. A `dropped` checkpoint is no longer used.
     """
 
     __tablename__ = "training_checkpoints"

@@ -1,4 +1,4 @@
-"""Tables of a round and of the gate's decision on it."""
+"""Tables of rounds and of the gate's decisions on them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,20 @@ TERMINAL_STATES = ("promoted", "rejected", "failed", "cancelled")
 
 
 class Round(Base):
-    """One turn of the loop. Counts are kept here, so that reading a table never counts samples.
+    """One turn of the loop. It holds counts, so that a read of the rounds counts no samples.
 
-    Its samples are drawn by `drawing_version`, fixed when it is planned; its candidate has to beat `parent_version`,
-    which is that version too until the round's samples are assessed and then the one that is active. They differ where
-    the round was planned while earlier ones were undecided: `staleness` is how many those were. Triggers (see the
-    migrations) refuse every change of a terminal state, and a round without a drawing version.
+    `drawing_version` draws the round's samples; it is fixed when the round is planned. The candidate has to beat
+    `parent_version`. That is the drawing version until the round's samples are assessed, and then the version that is
+    active. The two can differ if the round was planned while earlier rounds were undecided; `staleness` is the number
+    of those rounds.
 
-    A person may ask for a failed or cancelled round to be run again: `retry_requested_at` is when that was, and the
-    round that does it, which draws the same prompts, names it as `retry_of`.
+    A person may request that a failed or cancelled round is run again, at `retry_requested_at`. The round that does it
+    draws the same prompts, and its `retry_of_id` is the old round.
+
+    Invariants (triggers, see the migrations):
+
+    - A terminal state never changes.
+    - Every round has a drawing version.
     """
 
     __tablename__ = "rounds"
@@ -52,7 +57,7 @@ class Round(Base):
     index: Mapped[int]
     state: Mapped[str] = mapped_column(State)
     parent_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
-    # Nullable only because SQLite adds no other column that refers to a table; a trigger refuses NULL.
+    # SQLite can add a column with a foreign key only if it is nullable; a trigger refuses NULL.
     drawing_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), nullable=True)
     staleness: Mapped[int] = mapped_column(default=0, server_default="0")
     candidate_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"), unique=True)
@@ -67,7 +72,7 @@ class Round(Base):
 
 
 class GateDecision(Base):
-    """Why a candidate did or did not replace its parent, with the numbers that decided."""
+    """The gate's decision on a round's candidate, with its reasons and the numbers behind it."""
 
     __tablename__ = "gate_decisions"
     __table_args__ = (CheckConstraint(one_of("decision", ("promoted", "rejected")), name="decision_known"),)

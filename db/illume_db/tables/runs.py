@@ -1,4 +1,4 @@
-"""Tables of a run: its settings, its events, its prompts, and what it asked its teacher."""
+"""Tables of a run: its settings, its events, its prompts, and its teacher's budget and answers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from illume_db.types import Base, BigId, Sha256, State, one_of
 
 
 class Run(Base):
-    """One configured loop. `key` is the random name by which a run directory knows its row.
+    """One configured loop. `key` is the random name by which a run directory refers to the run.
 
-    The coordinator `leader` acts for it until `leader_expires_at` (the database's clock); each new one raises
-    `leader_token`, with which all that it writes is fenced. `teacher_calls` is how many calls to a teacher were
-    spent before revision 0011; since then `TeacherBudget` counts them.
+    The coordinator `leader` leads the run until `leader_expires_at` (the database's clock). Each new leader raises
+    `leader_token`, which fences all its writes. `teacher_calls` is the number of calls to a teacher that were spent
+    before revision 0011; `TeacherBudget` counts the later ones.
     """
 
     __tablename__ = "runs"
@@ -34,7 +34,7 @@ class Run(Base):
 
 
 class Event(Base):
-    """One line of a run's diary; rows are only ever added."""
+    """An entry in a run's log of events; rows are added and never changed."""
 
     __tablename__ = "events"
 
@@ -50,12 +50,16 @@ SPLITS = ("train", "heldout", "probe")
 
 
 class Prompt(Base):
-    """A text to draw. (id, split) is unique so that other tables can demand a split through a foreign key.
+    """A text to draw, or an edit of an image.
 
-    Or an edit: then a model is told `instruction` beside the image `source_sha256` of the artifact store, what it makes
-    of it has to show `target`, and `text` is the name of all that.
+    For an edit, the model is given `instruction` and the image `source_sha256` of the artifact store. The new image has
+    to show `target`, and `text` is the name of the edit. (id, split) is unique, so that other tables can require a
+    split through a foreign key.
 
-    Triggers keep a prompt what it is, and all prompts of one key (wordings of one composition) in one split.
+    Invariants (triggers):
+
+    - A prompt's run, split, key, text and edit never change.
+    - All prompts of one key are in one split. They are wordings of one composition.
     """
 
     __tablename__ = "prompts"
@@ -83,7 +87,7 @@ class Prompt(Base):
 
 
 class RoundPrompt(Base):
-    """The prompts of a round in drawing order: row i of the round is prompt i // samples_per_prompt."""
+    """A prompt of a round at its position in drawing order; row i of the round is prompt i // samples_per_prompt."""
 
     __tablename__ = "round_prompts"
     __table_args__ = (
@@ -99,10 +103,10 @@ class RoundPrompt(Base):
 
 
 class TeacherBudget(Base):
-    """Number of calls to the teacher that a run has paid for, besides those of `Run.teacher_calls`.
+    """The number of calls to the teacher that a run has paid for, besides those of `Run.teacher_calls`.
 
-    It has a row of its own because a coordinator holds the run's row for whole transactions. A run without one has made
-    no calls.
+    It is not a column of the run, because a coordinator locks the run's row for whole transactions. A run without a
+    row here has paid for no such calls.
     """
 
     __tablename__ = "teacher_budgets"
@@ -112,10 +116,10 @@ class TeacherBudget(Base):
 
 
 class TeacherAnswer(Base):
-    """An answer that is paid for and belongs to no assessment yet; None where the teacher said neither yes nor no.
+    """A paid answer of a teacher that is not in an assessment yet; None if the teacher answered neither yes nor no.
 
-    It is stored as soon as it is there and deleted in the transaction that stores the assessments, so a unit that is
-    done again asks nothing twice.
+    It is stored as soon as it arrives and deleted in the transaction that stores the assessments. A unit that is done
+    again therefore asks no question twice.
     """
 
     __tablename__ = "teacher_answers"

@@ -1,4 +1,4 @@
-"""Tables of samples, of assessments, and of reviews by people."""
+"""Tables of samples, their assessments, and their reviews by people."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ASSESSORS = ("self", "checker", "frozen", "teacher", "human")
 class Sample(Base):
     """One image drawn for one prompt of a round; (round, prompt, sample index) is its natural key.
 
-    `staleness` is how many earlier rounds were undecided when the round that drew it was planned.
+    `staleness` is the number of earlier rounds that were undecided when the sample's round was planned.
     """
 
     __tablename__ = "samples"
     __table_args__ = (
         UniqueConstraint("round_id", "prompt_id", "sample_index"),
         UniqueConstraint("id", "prompt_id"),
-        # For pages of a round in the order of ids.
+        # The index serves pages of a round in the order of ids.
         Index("ix_samples_round_id_id", "round_id", "id"),
         ForeignKeyConstraint(["round_id", "prompt_id"], ["round_prompts.round_id", "round_prompts.prompt_id"]),
     )
@@ -53,12 +53,13 @@ class Sample(Base):
 
 
 class Assessment(Base):
-    """What one assessor says of one sample. Only `ok` has a score: a failure is never scored 0.
+    """One assessor's assessment of one sample. Only the state `ok` has a score: a failure is never scored 0.
 
-    The self assessor's score is a log-odds-like number, higher is better; the checker's is 1 or 0. `model_version_id`
-    is the model that judged; the checker and people have none, so their rows need a unique index of their own
-    (NULLs are distinct). `details` is what the score rests on: readings by name and questions with their log-odds;
-    `critique` is what was written; `probability` is the calibrated one that the image is right.
+    The self assessor's score is a number like log-odds, and higher is better. The checker's is 1 or 0.
+    `model_version_id` is the model that judged. It is NULL for the checker and for people, whose rows have a unique
+    index of their own, because NULLs are distinct. `details` holds the basis of the score: readings by name, and
+    questions with their log-odds. `critique` is the written assessment. `probability` is the calibrated probability
+    that the image is right.
     """
 
     __tablename__ = "assessments"
@@ -96,13 +97,13 @@ VERDICTS = ("agree", "disagree", "skip")
 REASONS = ("chosen", "disagreement", "boundary", "random", "overlap")
 
 UNKNOWN_REVIEWER = "unknown"
-"""Who wrote the reviews of releases that did not ask."""
+"""The reviewer of reviews from releases that did not ask for a name."""
 
 
 class Review(Base):
-    """What one person said of one sample; a skip says nothing, and is kept so that it is not asked for again.
+    """One person's review of one sample. A skip is no verdict; it is stored so that the sample is not shown again.
 
-    `reason` is why it was shown: only those of the random share are a fair sample of all images.
+    `reason` is why the sample was shown. Only the reviews with the reason `random` are a fair sample of all images.
     """
 
     __tablename__ = "reviews"

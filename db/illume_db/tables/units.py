@@ -1,4 +1,4 @@
-"""Tables of units, of the counts of a stage, and of the workers that do them."""
+"""Tables of units, their counts by stage, and the workers that do them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROLE_OF_KIND: Mapping[str, str] = {
     "evaluate": "assessor",
     "train": "trainer",
 }
-"""Which role of worker does which kind of unit."""
+"""The role of the workers that do each kind of unit."""
 
 
 def _partial(name: str, condition: str, *columns: str) -> Index:
@@ -47,13 +47,15 @@ def _partial(name: str, condition: str, *columns: str) -> Index:
 class Unit(Base):
     """A piece of work of a round. `key` is its natural key within the round.
 
-    Each lease raises `fencing_token`, and a result is taken only with the token of the present lease. A lease without
-    an expiry lasts as long as its holder keeps the lock of the run directory. Triggers refuse every change of a unit
-    that is done or dead, and every lowering of the token.
+    A sample or assess unit covers the rows `first_row` <= row < `stop_row` of the round; the units of one kind cover
+    each row once. `ready_at` is the time since which a pending unit may be done; it is NULL for an assessment whose
+    rows are not drawn. `issued_at` is the time at which the unit was last sent to the workers. A lease without an
+    expiry lasts as long as its holder keeps the lock of the run directory. All times are the database's.
 
-    `first_row` <= row < `stop_row` are the rows of the round that a sample or assess unit covers; the units of one kind
-    cover each row once. `ready_at` is since when a pending unit may be done: never yet for an assessment whose rows are
-    not drawn. `issued_at` is when it was last sent to the workers. All times are the database's.
+    Invariants:
+
+    - Each lease raises `fencing_token`, and a result is accepted only with the token of the present lease.
+    - Triggers refuse every change of a unit that is done or dead, and every decrease of the token.
     """
 
     __tablename__ = "units"
@@ -92,20 +94,24 @@ class Unit(Base):
 
 
 def in_state(state: str) -> ColumnElement[bool]:
-    """Units in a state, written out: with a bound parameter neither database would see that a partial index serves."""
+    """Return the condition that a unit is in a state, written as a literal.
+
+    With a bound parameter, neither database would use the partial indexes.
+    """
     return Unit.state == literal_column(f"'{state}'")
 
 
 def is_due() -> ColumnElement[bool]:
-    """Units that could be taken now."""
+    """Return the condition that a unit can be leased now."""
     return and_(in_state("pending"), Unit.ready_at.is_not(None))
 
 
 class StageCount(Base):
-    """How many units of one kind a round has in each state, and how far they are.
+    """The number of a round's units of one kind in each state, with their items and seconds.
 
-    Changed in the transaction that changes a unit, so that a look at a round never counts its units. Whoever changes
-    this row holds it until it commits: what is read after that is read by one transaction at a time.
+    A row changes in the transaction that changes a unit, so that a read of a round counts no units. The change locks
+    the row until the commit, and other transactions that change it wait. What a transaction reads after its change is
+    therefore read by one transaction at a time.
     """
 
     __tablename__ = "stage_counts"
@@ -132,22 +138,23 @@ class StageCount(Base):
 
 WORKER_STATES = ("running", "draining", "stopped", "unhealthy")
 
-GONE = ("stopped", "unhealthy")
-"""States in which a worker has ended, and has said so."""
+ENDED_STATES = ("stopped", "unhealthy")
+"""The states of a worker that reported its end."""
 
 LOST = "lost"
-"""The state shown for a worker that ended, or was cut off, without a word."""
+"""The state that is shown for a worker whose heartbeats stopped before it reported an end."""
 
 LOST_BEATS, LOST_SLACK_S = 3, 5.0
-"""One heartbeat may be late, and a database that was restarted makes two."""
+"""The heartbeats and the seconds that a worker may miss. One heartbeat may be late, and a restart of the database
+delays two."""
 
 
 class Worker(Base):
-    """A process that does units. Its row outlives it, so that one can see how it ended; times are the database's.
+    """A process that does units. Its row outlives the process and shows how it ended; times are the database's.
 
-    `unit_key` is the unit that it holds, `model_version` the name of the version that it has loaded last. `heartbeat_s`
-    is how often it shows life: one that is silent for longer than `LOST_BEATS` of these and `LOST_SLACK_S` is lost,
-    whatever its state says, because whoever crashes says nothing.
+    `unit_key` is the unit that the worker holds. `model_version` is the name of the version that it loaded last.
+    `heartbeat_s` is the time between two heartbeats. A worker is lost if it is silent for longer than `LOST_BEATS`
+    times `heartbeat_s` plus `LOST_SLACK_S`, unless it reported its end: a worker that crashes cannot report it.
     """
 
     __tablename__ = "workers"
@@ -171,16 +178,16 @@ class Worker(Base):
 
 
 def is_lost() -> ColumnElement[bool]:
-    """Return whether a worker was silent for too long without having said that it ends."""
+    """Return the condition that a worker's heartbeats stopped before it reported an end."""
     silent = seconds_since(Worker.heartbeat_at) > LOST_BEATS * Worker.heartbeat_s + LOST_SLACK_S
-    return Worker.state.not_in(GONE) & silent
+    return Worker.state.not_in(ENDED_STATES) & silent
 
 
 def is_gone() -> ColumnElement[bool]:
-    """Return whether a worker has ended, said so or not."""
-    return Worker.state.in_(GONE) | is_lost()
+    """Return the condition that a worker reported its end or is lost."""
+    return Worker.state.in_(ENDED_STATES) | is_lost()
 
 
 def shown_state() -> ColumnElement[str]:
-    """A worker's state, `lost` for one that is."""
+    """Return a worker's state, or `lost` if the worker is lost."""
     return case((is_lost(), LOST), else_=Worker.state)

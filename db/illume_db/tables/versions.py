@@ -1,4 +1,4 @@
-"""Tables of model versions and of what was measured: evaluations, calibrations and judge drift."""
+"""Tables of model versions and of their measurements: evaluations, calibrations and judge drift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION_STATES = ("candidate", "active", "rejected", "retired")
 
 
 class ModelVersion(Base):
-    """A checkpoint named by number (v0001 is the run's base) and by the digest of its files."""
+    """A checkpoint of a run, named by its number (v0001 is the run's base) and by the digest of its files."""
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -46,7 +46,7 @@ class ModelVersion(Base):
 
 
 def version_name(number: int) -> str:
-    """v0001 for 1."""
+    """Return a version's name: v0001 for 1."""
     return f"v{number:04d}"
 
 
@@ -54,9 +54,9 @@ SUITES = ("heldout", "understanding", "diversity", "editing")
 
 
 class Evaluation(Base):
-    """One suite on one model version. `plan_sha256` is over prompts, seeds and sampling: equal plans, equal items.
+    """The result of one suite on one model version. `value` is in 0..1: the share of passed items, or the diversity.
 
-    `value` lies in 0..1: the share of items that passed, or the diversity.
+    `plan_sha256` is over prompts, seeds and sampling, so evaluations under equal plans have equal items.
     """
 
     __tablename__ = "evaluations"
@@ -75,7 +75,10 @@ class Evaluation(Base):
 
 
 class EvaluationItem(Base):
-    """One item's outcome. The first held-out draws keep their image, so that versions can be seen side by side."""
+    """The outcome of one item of an evaluation.
+
+    The first held-out draws keep their images, so that a person can compare versions side by side.
+    """
 
     __tablename__ = "evaluation_items"
 
@@ -87,8 +90,10 @@ class EvaluationItem(Base):
 
 
 class Calibration(Base):
-    """The one calibration of a run, fixed before its first round. `sha256` is over its canonical content; a trigger
-    refuses every change."""
+    """The one calibration of a run, fixed before its first round; a trigger refuses every change.
+
+    `sha256` is over the canonical content.
+    """
 
     __tablename__ = "calibrations"
 
@@ -99,11 +104,11 @@ class Calibration(Base):
 
 
 class Drift(Base):
-    """How a round's candidate judges some of the round's samples, compared with the run's base, the frozen judge.
+    """A candidate's drift as a judge: its readings of some of the round's samples beside those of the frozen judge.
 
-    `shift` is the mean difference of calibrated log-odds; `auc` is how well the candidate's tell what the frozen judge
-    takes for right from the rest, and None where it takes all of them for the same; `num_failed` of the
-    samples got no number from the candidate.
+    The frozen judge is the run's base. `shift` is the mean difference of calibrated log-odds. `auc` is how well the
+    candidate's log-odds separate the samples that the frozen judge takes for right from the others; it is None if the
+    frozen judge gives all of them the same verdict. `num_failed` samples got no number from the candidate.
     """
 
     __tablename__ = "drifts"

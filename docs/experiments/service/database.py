@@ -41,7 +41,7 @@ from tests.support.servers import PostgresServer, RedisServer  # noqa: E402
 SIZES = (10_000, 100_000, 1_000_000)
 ONE_ROUND = 250
 """Samples of each prompt, and of each unit, where all samples are in one round."""
-MOST_PROMPTS = 3_640
+MAX_PROMPTS = 3_640
 """The shapes world has 3,681 train prompts, so one round holds 910,000 samples of this shape at most."""
 TICKS, SHOWS, COMMANDS = 60, 30, 5
 
@@ -87,7 +87,7 @@ def _cases(sizes: tuple[int, ...]) -> Iterator[tuple[str, int, tuple[int, int, i
     for size in sizes:
         yield "of 3,072", size, SHIPPED
     for size in sizes:
-        num_prompts = min(size // ONE_ROUND, MOST_PROMPTS)
+        num_prompts = min(size // ONE_ROUND, MAX_PROMPTS)
         yield "one", num_prompts * ONE_ROUND, (num_prompts, ONE_ROUND, ONE_ROUND)
 
 

@@ -21,7 +21,7 @@ from illume_db.tables import Round
 from illume_db.types import pack_image_ids
 from illume_loop.loop.context import RunContext, default_toolbox
 from illume_loop.loop.moves import move
-from illume_loop.loop.opening import check_demands, open_context
+from illume_loop.loop.opening import check_start, open_context
 from illume_loop.loop.prompts import with_domain
 from illume_loop.loop.run_directory import RunDirectory, locked
 from illume_loop.loop.stages import plan
@@ -85,7 +85,7 @@ def filled_run(
     settings = with_domain(settings_for(url, save_noop(folder / "base", distinct_images=False), shape))
     with (
         locked(folder / "run") as directory,
-        open_context(settings, check_demands(settings, directory.path), directory, default_toolbox()) as context,
+        open_context(settings, check_start(settings, directory.path), directory, default_toolbox()) as context,
     ):
         prompts = round_prompts(context.domain, settings, 1)
         # Every round draws the same prompts: asking the domain for others, hundreds of times, would take the time.

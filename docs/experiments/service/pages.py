@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import psutil  # noqa: E402
-from database import MOST_PROMPTS, ONE_ROUND  # noqa: E402
+from database import MAX_PROMPTS, ONE_ROUND  # noqa: E402
 from filled import SHIPPED, filled_run  # noqa: E402
 
 from illume_db.samples import samples_page  # noqa: E402
@@ -38,7 +38,7 @@ RUN = "/runs/1"
 def main(num_samples: int) -> None:
     """See the module."""
     sys.path.append(str(PLUGIN))
-    num_prompts = min(num_samples // ONE_ROUND, MOST_PROMPTS)
+    num_prompts = min(num_samples // ONE_ROUND, MAX_PROMPTS)
     shapes = {"rounds of 3,072": SHIPPED, "one round": (num_prompts, ONE_ROUND, ONE_ROUND)}
     print("| rounds | page | median, ms | largest, ms | KB |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="illume-pages-") as name:

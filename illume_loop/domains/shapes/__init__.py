@@ -1,1 +1,1 @@
-"""The `shapes` world: a grammar, a Pillow renderer and an exact checker (see domain.py for the front door)."""
+"""The `shapes` world: a grammar, a Pillow renderer and an exact checker (domain.py offers them as a Domain)."""

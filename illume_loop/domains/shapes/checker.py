@@ -1,8 +1,11 @@
-"""The exact checker: decides from pixels alone whether an image shows a spec, and which criterion failed.
+"""The exact checker, which decides from the pixels if an image shows a spec, and which criteria fail.
 
-Guarantee: it reads nothing but the pixels. It finds connected components of foreground, names the colour of each by
-the palette and its shape by the best overlap with the templates, and compares what it found with what was asked.
-Anything on the canvas that is not a clear object fails the criterion `object`.
+It finds the connected components of the foreground. It names the colour of each by the palette, and its shape by the
+best overlap with the templates. Then it compares them with the objects that the spec asks for.
+
+Invariants:
+- The checker reads nothing but the pixels.
+- A component of unclear shape fails the criterion `object`.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ from illume_loop.domains.shapes.render import CANVAS, CELL, GROUND, PALETTE, spr
 from illume_loop.domains.shapes.spec import COLORS, OPPOSITE, SHAPES, Attribute, Color, Relation, Shape, Spec
 from illume_loop.protocols import Verdict
 
-FOREGROUND_DISTANCE: Final = 60.0  # of 441, from the ground colour
+FOREGROUND_DISTANCE: Final = 60.0  # of at most 441, from the ground colour in RGB
 MIN_AREA: Final = 10  # pixels; smaller specks are noise of the detokenizer, not objects
 MIN_OVERLAP: Final = 0.66  # soft intersection over union with the best template
-MIN_COLOR_SHARE: Final = 0.7  # of an object's core pixels that agree on its colour
-CENTRE_GAP: Final = CELL / 2  # pixels between the centres of two objects in a relation
+MIN_COLOR_SHARE: Final = 0.7  # of an object's core pixels must agree on its colour
+CENTRE_GAP: Final = CELL / 2  # pixels; the centres of two objects in a relation are further apart
 
 _WINDOW = 18
 _SHIFTS = range(-2, 3)
@@ -34,7 +37,10 @@ Pixels = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One component: None stands for "not clear". `x`, `y` in pixels."""
+    """One component of the foreground; `x` and `y` are its centre in pixels.
+
+    None stands for an unclear shape or colour.
+    """
 
     shape: Shape | None
     color: Color | None
@@ -46,7 +52,7 @@ class Seen:
 
 
 def check(image: Image.Image, spec: Spec) -> Verdict:
-    """Whether `image` shows `spec`: exactly the objects asked for and nothing else.
+    """Decide if `image` shows `spec`: exactly the objects asked for and nothing else.
 
     `failed` names the criteria among object, count, color, position.
     """
@@ -56,7 +62,7 @@ def check(image: Image.Image, spec: Spec) -> Verdict:
 
 
 def look(image: Image.Image) -> list[Seen]:
-    """Every component on the canvas, from left to right."""
+    """Return the components on the canvas, from left to right, without specks below MIN_AREA."""
     if image.size != (CANVAS, CANVAS):
         image = image.resize((CANVAS, CANVAS), Image.Resampling.BOX)
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
@@ -77,7 +83,10 @@ def _identify(pixels: Pixels, distance: Pixels, mask: NDArray[np.bool_]) -> Seen
 
 
 def _color(pixels: Pixels, distance: Pixels) -> Color | None:
-    """The palette colour on which the core pixels agree. The rim is left out: it blends into the ground."""
+    """Return the palette colour on which the core pixels agree; None if they do not.
+
+    The rim is left out because it blends into the ground.
+    """
     core = pixels[distance >= np.quantile(distance, 0.5)]
     palette = np.array([PALETTE[color] for color in COLORS], dtype=np.float32)
     nearest = np.linalg.norm(core[:, None] - palette[None], axis=-1).argmin(axis=1)
@@ -87,12 +96,12 @@ def _color(pixels: Pixels, distance: Pixels) -> Color | None:
 
 
 def _shape(distance: Pixels, x: float, y: float) -> Shape | None:
-    """The shape whose template overlaps best, over shifts of up to two pixels."""
+    """Return the shape whose template overlaps best, over shifts of up to two pixels; None if it is unclear."""
     half = _WINDOW // 2
     padded = np.pad(distance, half)
     left, top = round(x), round(y)
     window = padded[top : top + _WINDOW, left : left + _WINDOW]
-    if not window.any():  # a large frame has nothing in its middle
+    if not window.any():  # the middle of a large frame is empty
         return None
     full = np.quantile(window[window > 0], 0.7)
     alpha = np.clip(window / full, 0.0, 1.0)
@@ -105,7 +114,7 @@ def _shape(distance: Pixels, x: float, y: float) -> Shape | None:
 
 @cache
 def _templates() -> Pixels:
-    """Alpha masks in a window, shape (shapes, shifts, WINDOW, WINDOW), values 0 to 1."""
+    """Return alpha masks in a window, shape (shapes, shifts, WINDOW, WINDOW), values 0 to 1."""
     bank = []
     for shape in SHAPES:
         alpha = np.asarray(sprite(shape), dtype=np.float32) / 255
@@ -116,7 +125,7 @@ def _templates() -> Pixels:
 
 
 def _failed(seen: list[Seen], spec: Spec) -> list[Attribute]:
-    """The criteria that what was seen does not meet, in a fixed order."""
+    """Return the criteria that the seen components do not meet, in a fixed order."""
     failed: list[Attribute] = []
     wanted = Counter({part.shape: part.count for part in spec.parts})
     shapes = Counter(thing.shape for thing in seen)
@@ -143,7 +152,10 @@ def _holds(seen: list[Seen], spec: Spec) -> bool:
 
 
 def relation_between(a: Seen, b: Seen) -> Relation | None:
-    """The one relation in which `a` stands to `b`: along the axis on which they are further apart."""
+    """Return the relation of `a` to `b`, along the axis on which they are further apart.
+
+    Returns None if they are equally far apart along both axes, or no further apart than CENTRE_GAP.
+    """
     dx, dy = b.x - a.x, b.y - a.y
     relation: Relation
     if abs(dx) > abs(dy) and abs(dx) > CENTRE_GAP:

@@ -1,8 +1,9 @@
 """The shapes world behind the Domain protocol: splits, prompts, noisy real pairs and reading probes.
 
-Guarantee: a composition (`Spec.key`) belongs to exactly one split, decided by the order of a hash of the key within its
-category; so every category has compositions in every split, and no wording of a held-out composition is a training
-prompt. Everything here depends on its arguments only.
+Invariants:
+- A composition (`Spec.key`) belongs to exactly one split, by the order of a hash of its key within its category. So
+  every category has compositions in every split, and no wording of a held-out composition is a training prompt.
+- Every result depends on the arguments only.
 """
 
 from __future__ import annotations
@@ -37,37 +38,40 @@ from illume_loop.errors import PromptOutsideGrammarError, UsageError
 from illume_loop.protocols import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 
 CAPTION_NOISE = 0.5
-"""Share of real pairs whose caption has one attribute wrong, as web alt-texts do; stated in the model card."""
+"""The share of real pairs whose caption has one wrong attribute, as web alt texts do; the model card states it."""
 
 PARTNER_TRIES = 64
-"""Changes that are drawn in search of one that stays in the train split, which most do."""
+"""The number of changes drawn in search of one that stays in the train split; most of them do."""
 
 
 class ShapesDomain:
-    """Two-object compositions of six shapes and eight colours; see the module docstring."""
+    """The domain of compositions of one or two kinds of object, of six shapes and eight colours."""
 
     name = "shapes"
     exact = True
     categories: Sequence[str] = CATEGORIES
 
     def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """`count` different prompts of one split; see `Domain.prompts`."""
+        """Return `count` different prompts of one split; see `Domain.prompts`."""
         queues = {category: _prompts_in_random_order(category, split, seed) for category in CATEGORIES}
         return _in_turn(queues, count, f"the split '{split}' has {{}} prompts")
 
     def parse(self, text: str) -> Prompt:
-        """Read a user's text; see `Domain.parse`. Blanks and the full stop go, which the shipped models never saw."""
+        """Return the prompt that a user's text asks for; see `Domain.parse`.
+
+        Surplus blanks and the full stop are removed, because the shipped models never saw them.
+        """
         return _prompt(parse(text), " ".join(text.split()).rstrip("."))
 
     def split_of(self, text: str) -> Split | None:
-        """The split of a text's composition; see `Domain.split_of`."""
+        """Return the split of a text's composition; see `Domain.split_of`."""
         try:
             return split_of(parse(text))
         except PromptOutsideGrammarError:
             return split_of_edit(text)
 
     def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
-        """A train prompt that differs in one attribute; see `Domain.partner`."""
+        """Return a train prompt that differs in one attribute; see `Domain.partner`."""
         spec, rng = spec_from_json(prompt.spec), _rng(f"partner/{prompt.text}", seed)
         opening = next(opening for opening in OPENINGS[::-1] if prompt.text.startswith(opening))
         for _ in range(PARTNER_TRIES):
@@ -77,22 +81,25 @@ class ShapesDomain:
         return None
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
-        """Decide from pixels; see `Domain.check`."""
+        """Decide from the pixels; see `Domain.check`."""
         if prompt.is_edit:
             return check_prompt(image, prompt)
         return checker.check(image, spec_from_json(prompt.spec))
 
     def questions(self, prompt: Prompt) -> list[Question]:
-        """The questions of a prompt; see `Domain.questions`."""
+        """Return the questions of a prompt; see `Domain.questions`."""
         return [asked.question for asked in questions(spec_from_json(prompt.spec))]
 
     def answers(self, image: Image.Image, prompt: Prompt) -> list[bool]:
-        """The checker's answers; see `Domain.answers`."""
+        """Return the checker's answers; see `Domain.answers`."""
         seen = checker.look(image)
         return [asked.holds(seen) for asked in questions(spec_from_json(prompt.spec))]
 
     def real_pairs(self, count: int, seed: int) -> list[RealPair]:
-        """Images of training compositions with captions of training compositions, CAPTION_NOISE of them wrong."""
+        """Return images of training compositions with captions, of which a share of CAPTION_NOISE are wrong.
+
+        A wrong caption is of a training composition too.
+        """
         rng = _rng("real", seed)
         train = {category: specs_of(category, "train") for category in CATEGORIES}
         pairs = []
@@ -106,7 +113,7 @@ class ShapesDomain:
         return pairs
 
     def reading_probes(self, count: int, seed: int) -> list[ReadingProbe]:
-        """Clean captions of probe compositions against the same with one attribute changed."""
+        """Return images of probe compositions, with true captions and the same with one attribute changed."""
         rng = _rng("probe", seed)
         probes = []
         for index in range(count):
@@ -117,16 +124,22 @@ class ShapesDomain:
         return probes
 
     def edits(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """Edits of pictures of one or two objects, one of them given another colour or shape; see `Domain.edits`."""
+        """Return edits of pictures of one or two objects; see `Domain.edits`.
+
+        An edit gives one object another colour or shape.
+        """
         queues = {c: edit_prompts(c, split, _rng(f"edits/{c}/{split}", seed)) for c in SOURCE_CATEGORIES}
         return _in_turn(queues, count, f"the split '{split}' has {{}} edits")
 
     def source(self, prompt: Prompt) -> Image.Image:
-        """The picture that an edit begins from; see `Domain.source`."""
+        """Return the picture that an edit begins from; see `Domain.source`."""
         return source_of(prompt)
 
     def edit_probes(self, count: int, seed: int) -> list[EditProbe]:
-        """Edits of pictures of probe compositions, of one kind of object each; see `Domain.edit_probes`."""
+        """Return edits of pictures of probe compositions; see `Domain.edit_probes`.
+
+        The edited object is the only one of its colour and shape in the picture.
+        """
         rng = _rng("edits", seed)
         probes: list[EditProbe] = []
         while len(probes) < count:
@@ -140,12 +153,15 @@ class ShapesDomain:
 
 
 def noisy(spec: Spec, share: float, rng: Random) -> Spec:
-    """`spec` itself, or with probability `share` a spec with one attribute changed."""
+    """Return `spec` itself or, with probability `share`, a spec with one attribute changed."""
     return change_one_attribute(spec, rng)[0] if rng.random() < share else spec
 
 
 def _in_turn(queues: Mapping[Category, Iterator[Prompt]], count: int, there_are: str) -> list[Prompt]:
-    """`count` prompts, one of each category in turn as long as it has any. Raises UsageError where there are fewer."""
+    """Return `count` prompts, taken from the categories in turn as long as they have any.
+
+    Raises UsageError if there are fewer.
+    """
     left = dict(queues)
     chosen: list[Prompt] = []
     while len(chosen) < count and left:

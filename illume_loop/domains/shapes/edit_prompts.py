@@ -1,8 +1,12 @@
-"""Edits as prompts of the loop: pictures of which every object has its own shape, and what to make of one object.
+"""Edits as prompts of the loop: a source picture whose objects all differ in shape, and a change of one object.
 
-Guarantee: source and target are compositions of one split, the source picture follows from the prompt alone, and the
-target is a text that is not true of the source. What the target does not tell (where things are, and colours that it
-leaves free) is for the checker, which compares the pictures.
+The target text does not tell where things are, nor the colours that it leaves free. The checker covers these by
+comparing the pictures.
+
+Invariants:
+- Source and target are compositions of one split.
+- The source picture follows from the prompt alone.
+- The target is a text that is not true of the source.
 """
 
 from __future__ import annotations
@@ -24,13 +28,17 @@ from illume_loop.errors import PromptOutsideGrammarError
 from illume_loop.protocols import Prompt, Split, Verdict
 
 SOURCE_CATEGORIES: tuple[Category, ...] = ("single_object", "two_objects", "colors", "position", "color_attribution")
-"""Those in which an edit of one object is a composition of the same category; several of a kind have no such edit."""
+"""The categories in which an edit of one object gives a composition of the same category. `counting` is not among them:
+its objects are alike, and an edit of one of them makes it differ from the others."""
 
 _TEXT = re.compile(r"make the (\w+) (\w+) (?:an? )?(\w+): (.+)")
 
 
 def edit_prompts(category: Category, split: Split, rng: Random) -> Iterator[Prompt]:
-    """Every edit of sources of a category in one split, in random order; made one by one, as there are thousands."""
+    """Yield every edit of the sources of a category in one split, in random order.
+
+    The prompts are made one by one, because there are thousands.
+    """
     changes = [
         (source, index, change)
         for source in specs_of(category, split)
@@ -46,18 +54,21 @@ def edit_prompts(category: Category, split: Split, rng: Random) -> Iterator[Prom
 
 
 def source_of(prompt: Prompt) -> Image.Image:
-    """The picture that an edit begins from."""
+    """Return the picture that an edit begins from."""
     return draw(_layout(spec_from_json(cast("dict[str, object]", prompt.spec["source"]))))
 
 
 def check_prompt(image: Image.Image, prompt: Prompt) -> Verdict:
-    """Whether an image is what the edit makes of its source; see `check_edit`."""
+    """Decide if an image is what the edit makes of its source; see `check_edit`."""
     edit = Edit(**cast("dict[str, Any]", prompt.spec["edit"]))
     return check_edit(source_of(prompt), image, edit)
 
 
 def split_of_edit(text: str) -> Split | None:
-    """The split of the text of an edit, None where it is none; one across splits is of that which is held out."""
+    """Return the split of an edit's text; None if the text is no edit.
+
+    If source and target are of different splits, the first that is not `train` counts.
+    """
     read = _TEXT.fullmatch(" ".join(text.lower().split()))
     if read is None:
         return None
@@ -73,7 +84,7 @@ def split_of_edit(text: str) -> Split | None:
 
 
 def _changes(source: Spec, index: int) -> Iterator[Part]:
-    """What one part may become: another shape or, where its colour is not free, another colour."""
+    """Yield what one part may become: another shape or, if its colour is not free, another colour."""
     part = source.parts[index]
     shapes, colors = {p.shape for p in source.parts}, {p.color for p in source.parts}
     yield from (replace(part, shape=shape) for shape in SHAPES if shape not in shapes)

@@ -1,7 +1,8 @@
-"""Image editing in the shapes world: a picture, an instruction, and the picture that it asks for.
+"""Image editing in the shapes world: a picture, an instruction, and the exact check of the result.
 
-Guarantee: `check_edit` decides from pixels alone, by comparing what the checker sees before and after: the object that
-was meant has changed as asked, and every other object is still there, in its place.
+Invariants:
+- `check_edit` decides from pixels alone, by comparing what the checker sees before and after. The edited object must
+  have changed as asked, and every other object must still be in its place.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from illume_loop.protocols import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Change the one object of this colour and shape to another colour or another shape."""
+    """A change of the one object of this colour and shape to another colour or another shape."""
 
     color: Color
     shape: Shape
@@ -36,7 +37,7 @@ class Edit:
 
 
 def random_edit(layout: Sequence[Placed], rng: Random) -> Edit | None:
-    """An edit whose object is the only one of its colour and shape; None where there is no such object."""
+    """Return an edit of an object that is the only one of its colour and shape; None if there is no such object."""
     kinds = [(thing.color, thing.shape) for thing in layout]
     single = [kind for kind in kinds if kinds.count(kind) == 1]
     if not single:
@@ -48,7 +49,7 @@ def random_edit(layout: Sequence[Placed], rng: Random) -> Edit | None:
 
 
 def apply(edit: Edit, layout: Sequence[Placed]) -> list[Placed]:
-    """The layout after the edit."""
+    """Return the layout after the edit."""
     return [
         replace(thing, color=edit.new_color, shape=edit.new_shape)
         if (thing.color, thing.shape) == (edit.color, edit.shape)
@@ -58,10 +59,10 @@ def apply(edit: Edit, layout: Sequence[Placed]) -> list[Placed]:
 
 
 def check_edit(before: Image.Image, after: Image.Image, edit: Edit) -> Verdict:
-    """Whether `after` shows what `edit` makes of `before`.
+    """Decide if `after` shows what `edit` makes of `before`.
 
-    `failed` names `object` (the edited one is not as asked) and `kept` (another one has changed, moved by half a cell
-    or more, appeared or gone).
+    `failed` names `object` if the edited object is not as asked, and `kept` if another object has changed, moved by
+    half a cell or more, appeared or gone.
     """
     seen, found = look(before), look(after)
     meant = [thing for thing in seen if (thing.color, thing.shape) == (edit.color, edit.shape)]

@@ -1,4 +1,4 @@
-"""Words for a spec and back: the closed grammar of the shapes prompts.
+"""The closed grammar of the shapes prompts: from a spec to words and back.
 
 prompt   = [opening] phrase
 opening  = "a picture of" | "an image with"
@@ -37,13 +37,13 @@ _HINT = (
 
 
 def words(spec: Spec, opening: str = "") -> str:
-    """The prompt text of a spec, lower case, single spaces."""
+    """Return the prompt text of a spec, in lower case with single spaces."""
     joint = f" {spec.relation} " if spec.relation else " and "
     return opening + joint.join(part_words(part) for part in spec.parts)
 
 
 def vocabulary() -> list[str]:
-    """Every word that the grammar can produce, in a fixed order."""
+    """Return every word that the grammar can produce, in a fixed order."""
     found: dict[str, None] = {}
     for text in (*OPENINGS, "a an and", *NUMBERS.values(), *COLORS, *SHAPES, *PLURALS.values(), *RELATIONS):
         found.update(dict.fromkeys(text.split()))
@@ -51,7 +51,7 @@ def vocabulary() -> list[str]:
 
 
 def parse(text: str) -> Spec:
-    """The spec that a text asks for. Case and surplus spaces do not matter.
+    """Return the spec that a text asks for; case and surplus spaces do not matter.
 
     Raises PromptOutsideGrammarError with the reason.
     """
@@ -73,12 +73,12 @@ def parse(text: str) -> Spec:
 
 
 def one(noun: str) -> str:
-    """A noun with its article: "a circle", "an orange circle"."""
+    """Return a noun with its article: "a circle", "an orange circle"."""
     return f"{'an' if noun.startswith('o') else 'a'} {noun}"
 
 
 def part_words(part: Part) -> str:
-    """The words of one part: "a circle", "three red squares"."""
+    """Return the words of one part: "a circle", "three red squares"."""
     color = f"{part.color} " if part.color else ""
     if part.count > 1:
         return f"{NUMBERS[part.count]} {color}{PLURALS[part.shape]}"

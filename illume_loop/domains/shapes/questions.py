@@ -1,7 +1,9 @@
-"""Atomic yes/no questions about a picture, and what the exact checker answers to them.
+"""Atomic yes/no questions about a picture, and the exact checker's answers to them.
 
-Guarantee: yes is the answer to every question of a spec where the picture shows it, and an exact checker that answers
-them all with yes has found nothing but what was asked for (an object of unclear colour aside).
+Invariants:
+- If a picture shows a spec, the answer to every question of the spec is yes.
+- If the checker answers every question with yes, it found nothing but what was asked for, apart from an object of
+  unclear colour.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ from illume_loop.protocols import Question
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with the rule that answers it from what was seen."""
+    """A question with the rule that answers it from the seen components."""
 
     question: Question
     holds: Callable[[Sequence[Seen]], bool]
 
 
 def questions(spec: Spec) -> list[Asked]:
-    """The questions of a spec: object, count, color and attribute of each part, the whole number, the position."""
+    """Return the questions of a spec.
+
+    They are about object, count, color and attribute of each part, the number of all objects, and the position.
+    """
     asked = [item for part in spec.parts for item in _of_part(part)]
     asked.append(_whole(sum(part.count for part in spec.parts)))
     if spec.relation is not None:
@@ -33,7 +38,7 @@ def questions(spec: Spec) -> list[Asked]:
 
 
 def words_of_questions() -> Iterator[str]:
-    """Every text whose words questions use, besides those of prompts."""
+    """Yield texts that hold all words of questions that prompts lack."""
     yield "is there one anything object ?"
     yield "are there objects the"
 

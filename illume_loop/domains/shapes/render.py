@@ -1,7 +1,7 @@
-"""From a spec to pixels: place the objects on a 3 x 3 layout and draw them with Pillow.
+"""The renderer: place the objects of a spec on a 3 x 3 layout and draw them with Pillow.
 
 The canvas is 48 x 48 pixels, RGB, on a dark ground. Each object is 12 pixels across, sits in its own 16-pixel cell and
-is moved right and down by up to JITTER pixels, so that two objects are never less than three pixels apart.
+is moved right and down by up to JITTER pixels, so two objects are never less than three pixels apart.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SUPERSAMPLE = 8
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One object on the canvas: `x`, `y` are the pixel coordinates of its centre."""
+    """One object on the canvas; `x` and `y` are the pixel coordinates of its centre."""
 
     shape: Shape
     color: Color
@@ -45,7 +45,10 @@ class Placed:
 
 @cache
 def sprite(shape: Shape, scale: Literal[1, 2] = 1) -> Image.Image:
-    """The anti-aliased alpha mask of a shape, mode L, OBJECT + 2 pixels square, or `scale` times as large."""
+    """Return the anti-aliased alpha mask of a shape.
+
+    It has mode L and is OBJECT + 2 pixels square, times `scale`.
+    """
     side = (OBJECT + 2) * _SUPERSAMPLE
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -72,7 +75,7 @@ def sprite(shape: Shape, scale: Literal[1, 2] = 1) -> Image.Image:
 
 
 def place(spec: Spec, rng: Random) -> list[Placed]:
-    """A random layout that shows `spec`: free colours are drawn, cells and offsets are random."""
+    """Return a random layout that shows `spec`; free colours, cells and offsets are random."""
     parts = [part for part in spec.parts for _ in range(part.count)]
     if spec.relation is None:
         cells = rng.sample([(c, r) for c in range(3) for r in range(3)], len(parts))
@@ -82,7 +85,7 @@ def place(spec: Spec, rng: Random) -> list[Placed]:
 
 
 def draw(objects: list[Placed], scale: Literal[1, 2] = 1) -> Image.Image:
-    """The picture of a layout, RGB, CANVAS pixels square, or `scale` times as large."""
+    """Draw the picture of a layout, RGB, CANVAS pixels square, times `scale`."""
     image = Image.new("RGB", (CANVAS * scale, CANVAS * scale), GROUND)
     for thing in objects:
         mask = sprite(thing.shape, scale)
@@ -91,7 +94,7 @@ def draw(objects: list[Placed], scale: Literal[1, 2] = 1) -> Image.Image:
 
 
 def render(spec: Spec, rng: Random) -> Image.Image:
-    """One random picture of `spec`."""
+    """Draw one random picture of `spec`."""
     return draw(place(spec, rng))
 
 
@@ -107,7 +110,10 @@ def _placed(part: Part, cell: tuple[int, int], rng: Random) -> Placed:
 
 
 def _related_cells(relation: Relation, rng: Random) -> list[tuple[int, int]]:
-    """Two cells in the relation, along its axis by more than across it, so that no other relation holds too."""
+    """Return two cells in the relation.
+
+    They are further apart along its axis than across it, so that no other relation holds too.
+    """
     near, far = rng.choice([(0, 1), (1, 2), (0, 2)])
     across = rng.randrange(3)
     drift = rng.choice([-1, 0, 1]) if far - near == 2 else 0

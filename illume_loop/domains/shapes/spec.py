@@ -1,8 +1,8 @@
-"""What a shapes prompt asks for, free of its wording.
+"""The meaning of a shapes prompt, apart from its wording.
 
-A `Spec` is the meaning of a prompt: one or two parts, each a shape with an optional colour and a count, and for the
-category `position` a relation between the two parts. `key` is equal for specs that ask for the same pictures
-("a circle left of a square" and "a square right of a circle"), which is what the splits are cut by.
+A `Spec` has one or two parts, each a shape with an optional colour and a count. In the category `position` it also has
+a relation between the two parts. `key` is equal for specs that ask for the same pictures ("a circle left of a square"
+and "a square right of a circle"); the splits are made by it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OPPOSITE: Mapping[Relation, Relation] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """`count` objects of one shape; a colour of None means that any colour will do."""
+    """A count of objects of one shape; a colour of None means that any colour will do."""
 
     shape: Shape
     color: Color | None = None
@@ -52,7 +52,7 @@ class Spec:
 
     @property
     def key(self) -> str:
-        """The same string for all specs with the same meaning."""
+        """The string that is the same for all specs with the same meaning."""
         parts, relation = self.parts, self.relation
         if relation in ("right of", "below"):
             parts, relation = parts[::-1], OPPOSITE[relation]
@@ -62,7 +62,7 @@ class Spec:
         return "|".join([self.category, *words, *([relation] if relation else [])])
 
     def to_json(self) -> dict[str, object]:
-        """A JSON-ready mapping, the inverse of `spec_from_json`."""
+        """Return a JSON-ready mapping, the inverse of `spec_from_json`."""
         return {
             "category": self.category,
             "parts": [{"shape": p.shape, "color": p.color, "count": p.count} for p in self.parts],
@@ -71,7 +71,7 @@ class Spec:
 
 
 def spec_from_json(data: Mapping[str, object]) -> Spec:
-    """The inverse of `Spec.to_json`."""
+    """Return the spec of a mapping, the inverse of `Spec.to_json`."""
     parts = cast(list[dict[str, object]], data["parts"])
     return Spec(
         category=cast(Category, data["category"]),
@@ -83,7 +83,7 @@ def spec_from_json(data: Mapping[str, object]) -> Spec:
 
 
 def all_specs(category: Category) -> Iterator[Spec]:
-    """Every spec of a category, in every order of its parts, in a fixed order."""
+    """Yield every spec of a category, in every order of its parts, in a fixed order."""
     match category:
         case "single_object":
             yield from (Spec(category, (Part(shape),)) for shape in SHAPES)
@@ -103,9 +103,9 @@ def all_specs(category: Category) -> Iterator[Spec]:
 
 
 def change_one_attribute(spec: Spec, rng: Random) -> tuple[Spec, Attribute]:
-    """A spec of the same category that differs in exactly one attribute, and which one it is.
+    """Return a spec of the same category that differs in exactly one attribute, and the name of that attribute.
 
-    Attributes are chosen with equal probability among those that the spec has. Every image of the result contradicts
+    The attribute is chosen with equal probability among those that the spec has. Every image of the result contradicts
     the original spec.
     """
     index = rng.randrange(len(spec.parts))

@@ -1,7 +1,8 @@
-"""Which split a composition of the shapes world belongs to.
+"""The split of each composition of the shapes world.
 
-Guarantee: exactly one, decided by the order of a hash of its key within its category; so every category has
-compositions in every split.
+Invariants:
+- A composition belongs to exactly one split, by the order of a hash of its key within its category. So every category
+  has compositions in every split.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ PROBE_SHARE = 0.1
 
 
 def split_of(spec: Spec) -> Split:
-    """The one split that a composition belongs to."""
+    """Return the one split that a composition belongs to."""
     return _split_by_key(spec.category)[spec.key]
 
 
 @cache
 def specs_of(category: Category, split: Split) -> tuple[Spec, ...]:
-    """The specs of a category that are of one split, in a fixed order."""
+    """Return the specs of a category that are in one split, in a fixed order."""
     return tuple(spec for spec in all_specs(category) if split_of(spec) == split)
 
 

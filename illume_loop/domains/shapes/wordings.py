@@ -1,6 +1,6 @@
-"""What the world itself says of a picture: the critique, the grade and the questions that stage 3 teaches.
+"""The world's own critique and grade of a picture, which stage 3 of the pretraining teaches.
 
-Written from what was seen (`checker.Seen`), so that they are true whatever the caption claims.
+They are written from what the checker saw (`checker.Seen`), so they are true whatever the caption claims.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ MAX_GRADE = 5
 
 
 def critique(spec: Spec, seen: Sequence[Seen]) -> dict[str, object]:
-    """Criterion to verdict (yes, no) and evidence, for those that the spec has, then one sentence of analysis."""
+    """Return the critique of a picture: verdict (yes, no) and evidence by criterion, then one sentence of analysis.
+
+    It has the criteria that the spec has.
+    """
     verdicts: defaultdict[str, bool] = defaultdict(lambda: True)
     for asked in questions(spec):
         verdicts[asked.question.criterion] &= asked.holds(seen)
@@ -31,13 +34,13 @@ def critique(spec: Spec, seen: Sequence[Seen]) -> dict[str, object]:
 
 
 def grade(spec: Spec, seen: Sequence[Seen]) -> int:
-    """5 where every question is answered with yes, one less for each no, 1 at least."""
+    """Return the grade: 5 if every question is answered with yes, one less for each no, but at least 1."""
     num_wrong = sum(not asked.holds(seen) for asked in questions(spec))
     return max(1, MAX_GRADE - num_wrong)
 
 
 def scene(seen: Sequence[Seen]) -> str:
-    """What was seen, as a prompt would say it: "two red circles and a blue ring"."""
+    """Return what was seen in the words of a prompt: "two red circles and a blue ring"."""
     counts = Counter((thing.shape, thing.color) for thing in seen if thing.shape and thing.color)
     return _joined([part_words(Part(shape, color, count)) for (shape, color), count in counts.items() if shape])
 

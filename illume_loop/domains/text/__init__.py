@@ -1,1 +1,1 @@
-"""The `text` world: prompts that people bring, with nothing that could check an image exactly (see domain.py)."""
+"""The `text` world: prompts that people bring, without an exact checker (domain.py offers them as a Domain)."""

@@ -1,7 +1,8 @@
-"""Which format a file of prompts has, by its name and by what it holds.
+"""The detection of a prompt file's format, by its name and its content.
 
-Invariant: `text` is the answer only for what looks like one prompt a line. A file that looks like something else is
-refused, since its lines would become prompts and spoil a held-out set without a word.
+Invariants:
+- The format `text` is found only for a file that looks like one prompt a line. A file that looks like another format is
+  refused, because its lines would become prompts and spoil a held-out set without a message.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _OF_ALL_LINES = {
 
 
 def detected(path: Path) -> str:
-    """Return the format of a file or folder. Raises PromptFileError where it is none that is known."""
+    """Return the format of a file or folder. Raises PromptFileError if the format is not known."""
     if path.is_dir():
         return "dpg"
     if path.suffix.lower() in (".parquet", ".pq") or _beginning(path).startswith(b"PAR1"):
@@ -77,7 +78,10 @@ def _beginning(path: Path) -> bytes:
 
 
 def _of_json(lines: Sequence[str], kind: str | None) -> str | None:
-    """Return `json`, `jsonl` or `geneval` for what begins like JSON. A bad line is named by its reader."""
+    """Return `json`, `jsonl` or `geneval` if the lines begin like JSON, else None.
+
+    The format's reader names a bad line.
+    """
     first, whole = lines[0], _parsed("\n".join(lines))
     if first.startswith("{"):
         name = column_of(list(whole), None, PROMPT_NAMES) if isinstance(whole, dict) else None
@@ -93,7 +97,7 @@ def _of_json(lines: Sequence[str], kind: str | None) -> str | None:
 
 
 def _of_table(lines: Sequence[str], kind: str | None) -> str | None:
-    """Return `partiprompts`, `csv` or `tsv` for what begins with a header."""
+    """Return `partiprompts`, `csv` or `tsv` if the lines begin with a header, else None."""
     if {"Prompt", "Category"} <= set(lines[0].split("\t")):
         return "partiprompts"
     header = header_of("\n".join(lines[:2])) if kind is None else None
@@ -101,7 +105,7 @@ def _of_table(lines: Sequence[str], kind: str | None) -> str | None:
 
 
 def _of_text(path: Path, lines: Sequence[str]) -> str:
-    """Return `t2i-compbench` or `text`. Raises PromptFileError for what looks like another format."""
+    """Return `t2i-compbench` or `text`. Raises PromptFileError if it looks like another format."""
     if COMPBENCH.match(path.stem):
         return "t2i-compbench"
     looks = next((told for pattern, told in _OF_FIRST_LINE.items() if re.match(pattern, lines[0])), None)
@@ -119,7 +123,7 @@ def _of_text(path: Path, lines: Sequence[str]) -> str:
 
 
 def _parsed(text: str) -> object:
-    """Return the value of a JSON text, None for what is none."""
+    """Return the value of a JSON text; None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

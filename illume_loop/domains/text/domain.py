@@ -1,7 +1,7 @@
-"""The text world behind the Domain protocol: whatever prompts a prompt set holds, in the splits that it gives them.
+"""The text world behind the Domain protocol: the prompts of a prompt set, in the set's splits.
 
-Nothing here can look at an image, so `exact` is False: the run's base decides about held-out draws (judge/referee.py),
-and there are no real pictures to replay, to read or to edit.
+The domain has no checker, so `exact` is False: the run's base decides about held-out draws (judge/referee.py). It has
+no real pictures, so there are none to replay, to read or to edit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from illume_loop.protocols import OptionalParts, Prompt, Question, Split, Verdic
 
 
 class TextDomain(OptionalParts):
-    """Prompts of a prompt set; see the module docstring."""
+    """The domain of the prompts of a prompt set."""
 
     name = "text"
     exact = False
@@ -35,7 +35,10 @@ class TextDomain(OptionalParts):
         self._split_of_key = {prompt.key: split for split, found in self._of_split.items() for prompt in found}
 
     def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
-        """`count` different prompts of one split; see `Domain.prompts`. The order of the file plays no part."""
+        """Return `count` different prompts of one split; see `Domain.prompts`.
+
+        The order of the prompts in the file has no effect.
+        """
         queues: dict[str, list[Prompt]] = {}
         for prompt in sorted(self._of_split[split], key=lambda prompt: prompt.text):
             queues.setdefault(prompt.category, []).append(prompt)
@@ -58,27 +61,30 @@ class TextDomain(OptionalParts):
         return chosen[:count]
 
     def parse(self, text: str) -> Prompt:
-        """Any text is a prompt; one of the set brings its spec."""
+        """Return the set's prompt with this text, or a new prompt without a spec.
+
+        Every text is a prompt. Raises PromptOutsideGrammarError for an empty one.
+        """
         plain = " ".join(text.split())
         if not plain:
             raise PromptOutsideGrammarError(text=text, hint="it is empty")
         return self._by_text.get(plain) or Prompt(plain, self.name, key_of(plain), {})
 
     def split_of(self, text: str) -> Split | None:
-        """The split of whatever asks for the same picture; see `Domain.split_of`."""
+        """Return the split of the prompts that ask for the same picture; see `Domain.split_of`."""
         return self._split_of_key.get(key_of(text))
 
     def partner(self, prompt: Prompt, seed: int) -> Prompt | None:
-        """Another train prompt of the category that differs in exactly one word."""
+        """Return another train prompt of the category that differs in exactly one word; None if there is none."""
         partners = self._partners.get(prompt.text, [])
         return Random(f"text/partner/{seed}/{prompt.text}").choice(partners) if partners else None
 
     def check(self, image: Image.Image, prompt: Prompt) -> Verdict:
-        """Raises NoCheckerError."""
+        """Raise NoCheckerError: the domain has no checker."""
         self._refuse("a verdict")
 
     def questions(self, prompt: Prompt) -> list[Question]:
-        """The questions of a prompt's spec; see `Domain.questions`."""
+        """Return the questions of a prompt's spec; see `Domain.questions`."""
         return questions_of_spec(prompt.spec, prompt.text) if prompt.spec else []
 
     def _refuse(self, what: str) -> NoReturn:
@@ -86,7 +92,10 @@ class TextDomain(OptionalParts):
 
     @cached_property
     def _partners(self) -> dict[str, list[Prompt]]:
-        """By text, the train prompts of the same category that differ in one word and ask for another picture."""
+        """The partners of each train prompt, by its text.
+
+        They are train prompts of the same category that differ in one word and ask for another picture.
+        """
         by_pattern: defaultdict[tuple[str, int, tuple[str, ...]], list[Prompt]] = defaultdict(list)
         for prompt in sorted(self._of_split["train"], key=lambda prompt: prompt.text):
             words = prompt.text.casefold().split()

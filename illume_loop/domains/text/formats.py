@@ -1,16 +1,16 @@
-"""Files of prompts as benchmarks and people have them: read as they are, told apart by themselves.
+"""The formats of prompt files, as benchmarks and people write them; detecting.py tells them apart.
 
     geneval         JSON lines of metadata, with `tag`, `include`, `exclude` and `prompt`; the tag is the category
-    t2i-compbench   a text file named for its category and part, as `numeracy_train.txt`; one prompt a line
-    dpg             DPG-Bench's folder: one prompt a file; what a file's name begins with is the category
+    t2i-compbench   a text file named after its category and part (`numeracy_train.txt`); one prompt a line
+    dpg             DPG-Bench's folder: one prompt a file; the letters that a file's name begins with are the category
     partiprompts    a TSV with the columns Prompt and Category
     text            one prompt a line; the file's name is the category
-    jsonl           JSON lines with `prompt`, and as one likes `category`, `split` and `spec` (spec.py), or other keys
+    jsonl           JSON lines with `prompt` and optional `category`, `split` and `spec` (spec.py), or with other keys
     csv, tsv        a table with a header; json, yaml, parquet: records (records.py)
 
 Invariants:
-- A file is read whole or refused, and a refusal names the first bad line and says how many there are.
-- A file is read line by line only where it looks like plain text; one that looks like another format is refused.
+- A file is read whole or refused. A refusal names the first bad line and says how many there are.
+- A file is read line by line only if it looks like plain text; a file that looks like another format is refused.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from illume_loop.protocols import Prompt, Split
 FORMATS = ("geneval", "t2i-compbench", "dpg", "partiprompts", "text", "jsonl", "csv", "tsv", "json", "yaml", "parquet")
 LONGEST_PROMPT = 10_000
 MOST_LINES = 20
-"""Lines of a file that is one prompt."""
+"""The most lines of a file that holds one prompt."""
 LONGEST_CATEGORY = 64
-"""Characters, as the database has room for."""
+"""Characters; the limit of the database."""
 
 COMPBENCH = re.compile(r"^(color|shape|texture|(?:3d_)?spatial|non_spatial|numeracy|complex)_(?:train|val)\w*$")
 _GENEVAL_KEYS = ("tag", "include", "exclude")
@@ -53,16 +53,17 @@ _KEYS = ("prompt", "category", "split", "spec")
 
 Found = tuple[Split | None, Prompt]
 Fields = tuple[str, str, dict[str, object], Split | None]
-"""Text, category, spec, split."""
+"""A prompt's text, category, spec and split."""
 Place = tuple[str, Callable[[], Fields]]
-"""Where a prompt stands, as a message names it, and its reading, which raises ValueError."""
+"""The place of a prompt as a message names it, and a function that reads the prompt or raises ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file or a folder with its format; `category` takes the place of what the format says.
+    """A file or a folder with its format.
 
-    `column` and `category_column` name the columns or keys of prompts and categories.
+    `category` replaces the category that the format gives. `column` and `category_column` name the columns or keys of
+    prompts and categories.
     """
 
     path: Path
@@ -73,7 +74,10 @@ class Source:
 
 
 def read_prompts(source: Source, *, needs_split: bool = False) -> list[Found]:
-    """The prompts of a source in order, with their split where the line says one. Raises PromptFileError."""
+    """Return the prompts of a source in order, each with its split or None.
+
+    Raises PromptFileError, also if `needs_split` is set and a prompt has no split.
+    """
     found: list[Found] = []
     problems: list[tuple[str, str]] = []
     for place, fields in _PLACES[source.format](source):
@@ -109,7 +113,7 @@ def _prompt(text: str, category: str, spec: dict[str, object]) -> Prompt:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, line) of the lines that are not blank. Only \\n and \\r\\n end a line."""
+    """Yield (place, line) for each line that is not blank. Only \\n and \\r\\n end a line."""
     for number, line in enumerate(text_in(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}, line {number}", line
@@ -158,7 +162,7 @@ def _tsv_lines(source: Source) -> Iterator[Place]:
 
 
 def _folder(source: Source) -> Iterator[Place]:
-    """DPG-Bench's folder, or the one that holds it."""
+    """Yield the prompts of DPG-Bench's folder, of the folder that holds it, or of a single file."""
     path = source.path
     folder = path / "prompts" if (path / "prompts").is_dir() else path
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else [path]
@@ -259,7 +263,10 @@ def _of_record(record: str | Mapping[str, object] | ValueError, source: Source, 
 
 
 def _not_misspelt(data: Mapping[str, object], used: set[str | None]) -> None:
-    """Raises ValueError for a key that nearly is one of ours: left out, its meaning would be lost without a word."""
+    """Raise ValueError for a key that is nearly one of the known keys.
+
+    A misspelt key would otherwise be ignored, and its meaning lost without a message.
+    """
     for key in data.keys() - used - {*_KEYS, *PROMPT_NAMES, *CATEGORY_NAMES}:
         if meant := get_close_matches(key, _KEYS, n=1, cutoff=0.85):
             raise ValueError(f"unknown key '{key}'; did you mean '{meant[0]}'?")

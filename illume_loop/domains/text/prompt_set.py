@@ -1,8 +1,9 @@
 """A prompt set: prompts by split, in a file of JSON lines that `prompts import` writes and a run names.
 
-Guarantee: a key (keys.py) stands in one split only. What is held out stays held out: where two splits ask for the same
-picture, `heldout` keeps it, then `probe`, and the other split loses it and says so. The file is written whole or not at
-all.
+Invariants:
+- A key (keys.py) is in one split only. If two splits ask for the same picture, `heldout` keeps it before `probe`, and
+  `probe` before `train`. The other split loses its prompt, and the import lists it.
+- The file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from illume_loop.files import write_atomically
 from illume_loop.protocols import Prompt, Split
 
 SPLITS: tuple[Split, ...] = ("heldout", "probe", "train")
-"""In the order in which they keep a prompt that several have."""
+"""The splits in the order in which they keep a prompt that several of them have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class PromptSet:
         return any(self.of_split.values())
 
     def counts(self) -> list[tuple[Split, str, int, int]]:
-        """(split, category, prompts, prompts whose spec gives questions), as far as there are any."""
+        """Return (split, category, prompts, prompts with a spec) for each category of each split."""
         found = []
         for split in SPLITS:
             prompts = self.of_split.get(split, ())
@@ -44,8 +45,8 @@ class PromptSet:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptOut:
-    """A prompt that a split lost, because another one, which goes before, has the same picture."""
+class LostPrompt:
+    """A prompt that a split lost, because a prompt of a split that goes before asks for the same picture."""
 
     text: str
     split: Split
@@ -55,16 +56,19 @@ class KeptOut:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What an import makes of a set: `num_known` texts were there already, in the same split."""
+    """The result of an import into a set; `num_known` texts were there already, in the same split."""
 
     prompts: PromptSet
     num_added: int
     num_known: int
-    kept_out: Sequence[KeptOut]
+    kept_out: Sequence[LostPrompt]
 
 
 def merged(before: PromptSet, split: Split, new: Iterable[Prompt]) -> Import:
-    """`before` with the `new` prompts of a split. A text that the split has already is left as it is."""
+    """Add the `new` prompts of a split to the set `before`; return the result.
+
+    A text that the split has already is left as it is.
+    """
     of_split = {name: dict(_by_text(before.of_split.get(name, ()))) for name in SPLITS}
     known = len(of_split[split])
     num_new = 0
@@ -78,7 +82,7 @@ def merged(before: PromptSet, split: Split, new: Iterable[Prompt]) -> Import:
         for prompt in list(of_split[name].values()):
             keeper, text = keepers.setdefault(prompt.key, (name, prompt.text))
             if keeper != name:
-                kept_out.append(KeptOut(prompt.text, name, text, keeper))
+                kept_out.append(LostPrompt(prompt.text, name, text, keeper))
                 del of_split[name][prompt.text]
     lost_new = sum(out.split == split for out in kept_out)
     prompts = PromptSet({name: tuple(found.values()) for name, found in of_split.items() if found})
@@ -110,7 +114,7 @@ def read_prompt_set(path: Path) -> PromptSet:
 
 
 def write_prompt_set(path: Path, prompts: PromptSet) -> None:
-    """Write a set, whole or not at all."""
+    """Write a set to a file, whole or not at all."""
     lines = [
         json.dumps(_line(split, prompt), ensure_ascii=False) + "\n"
         for split in SPLITS

@@ -1,7 +1,8 @@
-"""Prompts out of structured files: CSV, TSV, JSON, YAML and parquet as records, each a text or an object.
+"""The records of structured files of prompts (CSV, TSV, JSON, YAML and parquet), each a text or an object.
 
-Invariant: no line of such a file is taken for a prompt as it stands. Where it is not clear which column or key holds
-the prompts, the file is refused with the names that it has.
+Invariants:
+- A line of such a file is never taken for a prompt as it stands.
+- If it is not clear which column or key holds the prompts, the file is refused with the names that it has.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ CATEGORY_NAMES = ("category", "category_broad", "categories", "tag", "type")
 DELIMITERS = ",;\t|"
 
 Record = tuple[str, str | Mapping[str, Any] | ValueError, str]
-"""Where a record stands, as a message names it; the record, or what is wrong with it; the category that it stands
-under, or nothing."""
+"""The place of a record as a message names it; the record, or what is wrong with it; the category that it is listed
+under, or "" if there is none."""
 
 _SPLITS = {"train", "training", "test", "val", "valid", "validation", "dev", "heldout", "probe"}
 _NUMBERED = re.compile(r"^\D{0,40}\d+$")
-"""A key that numbers its prompt, as `7`, `prompt_7` or `COCOval2014000000014635`."""
+"""A key that numbers its prompt, such as `7`, `prompt_7` or `COCOval2014000000014635`."""
 
 
 def text_in(path: Path) -> str:
-    """Return a file's text, in any Unicode encoding; a bad byte is named by its line. Raises PromptFileError."""
+    """Return a file's text, in any Unicode encoding.
+
+    Raises PromptFileError, which names the line of a bad byte.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -47,7 +51,10 @@ def text_in(path: Path) -> str:
 
 
 def column_of(names: Sequence[str], wanted: str | None, known: Sequence[str]) -> str | None:
-    """Return the name of a column or key: the wanted one, else the first known one, in either case of its letters."""
+    """Return the name of a column or key: `wanted` if it is given, else the first of `known`; None if there is none.
+
+    Known names match in any case of their letters.
+    """
     if wanted is not None:
         return wanted if wanted in names else None
     lower = {name.strip().lower(): name for name in reversed(names)}
@@ -55,7 +62,7 @@ def column_of(names: Sequence[str], wanted: str | None, known: Sequence[str]) ->
 
 
 def header_of(text: str) -> tuple[str, str] | None:
-    """Return (delimiter, format) of a text whose first line is the header of a table with prompts; else None."""
+    """Return (delimiter, format) if a text's first line is the header of a table with prompts, else None."""
     lines = [line for line in text.splitlines() if line.strip()][:2]
     if not lines:
         return None
@@ -68,7 +75,10 @@ def header_of(text: str) -> tuple[str, str] | None:
 
 
 def table_records(path: Path, column: str | None, kind: str) -> Iterator[Record]:
-    """Yield the rows of a CSV or TSV with a header as objects by column. Raises PromptFileError."""
+    """Yield the rows of a CSV or TSV with a header: objects by column, or texts if it has a single column.
+
+    Raises PromptFileError.
+    """
     text = text_in(path)
     rows = _rows(path, text, kind)
     header = [name.strip() for name in next(rows, ("", []))[1]]
@@ -115,7 +125,10 @@ def yaml_records(path: Path, column: str | None) -> Iterator[Record]:
 
 
 def parquet_records(path: Path, column: str | None) -> Iterator[Record]:
-    """Yield the rows of a parquet file, of its text columns. Raises PromptFileError."""
+    """Yield the rows of a parquet file: objects of its text columns, or texts if it has a single one.
+
+    Raises PromptFileError.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -143,12 +156,12 @@ def _is_text(kind: Any) -> bool:
 
 
 def _rows(path: Path, text: str, kind: str) -> Iterator[tuple[str, list[str]]]:
-    """(place, cells) of the rows of a table, its header first. Raises PromptFileError."""
+    """Yield (place, cells) for each row of a table, its header first. Raises PromptFileError."""
     plain = [(number, line.split("\t")) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if kind == "tsv" and _is_plain([cells for _, cells in plain]):
         yield from ((f"{path}, line {number}", [_unquoted(cell) for cell in cells]) for number, cells in plain)
         return
-    if re.match(r"sep=.\r?\n", text):  # as Excel writes it
+    if re.match(r"sep=.\r?\n", text):  # Excel writes such a line
         text = text.split("\n", 1)[1]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, kind), strict=True)
     line = 1
@@ -162,7 +175,10 @@ def _rows(path: Path, text: str, kind: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _is_plain(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a TSV is as benchmarks write it: a line a row, in which a quotation mark is one."""
+    """Return True if each line of a TSV is one row, as benchmarks write it.
+
+    A quotation mark inside a cell of such a file stands for itself.
+    """
     return bool(rows) and len(rows[0]) > 1 and all(len(cells) == len(rows[0]) for cells in rows)
 
 
@@ -181,7 +197,10 @@ def _delimiter(text: str, kind: str) -> str:
 
 
 def _found(path: Path, value: object, steps: str, category: str, column: str | None) -> Iterator[Record]:
-    """Yield the records below a value: the texts and objects of a list, or an object's where its keys are clear."""
+    """Yield the records below a value: the items of a list, or the records of an object if its keys are clear.
+
+    Raises PromptFileError for any other value.
+    """
     place = f"{path}, {steps}" if steps else str(path)
     if isinstance(value, list):
         for index, item in enumerate(value):
@@ -209,7 +228,7 @@ def _of_keys(path: Path, keys: Mapping[str, Any], steps: str, category: str, col
     elif keys and all(_NUMBERED.match(key) and isinstance(item, str | dict) for key, item in keys.items()):
         yield from ((f"{path}, {step}{key}", item, category) for key, item in keys.items())
     elif len(keys) > 1 and len(lists) == len(keys) and not _SPLITS & keys.keys():
-        for key in lists:  # categories and their prompts
+        for key in lists:  # the keys are categories, the lists their prompts
             yield from _found(path, keys[key], f"{step}{key}", key, column)
     elif len(inner := lists or list(nested)) == 1:
         yield from _found(path, keys[inner[0]], f"{step}{inner[0]}", category, column)
@@ -220,7 +239,7 @@ def _of_keys(path: Path, keys: Mapping[str, Any], steps: str, category: str, col
 
 
 def _column(path: Path, keys: Mapping[str, Any], steps: str, prompt: str, category: str) -> Iterator[Record]:
-    """The prompts of a column that is kept as a list, or as an object by row as pandas writes it."""
+    """Yield the prompts of a column that is a list, or an object by row as pandas writes it."""
     named = column_of(list(keys), None, CATEGORY_NAMES)
     texts, beside = keys[prompt], keys.get(named or "")
     if isinstance(texts, dict):

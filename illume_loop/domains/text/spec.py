@@ -1,7 +1,8 @@
-"""What a prompt asks for, as far as someone wrote it down, and the yes/no questions that follow from it.
+"""The spec of a prompt, if a person wrote one, and the yes/no questions that follow from it.
 
-The form is GenEval's (Ghosh et al. 2023): things to be there (`include`), with a number, a color, and a place relative
-to an earlier one; and numbers that must not be reached (`exclude`). A spec may give its questions itself instead.
+The form is GenEval's (Ghosh et al. 2023). `include` lists the things that must be there, each with a number, a color,
+and a place relative to an earlier thing. `exclude` lists numbers that must not be reached. A spec may give its
+questions itself instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from illume_loop.protocols import CRITERIA, Question
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 PAIRS = ("scissors", "skis", "pants", "glasses", "headphones")
-"""Things whose singular has no article."""
+"""Things whose singular has no article; a question asks about a pair of them."""
 
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -26,7 +27,10 @@ class _Strict(BaseModel):
 
 
 class Thing(_Strict):
-    """At least `count` of a class; `position` is a relation, and the index of the earlier thing that it relates to."""
+    """A class of which the image must show at least `count`.
+
+    `position` is a relation, and the index of the earlier thing that it relates to.
+    """
 
     name: Word = Field(alias="class")
     count: int = Field(1, ge=1, le=1000)
@@ -35,7 +39,7 @@ class Thing(_Strict):
 
 
 class Excluded(_Strict):
-    """Fewer than `count` of a class."""
+    """A class of which the image must show fewer than `count`."""
 
     name: Word = Field(alias="class")
     count: int = Field(ge=1, le=1000)
@@ -72,7 +76,7 @@ class TextSpec(_Strict):
 
 
 def spec_of(data: Mapping[str, object]) -> TextSpec:
-    """A spec from its JSON. Raises ValueError, which says what is wrong with it in one clause."""
+    """Return a spec from its JSON. Raises ValueError, which says in one clause what is wrong."""
     try:
         return TextSpec.model_validate(data)
     except ValidationError as error:
@@ -83,9 +87,10 @@ def spec_of(data: Mapping[str, object]) -> TextSpec:
 
 
 def questions_of_spec(data: Mapping[str, object], text: str) -> list[Question]:
-    """The questions of a spec: those that it gives, or for each thing object, count, color and attribute, position.
+    """Return the questions of a spec; none if the spec says nothing.
 
-    `text` is the prompt, whose own plurals are used. None for a spec that says nothing.
+    They are the spec's own questions if it gives any. Otherwise they ask for each thing about object, count, color,
+    attribute and position. `text` is the prompt, whose own plurals are used.
     """
     spec = spec_of(data)
     if spec.questions:

@@ -1,7 +1,9 @@
-"""Who judges a round's samples besides the checker: models of the run, or a teacher, and the assessments they give.
+"""Assess a round's samples: by the domain's checker, by models of the run, or by a teacher.
 
-Guarantee: the same image is judged the same, whatever batch or worker it lands in; where two assessors are one model
-(the base in the first round is both `self` and `frozen`), it judges once.
+Invariants:
+
+- The same image gets the same assessment, whatever batch or worker it lands in.
+- A model judges once if it is two assessors. In the first round the base is both `self` and `frozen`.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from illume_loop.settings import AssessSettings
 
 
 def judging_models(settings: AssessSettings) -> Iterator[str]:
-    """The assessors among the settings' that are models of the run."""
+    """Yield the configured assessors that are models of the run."""
     if settings.assessor in ("self", "shuffled"):
         yield "self"
     if settings.assessor == "frozen" or settings.also_frozen:
@@ -63,7 +65,7 @@ def _assessment(sample_id: int, assessor: str, version_id: int, opinion: Opinion
 
 
 def _teachers_questions(context: RunContext, prompt: Prompt) -> list[Question]:
-    """Those of the domain; a prompt that it knows no questions of is asked for as a whole."""
+    """Return the domain's questions for a prompt, or one question about the whole prompt if the domain has none."""
     return context.domain.questions(prompt) or [whole_question(prompt.text)]
 
 
@@ -88,9 +90,11 @@ def model_assessments(
     images: Sequence[Image.Image],
     foreign: Mapping[int, PromptRow],
 ) -> list[NewAssessment]:
-    """What each judging model says of each sample; `version` drew them, `base` is the run's.
+    """Return the assessments of the samples by each judging model.
 
-    Of each prompt's first sample the judge is also asked the questions of a foreign prompt, those by position.
+    `version` drew the samples, and `base` is the run's base. The judge also answers the questions of a foreign prompt
+    for the first sample of each prompt; `foreign` has these prompts by the position of the sample's own prompt.
+    Curation compares both answers to find a judge that says yes to everything.
     """
     seed = context.settings.run.seed
     judge = Judge.of(context.settings.assess, context.domain, partial(derived_seed, "judge", seed), context.calibration)
@@ -120,20 +124,20 @@ def model_assessments(
 def teacher_assessments(
     context: RunContext, drawn: Sequence[DrawnRow], images: Sequence[Image.Image], on_images: Callable[[int], None]
 ) -> list[NewAssessment]:
-    """What the teacher answers to the questions of each sample's prompt, within the run's budget of calls.
+    """Return the teacher's assessments of the samples, within the run's budget of calls.
 
-    Answers are kept as they come, so a unit that is done again asks only what is not answered yet. The score is the
-    share of yes, and there is none where an answer is missing. `on_images` hears how many images are judged. Raises
-    TeacherError.
+    The teacher answers the questions of each sample's prompt. Each answer is stored as it comes, so a unit that is done
+    again asks only the questions without an answer. The score is the share of yes. An assessment that lacks an answer
+    is failed and has no score. `on_images` is called with the number of images judged so far. Raises TeacherError.
     """
-    one_by_one = Lock()  # the heartbeat needs a connection too, and the teacher may be asked by many threads
+    one_by_one = Lock()  # many threads may ask the teacher, and the heartbeat needs a database connection too
 
     def spend() -> bool:
         with one_by_one, transaction(context.engine) as session:
             return spend_teacher_call(session, context.run_id, context.settings.teacher.max_calls)
 
     def keep(place: int, question: str, answer: Answer) -> None:
-        if answer is not None:  # neither yes nor no is asked for again
+        if answer is not None:  # a question answered with neither yes nor no is asked again
             with one_by_one, transaction(context.engine) as session:
                 name = drawn[place].image_sha256
                 keep_teacher_answer(session, context.run_id, name, question, answer, at=context.clock())
@@ -157,9 +161,9 @@ def teacher_assessments(
 
 
 def assess(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
-    """Judge the rows of a unit: by the checker where there is one, and by whichever models or teacher are set.
+    """Assess the rows of a unit: by the domain's checker if it has one, and by the configured models or teacher.
 
-    Rows that were given up are not there, and not judged.
+    Rows that no unit could draw have no sample and are left out.
     """
     with transaction(context.engine) as session:
         round_ = round_of(session, lease.round_id)

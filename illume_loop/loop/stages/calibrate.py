@@ -1,8 +1,12 @@
-"""The calibration of a run: fixed before anything is judged, from a file or fitted with the base, kept in the database.
+"""The calibration of a run: read from a file or fitted with the base, and kept in the database.
 
-Guarantee: a run has one calibration from its first assessment to its last, on every host, whatever becomes of the file.
-It is of the run's own base and domain, or it is refused before anything is made. An automatic one is fitted by a unit
-of the first round, which draws nothing before; it follows from the settings and the base, whoever does the unit.
+Invariants:
+
+- A run has one calibration from its first assessment to its last, on every host. Later changes of the file do not
+  matter.
+- A calibration that is not of the run's own base and domain is refused before anything is made.
+- A unit of the first round fits an automatic calibration before the round draws anything. The result follows from the
+  settings and the base, on any worker.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -23,19 +26,16 @@ from illume_loop.artifacts.checkpoints import checkpoint_sha256
 from illume_loop.errors import WrongCalibrationError
 from illume_loop.judge.calibration import Calibration, Source, read_calibration
 from illume_loop.judge.fitting import OnItems, calibrate, checker_labels, draw_set, read_set
+from illume_loop.loop.context import RunContext, stored_calibration
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.settings import Settings
 
-if TYPE_CHECKING:
-    from illume_loop.loop.context import RunContext
-from illume_loop.loop.context import stored_calibration
-
 AUTO = "auto"
 CALIBRATION = "calibration"
-"""The suite of the unit that fits a calibration."""
+"""The suite of the unit that fits the calibration."""
 
 AUTO_PROMPTS, AUTO_SAMPLES = 192, 4
-"""Draws for which an automatic fit takes some seconds on two cores, and its AUC has an error of about a hundredth."""
+"""The draws of an automatic fit. It takes some seconds on two cores, and the error of its AUC is about 0.01."""
 
 
 def check_calibration(settings: Settings, base: Path) -> None:
@@ -46,7 +46,7 @@ def check_calibration(settings: Settings, base: Path) -> None:
 
 
 def keep_calibration_of_file(context: RunContext) -> None:
-    """Store the calibration of the file that the settings name, where they name one and it is not stored yet.
+    """Store the calibration of the file that the settings name, if they name one and the run has none yet.
 
     Raises CalibrationFileError, WrongCalibrationError.
     """
@@ -62,17 +62,17 @@ def keep_calibration_of_file(context: RunContext) -> None:
 
 
 def calibrating_units(settings: Settings, session: Session, run_id: int) -> list[NewUnit]:
-    """The unit that fits a run's calibration, where the settings ask for that and it was not done yet."""
+    """Return the unit that fits a run's calibration, if the settings ask for one and the run has none yet."""
     if settings.assess.calibration != AUTO or calibration_of_run(session, run_id) is not None:
         return []
-    # Without items, so that they do not count among those of the gate.
+    # The unit has no items, because they would count among the items of the gate.
     return [NewUnit("evaluate", "evaluate/calibration", {"suite": CALIBRATION})]
 
 
 def fit_calibration_of_run(context: RunContext, on_items: OnItems) -> Callable[[Session], None]:
-    """Fit a calibration of the base with the checker's labels, on draws of its own; what stores it.
+    """Fit the base's calibration with the checker's labels, and return the function that stores it.
 
-    Raises TooFewLabelsError.
+    The images are drawn for the fit alone. Raises TooFewLabelsError.
     """
     with transaction(context.engine) as session:
         base = base_version(session, context.run_id)

@@ -1,6 +1,7 @@
-"""Curate a round: which samples it accepts, and which pairs of them are clean preferences.
+"""Curate a round: accept samples, and pair them into clean preferences.
 
-People overrule the judge: what they found right is accepted, what they found wrong is not, whatever it was scored.
+People overrule the judge. A sample that they found right is accepted, and one that they found wrong is not, whatever
+its score is.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from illume_db.curation import (
     scored_by,
     scores_of_round,
 )
-from illume_db.judging import Fared, controls, fared
+from illume_db.judging import AssessmentCounts, controls, count_assessments
 from illume_db.reviews import verdicts_of_people
 from illume_db.samples import verdicts
 from illume_db.tables import Round
 from illume_loop.evals.statistics import auc
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.curated import Curated, Preference, found_wrong, overruled, stands
+from illume_loop.loop.curated import Curated, Preference, is_uncontested, people_found_wrong, with_human_verdicts
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.settings import CurateSettings, Settings
 
 Ranked = tuple[float, tuple[int, int]]
-"""A score with the key of its sample."""
+"""A score and the key of its sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A sample under its natural key in the round; score None means that the assessor gave none."""
+    """A sample's natural key in the round, and its score; None if the assessor gave none."""
 
     position: int
     sample_index: int
@@ -50,12 +51,12 @@ class Scored:
 
     @property
     def key(self) -> tuple[int, int]:
-        """(prompt position, sample index)."""
+        """The sample's (prompt position, sample index)."""
         return self.position, self.sample_index
 
 
 def accept(samples: Sequence[Scored], settings: CurateSettings, floor: float | None = None) -> list[tuple[int, int]]:
-    """The keys of the accepted samples, in order. Scores below `floor` are never accepted."""
+    """Return the keys of the accepted samples, in order. A sample whose score is below `floor` is never accepted."""
     usable = sorted((s for s in samples if s.score is not None and s.score == s.score), key=lambda s: s.key)
     kept: defaultdict[str, list[Ranked]] = defaultdict(list)
     for _, of_prompt in groupby(usable, key=lambda s: s.position):
@@ -67,7 +68,10 @@ def accept(samples: Sequence[Scored], settings: CurateSettings, floor: float | N
 
 
 def shuffled(scores: Mapping[tuple[int, int], float], seed: int) -> dict[tuple[int, int], float]:
-    """The same scores dealt out anew over the same samples: a judge that knows nothing, with a judge's distribution."""
+    """Return the same scores, shuffled over the same samples.
+
+    This is a control: the judge knows nothing, but its scores have the distribution of a real judge's.
+    """
     keys = sorted(scores)
     values = [scores[key] for key in keys]
     Random(seed).shuffle(values)
@@ -95,7 +99,8 @@ def _balanced(categories: Sequence[list[Ranked]], share: float) -> list[list[Ran
     if not sizes or share == 1.0:
         return list(categories)
     share = max(share, 1.0 / len(sizes))
-    # Each limit makes a smaller whole, of which it must be the share: the largest one that is.
+    # A limit per category also lowers the total that the share is taken of. This is the largest limit that is within
+    # the share of its own total.
     most = max(n for n in range(1, max(sizes) + 1) if n <= share * sum(min(size, n) for size in sizes) + 1e-9)
     return [sorted(alike, key=lambda item: (-item[0], item[1]))[:most] for alike in categories]
 
@@ -109,11 +114,17 @@ Scores = Mapping[Key, float]
 def clean_pairs(
     samples: Sequence[Scored], accepted: Collection[Key], settings: CurateSettings
 ) -> tuple[list[tuple[Key, Key]], dict[str, int]]:
-    """The (chosen, rejected) of every prompt, in order, and how many pairs are what.
+    """Return the (chosen, rejected) pairs of every prompt, in order, and the counts of all possible pairs by outcome.
 
-    Counted are all pairs of an accepted sample and another of its prompt: `pairs` (made), `over_limit` (clean, above
-    the prompt's limit), `ambiguous` (closer than the margin, or the wrong way round) and `ties`. Samples without a
-    score are on neither side.
+    A possible pair is an accepted sample and one of its prompt that is not accepted. Its outcome is one of:
+
+    - `pairs`: the pair is made.
+    - `over_limit`: the pair is clean and not made, because each rejected sample is matched once and each prompt has a
+      limit.
+    - `ambiguous`: the gap is below the margin, or the wrong way round.
+    - `ties`: the scores are equal.
+
+    Samples without a score are in no pair.
     """
     prompts: defaultdict[int, list[Scored]] = defaultdict(list)
     for sample in samples:
@@ -141,9 +152,10 @@ def clean_pairs(
 def without_near_duplicates(
     accepted: Sequence[SampleRow], earlier: Iterable[SampleRow], scores: Scores, share: float
 ) -> list[SampleRow]:
-    """The accepted samples, in order, without those of whose ids more than `share` are those of a better one.
+    """Drop a sample if more than `share` of its tokens match a better sample of the same prompt.
 
-    Compared are images of one prompt, position by position; `earlier` are accepted already, and count as better.
+    Returns the samples that remain, in order. Tokens are compared position by position. The samples of `earlier` are
+    accepted already and count as better.
     """
     kept: defaultdict[str, list[SampleRow]] = defaultdict(list)
     for sample in earlier:
@@ -156,7 +168,11 @@ def without_near_duplicates(
 
 
 def _matched(chosen: Sequence[Scored], others: Sequence[Scored], settings: CurateSettings) -> list[tuple[Key, Key]]:
-    """Best with worst, second best with second worst, and round again while there are clean pairs and room."""
+    """Match the best chosen sample with the worst other one, the second best with the second worst, and so on.
+
+    After the last chosen sample comes the best one again. A match that is not clean makes no pair. The matching ends at
+    the prompt's limit of pairs.
+    """
     made: list[tuple[Key, Key]] = []
     for number, worse in enumerate(others):
         if len(made) == settings.pairs_per_prompt or not chosen:
@@ -174,13 +190,15 @@ def _kind(better: Scored, worse: Scored, margin: float) -> str:
     return "pairs" if gap >= margin else "ambiguous"
 
 
-WHOLLY_RIGHT = 1.0
-"""An assessor that says yes or no (the checker, a teacher) accepts nothing that fails, however few pass."""
+ALL_RIGHT_SCORE = 1.0
+"""The least accepted score of an assessor that says yes or no (the checker, a teacher).
+
+A sample that fails is not accepted, even if few samples pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was selected, in the order of the samples; `counts` are those of `rounds show`."""
+    """The selected samples and preferences, in the order of the samples; `rounds show` shows the `counts`."""
 
     accepted: list[SampleRow]
     preferences: list[Preference]
@@ -194,13 +212,14 @@ def select(
     settings: Settings,
     reviewed: Mapping[tuple[int, int], bool] | None = None,
 ) -> Selection:
-    """Select from a round's samples by the scores of those that have one; `earlier` were accepted by earlier rounds.
+    """Select samples and preferences of a round by the samples' scores.
 
-    `reviewed` are the samples that people found right or wrong.
+    A sample without a score is missing from `scores`. Earlier rounds accepted the samples of `earlier`. `reviewed` has
+    the verdicts of people: True if they found the sample right.
     """
     reviewed = reviewed or {}
     least = settings.curate.min_score
-    floor = max(least, WHOLLY_RIGHT) if settings.assess.says_yes_or_no else least
+    floor = max(least, ALL_RIGHT_SCORE) if settings.assess.says_yes_or_no else least
     judged = [
         Scored(*sample.key, scores.get(sample.key), sample.prompt.category)
         for sample in samples
@@ -208,7 +227,7 @@ def select(
     ]
     right = {key for key, agrees in reviewed.items() if agrees}
     best = set(accept(judged, settings.curate, floor)) | right
-    scores = overruled(scores, reviewed, settings)
+    scores = with_human_verdicts(scores, reviewed, settings)
     scored = [Scored(*sample.key, scores.get(sample.key), sample.prompt.category) for sample in samples]
     accepted = without_near_duplicates(
         [sample for sample in samples if sample.key in best], earlier, scores, settings.curate.duplicate_share
@@ -219,7 +238,7 @@ def select(
     if not settings.train.learns_from_pairs:
         return Selection(accepted, [], counts)
     keys = {sample.key for sample in accepted}
-    # A near duplicate of an accepted image is no opposite of it either.
+    # A near duplicate of an accepted image cannot be rejected in favour of that image.
     sides = [sample for sample in scored if sample.key in keys or sample.key not in best]
     pairs, of_pairs = clean_pairs(sides, keys, settings.curate)
     by_key = {sample.key: sample for sample in samples}
@@ -227,13 +246,13 @@ def select(
 
 
 def curate(context: RunContext, session: Session, round_: Round) -> Curated | None:
-    """Accept samples of a round; None if its judge cannot be used, and the round has failed.
+    """Accept samples of a round; fail the round and return None if its judge cannot be used.
 
-    Nothing is stored yet: the manifest does that.
+    The result is stored later, by `write_manifest`.
     """
     settings = context.settings
-    how = fared(session, round_.id, scored_by(settings.assess.assessor))
-    objection = _objection_to_judge(context, session, round_, how)
+    how = count_assessments(session, round_.id, scored_by(settings.assess.assessor))
+    objection = _judge_problem(context, session, round_, how)
     if objection is not None:
         move(context, session, round_, RoundState.FAILED, error=objection)
         return None
@@ -241,7 +260,9 @@ def curate(context: RunContext, session: Session, round_: Round) -> Curated | No
     scores = _scores(context, session, round_, samples)
     people = verdicts_of_people(session, context.run_id)
     earlier = [
-        sample for sample in accepted_before(session, context.run_id, round_.index) if not found_wrong(people, sample)
+        sample
+        for sample in accepted_before(session, context.run_id, round_.index)
+        if not people_found_wrong(people, sample)
     ]
     reviewed = {sample.key: people[sample.sample_id].agrees for sample in samples if sample.sample_id in people}
     selection = select(samples, scores, earlier, settings, reviewed)
@@ -250,17 +271,22 @@ def curate(context: RunContext, session: Session, round_: Round) -> Curated | No
     if settings.sampling.replay_share:
         counts = counts | {"drawn_again": num_drawn_again(session, round_)}
     if settings.train.learns_from_pairs:
-        earlier_pairs = [pair for pair in pairs_before(session, context.run_id, round_.index) if stands(people, *pair)]
+        earlier_pairs = [
+            pair for pair in pairs_before(session, context.run_id, round_.index) if is_uncontested(people, *pair)
+        ]
         counts = counts | {"earlier_pairs": len(earlier_pairs)}
         preferences = earlier_pairs + preferences
-    final = overruled(scores, reviewed, settings)
+    final = with_human_verdicts(scores, reviewed, settings)
     return Curated(samples, selection.accepted, earlier, preferences, final, people, counts, values)
 
 
 def _scores(
     context: RunContext, session: Session, round_: Round, samples: Sequence[SampleRow]
 ) -> dict[tuple[int, int], float]:
-    """Scores of the configured assessor by natural key; those of the control `shuffled` are the self's, dealt anew."""
+    """Return the scores of the configured assessor by natural key.
+
+    The control `shuffled` has the scores of `self`, shuffled over the samples.
+    """
     assessor = context.settings.assess.assessor
     by_id = scores_of_round(session, round_.id, scored_by(assessor))
     scores = {(s.position, s.sample_index): by_id[s.sample_id] for s in samples if s.sample_id in by_id}
@@ -272,20 +298,22 @@ def _scores(
 def _judge_auc(
     session: Session, round_: Round, samples: Sequence[SampleRow], scores: dict[tuple[int, int], float]
 ) -> float | None:
-    """How well the assessor's scores tell the samples that the checker passes from the others."""
+    """Return the AUC of the scores against the verdicts of the checker; None without both kinds of verdicts."""
     passed = verdicts(session, round_.id)
     judged = [s for s in samples if s.sample_id in passed and (s.position, s.sample_index) in scores]
     return auc([scores[s.position, s.sample_index] for s in judged], [passed[s.sample_id] for s in judged])
 
 
 LEAST_CONTROL_AUC = 0.6
-"""A judge that works is far above it even where few images are right: the questions of a foreign prompt fit less."""
+"""The least AUC of a judge between the questions of an image's own prompt and those of a foreign one.
+
+A judge that works is far above it even if few images are right, because the foreign questions fit an image less."""
 
 LEAST_CONTROLS = 30
 
 
-def _objection_to_judge(context: RunContext, session: Session, round_: Round, how: Fared) -> str | None:
-    """Why nothing can be curated by this judge: it has no scores, or they tell nothing. None where they can be used."""
+def _judge_problem(context: RunContext, session: Session, round_: Round, how: AssessmentCounts) -> str | None:
+    """Return why the judge cannot be used: it gave no scores, or they carry no information. None if it can be used."""
     assessor = scored_by(context.settings.assess.assessor)
     if how.num_failed:
         of = how.num_ok + how.num_abstained + how.num_failed

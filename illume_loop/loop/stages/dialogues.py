@@ -1,11 +1,12 @@
-"""What a round adds to a mix with assessments, one turn and two: ILLUME's self-enhancing dialogues. Pure.
+"""The assessment rows of a round, with one turn or two: ILLUME's self-enhancing dialogues.
 
-A good image has one turn: it is assessed. A bad one has two: it is assessed, then corrected by the best accepted sample
-of its prompt. Good is what was accepted and whose critique says yes throughout; bad is what was not, by a margin, and
-whose critique says no somewhere. What the score and the critique see differently is neither.
+- A good image has one turn, its assessment. It was accepted, and its critique says no to no criterion.
+- A bad image has two turns: its assessment, and its correction by the best accepted sample of its prompt. It was not
+  accepted, its score is lower than that of the correction by a margin, and its critique says no to some criterion.
+- An image whose score and critique contradict each other has no row.
 
-Two controls leave the images and the turns as they are and change only what is said of them: the critiques of all rows
-dealt out anew (`shuffled`), and each row's critique that of another image of its prompt (`other-image`).
+Two controls keep the images and the turns and change only the critiques. `shuffled` shuffles the critiques over all
+rows. `other-image` gives each row the critique of another image of its prompt.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from illume_loop.errors import InconsistentRunError
 from illume_loop.judge.critiques import ANALYSIS
 from illume_loop.judge.instructions import json_answer
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.curated import Curated, stands
+from illume_loop.loop.curated import Curated, is_uncontested
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import CRITERIA, NO
 from illume_loop.settings import CurateSettings
 
 Critiques = Mapping[int, Mapping[str, Any]]
-"""Sample id to critique, of the samples that have one."""
+"""The critiques by sample id; a sample without a critique is missing."""
 
 
 def assessment_rows(
@@ -41,11 +42,15 @@ def assessment_rows(
     settings: CurateSettings,
     seed: int,
 ) -> tuple[list[ExampleRow], dict[str, int]]:
-    """At most `curate.assessment_rows` rows, half of them of two turns where there are enough, and what was left out.
+    """Return at most `curate.assessment_rows` rows, and the counts of rows made and samples left out.
 
-    Counted are rows of one turn (`assessed`) and of two (`corrected`), accepted samples and possible corrections whose
-    critique contradicts the score (`contradicted`), such without a critique (`not_critiqued`), and of the control
-    `other-image` rows whose prompt has no other image with a critique (`no_other_image`).
+    Half of the rows have two turns if there are enough bad images. The counts are:
+
+    - `assessed`: rows with one turn.
+    - `corrected`: rows with two turns.
+    - `contradicted`: accepted samples, and samples with a correction, whose critique contradicts their score.
+    - `not_critiqued`: such samples without a critique.
+    - `no_other_image`: rows of the control `other-image` whose prompt has no other image with a critique.
     """
     best = _best_of_prompts(accepted, scores)
     kept = {sample.sample_id for sample in accepted}
@@ -79,12 +84,15 @@ def assessment_rows(
 
 
 def finds_fault(critique: Mapping[str, Any]) -> bool:
-    """Whether a critique says no to any criterion."""
+    """Return whether a critique says no to any criterion."""
     return any(isinstance(told, Mapping) and told.get("verdict") == NO for told in critique.values())
 
 
-def contradicted(critique: Mapping[str, Any], agrees: bool, criteria: Mapping[str, bool]) -> bool:
-    """Whether a critique says otherwise than people, of the whole image or of a criterion that they decided on."""
+def contradicts_people(critique: Mapping[str, Any], agrees: bool, criteria: Mapping[str, bool]) -> bool:
+    """Return whether a critique contradicts the verdict of people.
+
+    `agrees` is their verdict on the whole image. `criteria` are their verdicts on single criteria.
+    """
     if finds_fault(critique) is agrees:
         return True
     verdicts = {name: told.get("verdict") for name, told in critique.items() if isinstance(told, Mapping)}
@@ -92,7 +100,10 @@ def contradicted(critique: Mapping[str, Any], agrees: bool, criteria: Mapping[st
 
 
 def written(critique: Mapping[str, Any]) -> str:
-    """A critique as text, as pretraining writes it: in the order of the criteria, which Postgres does not keep."""
+    """Return a critique as the text that pretraining writes.
+
+    The criteria come in their own order, which Postgres does not keep.
+    """
     told = {
         criterion: {key: critique[criterion][key] for key in ("verdict", "evidence")}
         for criterion in CRITERIA
@@ -146,9 +157,9 @@ def _of_other_images(
 
 
 def dialogues(context: RunContext, session: Session, round_: Round, curated: Curated) -> list[ExampleRow]:
-    """Return the rows of assessments of earlier rounds and of this one, and add to the counts what became of these.
+    """Return the assessment rows of earlier rounds and of this one, and add their counts to those of `curated`.
 
-    A critique that people contradict is not learned from, as the words of its evidence would be wrong.
+    A critique that people contradict gives no row, because the words of its evidence would be wrong.
     """
     people = curated.people
     settings = context.settings
@@ -156,7 +167,7 @@ def dialogues(context: RunContext, session: Session, round_: Round, curated: Cur
     kept = {
         id_: critique
         for id_, critique in critiques.items()
-        if id_ not in people or not contradicted(critique, people[id_].agrees, people[id_].criteria)
+        if id_ not in people or not contradicts_people(critique, people[id_].agrees, people[id_].criteria)
     }
     overruled_counts = {"critiques_overruled": len(critiques) - len(kept)} if len(kept) < len(critiques) else {}
     seed = derived_seed("assessments", settings.run.seed, round_.index)
@@ -164,7 +175,7 @@ def dialogues(context: RunContext, session: Session, round_: Round, curated: Cur
     earlier = [
         row
         for row in assessments_before(session, context.run_id, round_.index)
-        if row.sample is None or stands(people, row.sample, row.rejected)
+        if row.sample is None or is_uncontested(people, row.sample, row.rejected)
     ]
     curated.counts |= counts | overruled_counts | {"earlier_assessments": len(earlier)}
     return earlier + new

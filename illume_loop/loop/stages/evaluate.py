@@ -1,4 +1,4 @@
-"""Evaluate a model version by one suite of the gate, and how far a candidate drifted as a judge."""
+"""Evaluate a model version by one suite of the gate, and measure how far a candidate drifted as a judge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from illume_loop.errors import InconsistentRunError
 from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.judge.agreement import drift_between
-from illume_loop.judge.fitting import Shown, read_set
+from illume_loop.judge.fitting import DrawnImage, read_set
 from illume_loop.judge.referee import Referee
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, EDITING, UNDERSTANDING, MeasurePlan
@@ -36,7 +36,11 @@ DRIFT = "drift"
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """`value` in 0..1 of the whole, each item's outcome where there are items, and the first images drawn."""
+    """The result of one suite.
+
+    `value` in 0..1 is the result as a whole. `passed` has the outcome of each item, if the suite has items. `images`
+    has the first images drawn, if the plan keeps some.
+    """
 
     value: float
     passed: list[bool]
@@ -51,10 +55,10 @@ def measure(
     referee: Referee | None = None,
     on_progress: OnProgress = ignore,
 ) -> Measurement:
-    """Carry out a plan on a model, which `take` loads when it is needed.
+    """Carry out a plan on the model that `take` loads.
 
-    A domain without a checker needs a `referee`. The two models are never needed at once. `on_progress` is called after
-    each image that a checker has decided about.
+    A domain without a checker needs a `referee`. The model and that of the referee are never used at the same time.
+    `on_progress` is called after each image that a checker has decided about.
     """
     drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
     if plan.suite == "heldout" and referee is None:
@@ -95,7 +99,7 @@ def _share(outcomes: list[bool]) -> float:
 
 
 def referee_of(context: RunContext, base_sha256: str) -> Referee:
-    """The run's base as the independent judge of a domain that has no checker."""
+    """Return the run's base as the independent judge of a domain that has no checker."""
     settings = context.settings
     return Referee(
         context.domain,
@@ -109,12 +113,15 @@ def referee_of(context: RunContext, base_sha256: str) -> Referee:
 
 
 def evaluate(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
-    """Measure one model version by one suite of the gate; of the held-out prompts, those that one look adds."""
+    """Measure a model version by one suite of the gate.
+
+    The suite of held-out prompts is measured on the prompts that one look adds.
+    """
     with transaction(context.engine) as session:
         round_index = round_of(session, lease.round_id).index
         version = version_of(session, lease.payload["version_id"])
         base = base_version(session, context.run_id)
-    # A round that was planned before there were looks has none in its payloads.
+    # A round that was planned by a release without looks has no look in its payloads.
     plan = context.plans.of(lease.payload["suite"], round_index, lease.payload.get("look", 0))
     referee = None if context.domain.exact else referee_of(context, base.sha256)
     measured = measure(
@@ -122,7 +129,7 @@ def evaluate(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     )
     names: list[str | None] = [*context.images.write_all(measured.images)]
     names += [None] * (len(measured.passed) - len(names))
-    # Whose items have prompts has them held out by name, so that none of them can be learned.
+    # The prompts of the items are stored as held out, so that none of them can be learned.
     prompts = new_prompts("heldout", plan.prompts if plan.of_heldout else (), context.domain, context.images)
 
     def effect(session: Session) -> None:
@@ -145,7 +152,10 @@ def evaluate(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
 
 
 def measure_drift(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
-    """Let a candidate and the run's base judge the same samples of the round, evenly chosen from all of them."""
+    """Measure how far the candidate's judgement of the round's samples drifted from that of the run's base.
+
+    Both judge the same samples, which are spread evenly over the round.
+    """
     with transaction(context.engine) as session:
         candidate = version_of(session, lease.payload["version_id"])
         base = base_version(session, context.run_id)
@@ -153,7 +163,7 @@ def measure_drift(context: RunContext, lease: Lease, on_items: OnItems) -> Effec
         drawn = samples_of(session, lease.round_id, prompts)
     count = min(lease.num_items, len(drawn))
     rows = [drawn[place * len(drawn) // count] for place in range(count)]
-    shown = [Shown(prompt_of(row.prompt).claim, context.images.read(row.image_sha256)) for row in rows]
+    shown = [DrawnImage(prompt_of(row.prompt).claim, context.images.read(row.image_sha256)) for row in rows]
     frozen = _log_odds(context, base, shown, lambda done, _: on_items(done // 2, count))
     judged = _log_odds(context, candidate, shown, lambda done, _: on_items((count + done) // 2, count))
     found = drift_between(judged, frozen)
@@ -168,8 +178,8 @@ def measure_drift(context: RunContext, lease: Lease, on_items: OnItems) -> Effec
     )
 
 
-def _log_odds(context: RunContext, version: ModelVersion, shown: Sequence[Shown], on_read: OnItems) -> list[float]:
-    """Calibrated log-odds by which a version takes each image for right."""
+def _log_odds(context: RunContext, version: ModelVersion, shown: Sequence[DrawnImage], on_read: OnItems) -> list[float]:
+    """Return the calibrated log-odds that a version gives each image to be right."""
     calibration = context.calibration
     if calibration is None:
         raise InconsistentRunError(what="the run measures drift and has no calibration")

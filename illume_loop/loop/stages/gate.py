@@ -1,17 +1,26 @@
-"""Whether a candidate replaces its parent. Pure.
+"""The gate: it decides whether a candidate replaces its parent.
 
-Promotion needs the lower end of the paired interval of the held-out gain above `min_gain`; understanding (and editing,
-where rounds have edits) shown not to have lost the stated margin; diversity above its share of the base's; and no alarm
-that the candidate has drifted as a judge (the next rounds would be judged by it). All guards compare with the run's
-base: with the parent as the measure, every round could lose a margin again.
+A candidate is promoted if all of these hold:
 
-The held-out gain is looked at while it is being drawn. Guarantee: over all looks together, a candidate that gains no
-more than `min_gain` is promoted with a probability of at most (1 - confidence) / 2. Where a guard objects, or where
-promotion has become improbable, no more is drawn; that only ever rejects, so it costs nothing of the guarantee.
+- The lower end of the paired interval of the held-out gain is above `min_gain`.
+- Understanding is shown not to have lost the stated margin. The same holds for editing if rounds have edits.
+- Diversity is at least the share `diversity_ratio` of the base's.
+- The candidate has not drifted as a judge by more than allowed, because it would judge the next rounds.
 
-Understanding and editing are compared item by item with the base's outcomes on the same items. Guarantee: a candidate
-that has lost the margin passes with a probability of at most (1 - confidence) / 2. Of too few items for that, even if
-no outcome changed, the shares themselves are compared, and the numbers say that nothing was tested.
+All guards compare with the run's base. If they compared with the parent, every round could lose a margin again.
+
+The held-out gain is tested at several looks while it is being drawn. Drawing ends early if a guard objects or promotion
+has become improbable. This only ever rejects a candidate, so it does not weaken the invariants.
+
+Understanding and editing are compared item by item with the base's outcomes on the same items. There may be too few
+items to exclude the margin even if no outcome changed. Then the shares are compared, and the numbers say that nothing
+was tested.
+
+Invariants:
+
+- Over all looks together, a candidate that gains no more than `min_gain` is promoted with a probability of at most
+  (1 - confidence) / 2.
+- A candidate that has lost the margin passes a tested guard with a probability of at most (1 - confidence) / 2.
 """
 
 from __future__ import annotations
@@ -29,7 +38,7 @@ from illume_db.tables import Round
 from illume_db.units import NewUnit, add_units
 from illume_db.versions import base_version, version_of
 from illume_loop.errors import InconsistentRunError
-from illume_loop.evals.noninferiority import PairedLoss, can_show, items_for, paired_loss
+from illume_loop.evals.noninferiority import PairedLoss, can_exclude_loss, items_for, paired_loss
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
 from illume_loop.judge.agreement import JudgeDrift
@@ -42,22 +51,25 @@ from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.settings import GateSettings
 
 EDITING_MARGIN = 0.08
-"""The loss of held-out edits that are right which has to be excluded; whether an edit succeeds changes by chance more
-often than what a model reads."""
+"""The loss in the share of right held-out edits that has to be excluded.
+
+It is larger than the default margin of understanding, because the outcome of an edit changes by chance more often than
+that of a reading."""
 
 NO_UNDERSTANDING_GUARD = "understanding is not guarded, as the domain has no reading probes"
 
-HOPELESS = 0.05
-"""Chance of promotion below which no more is drawn."""
+LEAST_CHANCE = 0.05
+"""The chance of promotion below which no more is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one version; held-out outcomes in the order of the prompts, none for the base.
+    """The measurements of one version.
 
-    `understanding` has the outcomes of the forced choices, the same for all versions of a run; there are none,
-    and no such guard, where the domain has no reading probes. `drift` is the candidate's as a judge, where it is
-    measured; `editing` the outcomes of held-out edits, where a run has edits.
+    `heldout` has the outcomes in the order of the prompts; it is empty for the base. `understanding` has the outcomes
+    of the forced choices, which are the same for all versions of a run; it is empty if the run does not guard
+    understanding. `drift` is the candidate's drift as a judge, if it is measured. `editing` has the outcomes of
+    held-out edits, if the run has edits.
     """
 
     heldout: Sequence[bool]
@@ -77,9 +89,9 @@ class Judgement:
 
 
 def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateSettings, seed: int) -> Judgement | None:
-    """Compare a candidate with its parent on the same held-out prompts and seeds, as many as a look has.
+    """Compare a candidate with its parent on the same held-out prompts and seeds; return the gate's decision.
 
-    None where it is not clear yet and the next look has more.
+    Returns None if the result is not clear yet and the next look has more prompts.
     """
     sizes = look_sizes(settings)
     look = sizes.index(len(candidate.heldout))
@@ -89,7 +101,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     error = _error(parent.heldout, candidate.heldout, settings, seed)
     gain = Interval(mean, mean - values[look] * error, mean + values[look] * error, sizes[look])
     losses = [
-        guarded(name, of_base, of_candidate, margin, settings)
+        compare_guard(name, of_base, of_candidate, margin, settings)
         for name, of_base, of_candidate, margin in (
             ("understanding", base.understanding, candidate.understanding, settings.understanding_margin),
             ("editing", base.editing, candidate.editing, EDITING_MARGIN),
@@ -102,7 +114,7 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
     objections = _gain_objection(gain, settings)
     if objections and not guards and look + 1 < len(sizes):
         chance = chance_of_crossing((mean - settings.min_gain) / error, shares[look], values[-1])
-        if chance >= HOPELESS:
+        if chance >= LEAST_CHANCE:
             return None
         objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
     objections += guards
@@ -115,10 +127,11 @@ def judge(base: Measured, parent: Measured, candidate: Measured, settings: GateS
 
 
 def _error(parent: Sequence[bool], candidate: Sequence[bool], settings: GateSettings, seed: int) -> float:
-    """The standard error of the gain, with one pair more that changed for the better and one for the worse.
+    """Return the standard error of the gain, with two pairs added: one that improved and one that worsened.
 
-    Where few pairs changed, the bootstrap knows too little of how they could have: four that all changed for the better
-    would promote, and every sixteenth draw of equals is so (Agresti and Min 2005 on matched pairs).
+    If few pairs changed, the bootstrap alone is too confident. Four changed pairs that all improved would promote a
+    candidate, and that happens by chance in one of sixteen draws of equal models (Agresti and Min 2005 on matched
+    pairs).
     """
     before, after = [*parent, False, True], [*candidate, True, False]
     return paired_bootstrap_error(before, after, resamples=settings.resamples, seed=seed)
@@ -191,8 +204,8 @@ def _editing_numbers(parent: Measured, candidate: Measured, settings: GateSettin
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
-    """What a guard found: the base's share, the paired change, and whether it could be tested at all."""
+class GuardResult:
+    """The result of a guard that compares a candidate's outcomes with those of the base."""
 
     name: str
     base_share: float
@@ -202,14 +215,15 @@ class Guarded:
 
     @property
     def tested(self) -> bool:
-        """Whether the items are enough to exclude the margin, were no outcome to change."""
-        return can_show(self.margin, self.loss.n, self.error)
+        """True if there are enough items to exclude the margin when no outcome changes."""
+        return can_exclude_loss(self.margin, self.loss.n, self.error)
 
     @property
     def passed(self) -> bool:
-        """Whether a loss of the margin is excluded; of too few items, whether the share lies within the margin.
+        """True if a loss of the margin is excluded.
 
-        A margin of 1 allows every loss.
+        With too few items to test, it is True if the share fell by no more than the margin. A margin of 1 allows every
+        loss.
         """
         if self.margin >= 1.0:
             return True
@@ -232,7 +246,7 @@ class Guarded:
         yield f"{told}; gate.probe_items = {needed} would tell" if is_within and needed > self.loss.n else told
 
     def numbers(self) -> dict[str, Any]:
-        """Return the test as JSON: change and its bound as shares, margin, items, and whether it was one."""
+        """Return the result as JSON; the change, its lower bound and the margin are shares."""
         return {
             "mean": self.loss.mean,
             "low": self.loss.low,
@@ -245,12 +259,12 @@ class Guarded:
         }
 
 
-def guarded(
+def compare_guard(
     name: str, base: Sequence[bool], candidate: Sequence[bool], margin: float, settings: GateSettings
-) -> Guarded:
+) -> GuardResult:
     """Compare a candidate's outcomes with those of the run's base on the same items."""
     error = (1 - settings.confidence) / 2
-    return Guarded(name, share(base), paired_loss(base, candidate, error), margin, error)
+    return GuardResult(name, share(base), paired_loss(base, candidate, error), margin, error)
 
 
 def share(outcomes: Sequence[bool]) -> float:
@@ -265,14 +279,15 @@ def plan_gate(context: RunContext, session: Session, round_: Round) -> None:
 
 
 def plan_look(context: RunContext, session: Session, round_: Round, look: int) -> None:
-    """Plan what is not stored yet of a look's held-out draws by parent and candidate, and of the guards.
+    """Plan the units of a look: the held-out draws of parent and candidate, and the guards.
 
-    The base is measured by the guards only, unless it is the parent. The candidate's drift as a judge is a guard too.
+    Measurements that are stored already are left out. The base is measured by the guards only, unless it is the parent.
+    The first look also measures the candidate's drift as a judge, if the settings limit it.
     """
     candidate = candidate_of(session, round_)
     compared = {round_.parent_version_id, candidate.id}
     units = []
-    # Version by version, so that a worker with room for one model loads each of them once.
+    # The units go version by version, so that a worker with room for one model loads each version once.
     for version_id in sorted(compared | {base_version(session, context.run_id).id}):
         name = version_of(session, version_id).name
         for suite in ("heldout", *context.plans.guards) if version_id in compared else context.plans.guards:
@@ -289,10 +304,10 @@ def plan_look(context: RunContext, session: Session, round_: Round, look: int) -
 
 
 def decide(context: RunContext, session: Session, round_: Round) -> None:
-    """Promote or reject the candidate, with reasons; where it is not clear yet, plan the next look instead."""
+    """Promote or reject the candidate, with reasons; plan the next look instead if the result is not clear yet."""
     candidate = candidate_of(session, round_)
     looks = _looks(context, session, round_)
-    # A round that an older release brought to the gate has no look yet.
+    # A round that an older release brought to the gate may have no look yet.
     judgement = _judgement(context, session, round_, looks) if looks else None
     if judgement is None:
         plan_look(context, session, round_, len(looks))
@@ -315,7 +330,7 @@ def decide(context: RunContext, session: Session, round_: Round) -> None:
 
 
 def _looks(context: RunContext, session: Session, round_: Round) -> list[tuple[StoredEvaluation, StoredEvaluation]]:
-    """The held-out draws of parent and candidate, look by look, as far as both are stored."""
+    """Return the held-out draws of (parent, candidate) by look, up to the first look that is not stored for both."""
     candidate_id = candidate_of(session, round_).id
     found = []
     for plan in context.plans.looks(round_.index):

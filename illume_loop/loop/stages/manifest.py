@@ -1,4 +1,4 @@
-"""The manifest of a round: its rows from samples, preferences, assessments and replayed real pairs."""
+"""Write the manifest of a round. Its rows come from samples, preferences, assessments and replayed real pairs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ def manifest_rows(
     preferences: Sequence[Preference] = (),
     assessments: Sequence[ExampleRow] = (),
 ) -> list[ExampleRow]:
-    """Preferences, other accepted samples to draw or edit and to read, assessments, then replayed pairs to read and to
-    draw.
+    """Return the rows of a manifest, in this order:
 
-    A sample that a preference chose is no row to draw besides.
+    1. Preferences.
+    2. Accepted samples to draw or to edit, without those that a preference chose.
+    3. Accepted samples to read, if `self_captions` is on.
+    4. Assessments.
+    5. Replayed pairs to read, then replayed pairs to draw.
     """
     chosen_ids = {chosen.sample_id for chosen, _ in preferences}
     rows = [ExampleRow("pair", chosen.prompt.text, None, chosen, rejected) for chosen, rejected in preferences]
@@ -52,7 +55,7 @@ def manifest_rows(
 
 
 def new_examples(rows: Sequence[ExampleRow]) -> list[NewExample]:
-    """The rows as the database takes them."""
+    """Return the rows as the database stores them."""
     return [_new_example(row) for row in rows]
 
 
@@ -71,9 +74,9 @@ def _new_example(row: ExampleRow) -> NewExample:
 def write_manifest(
     context: RunContext, session: Session, round_: Round, curated: Curated, assessments: Sequence[ExampleRow]
 ) -> bool:
-    """Store the manifest over all that was ever accepted and plan the training.
+    """Store the manifest over all samples that were ever accepted, and plan the training.
 
-    Return False if there is nothing to learn from, or a row is held out, and the round has failed.
+    If there is nothing to learn from, or a row is held out, it fails the round and returns False.
     """
     settings = context.settings
     union, values = curated.earlier + curated.accepted, curated.values
@@ -104,7 +107,7 @@ def _lacking(
     preferences: Sequence[object],
     assessments: Sequence[object],
 ) -> str | None:
-    """What a round lacks of what its objective learns from, and what would bring it; None where nothing is lacking."""
+    """Return which rows the objective lacks and how to get them; None if it lacks none."""
     if not union:
         return (
             "no sample was accepted in this or an earlier round; lower curate.margin or curate.min_score, or raise "

@@ -1,7 +1,9 @@
-"""Plan a round: which prompts it draws, with which version and seeds, in which units.
+"""Plan a round: its prompts, the version that draws them, and its units.
 
-Invariant: everything here follows from the settings, the run's seed, the round's index and, for replay, from the
-prompts that earlier rounds drew in vain. So a resumed run plans what the interrupted one had planned.
+Invariants:
+
+- The prompts and the units follow from the settings, the run's seed, the round's index and, for replay, the prompts of
+  earlier rounds without an accepted sample. So a resumed run plans what the interrupted one had planned.
 """
 
 from __future__ import annotations
@@ -27,21 +29,24 @@ from illume_loop.settings import SamplingSettings, Settings
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """What a round draws, in order, and how many of its prompts are there for a reason of their own."""
+    """The prompts of a round, in order, with the number of replayed prompts and of minimal pairs among them."""
 
     prompts: list[Prompt]
     num_replayed: int = 0
     num_pairs: int = 0
-    """Minimal pairs: two prompts each."""
+    """The number of minimal pairs; each has two prompts."""
 
 
 def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: Sequence[Prompt] = ()) -> RoundPlan:
-    """What a round draws: `round_prompts`, of which some give way.
+    """Return the plan of a round: the prompts of `round_prompts`, some of which are replaced.
 
-    At most `sampling.replay_share` of them give way to prompts of `unsolved`, which earlier rounds drew in vain, the
-    first ones first; of at most `sampling.minimal_pairs`, every second one gives way to the partner of the first. What
-    gives way is of the same category, so the balance over categories stays that of the domain. Raises as
-    `round_prompts` does.
+    - Replay: prompts of `unsolved` replace at most a share `sampling.replay_share`. They are prompts of earlier rounds
+      without an accepted sample, and the first ones are taken first.
+    - Minimal pairs: at most a share `sampling.minimal_pairs` is paired. The partner of the first prompt of a pair
+      replaces the second.
+
+    A prompt is only replaced by one of its category, so the balance over categories stays that of the domain. Raises
+    UsageError as `round_prompts` does.
     """
     fresh = round_prompts(domain, settings, round_index)
     sampling, seed = settings.sampling, derived_seed("partner", settings.run.seed, round_index)
@@ -68,10 +73,10 @@ def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: S
 
 
 def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[Prompt]:
-    """The prompts of a round before any gives way: each round goes on where the one before stopped, and begins anew
-    when all were drawn. Edits come last.
+    """Return the prompts of a round before any is replaced; edits come last.
 
-    Raises UsageError when the domain has fewer train prompts, or edits, than one round needs.
+    Each round continues where the one before stopped, and starts again when all prompts were drawn. Raises UsageError
+    if the domain has fewer train prompts, or edits, than one round needs.
     """
     count, seed = settings.sampling.prompts_per_round, settings.run.seed
     num_edits = settings.sampling.num_edits
@@ -80,7 +85,11 @@ def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[
 
 
 def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) -> list[Prompt]:
-    """`count` prompts of those that `ask` gives at most so many of. Raises UsageError as it does."""
+    """Return this round's `count` prompts; reuse prompts when the domain has fewer.
+
+    `ask` returns that many prompts of the domain, or raises UsageError if it has fewer. Raises UsageError if the first
+    round lacks prompts.
+    """
     first, stop = (round_index - 1) * count, round_index * count
     if not count:
         return []
@@ -94,7 +103,7 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
 
 
 def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[NewUnit]:
-    """The units that draw and assess a round.
+    """Return the units that draw and assess a round.
 
     Row r of a round is sample r % samples_per_prompt of the prompt at position r // samples_per_prompt.
     """
@@ -112,10 +121,10 @@ def _units(kind: str, num_rows: int, batch_size: int) -> list[NewUnit]:
 
 
 def plan_round(context: RunContext, session: Session, index: int, before: Sequence[NewUnit] = ()) -> None:
-    """Begin a round: the version that is active now draws, and its prompts and units are fixed from here on.
+    """Begin a round: fix its prompts, its units, and the version that draws, which is the active one.
 
-    The units of `before` come first.
-    A round that a person wants to be run again comes first; the new round draws its prompts.
+    The units of `before` come before the round's own. If a person wants a round to be run again, the new round draws
+    the prompts of that round.
     """
     settings = context.settings
     parent = active_of(session, context.run_id)
@@ -141,7 +150,7 @@ def plan_round(context: RunContext, session: Session, index: int, before: Sequen
 
 
 def _new_prompt_ids(context: RunContext, session: Session, index: int) -> tuple[list[int], str]:
-    """Return the ids of the prompts that come next in the run, and what is to be said of them."""
+    """Return the ids of the run's next prompts, and the words about them for the diary."""
     settings = context.settings
     unsolved = unsolved_prompts(session, context.run_id) if settings.sampling.replay_share else []
     plan = round_plan(context.domain, settings, index, [prompt_of(prompt) for prompt in unsolved])

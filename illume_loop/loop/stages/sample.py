@@ -1,4 +1,4 @@
-"""Sample: draw the images of a unit and store them."""
+"""Draw the images of a unit and store them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from illume_loop.telemetry.tally import TALLY
 
 
 def sample(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
-    """Draw the rows of a unit with the version that was fixed when the round was planned, and store their images."""
+    """Draw the rows of a unit, and store their images. The version that draws was fixed when the round was planned."""
     settings = context.settings.sampling
     with transaction(context.engine) as session:
         round_ = round_of(session, lease.round_id)
@@ -32,7 +32,7 @@ def sample(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     seeds = [sample_seed(context.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
     sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
     ids_BL, images, names = _drawn(context, model, [prompt for prompt, _ in rows], seeds, sampling, on_items)
-    TALLY.drew(*ids_BL.shape)
+    TALLY.drew(len(ids_BL), ids_BL.size)
     context.fresh_images.update(zip(names, images, strict=True))
     drawn = [
         NewSample(prompt.id, index, seed, ids_L, name)
@@ -51,7 +51,10 @@ def _drawn(
     sampling: Sampling,
     on_items: OnItems,
 ) -> tuple[ImageIds, list[Image.Image], list[str]]:
-    """Ids (B, L), image and name of one image for each prompt: drawn from nothing, or made of an edit's source."""
+    """Return the ids (B, L), the image and the name of the image of each prompt.
+
+    The images of edits are made from their source images; the others are drawn from the text alone.
+    """
     drawn: dict[int, tuple[NDArray[np.int32], Image.Image, str]] = {}
     plain = [i for i, prompt in enumerate(prompts) if prompt.source_sha256 is None]
     if plain:
@@ -67,7 +70,7 @@ def _drawn(
         drawn |= zip(plain, zip(*parts, strict=True), strict=True)
     edits = [(i, prompt, prompt.source_sha256) for i, prompt in enumerate(prompts) if prompt.source_sha256 is not None]
     if edits:
-        # The samples of one prompt lie side by side and have one source.
+        # The samples of one prompt are neighbours and share one source, so each source is read once.
         sources = {name: context.images.read(name) for name in dict.fromkeys(name for _, _, name in edits)}
         shown, instructions = [sources[name] for _, _, name in edits], [p.instruction or "" for _, p, _ in edits]
         edited = model.edit(shown, instructions, [seeds[i] for i, _, _ in edits], sampling)

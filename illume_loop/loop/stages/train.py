@@ -1,15 +1,15 @@
-"""Train a candidate on a round's manifest, and keep the training so that it goes on after a crash.
+"""Train a candidate on a round's manifest, and keep checkpoints of the training so that it continues after a crash.
 
-Checkpoints of a training lie in the store's folder, each with a row that makes it count.
+The checkpoints lie in the store's folder. A checkpoint counts only if the database has a row of it.
 
 Invariants:
 
-- A training goes on from the newest checkpoint whose row says so and whose files are what the row says. If each of them
-  is damaged, the training is refused until somebody gives them up.
+- A training continues from the newest checkpoint that is registered as kept and whose files match its row. If all of
+  them are damaged, the training is refused until a person gives them up.
 - Each lease has a folder of its own, named by its fencing token, and writes nowhere else.
 - Rows change only in a transaction that holds the lease. Files are deleted only after their rows were given up in such
-  a transaction, or if they lie in the folder of an older lease. So a worker that lost its unit registers nothing, and
-  its successor's checkpoints are safe from it.
+  a transaction, or if they lie in the folder of an older lease. So a worker that lost its unit registers nothing and
+  cannot delete its successor's checkpoints.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow, examples_of
 from illume_db.errors import FencedOutError
-from illume_db.leases import Lease, hold_lease
+from illume_db.leases import Lease, lock_leased_unit
 from illume_db.manifests import checkpoints_of_training, keep_training_checkpoint, manifest_of, mark_checkpoints
 from illume_db.rounds import round_of, set_candidate
 from illume_db.runs import add_event, run_key
@@ -47,7 +47,13 @@ from illume_loop.loop.context import RunContext
 from illume_loop.loop.states import RoundState
 from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, real_seed
 from illume_loop.protocols import CorrectRow, DrawRow, EditRow, ImageIds, PairRow, ReadRow, RealPair, TrainingRow
-from illume_loop.train.keeping import KEEPING, Keeping, KeptCheckpoint, intact_first, listed_checkpoint
+from illume_loop.train.keeping import (
+    CHECKPOINT_PLAN,
+    CheckpointPlan,
+    KeptCheckpoint,
+    from_first_intact,
+    listed_checkpoint,
+)
 from illume_loop.train.trackers import tracked
 
 ENCODE_BATCH = 256
@@ -61,7 +67,7 @@ def training_rows(
     encode: Encode,
     read_image: Callable[[str], Image.Image],
 ) -> list[TrainingRow]:
-    """The rows with their images and ids, in order. `encode` gives the ids of real images that are to be drawn."""
+    """Return the rows with their images and ids, in order. `encode` returns the ids of the real images to draw."""
     to_encode = [row.real_index for row in rows if row.kind == "draw" and row.real_index is not None]
     real_ids = _encode_all([pairs[index].image for index in to_encode], encode)
     ids_of_pair = dict(zip(to_encode, real_ids, strict=True))
@@ -104,14 +110,14 @@ def _encode_all(images: Sequence[Image.Image], encode: Encode) -> list[NDArray[n
 
 
 NUM_KEPT = 2
-"""The newest one, and the one before it in case that the newest is damaged."""
+"""The number of checkpoints kept: the newest one, and the one before it in case the newest is damaged."""
 
 
 @contextmanager
-def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
-    """Keep the training that goes on inside; what it kept is given up when it has ended well.
+def checkpointed_training(context: RunContext, lease: Lease) -> Iterator[None]:
+    """Keep checkpoints of the training inside the block, and give them up when it has ended well.
 
-    What a training of a cancelled round kept is deleted. A store that is no folder keeps nothing. Raises
+    They are also deleted if the round was cancelled. A store that is not a folder keeps no checkpoints. Raises
     NoIntactCheckpointError, FencedOutError.
     """
     with transaction(context.engine) as session:
@@ -119,8 +125,8 @@ def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
     if folder is None:
         yield
         return
-    kept = _Kept(context, lease, folder / f"{lease.token}" / uuid4().hex)
-    token = KEEPING.set(Keeping(kept.folder, kept.intact(), kept.keep))
+    kept = _TrainingCheckpoints(context, lease, folder / f"{lease.token}" / uuid4().hex)
+    token = CHECKPOINT_PLAN.set(CheckpointPlan(kept.folder, kept.intact(), kept.keep))
     try:
         yield
         kept.drop(0)
@@ -129,14 +135,14 @@ def kept_training(context: RunContext, lease: Lease) -> Iterator[None]:
             _delete_up_to(folder, lease.token)
         raise
     finally:
-        KEEPING.reset(token)
+        CHECKPOINT_PLAN.reset(token)
     _delete_up_to(folder, lease.token)
 
 
 def _delete_up_to(folder: Path, token: int) -> None:
-    """Delete what the leases up to this one have left of a training; a later one may be at work beside them."""
+    """Delete the folders of the leases up to this token. A later lease may still be at work in its own folder."""
     for of_lease in folder.iterdir() if folder.is_dir() else ():
-        # A folder of the release before is named by no token.
+        # The release before did not name its folders by tokens.
         if not of_lease.name.isdigit() or int(of_lease.name) <= token:
             shutil.rmtree(of_lease, ignore_errors=True)
     with suppress(OSError):
@@ -144,22 +150,22 @@ def _delete_up_to(folder: Path, token: int) -> None:
 
 
 def forget_training(checkpoints: CheckpointStore, run_key: str, round_id: int) -> None:
-    """Delete what a training kept that nobody goes on with; its rows must be marked as dropped before."""
+    """Delete the checkpoints of a training that nobody continues. Their rows must be marked as dropped before."""
     folder = checkpoints.folder_of_training(f"{run_key}-{round_id}")
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Kept:
+class _TrainingCheckpoints:
     def __init__(self, context: RunContext, lease: Lease, folder: Path) -> None:
         self.context, self.lease, self.folder = context, lease, folder
 
     def intact(self) -> list[KeptCheckpoint]:
-        """The registered checkpoints from the newest whole one on; the damaged ones before it are noted as such."""
+        """Return the registered checkpoints from the newest intact one on, and mark those before it as damaged."""
         with transaction(self.context.engine) as session:
             rows = [_checkpoint(row) for row in checkpoints_of_training(session, self.lease.round_id)]
         damaged: list[str] = []
-        intact = intact_first(
+        intact = from_first_intact(
             rows, lambda checkpoint, error: damaged.append(self._note(checkpoint, error)), self.context.on_progress
         )
         if rows and not intact:
@@ -169,12 +175,15 @@ class _Kept:
         return list(intact)
 
     def is_cancelled(self) -> bool:
-        """Whether a person has cancelled the round, so that nobody goes on with this training."""
+        """Return whether a person has cancelled the round, so that nobody continues this training."""
         with transaction(self.context.engine) as session:
             return bool(round_of(session, self.lease.round_id).state == RoundState.CANCELLED)
 
     def keep(self, step: int, folder: Path) -> KeptCheckpoint:
-        """Register a checkpoint and delete those that are too many; its own files where the lease is lost."""
+        """Register a checkpoint, and delete all but the newest ones.
+
+        If the lease is lost, it deletes the files of the new checkpoint and raises FencedOutError.
+        """
         checkpoint = listed_checkpoint(step, folder, self.context.on_progress)
         try:
             with transaction(self.context.engine) as session:
@@ -193,12 +202,12 @@ class _Kept:
         return checkpoint
 
     def drop(self, num_kept: int) -> None:
-        """Give up all but the newest; first the rows, so that no row is left without its files.
+        """Give up all but the newest `num_kept` checkpoints.
 
-        Raises FencedOutError.
+        The rows change before the files are deleted, so that no kept row lacks its files. Raises FencedOutError.
         """
         with transaction(self.context.engine) as session:
-            hold_lease(session, self.lease)
+            lock_leased_unit(session, self.lease)
             rows = checkpoints_of_training(session, self.lease.round_id)[num_kept:]
             folders = [Path(row.folder) for row in rows]
             mark_checkpoints(session, [row.id for row in rows], "dropped")
@@ -207,7 +216,7 @@ class _Kept:
 
     def _note(self, checkpoint: KeptCheckpoint, error: CorruptArtifactError) -> str:
         with transaction(self.context.engine) as session:
-            hold_lease(session, self.lease)
+            lock_leased_unit(session, self.lease)
             rows = checkpoints_of_training(session, self.lease.round_id)
             ids = [row.id for row in rows if row.folder == str(checkpoint.folder) and row.state == "kept"]
             if ids:
@@ -222,7 +231,10 @@ def _checkpoint(row: TrainingCheckpoint) -> KeptCheckpoint:
 
 
 def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
-    """Train a candidate on the round's manifest and publish its checkpoint; its hash and splits are verified first."""
+    """Train a candidate on the round's manifest and publish its checkpoint.
+
+    The hash and the splits of the manifest are verified first.
+    """
     settings = context.settings
     with transaction(context.engine) as session:
         round_ = round_of(session, lease.round_id)
@@ -243,7 +255,7 @@ def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     try:
         seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
         with (
-            kept_training(context, lease),
+            checkpointed_training(context, lease),
             tracked(settings.train.report_to, context.trackers, f"round-{round_.index}"),
         ):
             context.toolbox.train(

@@ -1,4 +1,4 @@
-"""The `illume` backend; importing it registers the classes with transformers' Auto classes."""
+"""The `illume` backend; its import registers the classes with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
 

@@ -1,4 +1,4 @@
-"""The illume backend behind the `UnifiedModel` protocol."""
+"""The ILLUME models behind the `UnifiedModel` protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from illume_loop.settings import TrainSettings
 
 
 class IllumeBackend(EngineBackend):
-    """Draws and reads with one ILLUME model. `device` is a torch device name."""
+    """One ILLUME model that draws and reads; `device` is a torch device name."""
 
     name = "illume"
     sequences: SequenceBuilder
@@ -39,12 +39,12 @@ class IllumeBackend(EngineBackend):
 
     @classmethod
     def load(cls, path: Path, device: str, dtype: str = "auto", on_progress: OnProgress = ignore) -> IllumeBackend:
-        """Load a checkpoint directory written by `save_pretrained`, in the precision stored or in another.
+        """Load a checkpoint directory written by `save_pretrained`, in its stored precision or in `dtype`.
 
-        Its weights are safetensors, or it is refused. `on_progress` is called after each stage, and by the model after
+        Weights that are not safetensors are refused. `on_progress` is called after each stage, and by the model after
         each batch.
         """
-        # Without being told, transformers would unpickle a pytorch_model.bin that somebody put in their place.
+        # Without `use_safetensors`, transformers would unpickle a pytorch_model.bin if the safetensors were gone.
         model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=dtype)
         assert isinstance(model, IllumeForConditionalGeneration)
         on_progress()
@@ -57,19 +57,19 @@ class IllumeBackend(EngineBackend):
 
     @property
     def tokens_per_image(self) -> int:
-        """L: image tokens of one image."""
+        """L: the number of image tokens of one image."""
         return int(self.model.config.tokens_per_image)
 
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[list[int], ImageIds]]:
-        """The same batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+        """Draw as `sample` does, batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
         return self._draw(prefixes, [self.sequences.draw_prefix("")] * len(prefixes), seeds, sampling)
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
-        """Codebook ids to RGB images."""
+        """Return the RGB images of codebook ids."""
         ids = torch.from_numpy(np.asarray(image_ids_BL, dtype=np.int64)).to(self.device)
         pixels = self.model.model.vision.decode(ids)
         stacked = (pixels.permute(0, 2, 3, 1).float() * 255).round().byte().cpu().numpy()
@@ -77,13 +77,13 @@ class IllumeBackend(EngineBackend):
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> ImageIds:
-        """Images to codebook ids (B, L): what the tokenizer makes of pixels."""
+        """Return the codebook ids (B, L) that the vision tokenizer gives for images."""
         ids_BL: ImageIds = self.model.model.vision.encode(self._pixels(images)).cpu().numpy().astype(np.int32)
         return ids_BL
 
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images to continuous features (B, L, H), as the language model reads them."""
+        """Return the continuous features (B, L, H) of images, as the language model reads them."""
         body = self.model.model
         encoder = body.vision.encoder if body.reader is None else body.reader
         num_patches = self.model.config.patches_per_side**2
@@ -100,18 +100,21 @@ class IllumeBackend(EngineBackend):
         return torch.cat(found)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
-        """log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
+        """Return log p(text | image) in nats, shape (B,); see `UnifiedModel.log_likelihood`."""
         return np.concatenate(score_branches(self.language, self._seen(images), [[self._told(t)] for t in texts]))
 
     def log_prior(self, texts: Sequence[str]) -> Scores:
-        """log p(text) in nats, shape (B,); see `UnifiedModel.log_prior`."""
+        """Return log p(text) in nats, shape (B,); see `UnifiedModel.log_prior`."""
         values = score_branches(self.language, [[self.sequences.bos]] * len(texts), [[self._told(t)] for t in texts])
         return np.concatenate(values)
 
     def read(
         self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
     ) -> tuple[Scores, list[Scores]]:
-        """Both of the above; see `UnifiedModel.read`. Raises what `yes_no_log_odds` raises."""
+        """Return `log_likelihood` and `yes_no_log_odds` of the same images; see `UnifiedModel.read`.
+
+        Raises what `yes_no_log_odds` raises, if there are questions.
+        """
         branches = [[self._told(text), *self._asked(of_image)] for text, of_image in zip(texts, questions, strict=True)]
         values = score_branches(self.language, self._seen(images), branches)
         return np.array([of_image[0] for of_image in values]), [of_image[1:] for of_image in values]
@@ -127,7 +130,7 @@ class IllumeBackend(EngineBackend):
         return [Asked(self.sequences.words(question), answers) for question in questions]
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """Input embeddings of each image, ready to be read."""
+        """Return the input embeddings of each image, ready for a question or a text after it."""
         features = self._looked_at(images)
         prefixes = [self.sequences.read_prefix(len(of_image)) for of_image in features]
         return self._embedded(prefixes, torch.cat(features))
@@ -150,7 +153,7 @@ class IllumeBackend(EngineBackend):
         seeds: Sequence[int] = (),
         max_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[str]:
-        """Written answers; see `UnifiedModel.instruct`."""
+        """Write answers to instructions; see `UnifiedModel.instruct`."""
         words = self.sequences.words
         begun = [
             words(text, follow_text=bool(instruction))
@@ -171,7 +174,7 @@ class IllumeBackend(EngineBackend):
     def edit(
         self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> ImageIds:
-        """Edited images as codebook ids (B, L); see `UnifiedModel.edit`."""
+        """Draw edited images and return their codebook ids (B, L); see `UnifiedModel.edit`."""
         features = self.features(images)
         prefixes = [self.sequences.edit_prefix(instruction) for instruction in instructions]
         unconditional = [self.sequences.edit_prefix("")] * len(images)

@@ -1,8 +1,10 @@
-"""Puts an ILLUME model together from its parts, and writes it as a checkpoint.
+"""The composing of an ILLUME model from its parts, and the writing of its checkpoint.
 
-Guarantee: the weights of the parts are taken over bit by bit, but for their precision where another is asked for; what
-is new (rows of image ids, adapter, quantiser, detokenizer) depends on the seed alone. The folder appears whole or not
-at all.
+Invariants:
+
+- The weights of the parts are copied bit by bit, unless another precision is asked for.
+- New weights (rows of image ids, adapter, quantiser, detokenizer) depend on the seed alone.
+- The checkpoint's folder appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from illume_loop.errors import FolderInUseError, UsageError
-from illume_loop.files import storage_full_told
+from illume_loop.files import raising_storage_full
 from illume_loop.models.illume.configuration import IllumeConfig, side_of
 from illume_loop.models.illume.modeling import IllumeForConditionalGeneration, adapter_of
 from illume_loop.models.illume.parts import (
@@ -46,7 +48,7 @@ RANDOM = "random weights"
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A model put together, its processor, and what it was made of."""
+    """A composed model, its processor, and the names of its parts."""
 
     model: IllumeForConditionalGeneration
     processor: IllumeProcessor
@@ -54,7 +56,7 @@ class Composed:
     vision: str
 
     def summary(self) -> dict[str, Any]:
-        """Names of the parts, numbers of weights, and the sizes that matter to whoever uses the model."""
+        """Return the parts' names and numbers of weights, and the sizes that a user of the model needs."""
         config, body = self.model.config, self.model.model
         parts: Mapping[str, nn.Module] = {
             "language model": body.language_model,
@@ -79,15 +81,19 @@ class Composed:
 
 
 def compose(llm: str, vision: str, choices: Choices, *, seed: int = 0, dtype: str | None = None) -> Composed:
-    """A model of the parts of these names (folders or hub ids), in the language model's precision or another one.
+    """Compose a model from the parts of these names, in the language model's precision or in `dtype`.
 
-    Raises NotFoundError, HubError, and PartError for parts that are none, or do not fit.
+    A name is a folder or a hub id. Raises NotFoundError if a part does not exist, HubError if the hub cannot be
+    reached, and PartError for a part of another kind or parts that do not fit.
     """
     return compose_parts(load_language(llm), load_vision(vision), choices, seed=seed, dtype=dtype)
 
 
 def compose_random(size: Size, choices: Choices, *, seed: int = 0, dtype: str | None = None) -> Composed:
-    """A model of a size with random weights and a tokenizer of bytes and a few words: for mechanics and benchmarks."""
+    """Compose a model of a size, with random weights and a tokenizer of bytes and a few words.
+
+    Such a model serves benchmarks and tests of the mechanics.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text = AutoConfig.for_model(**size.text_config)
@@ -100,11 +106,14 @@ def compose_random(size: Size, choices: Choices, *, seed: int = 0, dtype: str | 
 def compose_parts(
     language: Language, vision: Vision, choices: Choices, *, seed: int = 0, dtype: str | None = None
 ) -> Composed:
-    """The same of parts at hand, which become parts of the model. Raises PartError where they do not fit."""
+    """Compose a model from loaded parts, which become parts of the model.
+
+    Raises PartError if they do not fit.
+    """
     choices = _resolved(choices, vision)
     num_inherited = num_ids(language.tokenizer)
     config = _config_of(language, vision, choices)
-    # What is made of the configuration alone has no weights yet, and takes no memory.
+    # On the meta device, the modules made of the configuration have no weights yet and take no memory.
     with torch.device("meta"):
         model = IllumeForConditionalGeneration(config)
     body, rows = language.body, config.text_config.vocab_size
@@ -121,7 +130,7 @@ def compose_parts(
         model.model.adapter = adapter_of(config)
     model.model.language_model, model.lm_head = body, head
     chosen = head.weight.dtype if dtype is None else _dtype(dtype)
-    # Not `model.to`: it would round the frequencies of rotary embeddings too, which are kept in float32.
+    # `model.to` would also round the frequencies of rotary embeddings, which are kept in float32.
     for tensor in model.state_dict(keep_vars=True).values():
         tensor.data = tensor.data.to(chosen)
     config.dtype = chosen
@@ -132,10 +141,13 @@ def compose_parts(
 
 
 def write(composed: Composed, folder: Path, about: Mapping[str, Any]) -> None:
-    """Write a checkpoint, and beside it what it was made of. Raises what `check_free` raises, StorageFullError."""
+    """Write a checkpoint, and `about` as its parts.json.
+
+    `about` says what the model was made of. Raises FolderInUseError as `check_free` does, and StorageFullError.
+    """
     check_free(folder)
     new = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    with storage_full_told(folder):
+    with raising_storage_full(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             composed.model.save_pretrained(new)
@@ -147,13 +159,13 @@ def write(composed: Composed, folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Raises FolderInUseError where there is something that a model would be written over."""
+    """Raise FolderInUseError if the folder holds something that a model would overwrite."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderInUseError(path=folder)
 
 
 def _resolved(choices: Choices, vision: Vision) -> Choices:
-    """Choices with the numbers that the encoder leaves. Raises PartError where they do not fit it."""
+    """Return the choices with the numbers that they leave to the encoder. Raises PartError if they do not fit it."""
     image_size = choices.image_size or vision.image_size
     patches = image_size // side_of(vision.encoder.config.patch_size)
     tokens = choices.tokens_per_image or min(patches, PAPER_GRID) ** 2
@@ -185,7 +197,7 @@ def _config_of(language: Language, vision: Vision, choices: Choices) -> IllumeCo
 
 
 def _dtype(name: str) -> torch.dtype:
-    """Raises UsageError for a name of no precision in which weights are kept."""
+    """Return the precision of this name. Raises UsageError if no weights are kept in it."""
     found = getattr(torch, name, None)
     if found not in (torch.float32, torch.bfloat16, torch.float16):
         raise UsageError(f"weights are kept in no precision '{name}'; take float32, bfloat16 or float16")

@@ -1,4 +1,4 @@
-"""Configuration of an ILLUME model: which language model, which vision encoder, which codebook."""
+"""The configuration of an ILLUME model: its language model, its vision encoder and its codebook."""
 
 from __future__ import annotations
 
@@ -9,38 +9,44 @@ from transformers import AutoConfig, LlamaConfig, PretrainedConfig, SiglipVision
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 Distance = Literal["l2", "cosine"]
-"""By which the nearest code is the nearest."""
+"""The distance by which the nearest code is chosen."""
 Update = Literal["ema", "simvq"]
-"""How a codebook learns: by moving averages, or as a frozen random one seen through a learned linear map."""
+"""The way a codebook learns: by moving averages, or frozen and random behind a learned linear map."""
 Quantised = Literal["features", "pixels"]
 Paints = Literal["conv", "diffusion"]
 NORM_GROUPS = 8
-"""Groups of channels that are normalised together in detokenizers."""
+"""The number of groups in a detokenizer's group normalisation."""
 
 
 class IllumeConfig(PretrainedConfig):
-    """Sizes of the parts of an ILLUME model, whose language model and vision encoder are any that transformers has.
+    """The configuration of an ILLUME model.
+
+    The language model and the vision encoder may be any that transformers has.
 
     The unified vocabulary is `[0, num_text_ids)` for text and `[num_text_ids, num_text_ids + codebook_size)` for image
-    ids; `text_config.vocab_size` is their sum, so that one embedding and one output matrix serve both. The first
-    `num_inherited_ids` text ids came with the language model, all of them where nothing is said; the others are new.
+    ids. `text_config.vocab_size` is their sum, so that one embedding and one output matrix serve both. The first
+    `num_inherited_ids` text ids came with the language model, by default all of them; the others are new.
 
-    Images are `image_size` pixels square and enter the encoder in slices of `slice_size` pixels, each encoded by itself
-    (the paper slices high-resolution input the same way); without a word, of the size that the encoder was made for.
-    Where the encoder's grid of patches is finer than `pooled_grid`, it is averaged down to that; otherwise it stays.
+    Images are `image_size` pixels square. They enter the encoder in slices of `slice_size` pixels, each encoded by
+    itself, as the paper slices high-resolution input; by default a slice has the size that the encoder was made for. If
+    the encoder's grid of patches is finer than `pooled_grid`, it is averaged down to that grid; otherwise it stays.
 
-    `quantised` is what the image ids stand for: the encoder's features (the paper's semantic quantiser), or plain
-    pixels, with which that is compared. `code_dim` is the width of a codebook entry; `code_distance` and
-    `codebook_update` are explained in quantizer.py. Special ids: `bos`, `eos`, `pad`, `begin_image`, `end_image` and
-    `image_placeholder`, the id that stands where continuous features enter.
+    `quantised` says what the image ids stand for: the encoder's features (the paper's semantic quantiser), or plain
+    pixels, for comparison. `code_dim` is the width of a codebook entry; `code_distance` and `codebook_update` are
+    explained in quantizer.py.
 
-    `detokenizer` paints: `conv`, of `detokenizer_width` channels, or `diffusion`, which makes more of what that paints
-    by a UNet of `detokenizer_channels` at its levels (multiples of 8), on patches of `detokenizer_patch` pixels folded
-    into channels. It paints `detokenizer_upscale` (1 or 2) times as large, in `detokenizer_steps` steps, guided by
-    `detokenizer_guidance` (1 is not at all). Raises ValueError for one that cannot be built.
+    The special ids are `bos`, `eos`, `pad`, `begin_image`, `end_image` and `image_placeholder`. The last one stands
+    where continuous features enter.
 
-    `max_slices` is in how many slices an image may be read beside its overview (slices.py), and `own_reader` says that
-    images are read by an encoder of their own, which may be trained: ids must not move, so the tokenizer's may not.
+    `detokenizer` chooses the network that paints. `conv` is a convolutional one of `detokenizer_width` channels.
+    `diffusion` improves what `conv` paints by a UNet. The UNet has `detokenizer_channels` at its levels (multiples of
+    8) and works on patches of `detokenizer_patch` pixels, folded into channels. It paints `detokenizer_upscale` (1 or
+    2) times as large, in `detokenizer_steps` steps, with the guidance `detokenizer_guidance` (1 is none). Raises
+    ValueError for a detokenizer that cannot be built.
+
+    `max_slices` is the number of slices in which an image may be read beside its overview (slices.py). `own_reader`
+    says that a separate encoder, which may be trained, reads images. The tokenizer's own encoder may not be trained,
+    because ids must not move.
     """
 
     model_type = "illume"
@@ -75,7 +81,7 @@ class IllumeConfig(PretrainedConfig):
         image_placeholder_token_id: int = 5,
         **kwargs: Any,
     ) -> None:
-        """Raises ValueError for a distance, an update or something quantised that there is not."""
+        """Set all fields. Raises ValueError for an unknown distance, update or `quantised`."""
         for value, known in ((code_distance, Distance), (codebook_update, Update), (quantised, Quantised)):
             if value not in get_args(known):
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(known))}")
@@ -105,7 +111,7 @@ class IllumeConfig(PretrainedConfig):
         self.end_image_token_id = end_image_token_id
         self.image_placeholder_token_id = image_placeholder_token_id
         self.text_config.vocab_size = num_text_ids + codebook_size
-        # An image id has a row in the embedding and another one in the head, which learn at rates of their own.
+        # An image id has one row in the embedding and one in the head; each learns at a rate of its own.
         self.text_config.tie_word_embeddings = False
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
@@ -113,7 +119,7 @@ class IllumeConfig(PretrainedConfig):
 
     @property
     def slices_per_side(self) -> int:
-        """Slices along one side, at least one."""
+        """Slices along one side of the image, at least one."""
         return max(1, int(self.image_size // (self.slice_size or side_of(self.vision_config.image_size))))
 
     @property
@@ -129,28 +135,31 @@ class IllumeConfig(PretrainedConfig):
 
     @property
     def tokens_per_image(self) -> int:
-        """L: image tokens of one image."""
+        """L: the number of image tokens of one image."""
         return self.grid**2
 
     @property
     def pixels_per_token(self) -> int:
-        """Pixels along one side of what an image token stands for."""
+        """Pixels along one side of the square that an image token stands for."""
         return int(self.image_size // self.grid)
 
     @property
     def quantised_width(self) -> int:
-        """Width of what is quantised at each position."""
+        """The width of the vector that is quantised at each position."""
         return 3 * self.pixels_per_token**2 if self.quantised == "pixels" else int(self.vision_config.hidden_size)
 
     @property
     def painted_size(self) -> int:
-        """Pixels along one side of what is painted."""
+        """Pixels along one side of a painted image."""
         upscale = self.detokenizer_upscale if self.detokenizer == "diffusion" else 1
         return self.grid * self.pixels_per_token * upscale
 
 
 def side_of(size: int | tuple[int, int] | list[int]) -> int:
-    """The side of a square size, which configurations give as one number or as two. Raises ValueError for others."""
+    """Return the side of a square size, which configurations give as one number or as two.
+
+    Raises ValueError if the size is not square.
+    """
     if isinstance(size, int):
         return size
     height, width = size
@@ -181,7 +190,7 @@ def _check_detokenizer(config: IllumeConfig) -> None:
         raise ValueError(f"detokenizer_upscale must be 1 or 2, not {config.detokenizer_upscale}")
     if config.detokenizer_steps < 1 or config.detokenizer_guidance < 0:
         raise ValueError("detokenizer_steps must be at least 1, and detokenizer_guidance at least 0")
-    # Each cell of the UNet shows one token or a part of one, and their number is halved between two levels.
+    # Each cell of the UNet shows one token or a part of one. From level to level the cells along a side are halved.
     halved = 2 ** (len(channels) - 1)
     cells = config.painted_size // max(1, patch)
     if cells * patch != config.painted_size or cells % config.grid or cells % halved:

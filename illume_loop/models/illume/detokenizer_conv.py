@@ -10,9 +10,12 @@ from illume_loop.models.illume.configuration import NORM_GROUPS, IllumeConfig
 
 
 class ConvDetokenizer(nn.Module):
-    """Features (B, L, H) to pixels (B, 3, P, P) in [0, 1]; P is the side of the grid in pixels."""
+    """A convolutional network that paints features (B, L, H) as pixels (B, 3, P, P) in [0, 1].
 
-    paints_singly = False
+    P is the side of the grid in pixels.
+    """
+
+    one_at_a_time = False
 
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__()
@@ -33,7 +36,10 @@ class ConvDetokenizer(nn.Module):
         return torch.sigmoid(rough + self.refine(rough))
 
     def loss(self, features_BLH: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        """The distance of what is painted, whose edges the absolute part keeps sharp; nothing is random."""
+        """Return the distance of the painted pixels; nothing is random.
+
+        The absolute part of the distance keeps edges sharp.
+        """
         painted = self(features_BLH)
         return F.l1_loss(painted, pixels) + 2 * F.mse_loss(painted, pixels)
 

@@ -1,13 +1,15 @@
 """The diffusion detokenizer: pixels from reconstructed features by a UNet and a scheduler of diffusers.
 
-Guarantee: what is painted follows from the features alone. Every image begins with the same noise, which lies in the
-checkpoint, and the sampler adds none. To the last bit it does so where images are painted one by one, which
-`VisionTokenizer.decode` sees to.
-
 A convolutional detokenizer makes a draft, and a UNet learns what is missing from it. As in ILLUME+ (arXiv 2504.01934,
-section 3.3) what is known stands beside the noisy image as channels, on the grid that it came from, and guidance leads
-away from an image of which nothing is known. Neither paper prints a small model; the draft, pixels folded into
-channels, and flow matching on the clean image are choices of ours.
+section 3.3), the known channels stand beside the noisy image, on the grid that they came from, and guidance leads away
+from an image of which nothing is known. Neither paper prints a small model. The draft, the pixels folded into channels,
+and flow matching on the clean image are choices of ours.
+
+Invariants:
+
+- The painted pixels follow from the features alone: every image begins with the same noise, which lies in the
+  checkpoint, and the sampler adds none.
+- They are the same to the last bit if images are painted one by one, as `VisionTokenizer.decode` does.
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ from illume_loop.models.illume.configuration import NORM_GROUPS, IllumeConfig
 from illume_loop.models.illume.detokenizer_conv import ConvDetokenizer
 
 NOISE_LEVELS = 1000
-"""The UNet hears of the share of noise as a number from 0 to this, as the schedulers of diffusers count it."""
+"""The UNet gets the share of noise as a number from 0 to this, as the schedulers of diffusers count it."""
 FEATURE_DROPOUT = 0.1
-"""Of the images in training, so many are learned without features: what guidance leads away from."""
+"""The share of training images that are learned without features; guidance leads away from these."""
 
 
 class DiffusionDetokenizer(nn.Module):
-    """Features (B, L, H) to pixels (B, 3, P, P) in [0, 1]; see `illume_loop.models.illume.detokenizer.Detokenizer`.
+    """A UNet that paints features (B, L, H) as pixels (B, 3, P, P) in [0, 1].
 
-    `steps` and `guidance` may be set to others than those of the configuration.
+    See `illume_loop.models.illume.detokenizer.Detokenizer`. `steps` and `guidance` may be set to other values than
+    those of the configuration.
     """
 
-    paints_singly = True
+    one_at_a_time = True
     noise: Tensor
 
     def __init__(self, config: IllumeConfig) -> None:
@@ -53,7 +56,7 @@ class DiffusionDetokenizer(nn.Module):
             up_block_types=("UpBlock2D",) * len(channels),
             norm_num_groups=NORM_GROUPS,
         )
-        # What an untrained UNet adds to the draft is nothing.
+        # An untrained UNet adds nothing to the draft.
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
         self.register_buffer("noise", torch.randn(1, folded, cells, cells))
@@ -71,19 +74,19 @@ class DiffusionDetokenizer(nn.Module):
         return F.pixel_shuffle(image / 2 + 0.5, self.patch_size).clamp(0, 1)
 
     def known(self, features_BLH: Tensor) -> Tensor:
-        """What is known of images, as channels of the UNet's cells: their drafts, folded, and their features.
+        """Return what is known of images, as channels of the UNet's cells: their folded drafts, and their features.
 
-        Zeros are of an image of which nothing is known; the draft of a real one is never grey all over.
+        Zeros stand for an image of which nothing is known; the draft of a real one is never grey all over.
         """
         cells = self.noise.shape[-1]
-        with torch.no_grad():  # the draft has been learned before
+        with torch.no_grad():  # the draft was trained before the UNet
             draft = self.draft(features_BLH) * 2 - 1
         folded = F.pixel_unshuffle(F.interpolate(draft, size=cells * self.patch_size, mode="nearest"), self.patch_size)
         grid = features_BLH.transpose(1, 2).reshape(len(features_BLH), -1, self.grid, self.grid)
         return torch.cat([folded, F.interpolate(self.condition(grid), size=cells, mode="nearest")], dim=1)
 
     def predict(self, noisy: Tensor, levels_B: Tensor, known: Tensor) -> Tensor:
-        """The clean images, folded and in [-1, 1], that the UNet sees in noisy ones and in what is known of them.
+        """Predict the clean images, folded and in [-1, 1], from noisy ones and what is known of them.
 
         `levels_B` are the shares of noise times NOISE_LEVELS.
         """
@@ -91,10 +94,11 @@ class DiffusionDetokenizer(nn.Module):
         return known[:, : noisy.shape[1]] + missing
 
     def loss(self, features_BLH: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Flow matching with the clean image as what is predicted; noise, its share and dropout are the generator's.
+        """Return the flow-matching loss of the predicted clean images.
 
-        The squared error counts alike whatever the share of noise. Of the usual weights this one cares the most for
-        much noise, where a sampler of few steps spends most of them. The draft does not learn.
+        `generator` draws the noise, its share and the dropout. The squared error counts the same for every share of
+        noise. Of the usual weights, this one cares the most for much noise, where a sampler of few steps spends most of
+        them. The draft does not learn.
         """
         clean = F.pixel_unshuffle(pixels * 2 - 1, self.patch_size)
         share_B111 = torch.rand(len(clean), 1, 1, 1, generator=generator).to(clean)

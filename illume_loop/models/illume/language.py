@@ -1,4 +1,4 @@
-"""The illume model as the engine uses it; see `illume_loop.engine.protocol`."""
+"""The language model of ILLUME as the engine uses it; see `illume_loop.engine.protocol`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from illume_loop.models.unified import Language
 
 
 class IllumeLanguage(Language):
-    """The language model of an ILLUME model, with text and image ids told apart in its unified vocabulary."""
+    """The language model of an ILLUME model, which tells text ids and image ids apart in its unified vocabulary."""
 
     def __init__(self, model: IllumeForConditionalGeneration) -> None:
         super().__init__(model)
@@ -20,11 +20,11 @@ class IllumeLanguage(Language):
         )
 
     def embed_image_ids(self, ids: Tensor) -> Tensor:
-        """Codebook ids to input embeddings."""
+        """Return the input embeddings of codebook ids."""
         return self.embed_text(ids + self._model.config.num_text_ids)
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
-        """Logits (N, K) over the codebook, in float32."""
+        """Return the float32 logits (N, K) over the codebook."""
         return self._image_head.refresh()(hidden_NH)
 
     def _text_rows(self) -> Tensor:

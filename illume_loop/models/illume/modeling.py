@@ -1,10 +1,13 @@
 """ILLUME as Hugging Face classes: continuous features in, discrete ids out, one next-token loss.
 
-Guarantee: `IllumeModel(...).last_hidden_state @ lm_head.weight.T` are exactly the logits over the unified vocabulary.
-TRL computes its losses from that product and never calls our `forward`, so nothing may stand between the two.
+Images enter as the vision encoder's features through a two-layer adapter, at the positions of the placeholder id. They
+leave as ids of the codebook, which are appended to the text vocabulary (arXiv 2412.06673, section 3).
 
-Images enter as the vision encoder's features through a two-layer adapter, at the positions of the placeholder id, and
-leave as ids of the codebook, appended to the text vocabulary (arXiv 2412.06673, section 3).
+Invariants:
+
+- `IllumeModel(...).last_hidden_state @ lm_head.weight.T` are exactly the logits over the unified vocabulary. TRL
+  computes its losses from that product and never calls `IllumeForConditionalGeneration.forward`, so nothing may stand
+  between the two.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from illume_loop.models.unified import causal_output, with_features
 
 
 class IllumePreTrainedModel(PreTrainedModel):
-    """Shared loading and initialisation."""
+    """The base class, with the shared loading and initialisation."""
 
     config: IllumeConfig
     config_class = IllumeConfig
@@ -39,7 +42,10 @@ class IllumePreTrainedModel(PreTrainedModel):
 
 
 def adapter_of(config: IllumeConfig) -> nn.Module:
-    """What features enter the language model through: two layers, as in LLaVA-1.5 and the ILLUME+ release."""
+    """Build the adapter through which features enter the language model.
+
+    It has two layers, as in LLaVA-1.5 and the ILLUME+ release.
+    """
     width = config.text_config.hidden_size
     return nn.Sequential(nn.Linear(config.vision_config.hidden_size, width), nn.GELU(), nn.Linear(width, width))
 
@@ -53,13 +59,13 @@ class IllumeModel(IllumePreTrainedModel):
         self.reader = AutoModel.from_config(config.vision_config) if config.own_reader else None
         self.adapter = adapter_of(config)
         self.language_model = AutoModel.from_config(config.text_config)
-        # The language model's own are added to these, whatever its kind; the encoder is no direct child.
+        # transformers adds the language model's own classes. The encoder is no direct child, so it is asked here.
         whole = getattr(self.vision.encoder, "_no_split_modules", None) or ()
         self._no_split_modules = [*whole, nn.TransformerEncoderLayer.__name__]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
-        """The unified table: text ids, then image ids."""
+        """Return the unified table: text ids, then image ids."""
         embeddings: nn.Module = self.language_model.get_input_embeddings()
         return embeddings
 
@@ -76,11 +82,11 @@ class IllumeModel(IllumePreTrainedModel):
         pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states over the unified vocabulary's sequence.
+        """Return the hidden states of a sequence over the unified vocabulary.
 
         `image_features` (N, L, H) are the encoder's features of the N images whose placeholders stand in `input_ids`,
-        in reading order, or `pixel_values` (N, 3, S, S) those images themselves. Raises ValueError when placeholders
-        and features do not match in number.
+        in reading order. `pixel_values` (N, 3, S, S) are those images themselves, in the place of features. Raises
+        ValueError if placeholders and features do not match in number.
         """
         if inputs_embeds is None:
             assert input_ids is not None
@@ -93,23 +99,23 @@ class IllumeModel(IllumePreTrainedModel):
         return output
 
     def read(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (N, 3, S, S) to features (N, L, H) as the adapter takes them; see `VisionTokenizer.features`.
+        """Return the features (N, L, H) of pixels (N, 3, S, S), as the adapter takes them.
 
-        Without a gradient where the encoder is not trained.
+        See `VisionTokenizer.features`. The features have no gradient if the encoder is not trained.
         """
         reader = self.vision.encoder if self.reader is None else self.reader
         is_trained = any(weights.requires_grad for weights in reader.parameters())
         with nullcontext() if is_trained else torch.no_grad():
             return self.vision.features(pixel_values, reader)
 
-    def give_reader(self) -> None:
-        """Let images be read by a copy of the tokenizer's encoder from now on, unless they are."""
+    def add_reader(self) -> None:
+        """Copy the tokenizer's encoder as a separate reader of images, unless there is one."""
         if self.reader is None:
             self.reader = copy.deepcopy(self.vision.encoder)
             self.config.own_reader = True
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
-        """Ids (B, T) and features to input embeddings (B, T, H)."""
+        """Return the input embeddings (B, T, H) of ids (B, T) and features."""
         embeds: Tensor = self.get_input_embeddings()(input_ids)
         return with_features(embeds, input_ids == self.config.image_placeholder_token_id, image_features, self.adapter)
 
@@ -124,7 +130,7 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
-        """The unified input table."""
+        """Return the unified input table."""
         embeddings: nn.Module = self.model.get_input_embeddings()
         return embeddings
 
@@ -133,7 +139,7 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The unified head."""
+        """Return the unified head."""
         head: nn.Module = self.lm_head
         return head
 
@@ -149,19 +155,19 @@ class IllumeForConditionalGeneration(IllumePreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (B, T, V) over the unified vocabulary, and the next-token loss where `labels` are not -100."""
+        """Return the logits (B, T, V), and with labels the next-token loss over those that are not -100."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, image_features=image_features, **kwargs)
         logits = self.lm_head(output.last_hidden_state)
         return causal_output(output, logits, labels)
 
     def freeze_vision(self) -> None:
-        """Leave only the language model, the adapter and the head to be trained."""
+        """Freeze the vision tokenizer and the reader; leave the rest to be trained."""
         self.model.vision.requires_grad_(False)
         if self.model.reader is not None:
             self.model.reader.requires_grad_(False)
 
     def train(self, mode: bool = True) -> IllumeForConditionalGeneration:
-        """As usual, but a frozen vision tokenizer stays in evaluation mode: its codebook must not move."""
+        """Set the mode; keep a frozen vision tokenizer in evaluation mode, as its codebook must not move."""
         super().train(mode)
         if not any(p.requires_grad for p in self.model.vision.parameters()):
             self.model.vision.eval()

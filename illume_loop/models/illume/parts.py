@@ -1,8 +1,11 @@
-"""The parts that an ILLUME model is built from: a causal language model with its tokenizer, and a vision encoder.
+"""The parts of an ILLUME model: a causal language model with its tokenizer, and a vision encoder.
 
-Guarantee: what is loaded is what the checkpoint says, with all of its weights, and fits: the language model looks only
-back and its logits are one product, the encoder gives a square grid of features. Nothing that a checkpoint brings along
-is run: classes are transformers' own, weights are safetensors.
+Invariants:
+
+- A loaded part is what its checkpoint says, with all of its weights.
+- A language model looks only back, and its logits are one product of its hidden states and its head.
+- A vision encoder gives a square grid of features.
+- Nothing that a checkpoint brings along is run: classes are transformers' own, weights are safetensors.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _HERE_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": Fal
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _PIXELS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
 _TRIED_IDS = 6
-"""Positions that a language model is tried with."""
+"""Positions in the trial of a language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Language:
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """A vision encoder, and how its pixels are scaled and normalised, as arguments of an image processor."""
+    """A vision encoder, and the scaling and normalisation of its pixels, as arguments of an image processor."""
 
     name: str
     encoder: Any
@@ -58,14 +61,14 @@ class Vision:
 
     @property
     def image_size(self) -> int:
-        """Pixels along one side of the images that it was made for."""
+        """Pixels along one side of the images that the encoder was made for."""
         return side_of(self.encoder.config.image_size)
 
 
 def load_language(name: str) -> Language:
-    """A causal language model of a folder or a hub id, in the precision in which it is stored.
+    """Load a causal language model from a folder or a hub id, in its stored precision.
 
-    Raises NotFoundError, HubError, and PartError for what is none, or none that can be trained here.
+    Raises NotFoundError, HubError, and PartError if it is no causal language model, or none that can be trained here.
     """
     folder = model_folder(name, "language model")
     config = _config_of(folder, name)
@@ -78,7 +81,10 @@ def load_language(name: str) -> Language:
 
 
 def language_of(name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Language:
-    """The parts of a causal language model of transformers. Raises PartError for one that is used in other ways."""
+    """Return the parts of a causal language model of transformers.
+
+    Raises PartError if the tokenizer has more ids than the table has rows, and what `_try` raises.
+    """
     head = model.get_output_embeddings()
     num_rows, num_words = head.weight.shape[0], num_ids(tokenizer)
     if num_words > num_rows:
@@ -90,9 +96,9 @@ def language_of(name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> La
 
 
 def load_vision(name: str) -> Vision:
-    """A vision encoder of a folder or a hub id: a ViT by itself, or that of a CLIP or SigLIP with both towers.
+    """Load a vision encoder from a folder or a hub id: a ViT by itself, or the vision tower of a CLIP or SigLIP.
 
-    Raises NotFoundError, HubError, and PartError for what is none.
+    Raises NotFoundError, HubError, and PartError if it is no vision encoder.
     """
     folder = model_folder(name, "vision encoder")
     config = _config_of(folder, name)
@@ -105,7 +111,7 @@ def load_vision(name: str) -> Vision:
 
 
 def check_grid(vision: Vision, image_size: int, tokens_per_image: int) -> None:
-    """Raises PartError where an encoder does not give features of so many pixels for a square of so many tokens."""
+    """Raise PartError if an encoder gives no grid for `tokens_per_image` ids of an image of `image_size` pixels."""
     grid, patches = math.isqrt(tokens_per_image), image_size // side_of(vision.encoder.config.patch_size)
     if grid**2 != tokens_per_image:
         raise PartError(name=vision.name, reason=f"{tokens_per_image} ids make no square image; take 256, say")
@@ -127,7 +133,7 @@ def check_grid(vision: Vision, image_size: int, tokens_per_image: int) -> None:
 
 
 def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many rows a tokenizer needs: one more than its highest id."""
+    """Return the number of rows that a tokenizer needs: one more than its highest id."""
     return 1 + max(tokenizer.get_vocab().values())
 
 
@@ -141,7 +147,7 @@ def _config_of(folder: Path, name: str) -> PretrainedConfig:
 
 
 def _weights_of(auto: Any, folder: Path, name: str, **arguments: Any) -> Any:
-    """A model with all of its weights. Raises PartError where some are missing, or are not safetensors."""
+    """Load a model with all of its weights. Raises PartError if some are missing, damaged or not safetensors."""
     if not any(folder.glob("*.safetensors")):
         reason = "it has no weights as safetensors, and pickles are never read; have them converted where they are safe"
         raise PartError(name=name, reason=reason)
@@ -149,7 +155,7 @@ def _weights_of(auto: Any, folder: Path, name: str, **arguments: Any) -> Any:
         model, found = auto.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, dtype="auto", **_HERE_ONLY, **arguments
         )
-    except Exception as error:  # safetensors, json and transformers each have their own for a damaged file
+    except Exception as error:  # safetensors, json and transformers each raise an error of their own for a damaged file
         raise PartError(name=name, reason=f"its weights cannot be read ({_first_line(error)})") from error
     missing = sorted(found["missing_keys"])
     if missing:
@@ -158,12 +164,12 @@ def _weights_of(auto: Any, folder: Path, name: str, **arguments: Any) -> Any:
 
 
 def _tokenizer_of(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    # Of a folder without these, transformers makes a tokenizer of no words for some architectures.
+    # Without these files, transformers makes a tokenizer of no words for some architectures.
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise PartError(name=name, reason=f"it has no tokenizer; put its {' or '.join(_TOKENIZER_FILES)} there")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **_HERE_ONLY)
-    except Exception as error:  # tokenizers, json and transformers each have their own for a damaged file
+    except Exception as error:  # tokenizers, json and transformers each raise an error of their own for a damaged file
         raise PartError(name=name, reason=f"its tokenizer cannot be read ({_first_line(error)})") from error
     if tokenizer.eos_token_id is None:
         raise PartError(name=name, reason="its tokenizer has no token that ends a text (eos_token)")
@@ -181,9 +187,9 @@ def _pixels_of(folder: Path, name: str) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _try(name: str, model: Any) -> None:
-    """Raises PartError for a model that is not causal, or whose logits are more than hidden states times the head.
+    """Raise PartError if a model is not causal, or if its logits are more than hidden states times the head.
 
-    TRL computes losses from that product; a cap or a scale would be left out without a word.
+    TRL computes losses from that product and would leave out a cap or a scale without a word.
     """
     ids = torch.arange(_TRIED_IDS).unsqueeze(0)
     other = ids.clone()
@@ -201,14 +207,14 @@ def _try(name: str, model: Any) -> None:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors are equal up to rounding in their precision."""
+    """Return whether two tensors are equal up to rounding in the precision of `expected`."""
     rounding = 16 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
     return torch.allclose(found.float(), expected.float(), atol=rounding, rtol=0.0)
 
 
 @torch.inference_mode()
 def _tokens_of(encoder: nn.Module, image_size: int) -> int:
-    """How many features a whole image has."""
+    """Return the number of tokens that an encoder gives for a whole image."""
     weight = next(encoder.parameters())
     pixels = torch.zeros(1, 3, image_size, image_size, dtype=weight.dtype, device=weight.device)
     hidden = encoded(encoder, pixels)

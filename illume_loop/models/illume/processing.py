@@ -1,4 +1,4 @@
-"""Text and pixels in: tokenizers made here, and SigLIP's Pillow image processor, behind one processor."""
+"""The processor of ILLUME: tokenizers made here, and SigLIP's Pillow image processor."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>", "<img>", "<unk>")
 
 
-# Runs of punctuation are words of their own, so that questions and JSON need few of them.
+# A run of punctuation is one word, so that questions and JSON need few words.
 _SPLIT = pre_tokenizers.Sequence(
     [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}]+"), "isolated")]
 )
 
 
 class IllumeProcessor(ProcessorMixin):
-    """Prepares text and images for an ILLUME model."""
+    """A processor of text and images for an ILLUME model."""
 
     attributes: ClassVar[list[str]] = ["image_processor", "tokenizer"]
 
@@ -28,12 +28,12 @@ class IllumeProcessor(ProcessorMixin):
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text as the tokenizer of `build_processor` takes them."""
+    """Split a text into words as the tokenizer of `build_processor` does."""
     return [word for word, _ in _SPLIT.pre_tokenize_str(text.lower())]
 
 
 def build_processor(words: Sequence[str], image_size: int) -> IllumeProcessor:
-    """A processor for a closed vocabulary and square images of `image_size` pixels."""
+    """Build a processor for a closed vocabulary and square images of `image_size` pixels."""
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.normalizer = normalizers.Lowercase()
@@ -51,7 +51,7 @@ def build_processor(words: Sequence[str], image_size: int) -> IllumeProcessor:
 
 
 def byte_tokenizer(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes and these words, as byte-level ones are, for language models without one of their own."""
+    """Train a byte-level tokenizer with these words, for language models without one of their own."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -66,5 +66,8 @@ def byte_tokenizer(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
 
 
 def image_processor(image_size: int, **pixels: Any) -> SiglipImageProcessorPil:
-    """What makes square pixels of images, all of each whatever its shape; `pixels` says how they are normalised."""
+    """Build the image processor that makes a square of each whole image, whatever its shape.
+
+    `pixels` says how the pixels are normalised.
+    """
     return SiglipImageProcessorPil(size={"height": image_size, "width": image_size}, **pixels)

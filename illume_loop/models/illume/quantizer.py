@@ -1,9 +1,9 @@
-"""The semantic quantiser: discrete image ids from the encoder's features, and features back from ids.
+"""The semantic quantiser: discrete image ids from the encoder's features, and features from ids.
 
-As in ILLUME (arXiv 2412.06673, section 3.1) the codebook lives in semantic feature space: what is reconstructed are the
-encoder's features (smooth-L1 plus cosine), never pixels, but where a study compares with just that. The paper does not
-print the code width, the update rule or the decoder; a moving-average codebook with revival of dead codes and a small
-transformer decoder are choices of ours.
+As in ILLUME (arXiv 2412.06673, section 3.1), the codebook lives in semantic feature space: it reconstructs the
+encoder's features (smooth-L1 plus cosine). It reconstructs pixels only in a study that compares the two. The paper does
+not print the code width, the update rule or the decoder. A moving-average codebook with revival of dead codes and a
+small transformer decoder are choices of ours.
 
     distance   l2      the nearest code in the projection
                cosine  the same on the unit sphere, where codes and projections have length 1
@@ -25,18 +25,23 @@ from illume_loop.models.illume.configuration import Distance, Update
 COMMITMENT_WEIGHT = 0.25
 EMA_DECAY = 0.99
 DEAD_BELOW = 0.03
-"""A code whose moving average of uses per batch falls below this is moved onto a feature far from its own code."""
+"""A code whose moving average of uses per batch falls below this is moved onto a feature that is far from its nearest
+code.
+"""
 
 REVIVED_USES = 0.3
 SMALLEST_SPREAD = 1e-4
-"""Of the whole spread of features, what each direction has at least where a map of codes starts."""
+"""The least spread of each direction when a map of codes starts, as a share of the whole spread of features."""
 DISTANCES_AT_ONCE = 1 << 28
-"""Numbers of the table of distances that are held at a time, 1 GiB."""
+"""Distances that are held at a time, 1 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """What quantising a batch gives: ids (B, L), codes (B, L, code_dim) with straight-through gradient, losses."""
+    """The result of quantising a batch: ids (B, L), features decoded from their codes (B, L, H), and losses.
+
+    The features have a straight-through gradient.
+    """
 
     ids_BL: Tensor
     features_BLH: Tensor
@@ -51,7 +56,7 @@ class Quantised:
 
 
 class SemanticQuantizer(nn.Module):
-    """Nearest code in a learned projection of the layer-normalised features."""
+    """A quantiser that takes the nearest code in a learned projection of the layer-normalised features."""
 
     codebook: Tensor
     code_uses: Tensor
@@ -69,7 +74,10 @@ class SemanticQuantizer(nn.Module):
         distance: Distance = "l2",
         update: Update = "ema",
     ) -> None:
-        """`normalises` is for features, whose scale means nothing; that of pixels is their brightness."""
+        """Build the quantiser; `normalises` says that its input is normalised.
+
+        Features are normalised, as their scale means nothing. Pixels are not, as their scale is their brightness.
+        """
         super().__init__()
         self.feature_dim = feature_dim
         self.normalises = normalises
@@ -97,42 +105,42 @@ class SemanticQuantizer(nn.Module):
         self.head = nn.Linear(feature_dim, feature_dim)
 
     def normalise(self, features_BLH: Tensor) -> Tensor:
-        """The target of reconstruction: features without mean and scale, as the language model's adapter sees them."""
+        """Return the target of reconstruction: features without mean and scale, as the adapter sees them."""
         return F.layer_norm(features_BLH, (self.feature_dim,)) if self.normalises else features_BLH
 
     @property
     def codes(self) -> Tensor:
-        """The codebook as it is used (codebook_size, code_dim)."""
+        """The codebook as it is used, (codebook_size, code_dim)."""
         codes = self.codebook if self.code_map is None else self.code_map(self.codebook)
         return F.normalize(codes, dim=-1) if self.on_sphere else codes
 
     def project(self, normalised_BLH: Tensor) -> Tensor:
-        """Normalised features to where the codes are, (B, L, code_dim)."""
+        """Project normalised features into the space of the codes, (B, L, code_dim)."""
         projected: Tensor = self.project_in(normalised_BLH)
         return F.normalize(projected, dim=-1) if self.on_sphere else projected
 
     def encode(self, features_BLH: Tensor) -> Tensor:
-        """Features (B, L, H) to ids (B, L), each in [0, codebook_size)."""
+        """Return the ids (B, L) of features (B, L, H), each in [0, codebook_size)."""
         return _nearest(self.project(self.normalise(features_BLH)), self.codes)
 
     def decode(self, ids_BL: Tensor) -> Tensor:
-        """Ids (B, L) to normalised features (B, L, H)."""
+        """Return the normalised features (B, L, H) of ids (B, L)."""
         return self._features(F.embedding(ids_BL, self.codes))
 
     def forward(self, features_BLH: Tensor) -> Quantised:
-        """Quantise and reconstruct; in training mode a codebook of moving averages follows the features."""
+        """Quantise and reconstruct features; in training mode a codebook of moving averages follows them."""
         target = self.normalise(features_BLH)
         projected = self.project(target)
         ids = _nearest(projected, self.codes)
         if self.training and self.code_map is None:
             self._follow(projected.detach(), ids)
-        codes = F.embedding(ids, self.codes)  # asked for again, as they may have moved
+        codes = F.embedding(ids, self.codes)  # read again, as `_follow` may have moved the codes
         straight_through = projected + (codes - projected).detach()
         decoded = self._features(straight_through)
         cosine = 1 - F.cosine_similarity(decoded, target, dim=-1).mean()
         reconstruction = F.smooth_l1_loss(decoded, target) + cosine
         commitment = F.mse_loss(projected, codes.detach())
-        # Zero but for a map that learns: moving averages have their own way of following.
+        # Only a learned map needs this loss: moving averages follow the features without one.
         followed = commitment.new_zeros(()) if self.code_map is None else F.mse_loss(codes, projected.detach())
         return Quantised(ids, decoded, reconstruction, commitment, followed)
 
@@ -140,7 +148,7 @@ class SemanticQuantizer(nn.Module):
     def start_from(self, features_BLH: Tensor) -> None:
         """Put the codebook onto random features of a batch, so that training starts with every code in reach.
 
-        A codebook of `simvq` is spread as they are, by its map: normal codes have the second moment of the features.
+        For `simvq` the map is set instead: it gives the normal codes the second moment of the features.
         """
         flat = self.project(self.normalise(features_BLH)).flatten(0, 1)
         if self.code_map is not None:
@@ -159,7 +167,7 @@ class SemanticQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, projected_BLC: Tensor, ids_BL: Tensor) -> None:
-        """Moving-average update of the codebook (van den Oord et al. 2017, appendix A.1), then revival."""
+        """Update the codebook by moving averages (van den Oord et al. 2017, appendix A.1), then revive dead codes."""
         flat, ids = projected_BLC.reshape(-1, projected_BLC.shape[-1]), ids_BL.reshape(-1)
         uses = torch.bincount(ids, minlength=len(self.codebook)).to(flat.dtype)
         sums = torch.zeros_like(self.codebook).index_add_(0, ids, flat)
@@ -167,7 +175,7 @@ class SemanticQuantizer(nn.Module):
         self.code_sums.lerp_(sums, 1 - EMA_DECAY)
         dead = (self.code_uses < DEAD_BELOW).nonzero().squeeze(1)
         if len(dead):
-            # As k-means++ does: in proportion to the squared error. Picked evenly, most would land on plain ground.
+            # In proportion to the squared error, as in k-means++. An even pick would mostly hit plain background.
             errors = (flat - F.embedding(ids, self.codes)).square().sum(dim=1)
             chosen = flat[torch.multinomial(errors + 1e-9, len(dead), replacement=True)]
             self.code_sums[dead] = REVIVED_USES * chosen
@@ -177,8 +185,8 @@ class SemanticQuantizer(nn.Module):
 
 @torch.no_grad()
 def _nearest(projected_BLC: Tensor, codes_KC: Tensor) -> Tensor:
-    """Ids (B, L) of the nearest codes; on the unit sphere the nearest by L2 is the nearest by cosine."""
-    # In float32, as half the precision cannot tell thousands of codes apart.
+    """Return the ids (B, L) of the nearest codes by L2; on the unit sphere these are the nearest by cosine too."""
+    # In float32, because half precision cannot tell thousands of codes apart.
     flat, codes = projected_BLC.reshape(-1, projected_BLC.shape[-1]).float(), codes_KC.float()
     lengths = codes.square().sum(1)
     parts = [
@@ -188,5 +196,5 @@ def _nearest(projected_BLC: Tensor, codes_KC: Tensor) -> Tensor:
 
 
 def _num_heads(width: int) -> int:
-    """Heads of 64, but at least four."""
+    """Return the number of attention heads: each 64 wide, but at least four; four if 64 does not divide the width."""
     return max(4, width // 64) if width % 64 == 0 else 4

@@ -1,4 +1,4 @@
-"""How prompts, images and captions are laid out as ids of the unified vocabulary.
+"""The layout of prompts, images and captions as ids of the unified vocabulary.
 
     draw   <bos> words <boi> id ... id <eoi>          learned: the image ids and <eoi>
     read   <bos> <boi> <img> ... <img> <eoi> instruction words <eos>   learned: the words and <eos>
@@ -8,10 +8,9 @@
     converse  <bos> and turns of words, images to be read and images as ids; learned: the model's turns, and <eos> after
               each that ends in words
 
-Text that follows other text begins with a space where the tokenizer needs one to keep their words apart.
-
-<img> marks where continuous features enter. A caption is what is read without an instruction. The unconditional prompt
-of guidance is `draw` or `edit` with no words. The paper does not print its templates; these are ours.
+A text that follows another text begins with a space if the tokenizer needs one to keep their words apart. <img> marks
+the positions where continuous features enter. A caption is read without an instruction. The unconditional prompt of
+guidance is `draw` or `edit` without words. The paper does not print its templates; these are ours.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from illume_loop.models.illume.configuration import IllumeConfig
 from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D, collate, gap_of, refuse_images_in
 
 Part = str | int | list[int]
-"""Of a turn: words, an image to be read in so many blocks, or an image to be drawn, as its codebook ids."""
+"""A part of a turn: words, an image to be read in so many blocks, or the codebook ids of an image to be drawn."""
 
 
 class SequenceBuilder:
-    """Builds rows for one tokenizer and one configuration."""
+    """A builder of rows for one tokenizer and one configuration."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: IllumeConfig) -> None:
         self.tokenizer = tokenizer
@@ -42,7 +41,10 @@ class SequenceBuilder:
         self._of_images = tokenizer.convert_ids_to_tokens(of_images)
 
     def words(self, text: str, *, follow_text: bool = False) -> list[int]:
-        """Text to ids, without special ids. Raises UsageError for a text that would become an image."""
+        """Return the ids of a text, without special ids; `follow_text` says that the text follows another one.
+
+        Raises UsageError if the model would take some of the text for an image.
+        """
         refuse_images_in(text, self._of_images)
         if follow_text and text:
             text = self.gap + text
@@ -50,23 +52,26 @@ class SequenceBuilder:
         return ids
 
     def draw_prefix(self, prompt: str) -> list[int]:
-        """What stands before the first image id; the empty prompt is the unconditional one."""
+        """Return the ids before the first image id; the empty prompt is the unconditional one."""
         return [self.bos, *self.words(prompt), self.config.begin_image_token_id]
 
     def draw(self, prompt: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
-        """A text-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
+        """Build a text-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
         return self._drawn(self.draw_prefix("" if prompt_dropped else prompt), image_ids)
 
     def read_prefix(self, num_blocks: int = 1) -> list[int]:
-        """An image to be read; what follows is text. One block is the whole image; further ones are its slices."""
+        """Return the ids of an image to be read; text follows them.
+
+        One block is the whole image; further blocks are its slices.
+        """
         return [self.bos, *self._seen(num_blocks)]
 
     def read(self, answer: str, instruction: str = "") -> Sequence1D:
-        """An image-to-text row: a caption, or the answer to an instruction."""
+        """Build an image-to-text row: a caption, or the answer to an instruction."""
         return self._answered(self.read_prefix(), instruction, answer)
 
     def dialogue(self, turns: Sequence[tuple[str, str]]) -> Sequence1D:
-        """Questions about one image in turn, each with its answer; only the answers are learned."""
+        """Build a row of questions about one image, each with its answer; only the answers are learned."""
         prefix = self.read_prefix()
         row = Sequence1D([*prefix], [IGNORED_LABEL] * len(prefix))
         for question, answer in turns:
@@ -77,28 +82,31 @@ class SequenceBuilder:
         return row
 
     def tell(self, answer: str, instruction: str = "") -> Sequence1D:
-        """A row of text alone."""
+        """Build a row of text alone."""
         return self._answered([self.bos], instruction, answer)
 
     def edit_prefix(self, instruction: str) -> list[int]:
-        """What stands before the first image id of an edited image."""
+        """Return the ids before the first image id of an edited image."""
         return [*self.read_prefix(), *self.words(instruction), self.config.begin_image_token_id]
 
     def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
-        """An image-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
+        """Build an image-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
         return self._drawn(self.edit_prefix("" if prompt_dropped else instruction), image_ids)
 
     def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
-        """A row of two turns: an image is assessed, and then drawn as it should have been.
+        """Build a row of two turns: the assessment of an image, then the image as it should have been.
 
-        That an image follows is learned too: after the assessment of a good image, the row of one turn ends.
+        The row also teaches that an image follows: after the assessment of a good image, the row of one turn ends.
         """
         assessed = self.read(answer, instruction)
         drawn = self._drawn([self.config.begin_image_token_id], image_ids)
         return Sequence1D(assessed.input_ids[:-1] + drawn.input_ids, assessed.labels[:-1] + drawn.input_ids)
 
     def converse(self, turns: Sequence[tuple[bool, Sequence[Part]]]) -> Sequence1D:
-        """Turns of a dialogue, each with whether it is learned; images may stand in any place of either side's."""
+        """Build a row of the turns of a dialogue, each given with whether it is learned.
+
+        Images may stand at any place in the turns of either side.
+        """
         row = Sequence1D([self.bos], [IGNORED_LABEL])
         after_text = False
         for is_learned, parts in turns:
@@ -127,12 +135,12 @@ class SequenceBuilder:
 
     def _drawn(self, prefix: list[int], image_ids: Sequence[int]) -> Sequence1D:
         image = [self.config.num_text_ids + int(i) for i in image_ids] + [self.config.end_image_token_id]
-        return Sequence1D.learned_after(prefix, image)
+        return Sequence1D.with_prefix(prefix, image)
 
     def _answered(self, prefix: list[int], instruction: str, answer: str) -> Sequence1D:
         answered = self.words(answer, follow_text=bool(instruction))
-        return Sequence1D.learned_after([*prefix, *self.words(instruction)], [*answered, self.eos])
+        return Sequence1D.with_prefix([*prefix, *self.words(instruction)], [*answered, self.eos])
 
     def collate(self, rows: Sequence[Sequence1D]) -> dict[str, Tensor]:
-        """One batch; see `illume_loop.models.sequences.collate`."""
+        """Return one batch; see `illume_loop.models.sequences.collate`."""
         return collate(rows, self.pad)

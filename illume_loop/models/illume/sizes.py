@@ -1,6 +1,6 @@
-"""Sizes of models by name: which parts, how they are put together, and what they are without their weights.
+"""Named sizes of models: their parts, the choices for composing them, and configurations of the parts.
 
-Each is a TOML file in the folder `shipped_sizes`.
+Each size is a TOML file in the folder `shipped_sizes`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SIZES = ("illume-7b", "illume-0.5b")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How parts are put together.
+    """The choices for composing a model from its parts.
 
-    Without a word, images have the size that the encoder was made for, and 256 ids as in the paper, or fewer where the
-    encoder's patches are fewer. `code_distance` and `codebook_update` are explained in quantizer.py.
+    By default, images have the size that the encoder was made for. They have 256 ids as in the paper, or fewer if the
+    encoder has fewer patches. `code_distance` and `codebook_update` are explained in quantizer.py.
     """
 
     image_size: int | None = None
@@ -36,7 +36,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A size by name: hub ids of its parts, choices, and configurations of parts that are made without weights."""
+    """A named size: hub ids of its parts, choices, and configurations for making the parts with random weights."""
 
     llm: str
     vision: str
@@ -46,7 +46,7 @@ class Size:
 
 
 def named_size(name: str) -> Size:
-    """A shipped size. Raises NoSuchChoiceError."""
+    """Return a shipped size. Raises NoSuchChoiceError."""
     if name not in SIZES:
         raise NoSuchChoiceError(kind="size", name=name, choices=", ".join(SIZES))
     text = (files("illume_loop.models.illume") / "shipped_sizes" / f"{name}.toml").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""From pixels to features, from features (or pixels) to ids, and from ids to pixels.
+"""The vision tokenizer: pixels to features, features (or pixels) to ids, and ids to pixels.
 
-The encoder is any ViT of transformers. Of its tokens those of patches are kept, which come last, and class and register
-tokens, which come first, are dropped.
+The encoder is any ViT of transformers. Its patch tokens, which come last, are kept; its class and register tokens,
+which come first, are dropped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from illume_loop.models.illume.quantizer import SemanticQuantizer
 
 
 class VisionTokenizer(nn.Module):
-    """Encoder, quantiser and detokenizer."""
+    """An encoder, a quantiser and a detokenizer."""
 
     def __init__(self, config: IllumeConfig, encoder: nn.Module | None = None) -> None:
-        """`encoder` is one with weights; without it, one of the configuration is made anew."""
+        """Build the parts; `encoder` has weights, and without it a new encoder of the configuration is made."""
         super().__init__()
         self.image_size = config.image_size
         self.quantises_pixels = config.quantised == "pixels"
@@ -46,9 +46,10 @@ class VisionTokenizer(nn.Module):
         self.detokenizer = build_detokenizer(config)
 
     def features(self, pixel_values: Tensor, reader: nn.Module | None = None) -> Tensor:
-        """Pixels (B, 3, S, S), normalised as the encoder learned it, to layer-normalised features (B, L, H).
+        """Return the layer-normalised features (B, L, H) of pixels (B, 3, S, S).
 
-        `reader` is another encoder of the same kind, which is asked in the place of the tokenizer's.
+        The pixels are normalised as the encoder learned it. `reader` is another encoder of the same kind, which is used
+        in the place of the tokenizer's.
         """
         encoder = self.encoder if reader is None else reader
         tokens = encoded(encoder, to_slices(pixel_values, self.slices_per_side))
@@ -56,9 +57,9 @@ class VisionTokenizer(nn.Module):
         return F.layer_norm(pooled(hidden, self.grid), hidden.shape[-1:])
 
     def to_quantise(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
-        """What the quantiser takes of pixels as in `features`: (B, L, quantised_width).
+        """Return the quantiser's input (B, L, quantised_width) for pixels as in `features`.
 
-        Their features, which the caller may have at hand, or, for a quantiser of pixels, the pixels of each token.
+        It is their features, which the caller may pass, or, for a quantiser of pixels, the pixels of each token.
         """
         if self.quantises_pixels:
             side = self.pixels_per_token
@@ -66,18 +67,18 @@ class VisionTokenizer(nn.Module):
         return self.features(pixel_values) if features_BLH is None else features_BLH
 
     def encode(self, pixel_values: Tensor, features_BLH: Tensor | None = None) -> Tensor:
-        """Pixels as in `features` to codebook ids (B, L) in [0, codebook_size)."""
+        """Return the codebook ids (B, L), in [0, codebook_size), of pixels as in `features`."""
         return self.quantizer.encode(self.to_quantise(pixel_values, features_BLH))
 
     def decode(self, ids_BL: Tensor) -> Tensor:
-        """Codebook ids (B, L) to pixels (B, 3, P, P) in [0, 1], P being the configuration's `painted_size`."""
-        # Kernels round differently for batches of other sizes, and every step of a diffusion makes more of that.
-        parts = ids_BL.split(1) if self.detokenizer.paints_singly else [ids_BL]
+        """Return the pixels (B, 3, P, P) in [0, 1] of codebook ids (B, L); P is the configuration's `painted_size`."""
+        # Kernels round differently for other batch sizes, and every step of a diffusion enlarges the difference.
+        parts = ids_BL.split(1) if self.detokenizer.one_at_a_time else [ids_BL]
         return torch.cat([self.detokenizer(self.quantizer.decode(ids)) for ids in parts])
 
 
 def to_slices(pixels: Tensor, per_side: int) -> Tensor:
-    """Pixels (B, C, S, S) to slices (B * per_side^2, C, S / per_side, S / per_side), row by row."""
+    """Cut pixels (B, C, S, S) into slices (B * per_side^2, C, S / per_side, S / per_side), row by row."""
     batch, channels, side, _ = pixels.shape
     size = side // per_side
     tiles = pixels.reshape(batch, channels, per_side, size, per_side, size).permute(0, 2, 4, 1, 3, 5)
@@ -85,7 +86,10 @@ def to_slices(pixels: Tensor, per_side: int) -> Tensor:
 
 
 def from_slices(hidden: Tensor, per_side: int) -> Tensor:
-    """Features (B * per_side^2, l, H) of slices to features (B, per_side^2 * l, H) in the raster order of the image."""
+    """Join the features (B * per_side^2, l, H) of slices to the features (B, per_side^2 * l, H) of images.
+
+    They are in the raster order of the image.
+    """
     inner = math.isqrt(hidden.shape[1])
     width = hidden.shape[2]
     tiles = hidden.reshape(-1, per_side, per_side, inner, inner, width).permute(0, 1, 3, 2, 4, 5)
@@ -93,9 +97,9 @@ def from_slices(hidden: Tensor, per_side: int) -> Tensor:
 
 
 def pooled(hidden_BLH: Tensor, grid: int) -> Tensor:
-    """Features (B, l, H) of a square grid averaged down to (B, grid^2, H); where they are as many, the same.
+    """Average the features (B, l, H) of a square grid down to (B, grid^2, H), unless they are as many.
 
-    Where the sides do not divide, windows overlap by a patch (27 to 16, say), so that every patch has a share.
+    If the sides do not divide, windows overlap by a patch (27 to 16, say), so that every patch has a share.
     """
     side = math.isqrt(hidden_BLH.shape[1])
     if side == grid:
@@ -105,9 +109,9 @@ def pooled(hidden_BLH: Tensor, grid: int) -> Tensor:
 
 
 def encoded(encoder: Any, pixel_values: Tensor) -> Tensor:
-    """Pixels (B, 3, S, S) to all that an encoder makes of them, (B, others + patches, H).
+    """Return all tokens (B, others + patches, H) that an encoder makes of pixels (B, 3, S, S).
 
-    Encoders made for another size interpolate their position embeddings; some of them have to be asked to.
+    Encoders made for another size interpolate their position embeddings; some of them do so only if they are asked to.
     """
     asked = "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters
     other = pixel_values.shape[-1] != side_of(encoder.config.image_size)

@@ -1,11 +1,12 @@
-"""The unified vocabulary of a model built from parts: text ids as they were, then special ids, then image ids.
+"""The unified vocabulary of a composed model: the old text ids, then special ids, then image ids.
 
-    [0, I)              what the tokenizer had: rows of embedding and head are the language model's own, bit by bit
+    [0, I)              the tokenizer's ids: rows of embedding and head are the language model's own, bit by bit
     [I, num_text_ids)   special ids that it lacked, and rows that no word has
     [num_text_ids, V)   image ids
 
-Rows from I on are new: the mean of the language model's own, where every id is as probable as a usual word, plus noise
-of a tenth of their spread, by which ids can be told apart (Hewitt 2021, "Initializing new word embeddings").
+Rows from I on are new. Each is the mean of the language model's own rows, under which every id is as probable as a
+usual word, plus noise of a tenth of their spread, by which ids can be told apart (Hewitt 2021, "Initializing new word
+embeddings").
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from illume_loop.models.illume.parts import num_ids
 
 BEGIN_IMAGE, END_IMAGE, IMAGE, PAD = "<boi>", "<eoi>", "<img>", "<pad>"
 NOISE = 0.1
-"""Of new rows, as a share of the standard deviation of old ones."""
+"""The noise of new rows, as a share of the standard deviation of old ones."""
 ROWS = 64
-"""Text rows come in multiples of this, which matrix units want."""
+"""Text rows come in multiples of this, which suits matrix units."""
 
 
 def extend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Add the special tokens that are lacking; the ids of `<boi>`, `<eoi>` and `<img>`.
+    """Add the special tokens that are lacking; return the ids of `<boi>`, `<eoi>` and `<img>`.
 
-    One without a token to begin with, as Qwen's, begins with what stood between its training texts: the token that it
-    pads with, or else the one that ends a text. One without a token to pad with, as Llama's, gets one.
+    A tokenizer without a token that begins a text, such as Qwen's, gets the token that stood between its training
+    texts: its padding token, or else the token that ends a text. A tokenizer without a padding token, such as Llama's,
+    gets a new one.
     """
     if tokenizer.bos_token_id is None:
         tokenizer.bos_token = tokenizer.pad_token or tokenizer.eos_token
@@ -39,13 +41,16 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def num_text_rows(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> int:
-    """Rows for text of an extended tokenizer and a language model of so many rows, which may be more than its words."""
+    """Return the number of text rows for an extended tokenizer and a language model of `num_rows` rows.
+
+    The language model may have more rows than the tokenizer has words.
+    """
     return -(-max(num_rows, num_ids(tokenizer)) // ROWS) * ROWS
 
 
 @torch.no_grad()
 def grown(rows_VH: Tensor, num_inherited: int, num_rows: int, seed: int) -> Tensor:
-    """A table of `num_rows`, whose first `num_inherited` rows are those given and whose others are new."""
+    """Build a table of `num_rows` rows: the first `num_inherited` rows are those given, the others are new."""
     inherited = rows_VH[:num_inherited].float()
     noise = torch.randn(num_rows - num_inherited, rows_VH.shape[1], generator=torch.Generator().manual_seed(seed))
     new = inherited.mean(0) + NOISE * inherited.std(0) * noise

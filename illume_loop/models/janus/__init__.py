@@ -1,1 +1,1 @@
-"""The `janus` backend: the Janus and Janus-Pro checkpoints in the layout of transformers' own classes."""
+"""The `janus` backend, for Janus and Janus-Pro checkpoints in the layout of transformers' own classes."""

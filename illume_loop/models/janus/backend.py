@@ -1,8 +1,8 @@
 """The Janus and Janus-Pro checkpoints of transformers behind the `UnifiedModel` protocol.
 
-Draws and reads through the engine and never through `generate`, which has no plain sampling without guidance, cuts to
-50 ids unless told otherwise and ignores images where it draws. What they have in common, greedy drawing, is tested to
-be the same id by id.
+The backend draws and reads through the engine, never through `generate`. `generate` has no plain sampling without
+guidance, keeps 50 ids unless told otherwise, and ignores images when it draws. Both ways can draw greedily; tests check
+that they draw the same ids.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from illume_loop.settings import TrainSettings
 
 BRIEFLY = "Please answer yes or no."
-"""Said after each question, as in the benchmarks that Janus was measured on."""
+"""The sentence after each question, as in the benchmarks that Janus was measured on."""
 PIXEL_BATCH = 16
-"""Images in and out of pixels at a time; at 384 pixels each takes the image tokenizer about 150 MiB."""
+"""Images that are encoded or decoded at a time; at 384 pixels each takes the image tokenizer about 150 MiB."""
 
 
 class JanusBackend(EngineBackend):
-    """Draws and reads with one Janus model. `device` is a torch device name."""
+    """One Janus model that draws and reads; `device` is a torch device name."""
 
     name = "janus"
     sequences: JanusSequences
@@ -50,39 +50,39 @@ class JanusBackend(EngineBackend):
 
     @classmethod
     def load(cls, path: Path, device: str, dtype: str = "auto", on_progress: OnProgress = ignore) -> JanusBackend:
-        """Load a checkpoint directory in the published layout, in the precision stored or in another.
+        """Load a checkpoint directory in the published layout, in its stored precision or in `dtype`.
 
-        Its weights are safetensors, or it is refused. `on_progress` is called after each stage, and by the model after
+        Weights that are not safetensors are refused. `on_progress` is called after each stage, and by the model after
         each batch.
         """
-        # Classes are named rather than looked up, so no code that a checkpoint brings along is ever run.
+        # The classes are named here rather than looked up, so no code of a checkpoint is ever run.
         model = UnifiedJanus.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=dtype)
         on_progress()
         return cls(model, load_processor(JanusProcessor, path), device).report_to(on_progress)
 
     @staticmethod
     def check_training(settings: TrainSettings) -> None:
-        """Raise UsageError for a strategy that cuts weights in pieces: both heads are put together for each step."""
+        """Raise UsageError for a strategy that cuts weights in pieces, as each step joins both heads."""
         if settings.backend == "ray" and settings.strategy == "zero3":
             raise UsageError("Janus cannot train with train.strategy = 'zero3'; set it to 'zero2' or 'ddp'")
 
     @property
     def tokens_per_image(self) -> int:
-        """L: image tokens of one image."""
+        """L: the number of image tokens of one image."""
         images: Any = self.model.config.vq_config
         return int(images.num_patches**2)
 
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[list[int], ImageIds]]:
-        """The same batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+        """Draw as `sample` does, batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
         unconditional = [self.sequences.unconditional(prefix) for prefix in prefixes]
         return draw_batches(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
-        """Codebook ids to RGB images of the checkpoint's size, 384 pixels square in those that are published."""
+        """Return the RGB images of codebook ids; those of published checkpoints are 384 pixels square."""
         ids = torch.from_numpy(np.asarray(image_ids_BL, dtype=np.int64)).to(self.device)
         shown = self.processor.image_processor
         mean, std = (torch.tensor(values, device=self.device) for values in (shown.image_mean, shown.image_std))
@@ -96,7 +96,7 @@ class JanusBackend(EngineBackend):
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> ImageIds:
-        """Images to codebook ids (B, L): what the image tokenizer makes of pixels."""
+        """Return the codebook ids (B, L) that the image tokenizer gives for images."""
         parts = [
             self.model.model.vqmodel.encode(pixels).image_tokens.view(len(pixels), -1)
             for pixels in self._pixel_batches(images, PIXEL_BATCH)
@@ -105,7 +105,7 @@ class JanusBackend(EngineBackend):
 
     @torch.inference_mode()
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images to the vision encoder's features (B, L, H_vision), before the aligner."""
+        """Return the vision encoder's features (B, L, H_vision) of images, before the aligner."""
         parts = [
             self.model.model.vision_model(pixels).last_hidden_state
             for pixels in self._pixel_batches(images, PIXEL_BATCH)
@@ -113,11 +113,17 @@ class JanusBackend(EngineBackend):
         return torch.cat(parts)
 
     def log_likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
-        """log p(text | image) in nats, shape (B,), as the answer to CAPTION; see `UnifiedModel.log_likelihood`."""
+        """Return log p(text | image) in nats, shape (B,), with the text as the answer to CAPTION.
+
+        See `UnifiedModel.log_likelihood`.
+        """
         return self.read(images, texts, [()] * len(texts))[0]
 
     def log_prior(self, texts: Sequence[str]) -> Scores:
-        """log p(text) in nats, shape (B,), as the same answer without an image; see `UnifiedModel.log_prior`."""
+        """Return log p(text) in nats, shape (B,), with the text as the same answer without an image.
+
+        See `UnifiedModel.log_prior`.
+        """
         prefix = self.sequences.tell_prefix()
         values = score_branches(self.language, [prefix] * len(texts), [[self._told([], text)] for text in texts])
         return np.concatenate(values)
@@ -125,7 +131,10 @@ class JanusBackend(EngineBackend):
     def read(
         self, images: Sequence[Image.Image], texts: Sequence[str], questions: Sequence[Sequence[str]]
     ) -> tuple[Scores, list[Scores]]:
-        """Both of the above; see `UnifiedModel.read`. Raises what `yes_no_log_odds` raises, if anything is asked."""
+        """Return `log_likelihood` and `yes_no_log_odds` of the same images; see `UnifiedModel.read`.
+
+        Raises what `yes_no_log_odds` raises, if there are questions.
+        """
         _, caption = self.sequences.read_prefix()
         branches = [
             [self._told(caption, text), *self._asked(of_image)] for text, of_image in zip(texts, questions, strict=True)
@@ -143,12 +152,12 @@ class JanusBackend(EngineBackend):
         seeds: Sequence[int] = (),
         max_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[str]:
-        """Written answers; see `UnifiedModel.instruct`."""
+        """Write answers to instructions; see `UnifiedModel.instruct`."""
         begun = [self.sequences.answer(text) if text else [] for text in forced or [""] * len(instructions)]
         asked = [self._questioned(text, about_an_image=images is not None) for text in instructions]
         ids = [prefix + start for prefix, start in zip(asked, begun, strict=True)]
         written = self._write(images, ids, self.sequences.eos, max_tokens, temperature, seeds)
-        # The space before an answer belongs to the template.
+        # The space before an answer belongs to the template, not to the answer.
         return [
             str(self.tokenizer.decode(start + row, skip_special_tokens=True)).removeprefix(" ")
             for start, row in zip(begun, written, strict=True)
@@ -157,8 +166,8 @@ class JanusBackend(EngineBackend):
     def edit(
         self, images: Sequence[Image.Image], instructions: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> ImageIds:
-        """Raises UsageError: Janus was trained to draw from text alone, and what it is shown would go unseen."""
-        del images, instructions, seeds, sampling  # named by the protocol
+        """Raise UsageError: Janus was trained to draw from text alone and would ignore the images."""
+        del images, instructions, seeds, sampling  # the protocol names these parameters
         raise UsageError(NO_EDITS)
 
     def _questioned(self, instruction: str, *, about_an_image: bool) -> list[int]:
@@ -178,5 +187,5 @@ class JanusBackend(EngineBackend):
         return [Asked(self.sequences.read_prefix(f"{question} {BRIEFLY}")[1], answers) for question in questions]
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """Input embeddings of each image, ready to be asked about."""
+        """Return the input embeddings of each image, ready for a question after it."""
         return self._embedded([self.sequences.read_prefix()[0]] * len(images), torch.cat(self._looked_at(images)))

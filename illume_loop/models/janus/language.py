@@ -1,4 +1,4 @@
-"""Janus as the engine uses it; see `illume_loop.engine.protocol`."""
+"""The language model of Janus as the engine uses it; see `illume_loop.engine.protocol`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from illume_loop.models.unified import Language
 
 
 class JanusLanguage(Language):
-    """The language model of a Janus, with its two ways in and its two heads."""
+    """The language model of a Janus, with one input and one head for each kind of id."""
 
     def __init__(self, model: JanusForConditionalGeneration) -> None:
         super().__init__(model)
@@ -22,12 +22,12 @@ class JanusLanguage(Language):
         ]
 
     def embed_image_ids(self, ids: Tensor) -> Tensor:
-        """Codebook ids to input embeddings, through their own embedding and aligner."""
+        """Return the input embeddings of codebook ids, through the embedding and aligner of these ids."""
         embeds: Tensor = self._model.prepare_embeddings_for_image_generation(ids)
         return embeds
 
     def image_logits(self, hidden_NH: Tensor) -> Tensor:
-        """Logits (N, K) over the codebook, in float32 through both layers."""
+        """Return the logits (N, K) over the codebook; both layers of the head run in float32."""
         first, second = (linear.refresh() for linear in self._image_head)
         return second(self._activation(first(hidden_NH)))
 

@@ -1,19 +1,24 @@
-"""Janus over one unified vocabulary, with two heads that never compete: what TRL can train.
+"""Janus over one unified vocabulary, with two heads that never compete, in a form that TRL can train.
 
-Text ids keep their numbers [0, V), codebook ids follow as [V, V + K). Janus enters codebook ids through an embedding
-and an aligner of their own, and leaves through a head of two layers, whose softmax is over the codebook alone; text has
-the language model's table and head. TRL knows one product only, `last_hidden_state` times the output embedding. So the
-body applies the image head's first layer itself wherever a codebook id comes next, and says in a flag which is meant:
+Text ids keep their numbers [0, V), and codebook ids follow as [V, V + K). Text has the language model's table and head.
+Codebook ids enter Janus through an embedding and an aligner of their own. They leave through a head of two layers,
+whose softmax is over the codebook alone.
+
+TRL knows one product only: `last_hidden_state` times the output embedding. So the body itself applies the image head's
+first layer at each position before a codebook id, and a flag says which head is meant:
 
     hidden     [ features (H) | text? | image? | 0 ... ]
     text rows  [ lm_head      |   0   | -10000 | 0 ... ]
     image rows [ vision_head  | -10000|   0    | 0 ... ]
 
-Guarantee: the product's softmax is exactly that of the head that Janus itself would use, as what -10000 is added to has
-no probability in any precision. Parameters have the names of the published layout, so checkpoints load as they are.
-
-What the flag needs is known in training only, where the next id is given. Drawing and writing use the heads themselves
+The flag depends on the next id, which is known in training only. Drawing and writing use the heads themselves
 (language.py).
+
+Invariants:
+
+- The product's softmax is exactly that of the head that Janus itself would use: an id whose logit has -10000 added has
+  no probability in any precision.
+- Parameters have the names of the published layout, so checkpoints load as they are.
 """
 
 from __future__ import annotations
@@ -30,9 +35,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from illume_loop.models.unified import causal_output, with_features
 
 FLAGS = 8
-"""Columns after the features; two are used. A width that is no multiple of 8 would cost tensor cores their speed."""
+"""Columns after the features, of which two are used. A width that is no multiple of 8 would slow tensor cores down."""
 EXCLUDED = -1e4
-"""What is added to the logits of the other head."""
+"""The number that is added to the logits of the other head."""
 
 
 class UnifiedJanusModel(JanusModel):
@@ -45,10 +50,10 @@ class UnifiedJanusModel(JanusModel):
         image_features: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states (B, T, H + FLAGS) over unified ids (B, T).
+        """Return the hidden states (B, T, H + FLAGS) of unified ids (B, T).
 
         `image_features` (N, L, H_vision) are the vision encoder's features of the N images whose placeholders stand in
-        `input_ids`, in reading order. Raises ValueError when placeholders and features do not match in number.
+        `input_ids`, in reading order. Raises ValueError if placeholders and features do not match in number.
         """
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=self.embed(input_ids, image_features), attention_mask=attention_mask, **kwargs
@@ -64,11 +69,11 @@ class UnifiedJanusModel(JanusModel):
 
     @property
     def num_text_ids(self) -> int:
-        """V: codebook ids begin here."""
+        """V: the number of text ids, and the first codebook id."""
         return int(self.config.get_text_config().vocab_size)
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
-        """Unified ids (B, T) and features to input embeddings (B, T, H); see `forward`."""
+        """Return the input embeddings (B, T, H) of unified ids (B, T) and features; see `forward`."""
         drawn = input_ids >= self.num_text_ids
         embeds: Tensor = self.language_model.get_input_embeddings()(input_ids.masked_fill(drawn, 0))
         codes = self.generation_aligner(self.generation_embeddings(input_ids[drawn] - self.num_text_ids))
@@ -86,7 +91,7 @@ class UnifiedHead(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(V + K, H + FLAGS), with a gradient to the weights of both heads."""
+        """The weight (V + K, H + FLAGS); its gradient reaches the weights of both heads."""
         rows = [
             torch.cat([head.weight, head.weight.new_tensor([flags]).expand(len(head.weight), -1)], dim=1)
             for head, flags in ((self.text_head, _flags(0.0, EXCLUDED)), (self.image_head, _flags(EXCLUDED, 0.0)))
@@ -95,19 +100,19 @@ class UnifiedHead(nn.Module):
 
     @property
     def bias(self) -> Tensor:
-        """(V + K,): the image head's, as the text head has none."""
+        """The bias (V + K,): the image head's for codebook ids, and 0 for text ids, as the text head has none."""
         return F.pad(self.image_head.bias, (len(self.text_head.weight), 0))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., H + FLAGS) of the body to logits (..., V + K)."""
+        """Return the logits (..., V + K) of the body's hidden states (..., H + FLAGS)."""
         return F.linear(hidden, self.weight, self.bias)
 
 
 class UnifiedJanus(JanusForConditionalGeneration):
-    """Janus as TRL sees it. It loads and saves the published layout, and saves as the published class."""
+    """Janus as TRL sees it; it loads and saves the published layout, and saves as the published class."""
 
     def __init__(self, config: JanusConfig) -> None:
-        # Not the parent's own, which would make a body twice.
+        # The parent's own `__init__` would build the body twice.
         JanusPreTrainedModel.__init__(self, config)
         self.model = UnifiedJanusModel(config)
         text_config = config.get_text_config()
@@ -115,7 +120,7 @@ class UnifiedJanus(JanusForConditionalGeneration):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_output_embeddings(self) -> nn.Module:
-        """The head over the unified vocabulary."""
+        """Return the head over the unified vocabulary."""
         return UnifiedHead(self.lm_head, self.model.generation_head.vision_head)
 
     def forward(
@@ -126,18 +131,21 @@ class UnifiedJanus(JanusForConditionalGeneration):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (B, T, V + K) over the unified vocabulary, and the next-token loss where `labels` are not -100."""
+        """Return the logits (B, T, V + K), and with labels the next-token loss over those that are not -100."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, image_features=image_features, **kwargs)
         logits = self.get_output_embeddings()(output.last_hidden_state)
         return causal_output(output, logits, labels)
 
     def freeze_vision(self) -> None:
-        """Leave the language model, both heads and what embeds features and codebook ids to be trained."""
+        """Freeze the vision encoder and the image tokenizer.
+
+        The language model, both heads, and the modules that embed features and codebook ids stay trainable.
+        """
         for module in self._vision:
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> UnifiedJanus:
-        """As usual, but the vision encoder and the image tokenizer stay in evaluation mode: nothing trains them."""
+        """Set the mode; keep the vision encoder and the image tokenizer in evaluation mode, as nothing trains them."""
         super().train(mode)
         for module in self._vision:
             module.eval()

@@ -1,4 +1,4 @@
-"""What several processes need: leadership, workers, counts of units, rows and readiness of units, staleness."""
+"""Add leadership, workers, counts of units, rows and readiness of units, and staleness, for several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preference pairs in manifests, and what curation counted."""
+"""Add preference pairs to manifests, and curation's counts."""
 
 from __future__ import annotations
 

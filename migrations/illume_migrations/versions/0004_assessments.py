@@ -1,4 +1,4 @@
-"""What an assessment rests on: its readings and questions, the written critique, the calibrated probability."""
+"""Add the basis of an assessment: its readings and questions, the written critique, and the calibrated probability."""
 
 from __future__ import annotations
 

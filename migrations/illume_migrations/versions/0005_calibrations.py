@@ -1,4 +1,4 @@
-"""A run's calibration, how far each candidate drifted as a judge, and the calls that a teacher was asked."""
+"""Add a run's calibration, each candidate's drift as a judge, and the number of calls to a teacher."""
 
 from __future__ import annotations
 

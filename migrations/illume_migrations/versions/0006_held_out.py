@@ -1,8 +1,11 @@
-"""What is held out stays out of manifests by its words too; rows of assessments, one turn and two, with their answers.
+"""Keep the texts of held-out prompts out of manifests; add rows of assessments, in one turn and in two, with answers.
 
-A manifest's rows were bound to train prompts by their samples. Now a row's text is its prompt's, no row has the text of
-a prompt that is not for training (the captions of replayed pairs are no prompts), no prompt is held out whose text was
-learned, and all wordings of one composition are in one split.
+Before, only a row's sample bound the row to a train prompt. Now triggers refuse the following:
+
+- a row whose text is not its prompt's
+- a row with the text of a prompt that is not in the split `train`; captions of replayed pairs are no prompts
+- a held-out or probe prompt whose text a manifest of the run already has
+- wordings of one composition in different splits
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints of trainings that are under way, so that a row and never a folder says what a training goes on from."""
+"""Add checkpoints of trainings that are under way, so that a training resumes from a row and never from a folder."""
 
 from __future__ import annotations
 

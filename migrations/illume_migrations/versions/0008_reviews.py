@@ -1,4 +1,4 @@
-"""Reviews by several people of one sample, and an index for pages of a round's samples."""
+"""Add reviews of one sample by several people, and an index for pages of a round's samples."""
 
 from __future__ import annotations
 

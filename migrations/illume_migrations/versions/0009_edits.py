@@ -1,8 +1,8 @@
-"""Prompts that are edits of a source image, rows of manifests that teach edits, and what a version edits right.
+"""Add prompts that are edits of a source image, manifest rows that teach edits, and evaluations of edits.
 
-SQLite changes a check only by making the table anew. Here that is done under the table's own name, from the statement
-that made it: rows aside, table dropped and made, rows back. Nothing that refers to it has to change, and what dangles
-meanwhile is looked at when the transaction ends.
+SQLite can change a check only by creating the table again. This revision keeps the table's name and its original
+statement: it copies the rows aside, drops and creates the table, and copies the rows back. No table that refers to it
+has to change. SQLite checks the foreign keys when the transaction ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Moves of model versions that the database refuses, and rounds that are run again.
+"""Refuse forbidden moves of model versions, and add rounds that are run again.
 
-The triggers on model_versions refuse what once left a run without an active version: a version under trial was made
-active by hand, and the gate then rejected it. They change no row, so a run that is in that state already stays as it is
-until the next start repairs it.
+The triggers on model_versions refuse the moves that once left a run without an active version: a version under trial
+was made active by hand, and the gate then rejected it. The triggers change no row, so a run that is in that state
+already keeps it until the next start repairs it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A budget of teacher's calls in a row of its own, and answers that are kept as they come.
+"""Add a table for the number of calls to a teacher, and a table for the teacher's answers.
 
-`runs.teacher_calls` stays: it is what was spent until now, and what a process of the release before still spends.
+`runs.teacher_calls` stays. It holds the calls that were spent before this revision, and a process of the previous
+release still counts its calls there.
 """
 
 from __future__ import annotations

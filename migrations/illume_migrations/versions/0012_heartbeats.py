@@ -1,4 +1,4 @@
-"""How often a worker shows life, so that everyone can tell from its row when it is lost."""
+"""Add the time between two heartbeats of a worker, so that its row is enough to see that the worker is lost."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from illume_db.judging import Fared, controls, fared, next_prompts
+from illume_db.judging import AssessmentCounts, controls, count_assessments, next_prompts
 from illume_db.migrate import upgrade
 from illume_db.samples import NewAssessment, add_assessments
 from illume_db.sessions import open_engine, transaction
@@ -28,7 +28,7 @@ def filled(empty_url: str) -> Iterator[Engine]:
 
 def test_what_became_of_the_samples_is_counted(filled: Engine) -> None:
     with transaction(filled) as session:
-        assert fared(session, 1, "self") == Fared(0, 0, 0, 0, None)
+        assert count_assessments(session, 1, "self") == AssessmentCounts(0, 0, 0, 0, None)
         new = [
             NewAssessment(1, "self", "ok", 1.0, 1, details={"invalid_critiques": 1}),
             NewAssessment(2, "self", "failed", None, 1, error="mute", details={"invalid_questions": 4}),
@@ -38,10 +38,10 @@ def test_what_became_of_the_samples_is_counted(filled: Engine) -> None:
         ]
         add_assessments(session, new)
     with transaction(filled) as session:
-        assert fared(session, 1, "self") == Fared(1, 1, 1, 2, "mute")
-        assert fared(session, 1, "frozen") == Fared(0, 0, 1, 0, "blind")
-        assert fared(session, 1, "checker") == Fared(1, 0, 0, 0, None)
-        assert fared(session, 2, "self") == Fared(0, 0, 0, 0, None), "of another round"
+        assert count_assessments(session, 1, "self") == AssessmentCounts(1, 1, 1, 2, "mute")
+        assert count_assessments(session, 1, "frozen") == AssessmentCounts(0, 0, 1, 0, "blind")
+        assert count_assessments(session, 1, "checker") == AssessmentCounts(1, 0, 0, 0, None)
+        assert count_assessments(session, 2, "self") == AssessmentCounts(0, 0, 0, 0, None), "of another round"
 
 
 def test_the_commonest_error_is_told(filled: Engine) -> None:
@@ -50,7 +50,7 @@ def test_the_commonest_error_is_told(filled: Engine) -> None:
         add_assessments(
             session, [NewAssessment(i + 1, "self", "failed", None, 1, error=errors[i]) for i in range(len(errors))]
         )
-        assert fared(session, 1, "self").error == "mute"
+        assert count_assessments(session, 1, "self").error == "mute"
 
 
 def test_controls_are_those_with_both_numbers(filled: Engine) -> None:

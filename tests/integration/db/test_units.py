@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from illume_db.clock import db_later
+from illume_db.clock import db_time_in
 from illume_db.errors import FencedOutError
 from illume_db.leases import (
     Lease,
@@ -19,7 +19,7 @@ from illume_db.leases import (
     fail_attempt,
     finish_unit,
     hand_back,
-    is_left_waiting,
+    has_undelivered_units,
     lease_unit,
     renew_lease,
     take_back_leases,
@@ -33,11 +33,11 @@ from illume_db.units import (
     NewUnit,
     StageCounts,
     add_units,
-    begin_waiting,
     first_dead,
     mark_issued,
     num_in_flight,
     ready_units,
+    reset_ready_times,
     stage_counts,
 )
 from illume_db.versions import add_version
@@ -224,7 +224,7 @@ def test_a_kill_is_not_an_attempt(planned: Engine) -> None:
 
 def _let_it_run_out(engine: Engine) -> None:
     with transaction(engine) as session:
-        session.execute(update(Unit).where(Unit.state == "leased").values(lease_expires_at=db_later(-0.01)))
+        session.execute(update(Unit).where(Unit.state == "leased").values(lease_expires_at=db_time_in(-0.01)))
 
 
 def test_a_lease_that_is_not_renewed_runs_out_and_is_an_attempt(planned: Engine) -> None:
@@ -367,10 +367,10 @@ class TestReadiness:
 
 def test_units_that_were_planned_long_before_their_stage_wait_from_its_beginning(planned: Engine) -> None:
     """Else an idle worker that is sent one would take itself for deaf."""
-    ago = {"ready_at": db_later(-700), "issued_at": db_later(-3)}
+    ago = {"ready_at": db_time_in(-700), "issued_at": db_time_in(-3)}
     with transaction(planned) as session:
         session.execute(update(Unit).values(**ago))
-        assert is_left_waiting(session, ["train"], 600, 60)
-        begin_waiting(session, ROUND)
-        assert not is_left_waiting(session, ["train"], 600, 60)
+        assert has_undelivered_units(session, ["train"], 600, 60)
+        reset_ready_times(session, ROUND)
+        assert not has_undelivered_units(session, ["train"], 600, 60)
         assert session.get_one(Unit, UNIT).state == "pending"

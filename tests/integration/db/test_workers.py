@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 
-from illume_db.clock import db_later
+from illume_db.clock import db_time_in
 from illume_db.leases import last_worker, lease_unit
 from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_round, move_round
@@ -19,7 +19,7 @@ from illume_db.units import NewUnit, add_units
 from illume_db.versions import add_version
 from illume_db.workers import (
     GONE_KEPT_S,
-    MOST_GONE,
+    MAX_GONE_ROWS,
     beat,
     live_workers,
     mark_stopped,
@@ -47,7 +47,7 @@ def _beat(engine: Engine, name: str, *, state: str = "running", progressed: bool
 def test_a_worker_is_seen_as_it_tells(engine: Engine) -> None:
     _register(engine, "a", "generator", "assessor")
     with transaction(engine) as session:
-        session.execute(update(Worker).values(heartbeat_at=db_later(-100), progress_at=db_later(-100)))
+        session.execute(update(Worker).values(heartbeat_at=db_time_in(-100), progress_at=db_time_in(-100)))
     assert not _beat(engine, "a", progressed=False)
     with transaction(engine) as session:
         (row,) = workers_table(session)
@@ -109,14 +109,14 @@ def test_only_workers_that_would_take_a_unit_count(engine: Engine) -> None:
         mark_stopped(session, "c", "stopped")
     assert [live(kind) for kind in ("sample", "assess", "evaluate", "train")] == [1, 1, 1, 0]
     with transaction(engine) as session:
-        session.execute(update(Worker).where(Worker.name == "b").values(heartbeat_at=db_later(-100)))
+        session.execute(update(Worker).where(Worker.name == "b").values(heartbeat_at=db_time_in(-100)))
     assert live("sample") == 0
     assert live("sample", 200) == 1
 
 
 def _age(engine: Engine, name: str, seconds: float) -> None:
     with transaction(engine) as session:
-        session.execute(update(Worker).where(Worker.name == name).values(heartbeat_at=db_later(-seconds)))
+        session.execute(update(Worker).where(Worker.name == name).values(heartbeat_at=db_time_in(-seconds)))
 
 
 def _states(engine: Engine) -> dict[str, str]:
@@ -158,14 +158,14 @@ def test_workers_that_are_long_gone_are_forgotten(engine: Engine) -> None:
 
 def test_of_many_workers_that_crashed_the_last_ones_are_kept(engine: Engine) -> None:
     _register(engine, "working", "generator")
-    for number in range(MOST_GONE + 5):
+    for number in range(MAX_GONE_ROWS + 5):
         _register(engine, f"crashed-{number}", "generator")
         with transaction(engine) as session:
             mark_stopped(session, f"crashed-{number}", "unhealthy")
     _register(engine, "new", "generator")
     states = _states(engine)
-    assert len(states) == MOST_GONE + 2
-    assert {"working", "new", f"crashed-{MOST_GONE + 4}"} <= states.keys()
+    assert len(states) == MAX_GONE_ROWS + 2
+    assert {"working", "new", f"crashed-{MAX_GONE_ROWS + 4}"} <= states.keys()
     assert "crashed-0" not in states
 
 
@@ -218,7 +218,7 @@ def test_queues_tell_what_waits_and_since_when(engine: Engine) -> None:
         add_round(session, 1, 1, parent_version_id=1, prompt_ids=ids, at=NOW)
         units = [NewUnit("sample", f"sample/{i}", {}, (i, i + 1), 1) for i in range(3)]
         add_units(session, 1, [*units, NewUnit("assess", "assess/0", {}, (0, 3), 3), NewUnit("evaluate", "e", {})])
-        session.execute(update(Unit).where(Unit.id == 2).values(ready_at=db_later(-100)))
+        session.execute(update(Unit).where(Unit.id == 2).values(ready_at=db_time_in(-100)))
         assert lease_unit(session, 3, "me") is not None
     with transaction(engine) as session:
         table = {row["role"]: row for row in queue_table(session, 1)}

@@ -18,7 +18,7 @@ from illume_db.units import ready_units
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.coordinator import Coordinator
 from illume_loop.loop.executor import perform
-from illume_loop.loop.opening import check_demands, open_context
+from illume_loop.loop.opening import check_start, open_context
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.run_directory import locked, open_run
 from tests.support.canned_model import canned_toolbox
@@ -123,7 +123,7 @@ def test_in_whatever_order_units_are_done_the_run_is_the_same(tmp_path: Path, ru
     settings = small_settings(tmp_path / "base", **OVERLAP)
     with (
         locked(tmp_path / "run") as directory,
-        open_context(settings, check_demands(settings, tmp_path / "run"), directory, TOOLS) as context,
+        open_context(settings, check_start(settings, tmp_path / "run"), directory, TOOLS) as context,
     ):
         executor = _AnyOrder(context, seed)
         Coordinator(context, Heard(), 3, executor=executor).run()

@@ -15,7 +15,7 @@ from illume_loop.domains import get_domain
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import PreflightError, TeacherError, UsageError
 from illume_loop.loop.context import Toolbox, default_toolbox
-from illume_loop.loop.opening import check_demands
+from illume_loop.loop.opening import check_start
 from illume_loop.loop.preflight import Preflight
 from illume_loop.models.janus.backend import JanusBackend
 from illume_loop.models.shipped import shipped_base
@@ -168,7 +168,7 @@ def test_a_janus_with_free_prompts_is_asked_about_whole_prompts(tmp_path: Path) 
         "runtime.device": "cpu",
     }
     settings = small_settings(tmp_path / "canned", **{name.replace(".", "__"): value for name, value in values.items()})
-    demands = check_demands(settings, tmp_path / "run")
+    demands = check_start(settings, tmp_path / "run")
     model = JanusBackend.load(tmp_path / "janus", "cpu")
     preflight = Preflight(settings, get_domain("text", demands.prompts), model)
     assert preflight.run() == []

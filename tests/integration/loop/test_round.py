@@ -20,6 +20,7 @@ from illume_loop.loop.canonical import manifest_sha256
 from illume_loop.loop.coordinator import StageProgress
 from illume_loop.loop.run_directory import open_run
 from illume_loop.start import start_run
+from illume_loop.telemetry.tally import TALLY
 from tests.support.canned_model import canned_toolbox
 from tests.support.canned_run import Heard, result, small_settings, start, table
 
@@ -355,3 +356,14 @@ def test_a_gate_that_is_cut_off_between_looks_goes_on_as_if_it_was_not(tmp_path:
     looks = [unit["key"].split("/")[1] for unit in detail["units"] if unit["key"].startswith("evaluate/heldout")]
     assert looks == [f"heldout-{look}" for look in (1, 1, 2, 2, 3, 3)]
     assert f"round {1 + sizes.index(256)}: not clear after 2 looks at the gate" in told
+
+
+def test_the_metrics_count_all_tokens_of_all_images(tmp_path: Path) -> None:
+    before = TALLY.counts()
+    start(small_settings(tmp_path / "base", run__rounds=1), tmp_path / "run")
+    with open_run(tmp_path / "run") as run:
+        drawn = run.session.scalars(select(Sample)).all()
+        num_tokens = sum(sample.image_ids.size for sample in drawn)
+    after = TALLY.counts()
+    assert after.images - before.images == len(drawn) > 0
+    assert after.tokens - before.tokens == num_tokens

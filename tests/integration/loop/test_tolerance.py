@@ -63,8 +63,8 @@ def test_a_training_is_never_tolerated(tmp_path: Path) -> None:
 
 
 def test_a_round_of_many_units_shows_those_that_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("illume_db.rounds_table.MOST_UNITS", 5)
-    monkeypatch.setattr("illume_db.rounds_table.MOST_PROMPTS", 2)
+    monkeypatch.setattr("illume_db.rounds_table.MAX_UNITS", 5)
+    monkeypatch.setattr("illume_db.rounds_table.MAX_PROMPTS", 2)
     settings = small_settings(tmp_path / "base", run__rounds=1, loop__dead_unit_tolerance=0.34)
     start(settings, tmp_path / "run", _failing(4))
     with open_run(tmp_path / "run") as run:

@@ -15,7 +15,7 @@ from illume_db.tables import Event, TrainingCheckpoint, Unit
 from illume_loop.errors import LostLeaseError, NoIntactCheckpointError
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.run_directory import database_url, open_run
-from illume_loop.train.keeping import KEEPING
+from illume_loop.train.keeping import CHECKPOINT_PLAN
 from tests.support.canned_model import canned_toolbox
 from tests.support.canned_run import result, small_settings, start
 
@@ -30,7 +30,7 @@ def _toolbox(found: list[list[int]], cut_after: int | None) -> Toolbox:
     """A training that keeps a checkpoint after each of three steps; it notes those that it could go on from."""
 
     def train(*arguments: Any) -> None:
-        keeping = KEEPING.get()
+        keeping = CHECKPOINT_PLAN.get()
         assert keeping is not None
         found.append([checkpoint.step for checkpoint in keeping.kept])
         for step in range(keeping.kept[0].step + 1 if keeping.kept else 1, 4):
@@ -109,7 +109,7 @@ def test_a_worker_that_lost_its_unit_registers_nothing(tmp_path: Path) -> None:
         with transaction(engine) as session:
             session.execute(update(Unit).where(Unit.kind == "train").values(fencing_token=Unit.fencing_token + 1))
         engine.dispose()
-        keeping = KEEPING.get()
+        keeping = CHECKPOINT_PLAN.get()
         assert keeping is not None
         (keeping.folder / "checkpoint-1").mkdir(parents=True)
         keeping.keep(1, keeping.folder / "checkpoint-1")

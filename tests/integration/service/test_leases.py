@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from illume_db.clock import db_later
+from illume_db.clock import db_time_in
 from illume_db.tables import TrainingCheckpoint, Unit
 from tests.support.service import Service
 
@@ -39,7 +39,7 @@ def test_a_busy_worker_keeps_its_lease(one_round: Service, hold: Path, manifest:
     coordinator = one_round.coordinator()
     unit = one_round.held(kind=kind)
     assert unit.progress_at is not None
-    far_beyond = select(Unit).where(Unit.id == unit.id, db_later(-2 * LEASE_S) > unit.progress_at)
+    far_beyond = select(Unit).where(Unit.id == unit.id, db_time_in(-2 * LEASE_S) > unit.progress_at)
     later: Unit = one_round.wait_for(lambda session: session.scalar(far_beyond), "twice the lease")
     assert (later.state, later.fencing_token, later.attempts) == ("leased", unit.fencing_token, 0)
     hold.unlink()

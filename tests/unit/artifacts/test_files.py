@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from illume_loop.errors import StorageFullError
-from illume_loop.files import disk_is_full, sha256_of, storage_full_told, write_atomically
+from illume_loop.files import disk_is_full, raising_storage_full, sha256_of, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_as_such() -> None:
     """/dev/full refuses every write, as a full disk does."""
-    with pytest.raises(StorageFullError, match="the page"), storage_full_told("the page"):
+    with pytest.raises(StorageFullError, match="the page"), raising_storage_full("the page"):
         Path("/dev/full").write_bytes(b"x")
     assert not disk_is_full(OSError(errno.EACCES, "denied"))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+from illume_loop import __version__
 from illume_loop.cli.main import app
 from tests.support.golden import check_golden
 
@@ -32,10 +33,11 @@ from contextlib import redirect_stdout
 from illume_loop.cli.main import app
 told = []
 for words in json.loads(sys.argv[1]):
-    out = io.StringIO()
-    with redirect_stdout(out):
-        app([*words, "--help"], prog_name="illume-loop", standalone_mode=False)
-    told.append(out.getvalue())
+    for option in ("--help", "-h"):
+        out = io.StringIO()
+        with redirect_stdout(out):
+            app([*words, option], prog_name="illume-loop", standalone_mode=False)
+        told.append(out.getvalue())
 print(json.dumps(told))
 """
 
@@ -53,7 +55,9 @@ def helps() -> dict[tuple[str, ...], str]:
         timeout=120,
     )
     assert done.stderr == ""
-    return dict(zip(PATHS, json.loads(done.stdout), strict=True))
+    told = json.loads(done.stdout)
+    assert told[::2] == told[1::2], "-h and --help differ"
+    return dict(zip(PATHS, told[::2], strict=True))
 
 
 @pytest.mark.parametrize("words", PATHS, ids=lambda words: "-".join(words) or "top")
@@ -65,6 +69,49 @@ def test_help_is_frozen(helps: dict[tuple[str, ...], str], words: tuple[str, ...
 def test_the_installed_command_says_the_same(helps: dict[tuple[str, ...], str]) -> None:
     done = subprocess.run([ILLUME_LOOP, "--help"], env=PLAIN, capture_output=True, text=True, check=True, timeout=60)
     assert (done.stdout, done.stderr) == (helps[()], "")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("rou", {"rounds"}),
+        ("rounds ", {"ls", "show", "watch", "cancel", "retry", "health"}),
+        ("bench sam", {"sampling"}),
+        ("samples ls --acc", {"--accepted"}),
+    ],
+)
+def test_bash_completes_a_line(line: str, offered: set[str]) -> None:
+    words = ["illume-loop", *line.split(" ")]
+    script = (
+        'source <(illume-loop --show-completion bash) && COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) '
+        '&& _illume_loop_completion illume-loop && printf "%s\n" "${COMPREPLY[@]}"'
+    )
+    env = PLAIN | {"PATH": f"{ILLUME_LOOP.parent}:{PLAIN['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script, "bash", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert set(done.stdout.split()) == offered
+    assert done.stderr == ""
+
+
+def test_installing_the_completion_writes_to_the_home_folder_alone(tmp_path: Path) -> None:
+    env = PLAIN | {"HOME": str(tmp_path)}
+    done = subprocess.run(
+        [ILLUME_LOOP, "--install-completion", "bash"], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
+
+
+def test_the_version_is_the_package_s() -> None:
+    done = subprocess.run([ILLUME_LOOP, "--version"], env=PLAIN, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{__version__}\n", "")
 
 
 def test_importing_the_command_line_pulls_in_nothing_heavy() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from illume_loop.evals.noninferiority import can_show, items_for, paired_loss, score_bound
+from illume_loop.evals.noninferiority import can_exclude_loss, items_for, paired_loss, score_bound
 from illume_loop.settings import GateSettings
 
 ERROR = 0.025
@@ -70,10 +70,10 @@ def test_the_bound_rises_with_gains_and_nears_the_normal_one() -> None:
 
 
 def test_few_items_can_show_nothing() -> None:
-    assert not can_show(0.04, 92, ERROR)
-    assert can_show(0.04, 93, ERROR)
-    assert can_show(1.0, 5, ERROR)
-    assert not can_show(0.0, 10_000, ERROR)
+    assert not can_exclude_loss(0.04, 92, ERROR)
+    assert can_exclude_loss(0.04, 93, ERROR)
+    assert can_exclude_loss(1.0, 5, ERROR)
+    assert not can_exclude_loss(0.0, 10_000, ERROR)
 
 
 def test_items_for_is_enough() -> None:

@@ -11,8 +11,8 @@ from illume_loop.domains import get_domain
 from illume_loop.errors import TooFewLabelsError, UsageError
 from illume_loop.judge.calibration import Source
 from illume_loop.judge.fitting import (
+    DrawnImage,
     Label,
-    Shown,
     all_of,
     calibrate,
     checker_labels,
@@ -30,7 +30,7 @@ DOMAIN = get_domain("shapes")
 SOURCE = Source(judge="0" * 64, domain="shapes", labels="checker", seed=0, guidance_scale=1.0)
 
 
-def _drawn(count: int = 60, seed: int = 0, model: CannedModel | None = None) -> list[Shown]:
+def _drawn(count: int = 60, seed: int = 0, model: CannedModel | None = None) -> list[DrawnImage]:
     return draw_set(
         model or CannedModel(0.5),
         DOMAIN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from illume_db.judging import Judged
+from illume_db.judging import JudgedSample
 from illume_db.prompts import PromptRow
 from illume_db.reviews import ReviewRow
 from illume_loop.errors import TooFewLabelsError
@@ -45,12 +45,12 @@ def test_mistakes_are_counted_by_criterion_and_people_count_before_the_checker()
         {"criterion": "count", "question": "two ?", "log_odds": -1.0},
     ]
     judged = [
-        Judged(questions, 0.9, ["color"], {}),
-        Judged(questions, 0.2, ["count"], {"color": False}),
-        Judged(questions, None, None, {}),
-        Judged([questions[0], questions[0]], None, ["color"], {}),
-        Judged([{**questions[0], "log_odds": None}], None, [], {}),
-        Judged([questions[1]], None, [], {}),
+        JudgedSample(questions, 0.9, ["color"], {}),
+        JudgedSample(questions, 0.2, ["count"], {"color": False}),
+        JudgedSample(questions, None, None, {}),
+        JudgedSample([questions[0], questions[0]], None, ["color"], {}),
+        JudgedSample([{**questions[0], "log_odds": None}], None, [], {}),
+        JudgedSample([questions[1]], None, [], {}),
     ]
     found = confusions(judged)
     assert list(found) == [WHOLE, "color", "count"]

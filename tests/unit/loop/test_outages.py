@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from illume_loop.loop.outages import Patience, is_outage
+from illume_loop.loop.outages import RetryPolicy, is_outage
 
 
 class Clock:
@@ -41,20 +41,20 @@ DROPPED = DBAPIError("select", {}, sqlite3.Error("gone"), connection_invalidated
 
 def test_an_outage_is_waited_for_ever_more_slowly() -> None:
     clock = Clock()
-    assert Patience(60, clock.sleep, lambda: clock.now).outlast(_fails(9, AWAY)) == "done"
+    assert RetryPolicy(60, clock.sleep, lambda: clock.now).run_through(_fails(9, AWAY)) == "done"
     assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
 
 
 def test_a_pool_without_a_connection_is_an_outage() -> None:
     clock = Clock()
     exhausted = PoolTimeoutError("QueuePool limit of size 5 overflow 10 reached")
-    assert Patience(60, clock.sleep, lambda: clock.now).outlast(_fails(2, exhausted)) == "done"
+    assert RetryPolicy(60, clock.sleep, lambda: clock.now).run_through(_fails(2, exhausted)) == "done"
 
 
 def test_a_longer_outage_is_told_at_the_deadline() -> None:
     clock = Clock()
     with pytest.raises(OperationalError):
-        Patience(10, clock.sleep, lambda: clock.now).outlast(_fails(1000, AWAY))
+        RetryPolicy(10, clock.sleep, lambda: clock.now).run_through(_fails(1000, AWAY))
     assert clock.now == pytest.approx(10)
 
 
@@ -62,7 +62,7 @@ def test_a_longer_outage_is_told_at_the_deadline() -> None:
 def test_anything_else_is_told_at_once(error: Exception) -> None:
     clock = Clock()
     with pytest.raises(type(error)):
-        Patience(60, clock.sleep, lambda: clock.now).outlast(_fails(1, error))
+        RetryPolicy(60, clock.sleep, lambda: clock.now).run_through(_fails(1, error))
     assert clock.slept == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from illume_db.curation import SampleRow
 from illume_db.prompts import PromptRow
 from illume_loop.loop.stages.curate import select
-from illume_loop.loop.stages.dialogues import contradicted
+from illume_loop.loop.stages.dialogues import contradicts_people
 from illume_loop.settings import Settings, load_settings
 
 Key = tuple[int, int]
@@ -81,4 +81,4 @@ def test_a_critique_is_held_against_what_people_decided(
         "count": {"verdict": "yes", "evidence": "two"},
         "analysis": "the color is wrong",
     }
-    assert contradicted(critique, agrees, criteria) is expected
+    assert contradicts_people(critique, agrees, criteria) is expected

@@ -19,10 +19,10 @@ from illume_loop.models.registry import load_model
 from illume_loop.pretrain import stepper
 from illume_loop.pretrain.detokenizing import with_replaced_ids
 from illume_loop.pretrain.recipe import run_recipe
-from illume_loop.pretrain.repainting import REPAINTINGS, Repainting, repaint
+from illume_loop.pretrain.repainting import REPAINTINGS, DetokenizerRecipe, repaint
 from illume_loop.protocols import Sampling
 
-TINY = Repainting("tiny", channels=(8, 16), patch=8, painting_steps=2, steps=8, batch=4, learning_rate=3e-3)
+TINY = DetokenizerRecipe("tiny", channels=(8, 16), patch=8, painting_steps=2, steps=8, batch=4, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from illume_loop.pretrain.register import Register
 from illume_loop.pretrain.staged import run_stages
 from illume_loop.pretrain.staged_recipe import StagedRecipe, load_recipe
 from illume_loop.protocols import Sampling
-from illume_loop.train.keeping import KEEPING
+from illume_loop.train.keeping import CHECKPOINT_PLAN
 from tests.support.sources import write_sources
 
 PAIRS, TEXTS = {"source": "all", "weight": 1.0}, {"source": "all", "weight": 0.2}
@@ -228,7 +228,7 @@ def test_a_stage_goes_on_from_what_is_registered_and_whole_or_says_what_is_damag
     asked = {"seed": 0}
     register = Register(tmp_path / "stage1.training", "stage1", asked)
     with register.keeping(60.0):
-        keeping = KEEPING.get()
+        keeping = CHECKPOINT_PLAN.get()
         assert keeping is not None
         for step in (1, 2, 3):
             (keeping.folder / str(step)).mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_a_stage_goes_on_from_what_is_registered_and_whole_or_says_what_is_damag
     assert not (keeping.folder / "1").exists(), "two are kept"
     (keeping.folder / "3" / "optimizer.pt").write_bytes(b"x")
     with Register(tmp_path / "stage1.training", "stage1", asked).keeping(60.0):
-        assert [kept.step for kept in KEEPING.get().kept] == [2]  # type: ignore[union-attr]
+        assert [kept.step for kept in CHECKPOINT_PLAN.get().kept] == [2]  # type: ignore[union-attr]
     (keeping.folder / "2" / "optimizer.pt").unlink()
     with (
         pytest.raises(StageDamagedError, match=r"stage1 cannot go on.*3/optimizer\.pt; .*2/optimizer\.pt"),

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from illume_loop.redaction import RedactingFormatter, learn_secret
-from illume_loop.telemetry.logs import at_hand, formatter
+from illume_loop.telemetry.logs import formatter, log_context
 
 
 def _line(message: str, *arguments: object, **more: Any) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def _line(message: str, *arguments: object, **more: Any) -> dict[str, Any]:
 
 
 def test_a_line_carries_what_is_at_hand() -> None:
-    with at_hand(run="k", worker="w"), at_hand(round=3, unit="sample/0"):
+    with log_context(run="k", worker="w"), log_context(round=3, unit="sample/0"):
         line = _line("unit %s is done", "sample/0", exc_info=None)
     assert (line["run"], line["round"], line["unit"], line["worker"]) == ("k", 3, "sample/0", "w")
     assert (line["level"], line["logger"], line["message"]) == ("WARNING", "illume_loop.loop", "unit sample/0 is done")

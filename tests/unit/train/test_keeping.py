@@ -14,7 +14,7 @@ from illume_loop.errors import CorruptArtifactError
 from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
 from illume_loop.train.candidates import train_candidate
-from illume_loop.train.keeping import intact_first
+from illume_loop.train.keeping import from_first_intact
 from tests.support.shared_training import Register, train_kept
 
 
@@ -72,11 +72,11 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path:
     newest = tmp_path / "3" / "optimizer.pt"
     newest.write_bytes(newest.read_bytes()[:50])
     heard: list[CorruptArtifactError] = []
-    kept = intact_first(register.kept(), lambda _, error: heard.append(error))
+    kept = from_first_intact(register.kept(), lambda _, error: heard.append(error))
     assert [checkpoint.step for checkpoint in kept] == [2, 1]
     (sentence,) = [str(error) for error in heard]
     assert sentence.startswith(f"{newest} is damaged: expected 103 bytes, found 50 bytes;")
     (tmp_path / "2" / "optimizer.pt").unlink()
     (tmp_path / "1" / "optimizer.pt").write_bytes(b"x" * 101)
-    assert list(intact_first(register.kept(), lambda _, error: heard.append(error))) == []
+    assert list(from_first_intact(register.kept(), lambda _, error: heard.append(error))) == []
     assert len(heard) == 4

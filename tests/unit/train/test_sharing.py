@@ -20,7 +20,7 @@ from torch import distributed
 
 from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
-from illume_loop.train.keeping import KEEPING, Keeping
+from illume_loop.train.keeping import CHECKPOINT_PLAN, CheckpointPlan
 from illume_loop.train.objectives import train_here
 from illume_loop.train.sharing import deepspeed_config
 from illume_loop.train.trainings import CandidateTraining
@@ -81,7 +81,7 @@ def _share(
         kept = register.kept()
         for checkpoint in kept[:1]:
             checkpoint.check()
-        KEEPING.set(Keeping(tmp_path / attempt, kept, keep, every_seconds=0.0))
+        CHECKPOINT_PLAN.set(CheckpointPlan(tmp_path / attempt, kept, keep, every_seconds=0.0))
         report = train_here(CandidateTraining(base, rows, tmp_path / "out", settings, 5), on_step)
         (tmp_path / f"losses-{rank}").write_text(json.dumps([report.losses, report.mean_loss]))
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, select, update
 
-from illume_db.clock import db_later
+from illume_db.clock import db_time_in
 from illume_db.errors import FencedOutError
 from illume_db.leases import finish_unit, lease_unit, renew_lease
 from illume_db.prompts import PromptRow, ensure_prompts
@@ -115,14 +115,14 @@ def test_each_live_worker_has_room_for_so_many(service: Service) -> None:
 def test_a_worker_that_was_not_heard_of_is_not_counted_on(service: Service) -> None:
     service.add_worker("a", "generator")
     with transaction(service.engine) as session:
-        session.execute(update(Worker).values(heartbeat_at=db_later(-60)))
+        session.execute(update(Worker).values(heartbeat_at=db_time_in(-60)))
     assert service.issue() == []
 
 
 def test_what_nobody_took_is_sent_again_at_its_token(service: Service) -> None:
     service.add_worker("a", "generator")
     service.issue()
-    service.change(issued_at=db_later(-31))
+    service.change(issued_at=db_time_in(-31))
     assert service.issue() == ["sample/0", "sample/1"]
     assert Counter(service.wire.sent) == {("sample/0", 0): 2, ("sample/1", 0): 2}
 
@@ -153,7 +153,7 @@ def test_an_expired_lease_is_noted_and_its_unit_sent_under_a_new_token(service: 
 def test_only_the_leader_dispatches(service: Service) -> None:
     service.add_worker("a", "generator")
     with transaction(service.engine) as session:
-        session.execute(update(Worker).values(heartbeat_at=db_later(0)))
+        session.execute(update(Worker).values(heartbeat_at=db_time_in(0)))
     service.leadership.release()
     other = Leadership(service.engine, 1, 15)
     assert other.acquire()
@@ -175,7 +175,7 @@ def test_a_wait_ends_at_its_deadline_and_says_for_whom(service: Service) -> None
     with transaction(service.engine) as session:
         unit_id = session.scalars(select(Unit.id).where(Unit.key == "sample/0")).one()
         assert lease_unit(session, unit_id, "a", token=0, lease_s=999)
-        session.execute(update(Unit).where(Unit.id == unit_id).values(progress_at=db_later(-70)))
+        session.execute(update(Unit).where(Unit.id == unit_id).values(progress_at=db_time_in(-70)))
     with pytest.raises(StageStalledError, match=r"Worker a holds unit sample/0 at 0 of 1 items, .* 70 s"):
         service.issue()
 
@@ -191,7 +191,7 @@ def test_a_unit_that_was_lost_after_hours_of_progress_is_waited_for_again(servic
     service.now = 51
     assert service.issue() == ["sample/0", "sample/1"]
     with transaction(service.engine) as session:
-        session.execute(update(Unit).where(Unit.id == unit_id).values(progress_at=db_later(-70)))
+        session.execute(update(Unit).where(Unit.id == unit_id).values(progress_at=db_time_in(-70)))
     with pytest.raises(StageStalledError, match="nothing has gone on for 51 s"):
         service.issue()
 

@@ -13,7 +13,7 @@ from illume_loop import redaction
 from illume_loop.errors import SettingsError, SettingsFileError
 from illume_loop.settings import Settings, field_names, fields, load_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 
