@@ -39,7 +39,7 @@ ROWS = 12
 """The height of an image in lines of text."""
 
 
-def can_exclude_loss() -> bool:
+def terminal_shows_images() -> bool:
     """Return True if the terminal shows images."""
     return _renderable() is not None
 

@@ -129,11 +129,11 @@ def export(
 
 def _show_picture(images: ImageStore, sha256: str) -> None:
     """Show the image if the terminal can, or else print its location; a missing image is only a warning."""
-    from illume_loop.cli.images import can_exclude_loss, print_picture
+    from illume_loop.cli.images import terminal_shows_images, print_picture
     from illume_loop.cli.output import console
     from illume_loop.errors import CorruptArtifactError
 
-    if not can_exclude_loss():
+    if not terminal_shows_images():
         say(images.location(sha256))
         return
     try:

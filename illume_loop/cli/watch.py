@@ -233,9 +233,9 @@ class Board:
     def _show_pictures(self, row: Mapping[str, Any]) -> None:
         from illume_db.evaluations import kept_draws
         from illume_loop.charts.strip import strip
-        from illume_loop.cli.images import can_exclude_loss, print_picture
+        from illume_loop.cli.images import terminal_shows_images, print_picture
 
-        draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if can_exclude_loss() else []
+        draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if terminal_shows_images() else []
         if not draws:
             return
         images = self._run.images
