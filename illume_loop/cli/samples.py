@@ -129,7 +129,7 @@ def export(
 
 def _show_picture(images: ImageStore, sha256: str) -> None:
     """Show the image if the terminal can, or else print its location; a missing image is only a warning."""
-    from illume_loop.cli.images import terminal_shows_images, print_picture
+    from illume_loop.cli.images import print_picture, terminal_shows_images
     from illume_loop.cli.output import console
     from illume_loop.errors import CorruptArtifactError
 

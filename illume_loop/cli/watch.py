@@ -233,7 +233,7 @@ class Board:
     def _show_pictures(self, row: Mapping[str, Any]) -> None:
         from illume_db.evaluations import kept_draws
         from illume_loop.charts.strip import strip
-        from illume_loop.cli.images import terminal_shows_images, print_picture
+        from illume_loop.cli.images import print_picture, terminal_shows_images
 
         draws = kept_draws(self._run.session, self._run.run_id, row["index"])[:SHOWN] if terminal_shows_images() else []
         if not draws:
