@@ -78,7 +78,7 @@ def test_accepted_edits_are_rows_of_their_own_that_train(run_dir: Path) -> None:
         for example, trained in zip([*edits, *captions], rows, strict=True):
             assert example.sample is not None
             if isinstance(trained, EditRow):
-                prompt = run.session.get_one(Prompt, example.sample.prompt_id)
+                prompt = run.session.get_one(Prompt, example.sample.prompt.id)
                 assert (trained.instruction, trained.image) == (prompt.instruction, DOMAIN.source(prompt_of(prompt)))
                 assert trained.image_ids.tolist() == example.sample.image_ids.tolist()
             else:

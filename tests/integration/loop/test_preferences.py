@@ -61,7 +61,7 @@ def test_a_manifest_holds_the_union_of_all_pairs_and_of_all_that_was_accepted(ru
             assert manifest_sha256(examples) == manifest.sha256 == row["manifest_sha256"]
             for example in examples:
                 if example.rejected is not None and example.sample is not None:
-                    assert example.sample.text == example.rejected.text == example.text
+                    assert example.sample.prompt.text == example.rejected.prompt.text == example.text
                     assert scores[example.sample.sample_id] - scores[example.rejected.sample_id] >= 1.0
 
 
