@@ -11,10 +11,6 @@ from illume_loop.cli.terminal import moves
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
     from rich.console import Console
 
 
