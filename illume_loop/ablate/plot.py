@@ -1,130 +1,32 @@
-"""A study's results as one SVG: a row for each arm (and round), a panel for each measure.
-
-The large dot is the mean over seeds; the small dots are the seeds. The thick line is the interval over draws. The thin
-line is the interval over seeds; it is cut at the panel's edge, because with few seeds it can be very long.
-"""
+"""The plot of a study: a line for each arm and round, a panel for each measure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from collections.abc import Iterator
 
-from illume_loop.ablate.results import Estimate, Results, Row
-
-LABELS, PANEL, GAP = 170, 190, 24
-TOP, BOTTOM, LINE = 64, 30, 26
-COLORS = ("#3366aa", "#b5541c", "#2f7d4f", "#8a4a9e", "#8c7a00", "#4a8a99", "#a33a4a", "#666666")
-STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#222}.title{font-weight:600;font-size:14px}.head{font-weight:600}"
-    ".tick{fill:#666;font-size:11px}.grid{stroke:#ddd}.zero{stroke:#888;stroke-dasharray:3 3}"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """The panel of one measure: its heading, its estimate of a row, and the value that means no change, if any."""
-
-    heading: str
-    value: Callable[[Row], Estimate | None]
-    neutral: float | None
-    factor: float = 100.0
-
-    def shown(self, row: Row) -> list[float]:
-        """Return the values of a row that the panel's range must include."""
-        estimate = self.value(row)
-        if estimate is None:
-            return []
-        return [self.factor * value for value in (*estimate.by_seed, *(estimate.draws or ()))]
+from illume_loop.ablate.results import Results
+from illume_loop.charts.forest import COLORS, Panel, forest_plot
 
 
 def svg(results: Results) -> str:
-    """Return the plot as SVG text. It has no rows if no cell succeeded."""
-    rows, panels = results.rows, list(_panels(results))
-    width = LABELS + len(panels) * (PANEL + GAP)
-    height = TOP + LINE * len(rows) + BOTTOM
-    body = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-        f"<title>{escape(results.study.title)}</title><style>{STYLE}</style>",
-        f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text class="title" x="8" y="22">{escape(results.study.title)}</text>',
-    ]
+    """Return the plot as SVG text. It has no lines if no cell succeeded."""
     several = len(results.study.after) > 1
-    for index, row in enumerate(rows):
-        label = f"{row.arm}, round {row.after}" if several else row.arm
-        body.append(f'<text x="8" y="{_y(index) + 4:.1f}">{escape(label)}</text>')
-    for number, panel in enumerate(panels):
-        body += _drawn(panel, rows, LABELS + number * (PANEL + GAP), _colors(results))
-    return "\n".join([*body, "</svg>"]) + "\n"
+    labels = [f"{row.arm}, round {row.after}" if several else row.arm for row in results.rows]
+    color_of_arm = {arm.name: COLORS[index % len(COLORS)] for index, arm in enumerate(results.study.arms)}
+    colors = [color_of_arm[row.arm] for row in results.rows]
+    return forest_plot(results.study.title, labels, colors, list(_panels(results)))
 
 
 def _panels(results: Results) -> Iterator[Panel]:
-    guidances = list(results.rows[0].heldout) if results.rows else []
-    for guidance in guidances:
-        if results.study.num_rounds:
-            yield Panel(f"gain, guidance {guidance}, points", lambda row, g=guidance: (row.gain or {}).get(g), 0.0)  # type: ignore[misc]
+    rows = results.rows
+    trains = results.study.num_rounds > 0
+    for guidance in rows[0].heldout if rows else ():
+        if trains:
+            gains = [(row.gain or {}).get(guidance) for row in rows]
+            yield Panel(f"gain, guidance {guidance}, points", gains, 0.0)
         else:
-            yield Panel(f"held-out, guidance {guidance}, %", lambda row, g=guidance: row.heldout[g], None)  # type: ignore[misc]
-    yield Panel("reads, %", lambda row: row.understanding, None)
-    share = results.study.num_rounds > 0
-    yield Panel(
-        "diversity, share of the base's" if share else "diversity",
-        lambda row: row.diversity if row.gain or not share else None,
-        1.0 if share else None,
-        1.0,
-    )
-
-
-def _drawn(panel: Panel, rows: Sequence[Row], left: float, colors: dict[str, str]) -> Iterator[str]:
-    values = [value for row in rows for value in panel.shown(row)]
-    values += [] if panel.neutral is None else [panel.neutral]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    padding = 0.08 * (high - low) or 0.05 * panel.factor
-    low, high = low - padding, high + padding
-
-    def x(value: float) -> float:
-        return left + PANEL * (min(max(value, low), high) - low) / (high - low)
-
-    bottom = _y(len(rows)) - LINE / 2
-    yield f'<text class="head" x="{left}" y="{TOP - 16}">{escape(panel.heading)}</text>'
-    for value in _ticks(low, high):
-        yield f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{TOP - 6}" y2="{bottom:.1f}"/>'
-        yield f'<text class="tick" x="{x(value):.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{value:g}</text>'
-    if panel.neutral is not None:
-        at = x(panel.neutral)
-        yield f'<line class="zero" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{bottom:.1f}"/>'
-    for index, row in enumerate(rows):
-        estimate = panel.value(row)
-        if estimate is not None:
-            yield from _mark(estimate, panel.factor, x, _y(index), colors[row.arm])
-
-
-def _mark(estimate: Estimate, factor: float, x: Callable[[float], float], y: float, color: str) -> Iterator[str]:
-    yield f'<g stroke="{color}" fill="{color}">'
-    for interval, thickness in ((estimate.seeds, 1), (estimate.draws, 4)):
-        if interval is not None:
-            first, last = (x(factor * value) for value in interval)
-            yield f'<line x1="{first:.1f}" x2="{last:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke-width="{thickness}"/>'
-    for value in estimate.by_seed:
-        yield f'<circle cx="{x(factor * value):.1f}" cy="{y + 7:.1f}" r="1.8" stroke="none"/>'
-    yield f'<circle cx="{x(factor * estimate.mean):.1f}" cy="{y:.1f}" r="4.5" stroke="#fff"/></g>'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return two to six round values within the range."""
-    step = 10.0**-6
-    factors = (2.0, 2.5, 2.0)
-    index = 0
-    while (high - low) / step > 5:
-        step *= factors[index % 3]
-        index += 1
-    first = int(-(-low // step))
-    return [round(step * k, 9) for k in range(first, int(high // step) + 1)]
-
-
-def _colors(results: Results) -> dict[str, str]:
-    return {arm.name: COLORS[index % len(COLORS)] for index, arm in enumerate(results.study.arms)}
-
-
-def _y(index: int) -> float:
-    return TOP + LINE * (index + 0.5)
+            yield Panel(f"held-out, guidance {guidance}, %", [row.heldout[guidance] for row in rows], None)
+    yield Panel("reads, %", [row.understanding for row in rows], None)
+    heading = "diversity, share of the base's" if trains else "diversity"
+    diversity = [row.diversity if row.gain or not trains else None for row in rows]
+    yield Panel(heading, diversity, 1.0 if trains else None, 1.0)

@@ -19,19 +19,9 @@ import numpy as np
 from illume_loop.ablate.grid import FinishedCell
 from illume_loop.ablate.measuring import Measured
 from illume_loop.ablate.study import Study
-from illume_loop.evals.statistics import paired_bootstrap, student_interval
+from illume_loop.evals.statistics import SeedsEstimate, paired_bootstrap, student_interval
 
 Outcomes = Callable[[Measured], Sequence[bool]]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over seeds. The intervals are (low, high) at 95 %, or None."""
-
-    mean: float
-    draws: tuple[float, float] | None
-    seeds: tuple[float, float] | None
-    by_seed: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +31,18 @@ class Row:
     arm: str
     after: int
     seeds: tuple[int, ...]
-    heldout: dict[str, Estimate]
+    heldout: dict[str, SeedsEstimate]
     """The share of accepted draws, by guidance."""
-    gain: dict[str, Estimate] | None
+    gain: dict[str, SeedsEstimate] | None
     """The gain by guidance; None if the base itself is measured."""
-    against: dict[str, Estimate] | None
+    against: dict[str, SeedsEstimate] | None
     """The difference to the baseline arm, by guidance, over the seeds that both have; None without such seeds."""
-    understanding: Estimate
-    understanding_gain: Estimate | None
-    understanding_against: Estimate | None
-    diversity: Estimate
+    understanding: SeedsEstimate
+    understanding_gain: SeedsEstimate | None
+    understanding_against: SeedsEstimate | None
+    diversity: SeedsEstimate
     """The diversity as a share of the base's; the plain diversity if the base itself is measured."""
-    judge_auc: Estimate | None
+    judge_auc: SeedsEstimate | None
     """The mean over the rounds since the arm's previous row."""
     promoted: int
     decided: int
@@ -116,7 +106,7 @@ def _stored_row(row: Mapping[str, Any]) -> Row:
         if value is None or "mean" not in value:
             return value and {guidance: estimate(of) for guidance, of in value.items()}
         draws, seeds = (tuple(value[kind]) if value[kind] else None for kind in ("draws", "seeds"))
-        return Estimate(value["mean"], draws, seeds, tuple(value["by_seed"]))
+        return SeedsEstimate(value["mean"], draws, seeds, tuple(value["by_seed"]))
 
     plain = ("arm", "after", "promoted", "decided")
     values = {name: value if name in plain else estimate(value) for name, value in row.items() if name != "seeds"}
@@ -161,13 +151,13 @@ def _share(outcomes: Sequence[bool]) -> float:
     return float(np.mean(outcomes))
 
 
-def _estimate(values: Sequence[float], draws: tuple[float, float] | None = None) -> Estimate:
+def _estimate(values: Sequence[float], draws: tuple[float, float] | None = None) -> SeedsEstimate:
     over_seeds = student_interval(values)
     seeds = None if over_seeds is None else (over_seeds.low, over_seeds.high)
-    return Estimate(float(np.mean(values)), draws, seeds, tuple(values))
+    return SeedsEstimate(float(np.mean(values)), draws, seeds, tuple(values))
 
 
-def _difference(pairs: Sequence[tuple[Measured, Measured]], outcomes: Outcomes) -> Estimate:
+def _difference(pairs: Sequence[tuple[Measured, Measured]], outcomes: Outcomes) -> SeedsEstimate:
     """Return the mean of after - before, over pairs of models that were measured with the same noise."""
     before = [value for model, _ in pairs for value in outcomes(model)]
     after = [value for _, model in pairs for value in outcomes(model)]

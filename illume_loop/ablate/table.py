@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
-from illume_loop.ablate.results import Estimate, Results, Row
+from illume_loop.ablate.results import Results, Row
 from illume_loop.ablate.study import Study, flat
 from illume_loop.charts.numbers import MISSING, gain, number, percent
+from illume_loop.evals.statistics import SeedsEstimate
 
 WIDTH = 120
 GAINS = "Gains are differences to the run's base, in points; diversity is a share of the base's. "
@@ -150,7 +151,7 @@ def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _points(estimate: Estimate | None) -> str:
+def _points(estimate: SeedsEstimate | None) -> str:
     """Return points with the intervals over draws and over seeds: "+6.0 [+3.0, +9.0] [+1.0, +11.0]"."""
     if estimate is None:
         return MISSING
@@ -158,7 +159,7 @@ def _points(estimate: Estimate | None) -> str:
     return " ".join([f"{100 * estimate.mean:+.1f}", *shown])
 
 
-def _plain(estimate: Estimate | None, digits: int) -> str:
+def _plain(estimate: SeedsEstimate | None, digits: int) -> str:
     """Return a number with its interval over seeds."""
     if estimate is None:
         return MISSING

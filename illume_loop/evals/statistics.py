@@ -25,6 +25,16 @@ class Interval:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class SeedsEstimate:
+    """A mean over seeds. The intervals are (low, high) at 95 %, or None."""
+
+    mean: float
+    draws: tuple[float, float] | None
+    seeds: tuple[float, float] | None
+    by_seed: tuple[float, ...]
+
+
 def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Interval:
     """Return the share of true outcomes with Wilson's score interval, which stays within 0..1 (Wilson 1927).
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from illume_loop.pretrain.staged_recipe import Stage
 from illume_loop.settings import TrainSettings
@@ -15,8 +14,6 @@ from illume_loop.settings import TrainSettings
 class StageTraining:
     """The training of a recipe's stage, from the checkpoint `base` to the checkpoint `out`. All paths are absolute."""
 
-    runner: ClassVar[str] = "illume_loop.pretrain.stage_trainer:train_stage"
-
     base: Path
     out: Path
     stage: Stage
@@ -25,6 +22,11 @@ class StageTraining:
     seed: int
     rows_at_once: int
     loaders: int
+
+    @property
+    def runner(self) -> str:
+        """The function that trains a stage."""
+        return "illume_loop.pretrain.stage_trainer:train_stage"
 
     @property
     def passes(self) -> int:

@@ -6,11 +6,11 @@ process that passes a training on needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import ClassVar, Protocol, cast
+from typing import Protocol, cast
 
 from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
@@ -34,8 +34,10 @@ class TrainReport:
 class Training(Protocol):
     """A training of the checkpoint `base` whose result goes to `out`; both are absolute."""
 
-    runner: ClassVar[str]
-    """The function that runs the training, as "module:function", so that only the process that trains imports it."""
+    @property
+    def runner(self) -> str:
+        """The function that runs the training, as "module:function": only the process that trains imports it."""
+        ...
 
     @property
     def base(self) -> Path:
@@ -59,14 +61,26 @@ def run_training(training: Training, on_step: OnStep) -> TrainReport:
     return run(training, on_step)
 
 
+OBJECTIVES: Mapping[str, str] = {
+    "sft": "illume_loop.train.sft:train_sft",
+    "assess-sft": "illume_loop.train.sft:train_sft",
+    "dpo": "illume_loop.train.preference:train_dpo",
+    "kto": "illume_loop.train.preference:train_kto",
+}
+"""The function of each objective that `train.objective` names."""
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateTraining:
     """The training of a candidate on the rows of a manifest."""
-
-    runner: ClassVar[str] = "illume_loop.train.objectives:train_here"
 
     base: Path
     rows: Sequence[TrainingRow]
     out: Path
     settings: TrainSettings
     seed: int
+
+    @property
+    def runner(self) -> str:
+        """The function of the objective."""
+        return OBJECTIVES[self.settings.objective]

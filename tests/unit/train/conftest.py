@@ -10,8 +10,7 @@ import pytest
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.protocols import DrawRow, PairRow, ReadRow, TrainingRow
-from illume_loop.train.objectives import train_here
-from illume_loop.train.trainings import CandidateTraining
+from illume_loop.train.trainings import CandidateTraining, run_training
 from tests.support.shared_training import ALONE, Alone
 
 
@@ -58,7 +57,7 @@ def rows(likely_rows: list[DrawRow | ReadRow]) -> list[DrawRow | ReadRow]:
 def alone(base: Path, rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Ten steps in this process."""
     out = Path(tmp_path_factory.mktemp("alone")) / "out"
-    return train_here(CandidateTraining(base, rows, out, ALONE, 5), lambda *_: None), out
+    return run_training(CandidateTraining(base, rows, out, ALONE, 5), lambda *_: None), out
 
 
 @pytest.fixture(scope="session")
@@ -72,4 +71,4 @@ def reading_rows(likely_rows: list[DrawRow | ReadRow]) -> list[DrawRow | ReadRow
 def reading_alone(base: Path, reading_rows: list[TrainingRow], tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Ten steps of those in this process."""
     out = Path(tmp_path_factory.mktemp("reading")) / "out"
-    return train_here(CandidateTraining(base, reading_rows, out, ALONE, 5), lambda *_: None), out
+    return run_training(CandidateTraining(base, reading_rows, out, ALONE, 5), lambda *_: None), out

@@ -22,9 +22,8 @@ import pytest
 
 from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
-from illume_loop.train.objectives import train_here
 from illume_loop.train.ray_driver import ENVIRONMENT
-from illume_loop.train.trainings import CandidateTraining, TrainReport
+from illume_loop.train.trainings import CandidateTraining, TrainReport, run_training
 from tests.support.servers import free_port
 from tests.support.shared_training import (
     ALONE,
@@ -104,7 +103,10 @@ def _workers(head: int) -> list[int]:
 def test_two_workers_train_as_one_process(base: Path, rows: list[TrainingRow], tmp_path: Path) -> None:
     """Four steps of fewer rows: most of the time is for starting Ray and for its workers' imports."""
     few = [*rows[:4], *rows[10:14]]
-    alone = train_here(CandidateTraining(base, few, tmp_path / "alone", ALONE, 5), lambda *_: None), tmp_path / "alone"
+    alone = (
+        run_training(CandidateTraining(base, few, tmp_path / "alone", ALONE, 5), lambda *_: None),
+        tmp_path / "alone",
+    )
     report = train_kept(base, few, tmp_path, ALONE.model_copy(update=SHARED), lambda *_: None)
     assert report.steps == 4
     assert Register(tmp_path / "register").kept(), "checkpoints reached the driver"
@@ -147,7 +149,7 @@ def test_a_shared_training_is_that_of_one_process_though_a_worker_is_killed(
         # Eight pairs beside sixteen rows: two pairs in each step, one for each worker.
         settings, learned = settings.model_copy(update={"batch_size": 8, "epochs": 3}), preference_rows
     alone: Alone = (
-        train_here(CandidateTraining(base, learned, tmp_path / "alone", settings, 5), lambda *_: None),
+        run_training(CandidateTraining(base, learned, tmp_path / "alone", settings, 5), lambda *_: None),
         tmp_path / "alone",
     )
     address, head = cluster

@@ -21,9 +21,8 @@ from torch import distributed
 from illume_loop.protocols import TrainingRow
 from illume_loop.settings import TrainSettings
 from illume_loop.train.keeping import CHECKPOINT_PLAN, CheckpointPlan
-from illume_loop.train.objectives import train_here
 from illume_loop.train.sharing import deepspeed_config
-from illume_loop.train.trainings import CandidateTraining
+from illume_loop.train.trainings import CandidateTraining, run_training
 from tests.support.shared_training import ALONE, Alone, Register, assert_same_losses, assert_same_weights
 
 NEAR = 1e-4
@@ -82,7 +81,7 @@ def _share(
         for checkpoint in kept[:1]:
             checkpoint.check()
         CHECKPOINT_PLAN.set(CheckpointPlan(tmp_path / attempt, kept, keep, every_seconds=0.0))
-        report = train_here(CandidateTraining(base, rows, tmp_path / "out", settings, 5), on_step)
+        report = run_training(CandidateTraining(base, rows, tmp_path / "out", settings, 5), on_step)
         (tmp_path / f"losses-{rank}").write_text(json.dumps([report.losses, report.mean_loss]))
 
     return _together(work)
@@ -117,7 +116,7 @@ def test_an_anchor_weighs_each_label_alike_in_whichever_process_it_stands(
     preference_rows = preference_rows[:num_rows]
     settings = ALONE.model_copy(update={"objective": objective, "batch_size": 10, "epochs": 1})
     shared = settings.model_copy(update={"backend": "ray", "workers": 2})
-    report = train_here(CandidateTraining(base, preference_rows, tmp_path / "alone", settings, 5), lambda *_: None)
+    report = run_training(CandidateTraining(base, preference_rows, tmp_path / "alone", settings, 5), lambda *_: None)
     assert _share(base, preference_rows, tmp_path, shared, "first") == [0, 0]
     alone = report, tmp_path / "alone"
     if objective == "dpo":
