@@ -36,7 +36,7 @@ Passes = Callable[[int, int], bool]
 
 
 def chance_to_pass(passes: Passes, n: int, share_changed: float, loss: float) -> float:
-    """The chance that a version passes whose items change with this share, and whose share of right ones falls so."""
+    """Return the chance to pass of a version: this share of its items changes, and its share of right ones falls so."""
     share_changed = max(share_changed, loss)
     changed = np.arange(n + 1)
     chance = 0.0
@@ -58,13 +58,13 @@ def exact(name: str, passes: Passes, n: int) -> None:
 
 
 def by_test(n: int, margin: float) -> Passes:
-    """The guard as it is."""
+    """Return the decision of the present guard."""
     error = (1 - GateSettings().confidence) / 2
     return lambda lost, gained: score_bound(lost, gained, n, error) > -margin
 
 
 def by_share(n: int, margin: float) -> Passes:
-    """The guard as it was."""
+    """Return the decision of the earlier guard."""
     return lambda lost, gained: gained - lost >= -margin * n
 
 

@@ -65,7 +65,7 @@ class Verdict:
 
 
 def sequential(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
-    """The gate as it is."""
+    """Return the decision of the present gate."""
     before, after = pair
     for size in look_sizes(settings):
         parent, candidate = (Measured(outcomes[:size].tolist(), [True], 1.0) for outcomes in (before, after))
@@ -76,14 +76,14 @@ def sequential(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
 
 
 def once(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
-    """The gate as it was: one percentile interval over all prompts."""
+    """Return the decision of the earlier gate: one percentile interval over all prompts."""
     before, after = (outcomes.tolist() for outcomes in pair)
     gain = paired_bootstrap(before, after, confidence=settings.confidence, resamples=settings.resamples, seed=seed)
     return Verdict(gain.low > settings.min_gain, gain.n)
 
 
 def every_look(pair: Pair, settings: GateSettings, seed: int) -> Verdict:
-    """What must not be done: that interval at each look, with promotion at the first that is above."""
+    """Return the decision of a wrong gate: that interval at each look, with promotion at the first that is above."""
     for size in look_sizes(settings):
         verdict = once((pair[0][:size], pair[1][:size]), settings, seed)
         if verdict.promoted:
@@ -134,7 +134,7 @@ def row(
 
 
 def over_rounds(base: Outcomes, *, fresh: bool, trials: int) -> None:
-    """Runs of equal candidates: how many promotions, with the parent's draw kept over the rounds or drawn anew."""
+    """Simulate runs of equal candidates, with the parent's draw kept or drawn anew, and print the promotions."""
     generator = np.random.default_rng(2)
     settings = GateSettings(resamples=200)
     counts = []

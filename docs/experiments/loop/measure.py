@@ -60,7 +60,7 @@ def over_runs(gains: list[float]) -> str:
 
 
 def best_guidance(model: UnifiedModel) -> float:
-    """The guidance at which a model draws train prompts best; prints the sweep."""
+    """Return the guidance at which a model draws train prompts best, and print the sweep."""
     prompts = DOMAIN.prompts("train", SWEEP, SEED)
     sweep = {g: float(np.mean(drawn(model, prompts, g))) for g in GUIDANCES}
     print("train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()), file=sys.stderr)

@@ -32,7 +32,7 @@ IMAGE_IDS, PROMPT_WORDS, ANSWER_WORDS = 256, 24, 48
 
 
 def build(args: argparse.Namespace) -> IllumeForConditionalGeneration:
-    """A random model with the vocabulary asked for; the vision parts are small, they take no part."""
+    """Return a random model with the given vocabulary. Its vision parts are small, because they take no part."""
     torch.manual_seed(0)
     config = IllumeConfig(
         text_config=LlamaConfig(
@@ -86,7 +86,7 @@ def mix(args: argparse.Namespace) -> dict[str, Tensor]:
 
 
 def loss_of(model: IllumeForConditionalGeneration, batch: dict[str, Tensor], arm: str) -> Tensor:
-    """The mean loss of the batch over its labels."""
+    """Return the mean loss of the batch over its labels."""
     if arm == "naive":
         return model(**batch, use_cache=False).loss
     if arm == "naive, other block masked":

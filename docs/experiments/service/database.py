@@ -50,10 +50,10 @@ class Silent:
     """Hears how far a run is, and says nothing."""
 
     def advanced(self, event: object) -> None:
-        """A stage went on."""
+        """Ignore the progress of a stage."""
 
     def round_ended(self, index: int, state: str, reasons: object) -> None:
-        """A round has ended."""
+        """Ignore the end of a round."""
 
 
 def main(sizes: tuple[int, ...]) -> None:

@@ -62,7 +62,7 @@ WHERE c.round_id = u.round_id AND c.kind = u.kind
 
 
 def settings_for(url: str, base: Path, shape: tuple[int, int, int]) -> Settings:
-    """Settings of a run on `url` whose rounds have (prompts, samples of each, batch)."""
+    """Return the settings of a run on `url` whose rounds have (prompts, samples of each, batch)."""
     num_prompts, num_samples, batch = shape
     values: dict[str, object] = {
         "run.base": str(base),
@@ -81,7 +81,7 @@ def settings_for(url: str, base: Path, shape: tuple[int, int, int]) -> Settings:
 def filled_run(
     url: str, folder: Path, num_samples: int, shape: tuple[int, int, int]
 ) -> Iterator[tuple[RunContext, RunDirectory]]:
-    """A run with `num_samples` samples, whose last round has drawn all but its last eighth and is still at it."""
+    """Open a run with `num_samples` samples, whose last round still has an eighth to draw."""
     settings = with_domain(settings_for(url, save_noop(folder / "base", distinct_images=False), shape))
     with (
         locked(folder / "run") as directory,
