@@ -103,8 +103,10 @@ def test_two_cannot_work_on_a_study(finished: Path, tmp_path: Path) -> None:
     with begin("ablate", study, "-o", "out", cwd=tmp_path, **plugged()) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if "sampling" in line)
+        process.send_signal(signal.SIGSTOP)  # on a busy host it would be done before the second one has looked
         second = _ablate(tmp_path, study, "-o", "out")
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         said = process.stderr.read()
     assert second.code == 4
     assert f"Another process (pid {process.pid}) is working in out" in second.err
