@@ -21,7 +21,7 @@ def upgrade(run_dir: RunDir = DEFAULT_RUN_DIR) -> None:
     url = database_for(run_dir)
     before = current(url)
     run_migrations(url)
-    print(f"schema {head()}" + (" (no change)" if before == head() else f" (was {before or 'empty'})"))
+    print(f"schema {head()}" + (" (already there)" if before == head() else f" (was {before or 'empty'})"))
 
 
 @app.command("check")
