@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import HTMLResponse, Response
 
 from illume_db.evaluations import kept_draws
-from illume_db.gallery import Filters, categories_of, extremes, gallery_page, round_numbers
-from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Store, round_here
+from illume_db.gallery import Filters, categories_of, extremes, gallery_page
+from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Store, round_shown
 from illume_loop.dashboard.render import page
 
 router = APIRouter(prefix="/runs/{run_id}")
@@ -63,19 +63,16 @@ class Wanted(BaseModel):
 def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted, Query()]) -> Response:
     """Show a round's samples that match the filters, or its best and worst, or parent and candidate side by side."""
     with source.reading() as session:
-        numbers = round_numbers(session, run.id)
-    if wanted.round is None:
-        wanted = wanted.model_copy(update={"round": numbers[0] if numbers else None})
-    values: dict[str, Any] = {"rows": [], "best": [], "worst": [], "pairs": [], "after": None, "categories": []}
-    if wanted.round is not None:
-        round_id = round_here(source, run, wanted.round)
-        with source.reading() as session:
-            values["categories"] = categories_of(session, round_id)
+        shown = round_shown(session, run.id, wanted.round)
+        wanted = wanted.model_copy(update={"round": shown.index})
+        values: dict[str, Any] = {"rows": [], "best": [], "worst": [], "pairs": [], "after": None, "categories": []}
+        if shown.index is not None and shown.id is not None:
+            values["categories"] = categories_of(session, shown.id)
             if wanted.view == "pairs":
-                values["pairs"] = kept_draws(session, run.id, wanted.round)[:MOST_PAIRS]
+                values["pairs"] = kept_draws(session, run.id, shown.index)[:MOST_PAIRS]
             elif wanted.view == "extremes":
-                values["best"], values["worst"] = extremes(session, run.id, round_id, wanted.filters)
+                values["best"], values["worst"] = extremes(session, run.id, shown.id, wanted.filters)
             else:
-                found = gallery_page(session, run.id, round_id, wanted.filters, after=wanted.after)
+                found = gallery_page(session, run.id, shown.id, wanted.filters, after=wanted.after)
                 values["rows"], values["after"] = found.rows, found.after
-    return page(request, "gallery.html", run=run, tab="gallery", wanted=wanted, numbers=numbers, **values)
+    return page(request, "gallery.html", run=run, tab="gallery", wanted=wanted, numbers=shown.numbers, **values)
