@@ -95,14 +95,14 @@ def _stored_values(stored: Mapping[str, Mapping[str, object]]) -> Iterator[tuple
 
 def config_file(given: Path) -> Path:
     """Return the settings file that `--config` names: a path, or the name of a shipped file such as `dpo`."""
-    shipped = shipped_configs()
-    return shipped[str(given)] if str(given) in shipped and not given.exists() else given
+    return given if given.exists() else shipped_configs().get(str(given), given)
 
 
 def shipped_configs() -> dict[str, Path]:
     """Return the shipped settings files, by name."""
     package = Path(__file__).parents[1]
-    folder = next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+    installed = package / "configs"
+    folder = installed if installed.is_dir() else package.parent / "configs"
     return {file.stem: file for file in sorted(folder.glob("*.toml"))}
 
 
