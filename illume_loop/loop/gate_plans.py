@@ -34,6 +34,9 @@ GUARDS = (UNDERSTANDING, "diversity")
 EDITING = "editing"
 """The guard of a run whose rounds have edits."""
 
+DRIFT = "drift"
+"""The suite of the unit that measures a candidate's drift as a judge."""
+
 DIVERSITY_PROMPTS = 32
 
 DIVERSITY_SAMPLES = 8

@@ -13,6 +13,7 @@ from illume_db.leases import Lease
 from illume_db.rounds import round_at
 from illume_db.tables import Round
 from illume_loop.loop.context import RunContext
+from illume_loop.loop.gate_plans import DRIFT
 from illume_loop.loop.moves import give_up, move
 from illume_loop.loop.preflight import PREFLIGHT, preflight_of_run, preflight_units
 from illume_loop.loop.reconcile import Change, Curate, Decide, GiveUp, Move, PlanGate, PlanRound
@@ -20,7 +21,7 @@ from illume_loop.loop.stages.assess import assess
 from illume_loop.loop.stages.calibrate import CALIBRATION, calibrating_units, fit_calibration_of_run
 from illume_loop.loop.stages.curate import curate
 from illume_loop.loop.stages.dialogues import dialogues
-from illume_loop.loop.stages.evaluate import DRIFT, evaluate, measure_drift
+from illume_loop.loop.stages.evaluate import evaluate, measure_drift
 from illume_loop.loop.stages.gate import decide, plan_gate
 from illume_loop.loop.stages.manifest import write_manifest
 from illume_loop.loop.stages.plan import plan_round
@@ -57,16 +58,16 @@ def unit_function(lease: Lease) -> UnitFunction:
     Such a function reads the database, computes, and writes artifacts, which are named by their content. It returns the
     unit's effect on the database. So a unit that is killed leaves nothing behind that could disturb its next attempt.
     """
-    return UNIT_FUNCTIONS[lease.kind] if lease.kind != "evaluate" else EVALUATIONS.get(lease.payload["suite"], evaluate)
+    return OF_SUITE.get(lease.payload.get("suite", ""), OF_KIND[lease.kind])
 
 
-UNIT_FUNCTIONS: Mapping[str, UnitFunction] = {"sample": sample, "assess": assess, "train": train}
-EVALUATIONS: Mapping[str, UnitFunction] = {
+OF_KIND: Mapping[str, UnitFunction] = {"sample": sample, "assess": assess, "train": train, "evaluate": evaluate}
+OF_SUITE: Mapping[str, UnitFunction] = {
     CALIBRATION: lambda context, _, on_items: fit_calibration_of_run(context, on_items),
     DRIFT: measure_drift,
     PREFLIGHT: lambda context, *_: preflight_of_run(context),
 }
-"""The unit functions by suite. A suite that is not listed is one of the gate's."""
+"""The unit functions of suites that are none of the gate's."""
 
 
 def _plan(context: RunContext, session: Session, index: int) -> None:

@@ -202,6 +202,8 @@ class Selection:
 
     accepted: list[SampleRow]
     preferences: list[Preference]
+    scores: Mapping[tuple[int, int], float]
+    """The scores by natural key. People's verdicts have overruled the judge's."""
     counts: dict[str, int]
 
 
@@ -236,13 +238,14 @@ def select(
     if reviewed:
         counts["reviewed"] = len(reviewed)
     if not settings.train.learns_from_pairs:
-        return Selection(accepted, [], counts)
+        return Selection(accepted, [], scores, counts)
     keys = {sample.key for sample in accepted}
     # A near duplicate of an accepted image cannot be rejected in favour of that image.
     sides = [sample for sample in scored if sample.key in keys or sample.key not in best]
     pairs, of_pairs = clean_pairs(sides, keys, settings.curate)
     by_key = {sample.key: sample for sample in samples}
-    return Selection(accepted, [(by_key[chosen], by_key[rejected]) for chosen, rejected in pairs], counts | of_pairs)
+    preferences = [(by_key[chosen], by_key[rejected]) for chosen, rejected in pairs]
+    return Selection(accepted, preferences, scores, counts | of_pairs)
 
 
 def curate(context: RunContext, session: Session, round_: Round) -> Curated | None:
@@ -276,8 +279,7 @@ def curate(context: RunContext, session: Session, round_: Round) -> Curated | No
         ]
         counts = counts | {"earlier_pairs": len(earlier_pairs)}
         preferences = earlier_pairs + preferences
-    final = with_human_verdicts(scores, reviewed, settings)
-    return Curated(samples, selection.accepted, earlier, preferences, final, people, counts, values)
+    return Curated(samples, selection.accepted, earlier, preferences, selection.scores, people, counts, values)
 
 
 def _scores(

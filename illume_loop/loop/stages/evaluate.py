@@ -30,9 +30,6 @@ from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed
 from illume_loop.protocols import Domain, EditProbe, UnifiedModel
 
-DRIFT = "drift"
-"""The suite of the unit that measures a candidate's drift as a judge."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measurement:

@@ -43,7 +43,7 @@ from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
 from illume_loop.judge.agreement import JudgeDrift
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.gate_plans import DRIFT_SAMPLES, EDITING, UNDERSTANDING, look_sizes
+from illume_loop.loop.gate_plans import DRIFT, DRIFT_SAMPLES, EDITING, UNDERSTANDING, look_sizes
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.promotion import candidate_of, conclude, settle
 from illume_loop.loop.states import RoundState
@@ -297,7 +297,7 @@ def plan_look(context: RunContext, session: Session, round_: Round, look: int) -
                 payload = {"suite": suite, "version_id": version_id, "look": look}
                 units.append(NewUnit("evaluate", f"evaluate/{part}/{name}", payload, num_items=plan.count))
     if context.settings.gate.drift_margin and look == 0 and drift_of_round(session, round_.id) is None:
-        payload = {"suite": "drift", "version_id": candidate.id, "look": look}
+        payload = {"suite": DRIFT, "version_id": candidate.id, "look": look}
         num_items = min(DRIFT_SAMPLES, round_.num_samples)
         units.append(NewUnit("evaluate", f"evaluate/drift/{candidate.name}", payload, num_items=num_items))
     add_units(session, round_.id, units)
