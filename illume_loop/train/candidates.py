@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from illume_loop.models.registry import backend_of
 from illume_loop.protocols import ChecksRows, TrainFunction, TrainingRow, UnifiedModel
 from illume_loop.settings import TrainSettings
+from illume_loop.train.ray_driver import run_locally_or_on_ray
 from illume_loop.train.trainings import CandidateTraining, OnStep
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def train_candidate(
         return of_plug_in(base, rows, out, settings, seed, on_step)
     cast(ChecksTraining, backend).check_training(settings)
     training = CandidateTraining(base.absolute(), list(rows), out.absolute(), settings, seed)
-    from illume_loop.train.ray_driver import run_locally_or_on_ray
-
     return run_locally_or_on_ray(training, on_step)
 
 
