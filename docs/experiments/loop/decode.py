@@ -10,14 +10,16 @@ The second comparison is the one that counts for somebody who may choose the dec
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from illume_loop.charts.numbers import gain
 from illume_loop.cli.loading import load
 from illume_loop.domains import get_domain
-from illume_loop.evals.statistics import Interval, paired_bootstrap
+from illume_loop.evals.statistics import paired_bootstrap
 from illume_loop.evals.suites import alignment
 from illume_loop.protocols import Prompt, Sampling, UnifiedModel
 
@@ -45,12 +47,6 @@ def best_decode(name: str, model: UnifiedModel) -> Sampling:
     return max(sweep, key=lambda decode: sweep[decode])
 
 
-def gain(before: list[bool], after: list[bool]) -> str:
-    """Return the paired gain in points with its interval."""
-    found: Interval = paired_bootstrap(before, after)
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-
-
 def main(run: str) -> None:
     """Print one row for each comparison."""
     run_dir, _, version = run.partition(":")
@@ -64,7 +60,7 @@ def main(run: str) -> None:
             f"{100 * np.mean(found):.1f} (guidance {decode.guidance_scale:g}, temperature {decode.temperature:g})"
             for found, decode in ((before, old), (after, new))
         ]
-        print(f"| {told} | {' | '.join(shares)} | {gain(before, after)} |", flush=True)
+        print(f"| {told} | {' | '.join(shares)} | {gain(asdict(paired_bootstrap(before, after)))} |", flush=True)
 
 
 if __name__ == "__main__":
