@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from illume_db.migrate import upgrade
-from illume_db.rounds import waiting_retries
+from illume_db.rounds import open_rounds, waiting_retries
 from illume_db.tables import Round, Run
 from illume_loop.settings import Settings, load_settings
 from tests.chaos.checks import outcome, violations
@@ -217,13 +217,18 @@ class _Trial:
         return self._orders[0].kind != "retry" or not self.cluster.ordering
 
     def _is_more_wanted(self) -> bool:
-        """Whether a round is to be run again that was asked for after the coordinator had looked for the last time."""
+        """Whether a round is to be run again that was asked for after the coordinator had looked for the last time.
+
+        It may be under way by now: a standby takes over when that coordinator ends, and plans it.
+        """
         deadline = time.monotonic() + 30
         while self.cluster.ordering and time.monotonic() < deadline:
             self.cluster.tend()
             time.sleep(0.02)
         with _session(self._url) as session:
-            return bool(waiting_retries(session, session.scalars(select(Run.id)).one()))
+            run_id = session.scalars(select(Run.id)).one()
+            under_way = [round_ for round_ in open_rounds(session, run_id) if round_.retry_of_id is not None]
+            return bool(under_way or waiting_retries(session, run_id))
 
     def _order(self, operation: Operation) -> None:
         argv = {"promote": ["models", "promote", f"v{operation.number:04d}", "--yes"]}
