@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,9 @@ PAGE = "use-several-gpu-hosts.md"
 def _host(folder: Path, name: str, address: str, volume: str) -> Project:
     """A checkout with the `.env` that the how-to gives to every host, for a shared folder in the place of S3."""
     environ = {"ILLUME_IMAGE": IMAGE, "SHARED_VOLUME": volume}
-    host = Project(copy_of_the_checkout(folder / name / "illume-loop"), f"illume-test-{name}", environ)
+    # No name that an interrupted run may have left behind, with a database of another password.
+    project = f"illume-test-{name}-{uuid.uuid4().hex[:8]}"
+    host = Project(copy_of_the_checkout(folder / name / "illume-loop"), project, environ)
     (folder / name / "home").mkdir()
     (host.folder / "configs" / "small.toml").write_text(TINY.replace("rounds = 2", "rounds = 1"))
     (host.folder / "docker-compose.shared.yml").write_text(SHARED)

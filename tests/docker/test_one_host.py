@@ -130,7 +130,7 @@ def test_everything_comes_back_with_the_daemon(project: Project) -> None:
 
 def test_no_secret_is_seen(project: Project) -> None:
     told = project.logs() + str(project.containers())
-    told += project.sh("for id in $(docker ps --quiet); do docker top $id -eo args; done")
+    told += project.sh("for id in $(docker ps --quiet); do docker top $id -eo pid,args; done")
     told += project.sh("docker history --no-trunc $ILLUME_IMAGE; docker image inspect $ILLUME_IMAGE")
     told += project.compose("exec generator env") + project.compose("exec generator illume-loop config show --json")
     secrets = project.secrets()
