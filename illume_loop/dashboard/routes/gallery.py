@@ -40,6 +40,8 @@ class Wanted(BaseModel):
     kept: Literal["", "yes", "no"] = ""
     differ: Literal["", "yes"] = ""
     after: Annotated[int, Field(ge=0, le=INT8)] = 0
+    searched: Annotated[int, Field(ge=0, le=INT8)] = 0
+    """The number of samples that the pages before this one searched, as their link to this page says."""
 
     @property
     def filters(self) -> Filters:
@@ -66,6 +68,7 @@ def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted
         shown = round_shown(session, run.id, wanted.round)
         wanted = wanted.model_copy(update={"round": shown.index})
         values: dict[str, Any] = {"rows": [], "best": [], "worst": [], "pairs": [], "after": None, "categories": []}
+        values |= {"searched": 0, "in_round": 0}
         if shown.index is not None and shown.id is not None:
             values["categories"] = categories_of(session, shown.id)
             if wanted.view == "pairs":
@@ -75,4 +78,6 @@ def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted
             else:
                 found = gallery_page(session, run.id, shown.id, wanted.filters, after=wanted.after)
                 values["rows"], values["after"] = found.rows, found.after
+                values["searched"] = wanted.searched + found.num_searched
+                values["in_round"] = found.num_in_round
     return page(request, "gallery.html", run=run, tab="gallery", wanted=wanted, numbers=shown.numbers, **values)
