@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from illume_db.evaluations import kept_draws
 from illume_db.gallery import Filters, categories_of, extremes, gallery_page
-from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Store, round_shown
+from illume_loop.dashboard.dependencies import INT4, INT8, NO_NUL, RunDep, SourceDep, round_shown
 from illume_loop.dashboard.render import page
 
 router = APIRouter(prefix="/runs/{run_id}")
@@ -62,7 +62,7 @@ class Wanted(BaseModel):
 
 
 @router.get("/gallery", response_class=HTMLResponse)
-def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted, Query()]) -> Response:
+def gallery(request: Request, run: RunDep, source: SourceDep, wanted: Annotated[Wanted, Query()]) -> Response:
     """Show a round's samples that match the filters, or its best and worst, or parent and candidate side by side."""
     with source.reading() as session:
         shown = round_shown(session, run.id, wanted.round)
