@@ -122,9 +122,7 @@ def _last_looked_at(session: Session, round_id: int, after: int) -> int | None:
     return last
 
 
-def _unfinished_page(
-    session: Session, round_id: int, rows: list[dict[str, Any]], after: int, last: int
-) -> GalleryPage:
+def _unfinished_page(session: Session, round_id: int, rows: list[dict[str, Any]], after: int, last: int) -> GalleryPage:
     """Return a page that searched the ids above `after` up to `last`, and that another page follows."""
     searched = select(func.count()).where(Sample.round_id == round_id, Sample.id > after, Sample.id <= last)
     in_round = select(Round.num_samples).where(Round.id == round_id)

@@ -42,7 +42,7 @@ def rounds(
     starter: StarterDep,
     before: Annotated[int | None, Query(ge=1, le=INT4)] = None,
 ) -> Response:
-    """Show a run: its progress, curves, last rounds and diary."""
+    """Show a run: its progress, curves, last rounds and last events."""
     with source.reading() as session:
         rows = last_rounds(session, run.id, SHOWN, before)
         values: dict[str, Any] = {

@@ -221,9 +221,9 @@ def test_a_version_is_promoted_and_rolled_back_after_a_confirmation(client: Test
         versions = run.session.scalars(select(ModelVersion)).all()
         parent = next(version for version in versions if version.name == active).parent_id
         assert [version.id for version in versions if version.state == "active"] == [parent]
-    diary = client.get(RUN).text
-    assert "ann promoted v0001" in diary
-    assert f"ann rolled back from {active}" in diary
+    page = client.get(RUN).text
+    assert "ann promoted v0001" in page
+    assert f"ann rolled back from {active}" in page
 
 
 def test_a_version_under_trial_is_not_offered_and_not_promoted(client: TestClient, run_dir: Path) -> None:
