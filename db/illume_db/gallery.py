@@ -39,10 +39,16 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class GalleryPage:
-    """A page of rows as in `samples_page`; the next page begins after the id `after`, None at the end of the round."""
+    """A page of rows as in `samples_page`; the next page begins after the id `after`, None at the end of the round.
+
+    `num_searched` counts the samples that this page searched. It is 0 without a next page, where nobody needs it.
+    `num_in_round` counts the samples of the round.
+    """
 
     rows: list[dict[str, Any]]
     after: int | None
+    num_searched: int = 0
+    num_in_round: int = 0
 
 
 def gallery_page(
@@ -56,9 +62,9 @@ def gallery_page(
     found = session.execute(_filtered(query, filters).order_by(Sample.id).limit(limit + 1)).all()
     rows = [sample_row(*row) for row in found[:limit]]
     if len(found) > limit:
-        return GalleryPage(rows, rows[-1]["id"])
+        return _unfinished_page(session, round_id, rows, after, rows[-1]["id"])
     more = session.scalar(select(Sample.id).where(Sample.round_id == round_id, Sample.id > last).limit(1))
-    return GalleryPage(rows, None if more is None else last)
+    return GalleryPage(rows, None) if more is None else _unfinished_page(session, round_id, rows, after, last)
 
 
 def extremes(
@@ -114,6 +120,13 @@ def _last_looked_at(session: Session, round_id: int, after: int) -> int | None:
     )
     last: int | None = session.scalar(select(func.max(window.c.id)))
     return last
+
+
+def _unfinished_page(session: Session, round_id: int, rows: list[dict[str, Any]], after: int, last: int) -> GalleryPage:
+    """Return a page that searched the ids above `after` up to `last`, and that another page follows."""
+    searched = select(func.count()).where(Sample.round_id == round_id, Sample.id > after, Sample.id <= last)
+    in_round = select(Round.num_samples).where(Round.id == round_id)
+    return GalleryPage(rows, last, session.scalar(searched) or 0, session.scalar(in_round) or 0)
 
 
 def _within(query: SampleQuery, round_id: int, after: int, last: int) -> SampleQuery:

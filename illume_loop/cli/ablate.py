@@ -32,7 +32,7 @@ def ablate(
     """Run a study: each arm with each seed, all measured alike; write a table with intervals and a plot."""
     from illume_loop.ablate.running import PLOT, TABLE, run_study
     from illume_loop.ablate.study import load_study
-    from illume_loop.cli.ending import INTERRUPTED
+    from illume_loop.cli.exit_codes import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.errors import CellsFailedError
     from illume_loop.runtime import prepare

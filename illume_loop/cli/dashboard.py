@@ -23,13 +23,13 @@ def dashboard(
     """Serve a dashboard of the runs in DIR's database: progress, images, judge, models, reviews."""
     import logging
 
-    from illume_loop.cli.ending import ENDING
+    from illume_loop.cli.exit_codes import ERROR_OPTIONS
     from illume_loop.cli.runs import settings_for
     from illume_loop.dashboard.server import serve
     from illume_loop.telemetry.libraries import log_to
     from illume_loop.telemetry.logs import formatter
 
-    ENDING.run_dir = run_dir
+    ERROR_OPTIONS.run_dir = run_dir
     settings = settings_for(run_dir)
     lines = logging.StreamHandler()
     lines.setFormatter(formatter(settings.runtime.log_format))

@@ -67,7 +67,7 @@ def tokenize(
 
     To share the work, run the same command in several processes; each takes one shard at a time.
     """
-    from illume_loop.cli.ending import INTERRUPTED
+    from illume_loop.cli.exit_codes import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.data.pixels import Fit
     from illume_loop.models.shipped import base_path

@@ -54,13 +54,13 @@ def _look(run_dir: Path, repair: bool) -> tuple[Sequence[Finding], str | None]:
     """Return the findings, and the repair's message; with `repair`, it repairs the run before the checks."""
     from illume_db.migrate import current, head
     from illume_db.urls import sqlite_file
-    from illume_loop.cli.ending import ENDING
+    from illume_loop.cli.exit_codes import ERROR_OPTIONS
     from illume_loop.cli.runs import database_for, open_run
     from illume_loop.loop.checkup import check_run, check_schema, missing_database
     from illume_loop.loop.promotion import repair as repair_run
     from illume_loop.loop.run_directory import read_marker
 
-    ENDING.run_dir = run_dir
+    ERROR_OPTIONS.run_dir = run_dir
     read_marker(run_dir)  # raises if the directory holds no run, even if the environment names a database
     url = database_for(run_dir)
     file = sqlite_file(url)

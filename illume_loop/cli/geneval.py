@@ -69,7 +69,7 @@ def _drawn(asked: GenEval, view: View) -> tuple[str, Folder]:
     """Draw the missing images; return (name of the version, folder with all its images)."""
     from dataclasses import asdict
 
-    from illume_loop.cli.loading import locate
+    from illume_loop.cli.loading import find_model
     from illume_loop.cli.runs import settings_for
     from illume_loop.domains.text.formats import Source, read_prompts
     from illume_loop.evals.geneval import draw_missing, is_drawn, open_folder
@@ -77,7 +77,7 @@ def _drawn(asked: GenEval, view: View) -> tuple[str, Folder]:
     from illume_loop.protocols import Sampling
 
     prompts = [prompt for _, prompt in read_prompts(Source(asked.prompts, "geneval"))]
-    version, checkpoint, load = locate(asked.model, asked.run_dir)
+    version, checkpoint, load = find_model(asked.model, asked.run_dir)
     sampling = Sampling(guidance_scale=asked.guidance)
     made_by = {"model": checkpoint, "seed": asked.seed, "sampling": asdict(sampling)}
     folder = open_folder(asked.out, prompts, asked.samples, made_by)
@@ -97,14 +97,14 @@ def _judged(asked: GenEval, judge: str, folder: Folder, view: View) -> tuple[str
     """Judge the images that have no judgement yet; return (name of the judge, a row for each image)."""
     from functools import cache
 
-    from illume_loop.cli.loading import locate
+    from illume_loop.cli.loading import find_model
     from illume_loop.domains.text.domain import TextDomain
     from illume_loop.domains.text.prompt_set import PromptSet
     from illume_loop.evals.geneval import judge_missing
     from illume_loop.judge.referee import Referee
     from illume_loop.loop.unit_inputs import derived_seed
 
-    name, checkpoint, load = locate(judge, asked.run_dir)
+    name, checkpoint, load = find_model(judge, asked.run_dir)
     take: Any = cache(load)
     referee = Referee(TextDomain(PromptSet()), take, partial(derived_seed, "geneval judge", asked.seed))
     rows = judge_missing(

@@ -129,11 +129,11 @@ def load(name: str | None, run_dir: Path) -> tuple[str, UnifiedModel]:
 
 def load_named(name: str | None, run_dir: Path) -> tuple[str, str, UnifiedModel]:
     """Load a model; return (name, sha256 of the checkpoint, model). See `load`."""
-    shown, sha256, take = locate(name, run_dir)
+    shown, sha256, take = find_model(name, run_dir)
     return shown, sha256, take()
 
 
-def locate(name: str | None, run_dir: Path) -> tuple[str, str, Callable[[], UnifiedModel]]:
+def find_model(name: str | None, run_dir: Path) -> tuple[str, str, Callable[[], UnifiedModel]]:
     """Find a model; return (name, sha256 of the checkpoint, a function that loads the model). See `load`."""
     from illume_loop.artifacts.checkpoints import checkpoint_sha256
     from illume_loop.cli.runs import settings_for

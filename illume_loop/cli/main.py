@@ -25,7 +25,7 @@ from illume_loop.cli import (
     data,
     database,
     doctor,
-    ending,
+    exit_codes,
     judge,
     model,
     models,
@@ -87,15 +87,15 @@ def _options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    ending.ENDING.debug = debug
+    exit_codes.ERROR_OPTIONS.debug = debug
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     terminal.ready()
-    libraries.silence(lambda: ending.ENDING.debug)
-    code = ending.run(app)
-    if code == ending.INTERRUPTED:
+    libraries.silence(lambda: exit_codes.ERROR_OPTIONS.debug)
+    code = exit_codes.run_app(app)
+    if code == exit_codes.INTERRUPTED:
         # Threads may still run native code; a normal exit of the interpreter would then abort the process.
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

@@ -139,7 +139,7 @@ def tokenizer(
     """Train a model's image tokenizer and detokenizer on pictures, or continue a training that was stopped."""
     from dataclasses import asdict
 
-    from illume_loop.cli.ending import INTERRUPTED
+    from illume_loop.cli.exit_codes import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.runtime import prepare
     from illume_loop.settings import RuntimeSettings

@@ -33,7 +33,7 @@ def pretrain(
     ] = None,
 ) -> None:
     """Train a base model, or a new detokenizer for one; or continue a training that was stopped."""
-    from illume_loop.cli.ending import INTERRUPTED
+    from illume_loop.cli.exit_codes import INTERRUPTED
     from illume_loop.cli.progress import open_view
     from illume_loop.runtime import prepare
     from illume_loop.settings import RuntimeSettings

@@ -52,7 +52,7 @@ def show(
         hint(f"next: illume-loop samples ls --round {index} --run-dir {run_dir}")
 
 
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, recorded in the run's diary.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, recorded in the run's event log.")]
 
 
 @app.command("cancel")

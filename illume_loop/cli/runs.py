@@ -20,10 +20,10 @@ def open_run(run_dir: Path, *, writing: bool = False) -> Iterator[OpenRun]:
 
     Raises NotARunDirectoryError, DatabaseOutdatedError.
     """
-    from illume_loop.cli.ending import ENDING
+    from illume_loop.cli.exit_codes import ERROR_OPTIONS
     from illume_loop.loop import run_directory
 
-    ENDING.run_dir = run_dir
+    ERROR_OPTIONS.run_dir = run_dir
     store = settings_for(run_dir).store
     with run_directory.open_run(
         run_dir, database_url=store.database_url, artifacts_url=store.artifacts_url, writing=writing

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from illume_loop.cli.ending import ENDING, INTERRUPTED
+from illume_loop.cli.exit_codes import ERROR_OPTIONS, INTERRUPTED
 from illume_loop.cli.options import DEFAULT_RUN_DIR, Config, RunDir
 from illume_loop.cli.output import hint, say
-from illume_loop.cli.standing import standing_by
+from illume_loop.cli.restarts import restart_with_backoff
 from illume_loop.telemetry.libraries import log_to
 from illume_loop.telemetry.logs import formatter
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from illume_loop.start import RunOutcome
 
 
-@standing_by()
+@restart_with_backoff()
 def start(
     config: Config = None,
     run_dir: RunDir = DEFAULT_RUN_DIR,
@@ -161,7 +161,7 @@ class _RunLog(logging.FileHandler):
 
 
 def _log_to(run_dir: Path, runtime: RuntimeSettings) -> None:
-    ENDING.run_dir = run_dir
+    ERROR_OPTIONS.run_dir = run_dir
     handler = _RunLog(run_dir)
     handler.setFormatter(formatter(runtime.log_format))
     log_to(handler, runtime.log_level)

@@ -33,7 +33,7 @@ KIND_OF_STAGE = {
 }
 ENDED = ("promoted", "rejected", "failed", "cancelled")
 LINES = 6
-"""The number of diary lines on the board."""
+"""The number of events on the board."""
 SHOWN = 8
 """The number of image pairs that are shown when a round ends."""
 
@@ -56,7 +56,7 @@ def watch(
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A snapshot of the run: all rounds, the latest round's stages as (done, total), the workers, the diary."""
+    """A snapshot of the run: all rounds, the latest round's stages as (done, total), the workers, the last events."""
 
     rounds: Sequence[Mapping[str, Any]]
     num_rounds: int
@@ -103,10 +103,10 @@ def take_look(run: OpenRun) -> Look:
     rounds = rounds_table(run.session, run.run_id)
     detail = round_detail(run.session, run.run_id, rounds[-1]["index"]) if rounds else None
     workers = [row for row in workers_table(run.session) if row["state"] in ("running", "draining")]
-    diary = last_events(run.session, run.run_id, LINES)[::-1]
+    events = last_events(run.session, run.run_id, LINES)[::-1]
     num_rounds = run_row(run.session, run.run_id)["settings"]["run"]["rounds"]
     in_all = total_rounds(run.session, run.run_id, num_rounds)
-    return Look(rounds, in_all, _stages(detail) if detail else {}, workers, diary)
+    return Look(rounds, in_all, _stages(detail) if detail else {}, workers, events)
 
 
 def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

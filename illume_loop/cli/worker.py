@@ -8,7 +8,7 @@ import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, Config, RunDir
 from illume_loop.cli.output import hint, print_json, print_table
-from illume_loop.cli.standing import standing_by
+from illume_loop.cli.restarts import restart_with_backoff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ COLUMNS = ("worker", "role", "host", "device", "model", "items", "progress", "he
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the worker.")]
 
 
-@standing_by()
+@restart_with_backoff()
 def worker(
     role: Annotated[
         list[str] | None,

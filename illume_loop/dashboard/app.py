@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from illume_loop.dashboard.access import Access, Guesses
-from illume_loop.dashboard.asking import ForeignForm, LoginRequired, RoleRequired, visitor_of
+from illume_loop.dashboard.dependencies import CsrfError, LoginRequired, RoleRequired, visitor_of
 from illume_loop.dashboard.headers import LOCAL_NAMES, Guard
 from illume_loop.dashboard.proxies import LOOPBACK, Network
 from illume_loop.dashboard.render import page, redirect
@@ -76,7 +76,7 @@ def _tell_errors(app: FastAPI) -> None:
     def not_yours(request: Request, error: Exception) -> Response:
         return _error(request, 403, f"You cannot do this: {error}.")
 
-    @app.exception_handler(ForeignForm)
+    @app.exception_handler(CsrfError)
     def foreign(request: Request, _: Exception) -> Response:
         return _error(request, 403, "This form is out of date. Go back, reload the page, and send the form again.")
 

@@ -17,7 +17,7 @@ from illume_loop.dashboard.proxies import root_of
 from illume_loop.report import headline
 
 if TYPE_CHECKING:
-    from illume_loop.dashboard.asking import RunHere
+    from illume_loop.dashboard.dependencies import CurrentRun
 
 
 @cache
@@ -42,7 +42,7 @@ def page(
     template: str,
     *,
     status: int = 200,
-    run: RunHere | None = None,
+    run: CurrentRun | None = None,
     live: bool = False,
     mark: str = "",
     **values: Any,

@@ -58,12 +58,12 @@ class Progress(Protocol):
         ...
 
 
-class Turn(StrEnum):
+class TickResult(StrEnum):
     """The outcome of a tick."""
 
-    OVER = "over"
-    CHANGED = "changed"
-    MOVED = "moved"
+    FINISHED = "finished"
+    ROUNDS_CHANGED = "rounds changed"
+    UNITS_ADVANCED = "units advanced"
     WAITING = "waiting"
 
 
@@ -103,11 +103,11 @@ class Coordinator:
 
     def run(self) -> None:
         """Tick until no step is due. Raises RoundFailedError if a round fails."""
-        while (turn := self.tick()) is not Turn.OVER:
-            if turn is Turn.WAITING:
+        while (result := self.tick()) is not TickResult.FINISHED:
+            if result is TickResult.WAITING:
                 time.sleep(REVIEW_POLL_S)
 
-    def tick(self) -> Turn:
+    def tick(self) -> TickResult:
         """Take the changes that are due; if there are none, get units done."""
         with self._transaction() as session:
             views = views_of(session, self._context.run_id, self._context.settings.curate.reviews)
@@ -120,15 +120,15 @@ class Coordinator:
         for index in cancelled:
             self._report_end(index)
         if not steps_due:
-            return Turn.OVER
+            return TickResult.FINISHED
         for step in changes:
             self._report_end(step.index)
         if changes:
-            return Turn.CHANGED
+            return TickResult.ROUNDS_CHANGED
         for awaited in [step for step in steps_due if isinstance(step, AwaitReviews)]:
             self._tell_awaited(awaited)
         issues = [step for step in steps_due if isinstance(step, Issue)]
-        return Turn.MOVED if self._executor.issue(issues) else Turn.WAITING
+        return TickResult.UNITS_ADVANCED if self._executor.issue(issues) else TickResult.WAITING
 
     def _steps_due(self, session: Session, views: Sequence[RoundView]) -> list[Step]:
         loop = self._context.settings.loop

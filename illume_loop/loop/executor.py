@@ -52,7 +52,7 @@ class Executor(Protocol):
         ...
 
 
-def perform(context: RunContext, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
+def lease_and_do_unit(context: RunContext, unit_id: int, owner: str, max_attempts: int, on_items: OnItems) -> None:
     """Lease a unit without a time limit and do it; see `do_leased_unit`.
 
     An error that another attempt could not mend (a full disk, a damaged artifact, a conflict) is raised and not
@@ -174,7 +174,7 @@ class InlineExecutor:
             return False
         max_attempts = self._context.settings.runtime.max_attempts
         try:
-            perform(self._context, unit.id, self._owner, max_attempts, partial(self._went_on, unit))
+            lease_and_do_unit(self._context, unit.id, self._owner, max_attempts, partial(self._went_on, unit))
         except UnitCancelledError as cancelled:
             log.info("%s", cancelled)
             self._context.fresh_images.clear()

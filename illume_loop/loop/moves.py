@@ -1,4 +1,4 @@
-"""Move a round from state to state, and note the moves in the run's diary."""
+"""Move a round from state to state, and record the moves in the run's event log."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def give_up(context: RunContext, session: Session, round_: Round, kind: str) -> 
 
 
 def note(context: RunContext, session: Session, round_: Round, kind: str, message: str) -> None:
-    """Add a line about a round to the run's diary."""
+    """Add an event about a round to the run's event log."""
     add_event(session, context.run_id, kind, message, at=context.clock(), round_id=round_.id)

@@ -300,7 +300,7 @@ def preflight_units(settings: Settings, session: Session, run_id: int) -> list[N
 
 
 def preflight_of_run(context: RunContext) -> Callable[[Session], None]:
-    """Try one prompt of a run; return the function that notes in its diary what the run will lack.
+    """Try one prompt of a run; return the function that records in its event log what the run will lack.
 
     Raises the errors of `Preflight.run`.
     """

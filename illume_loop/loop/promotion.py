@@ -9,7 +9,7 @@ Invariants:
   reason instead.
 - An open round keeps the version that it draws with. It also keeps the parent that its candidate has to beat, once that
   is fixed.
-- Each decision of a person is a line of the run's diary, with the person's name.
+- Each decision of a person is an event in the run's event log, with the person's name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from illume_loop.loop.states import Decider, RoundState, VersionState, version_t
 NONE_ACTIVE = "(none)"
 """The name of the replaced version, in a run that had no active version."""
 BY_HAND = "promoted"
-"""The kind of the diary's lines about people's decisions."""
+"""The kind of the events about people's decisions."""
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Invariants:
 
 - A cancelled round ends at once. Its state is `cancelled`, and no unit of it can be begun or finished any more.
 - Terminal states stay final. To run a round again, a new round with a number of its own draws the same prompts.
-- Each decision is a line of the run's diary, with the person's name.
+- Each decision is an event in the run's event log, with the person's name.
 """
 
 from __future__ import annotations

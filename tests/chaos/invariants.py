@@ -36,7 +36,7 @@ DECIDED, ENDED_EARLY = ("promoted", "rejected"), ("cancelled", "failed")
 TIMED = {"seconds", "created_at", "ended_at"}
 CODES = (0, 2, 3, 4)
 """Done, no such round or version, a database that is away, and a conflict: all that a command may end with."""
-KINDS_IN_DIARY: Mapping[str, tuple[str, ...]] = {
+COMMANDS_OF_EVENTS: Mapping[str, tuple[str, ...]] = {
     "cancelled": ("cancel",),
     "retried": ("retry",),
     "promoted": ("promote", "rollback"),
@@ -166,8 +166,8 @@ def _version(session: Session, round_: Round) -> Iterator[str]:
 
 def _before_the_first_command(session: Session, run_id: int, undisturbed: Mapping[str, Any]) -> Iterator[str]:
     """What had ended before the first command took effect is what it is in a run without commands."""
-    of_run, kinds = Event.run_id == run_id, tuple(KINDS_IN_DIARY)
-    # By the order of the diary's lines, as the clock of a process may be wrong.
+    of_run, kinds = Event.run_id == run_id, tuple(COMMANDS_OF_EVENTS)
+    # By the order of the events, as the clock of a process may be wrong.
     first = session.scalar(select(func.min(Event.id)).where(of_run, Event.kind.in_(kinds)))
     moved = select(Round.index, func.max(Event.id)).join(Round, Round.id == Event.round_id)
     moves = session.execute(moved.where(of_run, Event.kind.in_(("moved", "cancelled"))).group_by(Round.index))
@@ -180,13 +180,13 @@ def _before_the_first_command(session: Session, run_id: int, undisturbed: Mappin
 
 
 def _commands(session: Session, run_id: int, ordered: Sequence[tuple[str, int]]) -> Iterator[str]:
-    """Each command ended as it should, and what it did is in the diary."""
+    """Each command ended as it should, and what it did is in the event log."""
     yield from (f"the command {kind} ended with {code}" for kind, code in ordered if code not in CODES)
-    for in_diary, kinds in KINDS_IN_DIARY.items():
-        query = select(func.count()).where(Event.run_id == run_id, Event.kind == in_diary)
-        lines = session.scalar(query) or 0
+    for event_kind, kinds in COMMANDS_OF_EVENTS.items():
+        query = select(func.count()).where(Event.run_id == run_id, Event.kind == event_kind)
+        num_events = session.scalar(query) or 0
         done = sum(kind in kinds and code == 0 for kind, code in ordered)
         # One whose connection broke at its commit may have been carried out and not know it.
         unsure = sum(kind in kinds and code == 3 for kind, code in ordered)
-        if not done <= lines <= done + unsure:
-            yield f"the diary has {lines} lines of the kind {in_diary}, after {done} commands"
+        if not done <= num_events <= done + unsure:
+            yield f"the event log has {num_events} events of the kind {event_kind}, after {done} commands"

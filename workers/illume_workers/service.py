@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from illume_db.errors import FencedOutError
 from illume_loop.errors import RunLockedError, UsageError
 from illume_loop.loop.context import RunContext, default_toolbox
-from illume_loop.loop.coordinator import Coordinator, Progress, Turn
+from illume_loop.loop.coordinator import Coordinator, Progress, TickResult
 from illume_loop.loop.opening import StartInputs, check_start, open_context
 from illume_loop.loop.outages import RetryPolicy, reason_of
 from illume_loop.loop.prompts import with_domain
@@ -106,7 +106,9 @@ def lead(
         leads = f"{leadership.owner} leads"
         health.tell("ok", leads, TICK_S)
         try:
-            _turn(make_coordinator(), patience, longest_s, partial(health.tell, "ok", leads, TICK_S), sleep)
+            _tick_until_finished(
+                make_coordinator(), patience, longest_s, partial(health.tell, "ok", leads, TICK_S), sleep
+            )
             return
         except FencedOutError:
             log.warning("another coordinator took over, standing by")
@@ -161,7 +163,7 @@ def _stand_by(
     log.info("%s leads", leadership.owner)
 
 
-def _turn(
+def _tick_until_finished(
     coordinator: Coordinator,
     patience: RetryPolicy,
     longest_s: float,
@@ -171,17 +173,17 @@ def _turn(
     """Call the coordinator's tick until the run is over; pause for longer and longer while nothing moves."""
     pause = FIRST_PAUSE_S
     while True:
-        turn = patience.run_through(coordinator.tick)
+        result = patience.run_through(coordinator.tick)
         on_tick()
-        match turn:
-            case Turn.OVER:
+        match result:
+            case TickResult.FINISHED:
                 return
-            case Turn.CHANGED:
+            case TickResult.ROUNDS_CHANGED:
                 pause = FIRST_PAUSE_S
-            case Turn.MOVED:
+            case TickResult.UNITS_ADVANCED:
                 pause = FIRST_PAUSE_S
                 sleep(min(pause, longest_s))
-            case Turn.WAITING:
+            case TickResult.WAITING:
                 sleep(min(pause, longest_s))
                 pause *= 2
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from illume_loop.dashboard.asking import Sha256, Store
+from illume_loop.dashboard.dependencies import Sha256, SourceDep
 from illume_loop.errors import CorruptArtifactError
 
 router = APIRouter()
@@ -15,7 +15,7 @@ FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 @router.get("/images/{sha256}", response_class=Response)
-def image(source: Store, sha256: Sha256) -> Response:
+def image(source: SourceDep, sha256: Sha256) -> Response:
     """Return an image at its full size."""
     try:
         return Response(source.images.read_bytes(sha256), media_type="image/png", headers=FOR_GOOD)
@@ -24,7 +24,7 @@ def image(source: Store, sha256: Sha256) -> Response:
 
 
 @router.get("/thumbs/{sha256}", response_class=Response)
-def thumbnail(source: Store, sha256: Sha256) -> Response:
+def thumbnail(source: SourceDep, sha256: Sha256) -> Response:
     """Return the thumbnail of an image."""
     try:
         return Response(source.thumbnails.get(sha256), media_type="image/png", headers=FOR_GOOD)

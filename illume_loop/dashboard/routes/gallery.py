@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from illume_db.evaluations import kept_draws
 from illume_db.gallery import Filters, categories_of, extremes, gallery_page
-from illume_loop.dashboard.asking import INT4, INT8, NO_NUL, Here, Store, round_shown
+from illume_loop.dashboard.dependencies import INT4, INT8, NO_NUL, RunDep, SourceDep, round_shown
 from illume_loop.dashboard.render import page
 
 router = APIRouter(prefix="/runs/{run_id}")
@@ -40,6 +40,8 @@ class Wanted(BaseModel):
     kept: Literal["", "yes", "no"] = ""
     differ: Literal["", "yes"] = ""
     after: Annotated[int, Field(ge=0, le=INT8)] = 0
+    searched: Annotated[int, Field(ge=0, le=INT8)] = 0
+    """The number of samples that the pages before this one searched, as their link to this page says."""
 
     @property
     def filters(self) -> Filters:
@@ -60,12 +62,13 @@ class Wanted(BaseModel):
 
 
 @router.get("/gallery", response_class=HTMLResponse)
-def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted, Query()]) -> Response:
+def gallery(request: Request, run: RunDep, source: SourceDep, wanted: Annotated[Wanted, Query()]) -> Response:
     """Show a round's samples that match the filters, or its best and worst, or parent and candidate side by side."""
     with source.reading() as session:
         shown = round_shown(session, run.id, wanted.round)
         wanted = wanted.model_copy(update={"round": shown.index})
         values: dict[str, Any] = {"rows": [], "best": [], "worst": [], "pairs": [], "after": None, "categories": []}
+        values |= {"searched": 0, "in_round": 0}
         if shown.index is not None and shown.id is not None:
             values["categories"] = categories_of(session, shown.id)
             if wanted.view == "pairs":
@@ -75,4 +78,6 @@ def gallery(request: Request, run: Here, source: Store, wanted: Annotated[Wanted
             else:
                 found = gallery_page(session, run.id, shown.id, wanted.filters, after=wanted.after)
                 values["rows"], values["after"] = found.rows, found.after
+                values["searched"] = wanted.searched + found.num_searched
+                values["in_round"] = found.num_in_round
     return page(request, "gallery.html", run=run, tab="gallery", wanted=wanted, numbers=shown.numbers, **values)

@@ -13,7 +13,7 @@ from illume_db.review_queue import overlaps, random_share, reviewers_of_run
 from illume_db.reviews import reviews_of_run
 from illume_db.rounds_table import last_rounds
 from illume_loop.charts.reliability import reliability_plot
-from illume_loop.dashboard.asking import Here, RoundChoice, RunHere, Store, round_shown
+from illume_loop.dashboard.dependencies import CurrentRun, RoundChoice, RunDep, SourceDep, round_shown
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError, TooFewLabelsError
 from illume_loop.evals.statistics import wilson_interval
@@ -31,7 +31,7 @@ SVG_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 @router.get("/judge", response_class=HTMLResponse)
-def judge(request: Request, run: Here, source: Store, index: RoundChoice = None) -> Response:
+def judge(request: Request, run: RunDep, source: SourceDep, index: RoundChoice = None) -> Response:
     """Show the judge of a run."""
     with source.reading() as session:
         shown = round_shown(session, run.id, index)
@@ -62,7 +62,7 @@ def judge(request: Request, run: Here, source: Store, index: RoundChoice = None)
 
 
 @router.get("/judge/calibration.svg", response_class=Response)
-def calibration_plot(run: Here, source: Store) -> Response:
+def calibration_plot(run: RunDep, source: SourceDep) -> Response:
     """Return the reliability plot of the run's calibration."""
     with source.reading() as session:
         found = calibration_in(session, run.id)
@@ -72,7 +72,7 @@ def calibration_plot(run: Here, source: Store) -> Response:
 
 
 @router.get("/judge/people.svg", response_class=Response)
-def people_plot(run: Here, source: Store) -> Response:
+def people_plot(run: RunDep, source: SourceDep) -> Response:
     """Return the reliability plot of the judge against people."""
     with source.reading() as session:
         fit, _ = _fit(session, run)
@@ -81,7 +81,7 @@ def people_plot(run: Here, source: Store) -> Response:
     return _svg(reliability_plot(fit.reliability, "against people"))
 
 
-def _fit(session: Session, run: RunHere) -> tuple[Fit | None, str]:
+def _fit(session: Session, run: CurrentRun) -> tuple[Fit | None, str]:
     """Return the calibration on people's verdicts and "", or None and the reason."""
     try:
         return fit_on_reviews(reviews_of_run(session, run.id, run.assessor)), ""

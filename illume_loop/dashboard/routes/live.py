@@ -20,7 +20,7 @@ from starlette.responses import StreamingResponse
 
 from illume_db.live import store_mark
 from illume_loop.dashboard.access import COOKIE
-from illume_loop.dashboard.asking import Here, Starting, Store, access_of, mark_of
+from illume_loop.dashboard.dependencies import RunDep, SourceDep, StarterDep, access_of, mark_of
 from illume_loop.dashboard.source import Source
 
 router = APIRouter()
@@ -44,14 +44,14 @@ _OPEN = _Open()
 
 
 @router.get("/live", response_class=StreamingResponse)
-async def everything(request: Request, source: Store, once: Once = False) -> StreamingResponse:
+async def everything(request: Request, source: SourceDep, once: Once = False) -> StreamingResponse:
     """Stream the marks of the whole database."""
     return _stream(request, source, store_mark, once)
 
 
 @router.get("/runs/{run_id}/live", response_class=StreamingResponse)
 async def of_run(
-    request: Request, run: Here, source: Store, starter: Starting, once: Once = False
+    request: Request, run: RunDep, source: SourceDep, starter: StarterDep, once: Once = False
 ) -> StreamingResponse:
     """Stream the marks of one run."""
     return _stream(request, source, lambda session: mark_of(session, starter, run.id), once)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from illume_loop.dashboard.access import COOKIE, SESSION_S, Access, Guesses, Role
-from illume_loop.dashboard.asking import NO_NUL, access_of, own_form
+from illume_loop.dashboard.dependencies import NO_NUL, access_of, check_csrf
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.judge.reviews import MOST_NAME, reviewer_name
 
@@ -50,7 +50,7 @@ def log_in(
     return answer
 
 
-@router.post("/logout", dependencies=[Depends(own_form)])
+@router.post("/logout", dependencies=[Depends(check_csrf)])
 def log_out(request: Request, access: Annotated[Access, Depends(access_of)]) -> Response:
     """End the session."""
     access.end(request.cookies.get(COOKIE))

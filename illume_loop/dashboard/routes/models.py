@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from illume_db.rounds_table import rounds_table
 from illume_db.versions import compared, comparisons, models_table
-from illume_loop.dashboard.asking import Admin, Here, Store, Version, own_form
+from illume_loop.dashboard.dependencies import Admin, RunDep, SourceDep, Version, check_csrf
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.errors import NoActiveVersionError, NotFoundError, PromotionError, UnderTrialError
 from illume_loop.loop import promotion
@@ -21,7 +21,7 @@ Choice = Annotated[str, Query(max_length=16, description="Name of a model versio
 
 
 @router.get("", response_class=HTMLResponse)
-def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice = "") -> Response:
+def models(request: Request, run: RunDep, source: SourceDep, a: Choice = "", b: Choice = "") -> Response:
     """Show the tree of versions, and the comparison of two."""
     with source.reading() as session:
         rows = models_table(session, run.id)
@@ -50,7 +50,7 @@ def models(request: Request, run: Here, source: Store, a: Choice = "", b: Choice
 
 
 @router.get("/{name}/promote", response_class=HTMLResponse)
-def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _: Admin) -> Response:
+def ask_to_promote(request: Request, run: RunDep, source: SourceDep, name: Version, _: Admin) -> Response:
     """Ask for confirmation before a promotion, and say what it does."""
     with source.reading() as session:
         rows = models_table(session, run.id)
@@ -64,8 +64,8 @@ def ask_to_promote(request: Request, run: Here, source: Store, name: Version, _:
     return page(request, "confirm.html", run=run, tab="models", active=active, target=version, action=action)
 
 
-@router.post("/{name}/promote", dependencies=[Depends(own_form)])
-def promote(request: Request, run: Here, source: Store, name: Version, admin: Admin) -> Response:
+@router.post("/{name}/promote", dependencies=[Depends(check_csrf)])
+def promote(request: Request, run: RunDep, source: SourceDep, name: Version, admin: Admin) -> Response:
     """Make a version active."""
     with source.writing() as session:
         promotion.promote(session, run.id, name, by=admin.name)
@@ -73,7 +73,7 @@ def promote(request: Request, run: Here, source: Store, name: Version, admin: Ad
 
 
 @router.get("/rollback", response_class=HTMLResponse)
-def ask_to_roll_back(request: Request, run: Here, source: Store, _: Admin) -> Response:
+def ask_to_roll_back(request: Request, run: RunDep, source: SourceDep, _: Admin) -> Response:
     """Ask for confirmation before a rollback, and say what it does."""
     with source.reading() as session:
         rows = models_table(session, run.id)
@@ -85,9 +85,9 @@ def ask_to_roll_back(request: Request, run: Here, source: Store, _: Admin) -> Re
     return page(request, "confirm.html", run=run, tab="models", active=active, target=target, action=action)
 
 
-@router.post("/rollback", dependencies=[Depends(own_form)])
+@router.post("/rollback", dependencies=[Depends(check_csrf)])
 def roll_back(
-    request: Request, run: Here, source: Store, admin: Admin, active: Annotated[str, Form(max_length=16)] = ""
+    request: Request, run: RunDep, source: SourceDep, admin: Admin, active: Annotated[str, Form(max_length=16)] = ""
 ) -> Response:
     """Make the parent of the active version active again; refuse if `active` is no longer the active version."""
     with source.writing() as session:

@@ -15,16 +15,16 @@ from starlette.responses import HTMLResponse, Response
 from illume_db.review_queue import num_of_reviewer, unreviewed
 from illume_db.reviews import NewReview, num_reviewed, prompt_of_sample, put_review, take_back_review
 from illume_db.samples import sample_detail
-from illume_loop.dashboard.asking import (
+from illume_loop.dashboard.dependencies import (
     INT4,
     INT8,
     NO_NUL,
-    Here,
+    CurrentRun,
     Reviewer,
     RoundChoice,
-    RunHere,
-    Store,
-    own_form,
+    RunDep,
+    SourceDep,
+    check_csrf,
     round_shown,
 )
 from illume_loop.dashboard.render import page, redirect
@@ -43,8 +43,8 @@ Reason = Literal["chosen", "disagreement", "boundary", "random", "overlap"]
 @router.get("", response_class=HTMLResponse)
 def review(
     request: Request,
-    run: Here,
-    source: Store,
+    run: RunDep,
+    source: SourceDep,
     reviewer: Reviewer,
     index: RoundChoice = None,
     last: Annotated[int | None, Query(ge=1, le=INT8, description="Sample that was reviewed before.")] = None,
@@ -76,11 +76,11 @@ def review(
     )
 
 
-@router.post("", dependencies=[Depends(own_form)])
+@router.post("", dependencies=[Depends(check_csrf)])
 def decide(
     request: Request,
-    run: Here,
-    source: Store,
+    run: RunDep,
+    source: SourceDep,
     reviewer: Reviewer,
     sample: Annotated[int, Form(ge=1, le=INT8)],
     verdict: Annotated[Verdict, Form()],
@@ -98,8 +98,8 @@ def decide(
     return redirect(request, f"/runs/{run.id}/review?round={index}&last={sample}")
 
 
-@router.post("/undo", dependencies=[Depends(own_form)])
-def undo(request: Request, run: Here, source: Store, reviewer: Reviewer) -> Response:
+@router.post("/undo", dependencies=[Depends(check_csrf)])
+def undo(request: Request, run: RunDep, source: SourceDep, reviewer: Reviewer) -> Response:
     """Take back the reviewer's last review in this run; its sample comes up again."""
     with source.writing() as session:
         sample_id = take_back_review(session, run.id, reviewer.name)
@@ -108,7 +108,7 @@ def undo(request: Request, run: Here, source: Store, reviewer: Reviewer) -> Resp
     return redirect(request, f"/runs/{run.id}/review{where}")
 
 
-def _questions(session: Session, run: RunHere, sample_id: int) -> list[Question]:
+def _questions(session: Session, run: CurrentRun, sample_id: int) -> list[Question]:
     """Return the questions of a sample's prompt. Raises NotFoundError."""
     prompt = prompt_of_sample(session, run.id, sample_id)
     if prompt is None:

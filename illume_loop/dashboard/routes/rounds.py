@@ -15,7 +15,15 @@ from illume_db.reviews import num_reviewed
 from illume_db.rounds_table import last_rounds, open_stages, round_detail
 from illume_db.runs import last_events, leader_of
 from illume_loop.charts.curve import curve
-from illume_loop.dashboard.asking import INT4, Here, RoundIndex, RunHere, Starting, Store, round_here
+from illume_loop.dashboard.dependencies import (
+    INT4,
+    CurrentRun,
+    RoundIndex,
+    RunDep,
+    SourceDep,
+    StarterDep,
+    existing_round_id,
+)
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError
 from illume_loop.loop.run_directory import holder
@@ -29,12 +37,12 @@ CURVES = {"judge_auc": "Judge's AUC against the checker", "diversity": "Diversit
 @router.get("", response_class=HTMLResponse)
 def rounds(
     request: Request,
-    run: Here,
-    source: Store,
-    starter: Starting,
+    run: RunDep,
+    source: SourceDep,
+    starter: StarterDep,
     before: Annotated[int | None, Query(ge=1, le=INT4)] = None,
 ) -> Response:
-    """Show a run: its progress, curves, last rounds and diary."""
+    """Show a run: its progress, curves, last rounds and last events."""
     with source.reading() as session:
         rows = last_rounds(session, run.id, SHOWN, before)
         values: dict[str, Any] = {
@@ -59,16 +67,16 @@ def rounds(
     )
 
 
-def _curves(run: RunHere, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup]]:
+def _curves(run: CurrentRun, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup]]:
     num_probes = run.settings["gate"]["probe_items"]
     for measure, title in CURVES.items():
         yield title, curve(rows, measure, num_probes)
 
 
 @router.get("/rounds/{index}", response_class=HTMLResponse)
-def one_round(request: Request, run: Here, source: Store, index: RoundIndex) -> Response:
+def one_round(request: Request, run: RunDep, source: SourceDep, index: RoundIndex) -> Response:
     """Show a round: its stages, decision, curation and images."""
-    round_id = round_here(source, run, index)
+    round_id = existing_round_id(source, run, index)
     with source.reading() as session:
         detail = round_detail(session, run.id, index)
         if detail is None:

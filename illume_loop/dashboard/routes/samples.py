@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from illume_db.review_queue import reviews_of_sample
 from illume_db.samples import lineage, sample_detail
-from illume_loop.dashboard.asking import Here, SampleId, Store
+from illume_loop.dashboard.dependencies import RunDep, SampleId, SourceDep
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/runs/{run_id}")
 
 
 @router.get("/samples/{sample_id}", response_class=HTMLResponse)
-def sample(request: Request, run: Here, source: Store, sample_id: SampleId) -> Response:
+def sample(request: Request, run: RunDep, source: SourceDep, sample_id: SampleId) -> Response:
     """Show a sample."""
     with source.reading() as session:
         detail = sample_detail(session, run.id, sample_id)

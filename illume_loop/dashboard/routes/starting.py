@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from illume_db.rounds_table import last_rounds
 from illume_db.runs import add_event, leader_of
 from illume_db.tables.rounds import TERMINAL_STATES
-from illume_loop.dashboard.asking import Admin, Here, RunHere, Starting, Store, own_form
+from illume_loop.dashboard.dependencies import Admin, CurrentRun, RunDep, SourceDep, StarterDep, check_csrf
 from illume_loop.dashboard.render import page, redirect
 from illume_loop.errors import NotStartableError, UsageError
 
@@ -22,7 +22,7 @@ MOST_ROUNDS = 1000
 
 
 @router.get("/start", response_class=HTMLResponse)
-def ask_to_start(request: Request, run: Here, source: Store, starter: Starting, _: Admin) -> Response:
+def ask_to_start(request: Request, run: RunDep, source: SourceDep, starter: StarterDep, _: Admin) -> Response:
     """Ask up to which round to continue, and say what continuing does."""
     if not starter.can_start(run.key):
         raise NotStartableError(path=starter.run_dir)
@@ -34,12 +34,12 @@ def ask_to_start(request: Request, run: Here, source: Store, starter: Starting, 
     )
 
 
-@router.post("/start", dependencies=[Depends(own_form)])
+@router.post("/start", dependencies=[Depends(check_csrf)])
 def start(
     request: Request,
-    run: Here,
-    source: Store,
-    starter: Starting,
+    run: RunDep,
+    source: SourceDep,
+    starter: StarterDep,
     admin: Admin,
     rounds: Annotated[int, Form(ge=1, le=MOST_ROUNDS)],
 ) -> Response:
@@ -53,15 +53,15 @@ def start(
     return redirect(request, f"/runs/{run.id}")
 
 
-@router.post("/stop", dependencies=[Depends(own_form)])
-def stop(request: Request, run: Here, source: Store, starter: Starting, admin: Admin) -> Response:
+@router.post("/stop", dependencies=[Depends(check_csrf)])
+def stop(request: Request, run: RunDep, source: SourceDep, starter: StarterDep, admin: Admin) -> Response:
     """Stop the loop that this server started; do nothing if it has ended."""
     if starter.can_start(run.key) and starter.stop():
         _note(source, run, f"{admin.name} stopped the loop from the dashboard")
     return redirect(request, f"/runs/{run.id}")
 
 
-def _least_rounds(session: Session, run: RunHere) -> int:
+def _least_rounds(session: Session, run: CurrentRun) -> int:
     """Return the smallest number of rounds in all for which the run has work to do."""
     last = next(iter(last_rounds(session, run.id, 1)), None)
     if last is None:
@@ -69,6 +69,6 @@ def _least_rounds(session: Session, run: RunHere) -> int:
     return int(last["index"]) + (1 if last["state"] in TERMINAL_STATES else 0)
 
 
-def _note(source: Store, run: RunHere, message: str) -> None:
+def _note(source: SourceDep, run: CurrentRun, message: str) -> None:
     with source.writing() as session:
         add_event(session, run.id, "by hand", message, at=datetime.now(UTC))

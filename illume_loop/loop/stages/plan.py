@@ -150,7 +150,7 @@ def plan_round(context: RunContext, session: Session, index: int, before: Sequen
 
 
 def _new_prompt_ids(context: RunContext, session: Session, index: int) -> tuple[list[int], str]:
-    """Return the ids of the run's next prompts, and the words about them for the diary."""
+    """Return the ids of the run's next prompts, and the words about them for the event log."""
     settings = context.settings
     unsolved = unsolved_prompts(session, context.run_id) if settings.sampling.replay_share else []
     plan = round_plan(context.domain, settings, index, [prompt_of(prompt) for prompt in unsolved])

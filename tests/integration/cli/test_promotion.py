@@ -1,4 +1,4 @@
-"""Promoting and rolling back by hand: one version is active, the diary says who did it, the next round uses it."""
+"""Promoting and rolling back by hand: one version is active, the event log says who did it, the next round uses it."""
 
 from __future__ import annotations
 

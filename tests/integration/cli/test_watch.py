@@ -58,7 +58,7 @@ def test_what_goes_on_is_told_once(run_dir: Path, capsys: Captured) -> None:
     assert told["stages"]["gating"][0] == 7
 
 
-def test_the_board_has_rounds_bars_and_the_diary(run_dir: Path) -> None:
+def test_the_board_has_rounds_bars_and_the_events(run_dir: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=160, height=60)
     with open_run(run_dir) as run, Board(console, run) as board:

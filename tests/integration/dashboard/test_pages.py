@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, text, update
 
+from illume_db import gallery
 from illume_db.judging import add_calibration
 from illume_db.rounds import add_round, set_candidate
 from illume_db.sessions import open_engine, transaction
@@ -83,6 +84,27 @@ def test_filters_keep_what_they_ask_for_and_pages_follow_each_other(client: Test
     both = client.get(f"{RUN}/gallery?round=1&low=0&high=100&category=&text=&kept=yes").text
     assert 0 < len(_shown_ids(both)) < 72
     assert client.get(f"{RUN}/gallery?round=9").status_code == 404
+
+
+def test_an_empty_gallery_page_tells_how_much_was_searched(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "SCAN", 30)
+    path = f"{RUN}/gallery?round=1&text=zebra"
+    for searched in ("30", "60"):
+        page = client.get(path).text
+        assert f"No matches yet ({searched} of 72 searched)." in page
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        assert following
+        path = urljoin(path, following[1].replace("&amp;", "&"))
+    assert "No matches.</p>" in client.get(path).text
+
+
+def test_a_gallery_page_with_matches_counts_as_searched(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{RUN}/gallery?round=1"
+    following = re.search(r'rel="next" href="([^"]+)"', client.get(path).text)
+    assert following
+    path = urljoin(path, following[1].replace("&amp;", "&"))
+    monkeypatch.setattr(gallery, "SCAN", 10)
+    assert "No matches yet (58 of 72 searched)." in client.get(f"{path}&text=zebra").text
 
 
 def test_prompts_critiques_comments_and_names_are_shown_and_never_run(client: TestClient, run_dir: Path) -> None:
@@ -199,9 +221,9 @@ def test_a_version_is_promoted_and_rolled_back_after_a_confirmation(client: Test
         versions = run.session.scalars(select(ModelVersion)).all()
         parent = next(version for version in versions if version.name == active).parent_id
         assert [version.id for version in versions if version.state == "active"] == [parent]
-    diary = client.get(RUN).text
-    assert "ann promoted v0001" in diary
-    assert f"ann rolled back from {active}" in diary
+    page = client.get(RUN).text
+    assert "ann promoted v0001" in page
+    assert f"ann rolled back from {active}" in page
 
 
 def test_a_version_under_trial_is_not_offered_and_not_promoted(client: TestClient, run_dir: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_variable_that_needs_the_settings_of_the_run_is_read_with_them(
         assert settings_for(run_dir).curate.keep_per_prompt == 1
 
 
-def test_what_a_start_changes_is_in_the_row_and_in_the_diary(run_dir: Path, made: Path) -> None:
+def test_what_a_start_changes_is_in_the_row_and_in_the_event_log(run_dir: Path, made: Path) -> None:
     start(_settings(run_dir, made), run_dir, rounds=2)
     assert _rows(run_dir)["run"]["rounds"] == 2
     assert settings_for(run_dir).run.rounds == 2

@@ -17,7 +17,7 @@ from illume_db.tables import Assessment, ModelVersion, Round, Sample
 from illume_db.units import ready_units
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.coordinator import Coordinator
-from illume_loop.loop.executor import perform
+from illume_loop.loop.executor import lease_and_do_unit
 from illume_loop.loop.opening import check_start, open_context
 from illume_loop.loop.reconcile import Issue
 from illume_loop.loop.run_directory import locked, open_run
@@ -114,7 +114,7 @@ class _AnyOrder:
             units = [u for id_, kinds in rounds for kind in kinds for u in ready_units(session, id_, kind, 99)]
         unit = self._random.choice(units)
         self.keys.append(f"{unit.round_index}/{unit.kind}")
-        perform(self._context, unit.id, "me", 3, lambda done, total: None)
+        lease_and_do_unit(self._context, unit.id, "me", 3, lambda done, total: None)
         return True
 
 

@@ -25,7 +25,7 @@ def _states(run_dir: Path) -> dict[str, str]:
         return {row["name"]: row["state"] for row in models_table(run.session, run.run_id)}
 
 
-def _diary(run_dir: Path) -> list[str]:
+def _event_messages(run_dir: Path) -> list[str]:
     with open_run(run_dir) as run:
         return [event["message"] for event in events(run.session, run.run_id)]
 
@@ -106,7 +106,7 @@ def test_a_gate_that_passes_leaves_what_a_person_made_active(
         f"the gate accepts v0003, but {what} while the round was under way, so v0001 stays active; "
         "`illume-loop models promote v0003` makes v0003 active"
     )
-    assert f"round 2: {reason}" in _diary(run_dir)
+    assert f"round 2: {reason}" in _event_messages(run_dir)
     assert _states(run_dir) == {"v0001": "active", "v0002": "retired", "v0003": "candidate"}
     with open_run(run_dir, writing=True) as run:
         assert promote(run.session, run.run_id, "v0003", by="ann") == "v0001"
@@ -154,7 +154,7 @@ def test_a_run_without_an_active_version_is_repaired_by_the_next_start(tmp_path:
     start(small_settings(tmp_path / "base", run__rounds=2, **REJECTS), run_dir)
     assert [row["parent"] for row in table(run_dir)] == ["v0001", "v0001"]
     message = "repaired: no version was active, v0001 (the base of the run) is active again"
-    assert message in _diary(run_dir)
+    assert message in _event_messages(run_dir)
     with open_run(run_dir, writing=True) as run:
         assert repair(run.session, run.run_id) is None
 

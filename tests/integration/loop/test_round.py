@@ -199,7 +199,7 @@ def test_held_out_draws_are_kept_side_by_side(run_dir: Path) -> None:
         run.images.read(draws[0]["parent"]["image_sha256"])
 
 
-def test_the_diary_tells_the_story(run_dir: Path) -> None:
+def test_the_event_log_tells_the_story(run_dir: Path) -> None:
     with open_run(run_dir) as run:
         lines = events(run.session, run.run_id)
         assert events(run.session, run.run_id, after=lines[3]["id"], limit=2) == lines[4:6]

@@ -36,7 +36,7 @@ def run(app):
     logging.getLogger("illume_loop.judge").warning("one of ours")
     return 0
 
-main.ending.run = run
+main.exit_codes.run_app = run
 main.main()
 """
 )
@@ -67,7 +67,7 @@ def test_the_log_has_it_all(tmp_path: Path) -> None:
 
 
 def test_debug_shows_what_libraries_say() -> None:
-    done = _main("main.ending.ENDING.debug = True")
+    done = _main("main.exit_codes.ERROR_OPTIONS.debug = True")
     for said in SAID:
         assert said in done.stderr
 

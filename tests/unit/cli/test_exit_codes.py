@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import typer
 
-from illume_loop.cli import ending
+from illume_loop.cli import exit_codes
 from illume_loop.errors import CorruptArtifactError, PromptOutsideGrammarError, RunExistsError, StorageFullError
 
 
 @pytest.fixture(autouse=True)
-def _fresh_ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ending, "ENDING", ending.Ending(run_dir=tmp_path))
+def _fresh_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(exit_codes, "ERROR_OPTIONS", exit_codes.ErrorOptions(run_dir=tmp_path))
     monkeypatch.setattr("sys.argv", ["illume-loop"])
 
 
@@ -27,7 +27,7 @@ def _ends(error: BaseException | None) -> int:
         if error is not None:
             raise error
 
-    return ending.run(app)
+    return exit_codes.run_app(app)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_an_unexpected_error_names_the_file_with_its_traceback(
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    ending.ENDING.debug = True
+    exit_codes.ERROR_OPTIONS.debug = True
     _ends(ZeroDivisionError("division by zero"))
     assert "Traceback" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The end of a command: this module turns errors into one sentence on stderr and an exit code.
+"""Turns the error of a command into one sentence on stderr and an exit code.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 unhealthy, 4 conflict, 130 interrupted. The message of a known error
 (IllumeLoopError) says what to do next. An unexpected error also gets one sentence; its traceback goes to a file in the
@@ -45,30 +45,30 @@ _EXTRA_OF = {
 
 
 @dataclass
-class Ending:
-    """The options of the running command for its end: `--debug`, and the directory for tracebacks."""
+class ErrorOptions:
+    """How the running command reports an error: `--debug`, and the run directory for tracebacks."""
 
     debug: bool = False
     run_dir: Path | None = None
 
 
-ENDING = Ending()
+ERROR_OPTIONS = ErrorOptions()
 
 
-def run(app: typer.Typer) -> int:
+def run_app(app: typer.Typer) -> int:
     """Run a Typer app and return the exit code."""
-    code = _run(app)
+    code = _run_app(app)
     try:
         # Flush now, because nothing could report an error of the interpreter's own flush at exit.
         sys.stdout.flush()
     except ReaderGone:
         return code
     except OSError as error:
-        return _end(error)
+        return _report(error)
     return code
 
 
-def _run(app: typer.Typer) -> int:
+def _run_app(app: typer.Typer) -> int:
     try:
         result = app(standalone_mode=False)
     except SystemExit as end:
@@ -79,11 +79,11 @@ def _run(app: typer.Typer) -> int:
     except typer.Abort:
         return INTERRUPTED
     except Exception as error:
-        return _end(error)
+        return _report(error)
     return result if isinstance(result, int) else 0
 
 
-def known(error: BaseException) -> IllumeLoopError | None:
+def known_error(error: BaseException) -> IllumeLoopError | None:
     """Return the IllumeLoopError that an error is or was caused by; None if there is none.
 
     A full disk, an unreachable or damaged database, and a missing package of an extra count as such errors, too.
@@ -92,14 +92,14 @@ def known(error: BaseException) -> IllumeLoopError | None:
         if isinstance(link, IllumeLoopError):
             return link
         if isinstance(link, OSError) and link.errno in _NO_SPACE:
-            return StorageFullError(path=link.filename or ENDING.run_dir)
+            return StorageFullError(path=link.filename or ERROR_OPTIONS.run_dir)
         if isinstance(link, ModuleNotFoundError) and link.name in _EXTRA_OF:
             feature, extra = _EXTRA_OF[link.name]
             return MissingExtraError(feature=feature, extra=extra)
-    return _of_database(error)
+    return _database_error(error)
 
 
-def _of_database(error: BaseException) -> IllumeLoopError | None:
+def _database_error(error: BaseException) -> IllumeLoopError | None:
     from illume_db.errors import problem_of
 
     trouble = problem_of(error)
@@ -111,10 +111,10 @@ def _of_database(error: BaseException) -> IllumeLoopError | None:
     return kind(database=trouble.database or "of the run", reason=trouble.reason)
 
 
-def _end(error: Exception) -> int:
-    if ENDING.debug:
+def _report(error: Exception) -> int:
+    if ERROR_OPTIONS.debug:
         print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
-    found = known(error)
+    found = known_error(error)
     if found is not None:
         _say(str(found))
         return found.exit_code
@@ -124,7 +124,7 @@ def _end(error: Exception) -> int:
 
 
 def _where(error: Exception) -> str:
-    if ENDING.debug:
+    if ERROR_OPTIONS.debug:
         return "traceback above"
     try:
         return f"traceback in {_write_traceback(error)}"
@@ -133,7 +133,7 @@ def _where(error: Exception) -> str:
 
 
 def _write_traceback(error: Exception) -> Path:
-    directory = ENDING.run_dir
+    directory = ERROR_OPTIONS.run_dir
     if directory is None or not (directory / "run.json").exists():
         directory = Path(tempfile.gettempdir())
     path = directory / f"error-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"

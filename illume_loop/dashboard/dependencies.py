@@ -44,12 +44,12 @@ class RoleRequired(Exception):  # noqa: N818
         super().__init__(f"it needs the role {role.name.lower()}")
 
 
-class ForeignForm(Exception):  # noqa: N818
+class CsrfError(Exception):
     """The form lacks the token that the dashboard's pages put into every form."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunHere:
+class CurrentRun:
     """The run that a page shows."""
 
     id: int
@@ -104,10 +104,12 @@ def needs(role: Role) -> Callable[[Visitor], Visitor]:
     return check
 
 
-def own_form(visitor: Annotated[Visitor, Depends(visitor_of)], csrf: Annotated[str, Form(max_length=200)] = "") -> None:
-    """Raise ForeignForm if the form is not from one of the dashboard's pages."""
+def check_csrf(
+    visitor: Annotated[Visitor, Depends(visitor_of)], csrf: Annotated[str, Form(max_length=200)] = ""
+) -> None:
+    """Raise CsrfError if the form is not from one of the dashboard's pages."""
     if not hmac.compare_digest(visitor.csrf.encode(), csrf.encode(errors="replace")):
-        raise ForeignForm
+        raise CsrfError
 
 
 def mark_of(session: Session, starter: Starter, run_id: int) -> str:
@@ -115,21 +117,21 @@ def mark_of(session: Session, starter: Starter, run_id: int) -> str:
     return f"{run_mark(session, run_id)}-{starter.mark()}"
 
 
-def run_here(
+def current_run(
     run_id: RunId,
     source: Annotated[Source, Depends(source_of)],
     starter: Annotated[Starter, Depends(starter_of)],
-) -> RunHere:
+) -> CurrentRun:
     """Return the run of the path. Raises NotFoundError."""
     with source.reading() as session:
         row = find_run_row(session, run_id)
         if row is None:
             raise NotFoundError(kind="run", name=run_id)
         kept = {key: row[key] for key in ("key", "name", "seed", "settings", "created_at")}
-        return RunHere(id=run_id, mark=mark_of(session, starter, run_id), **kept)
+        return CurrentRun(id=run_id, mark=mark_of(session, starter, run_id), **kept)
 
 
-def round_here(source: Source, run: RunHere, index: int) -> int:
+def existing_round_id(source: Source, run: CurrentRun, index: int) -> int:
     """Return the id of a round of the run. Raises NotFoundError."""
     with source.reading() as session:
         found = round_id_of(session, run.id, index)
@@ -158,9 +160,9 @@ def round_shown(session: Session, run_id: int, wanted: int | None) -> RoundShown
     return RoundShown(numbers, index, round_id)
 
 
-Here = Annotated[RunHere, Depends(run_here)]
-Store = Annotated[Source, Depends(source_of)]
-Starting = Annotated[Starter, Depends(starter_of)]
+RunDep = Annotated[CurrentRun, Depends(current_run)]
+SourceDep = Annotated[Source, Depends(source_of)]
+StarterDep = Annotated[Starter, Depends(starter_of)]
 Reader = Annotated[Visitor, Depends(visitor_of)]
 Reviewer = Annotated[Visitor, Depends(needs(Role.REVIEWER))]
 Admin = Annotated[Visitor, Depends(needs(Role.ADMIN))]

@@ -1,4 +1,4 @@
-"""A container whose settings cannot be used stays up, says why, and begins anew ever more slowly."""
+"""A container whose settings cannot be used stays up, says why, and restarts with backoff."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from illume_loop.cli.standing import HEALTH_FILE, NUM_WAITS, pause_after, standing_by
+from illume_loop.cli.restarts import HEALTH_FILE, NUM_RESTARTS, backoff_s, restart_with_backoff
 from illume_loop.errors import (
     DatabaseOutdatedError,
     IllumeLoopError,
@@ -18,23 +18,23 @@ from illume_loop.errors import (
 )
 
 
-class Anew(BaseException):
-    """The process would have begun anew here."""
+class Restarted(BaseException):
+    """The process would have restarted here."""
 
 
-def _anew() -> NoReturn:
-    raise Anew
+def _restart() -> NoReturn:
+    raise Restarted
 
 
 @pytest.fixture
 def health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(HEALTH_FILE, str(tmp_path / "health"))
-    monkeypatch.setenv(NUM_WAITS, "0")
+    monkeypatch.setenv(NUM_RESTARTS, "0")
     return tmp_path / "health"
 
 
 def _raise(error: IllumeLoopError, slept: list[float]) -> None:
-    with standing_by(slept.append, _anew):
+    with restart_with_backoff(slept.append, _restart):
         raise error
 
 
@@ -49,7 +49,7 @@ CANNOT_HEAL = [
 def test_it_waits_ever_longer_and_its_health_says_why(health: Path, error: IllumeLoopError) -> None:
     slept: list[float] = []
     for _ in range(3):
-        with pytest.raises(Anew):
+        with pytest.raises(Restarted):
             _raise(error, slept)
     assert slept == [10.0, 20.0, 40.0]
     _, state, sentence = health.read_text().strip().split(" ", 2)
@@ -57,7 +57,7 @@ def test_it_waits_ever_longer_and_its_health_says_why(health: Path, error: Illum
 
 
 def test_pauses_have_a_bound() -> None:
-    assert [pause_after(count) for count in (0, 4, 5, 99)] == [10, 160, 300, 300]
+    assert [backoff_s(count) for count in (0, 4, 5, 99)] == [10, 160, 300, 300]
 
 
 def test_a_failed_round_ends_the_process(health: Path) -> None:
@@ -78,7 +78,7 @@ def test_on_a_terminal_each_error_ends_the_command(monkeypatch: pytest.MonkeyPat
 
 def test_no_secret_is_in_the_sentence(health: Path) -> None:
     reason = "could not connect to postgresql://illume:hunter22@db/illume"
-    with pytest.raises(Anew):
+    with pytest.raises(Restarted):
         _raise(SettingsError(reason=reason), [])
     assert "hunter22" not in health.read_text()
-    assert os.environ[NUM_WAITS] == "1"
+    assert os.environ[NUM_RESTARTS] == "1"
