@@ -273,8 +273,8 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "vision-sft",
-            "TRL's SFT layout with images: captions, assessments, assessments with a corrected image, edits; `tokenizer` "
-            "made the image ids",
+            "TRL's SFT layout with images: captions, assessments, assessments with a corrected image, edits; "
+            "`tokenizer` made the image ids",
             Features(
                 images=List(Image()), prompt=_MESSAGES, completion=_MESSAGES, kind=_TEXT, tokenizer=_TEXT, **_PLACE
             ),

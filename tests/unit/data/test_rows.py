@@ -66,7 +66,12 @@ def test_images_of_the_models_turns_are_drawn() -> None:
 
 def test_images_to_draw_may_be_given_by_their_ids_if_the_row_names_their_tokenizer() -> None:
     judged = {"from": "gpt", "value": "no, it shows a square"}
-    turns = [ASKED, judged, {"from": "human", "value": "make it a circle"}, {"from": "gpt", "value": "<image_7><image_0>"}]
+    turns = [
+        ASKED,
+        judged,
+        {"from": "human", "value": "make it a circle"},
+        {"from": "gpt", "value": "<image_7><image_0>"},
+    ]
     row = _row({"images": [b"1"], "conversations": turns, "tokenizer": "abc"})
     assert (row.kind, row.read, row.drawn, row.tokenizer) == ("dialogue", (b"1",), ((7, 0),), "abc")
     assert [turn.text for turn in row.turns[2:]] == ["make it a circle", "<image>"]
