@@ -116,10 +116,8 @@ def writes(_: int, image: Image.Image, asked: str) -> str:
     assert spec is not None
     told: dict[str, Any] = critique(spec, checker.look(small))
     names = [line.removeprefix("- ").split(":")[0] for line in criteria.splitlines()]
-    scored = {
-        name: {"score": 5 if told[name]["verdict"] == "yes" else 2, "evidence": told[name]["evidence"]}
-        for name in names
-    }
+    score = {"yes": 5, "no": 2}
+    scored = {name: {"score": score[told[name]["verdict"]], "evidence": told[name]["evidence"]} for name in names}
     return json.dumps(scored | {"analysis": told["analysis"]})
 
 
