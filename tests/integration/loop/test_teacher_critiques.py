@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -29,6 +29,7 @@ from illume_loop.loop.context import default_toolbox
 from illume_loop.loop.run_directory import open_run
 from illume_loop.loop.stages.dialogues import finds_fault
 from illume_loop.models.shipped import base_path
+from illume_loop.protocols import TrainFunction
 from illume_loop.settings import Settings
 from tests.support.canned_run import small_settings, start, table
 from tests.support.stub_teacher import Reply, Status, knows_and_writes, stub_teacher, writes
@@ -83,7 +84,7 @@ def test_what_the_teacher_wrote_is_stored_with_its_source_and_learned(tmp_path: 
         assert row.critique is not None
         scores = [told["score"] for name, told in row.critique.items() if name != "analysis"]
         assert row.score == sum(score >= 4 for score in scores) / len(scores)
-        assert (row.score < 1.0) == finds_fault(row.critique) == bool(row.failed_criteria)
+        assert (row.score != 1.0) == finds_fault(row.critique) == bool(row.failed_criteria)
     (told,) = table(tmp_path / "run")
     assert (told["curation"]["teacher_invalid"], told["curation"]["teacher_unwritten"]) == (num_invalid, 0)
     by_sample = {row.sample_id: row.critique for row in rows}
@@ -198,12 +199,12 @@ def test_a_run_of_two_turns_is_exported_and_tokenised_to_the_same_ids(tmp_path: 
     values = {"run__base": "shapes-instruct", "runtime__device": "cpu", "curate__pair_margin": 0.01}
     few = {"gate__heldout_prompts": 4, "gate__probe_items": 4}
 
-    def copied(base: Path, rows: object, out: Path, *_: object) -> None:
-        shutil.copytree(base, out)
+    def copied(base: Path, *arguments: Any) -> None:
+        shutil.copytree(base, arguments[1])
 
     with stub_teacher(writes) as stub:
         settings = _settings(tmp_path, stub.url, **values, **few)
-        start(settings, tmp_path / "run", replace(default_toolbox(), train=copied))
+        start(settings, tmp_path / "run", replace(default_toolbox(), train=cast(TrainFunction, copied)))
     with open_run(tmp_path / "run") as run:
         writing.export(run, writing.Wanted("parquet", ("vision-sft",)), tmp_path / "data")
         manifest = run.session.scalars(select(Manifest.id)).one()
