@@ -255,7 +255,7 @@ class TeacherRefusedError(TeacherError):
 
 
 class TeacherUnclearError(TeacherRefusedError):
-    """The teacher at {url} answered none of {num} questions with yes or no; the last time it said: {said}. See that
+    """The teacher at {url} answered none of {num} questions with {wanted}; the last time it said: {said}. See that
     teacher.url is an endpoint for chat completions and that teacher.model reads images."""
 
 

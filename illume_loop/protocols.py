@@ -82,15 +82,17 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class CorrectRow:
-    """A row of two turns about one image: an answer, then the corrected image.
+    """A row of two turns about one image: its assessment, then its correction.
 
-    The model learns `answer` given `image` and `instruction`, which is masked. It then learns `image_ids`, shape (L,):
-    the image as it should have been.
+    In the first turn the model learns `answer` given `image` and `instruction`. In the second turn it learns
+    `image_ids`, shape (L,), the image as it should have been, given all that and the user's `request`. `instruction`
+    and `request` are masked.
     """
 
     image: Image.Image
     instruction: str
     answer: str
+    request: str
     image_ids: ImageIds
     kind: Literal["correct"] = "correct"
 

@@ -96,6 +96,16 @@ def count_assessments(session: Session, round_id: int, assessor: str) -> Assessm
     )
 
 
+def count_written(session: Session, round_id: int, assessor: str) -> tuple[int, int]:
+    """Return the number of an assessor's invalid written replies, and of the samples that it wrote no critique of."""
+    of_round = Sample.round_id == round_id, Assessment.assessor == assessor
+    invalid = func.sum(Assessment.details["invalid_critiques"].as_integer())
+    missing = func.count().filter(Assessment.critique.is_(None))
+    query = select(invalid, missing).select_from(Assessment).join(Sample, Sample.id == Assessment.sample_id)
+    num_invalid, num_missing = session.execute(query.where(*of_round)).one()
+    return num_invalid or 0, num_missing
+
+
 def controls(session: Session, round_id: int, assessor: str) -> list[tuple[float, float]]:
     """Return the two control readings of each image that has both.
 

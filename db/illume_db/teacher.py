@@ -37,14 +37,22 @@ def spend_teacher_call(session: Session, run_id: int, max_calls: int) -> bool:
 
 
 def keep_teacher_answer(
-    session: Session, run_id: int, image_sha256: str, question: str, answer: bool, *, at: datetime
+    session: Session,
+    run_id: int,
+    image_sha256: str,
+    question: str,
+    answer: bool | None,
+    *,
+    at: datetime,
+    reply: dict[str, Any] | None = None,
 ) -> None:
-    """Store an answer; do nothing if another unit has stored an answer to the same question already."""
+    """Store an answer, or a written `reply`; do nothing if another unit has stored one to the same question already."""
     row = {
         "run_id": run_id,
         "image_sha256": image_sha256,
         "question_sha256": question_sha256(question),
         "answer": answer,
+        "reply": reply,
         "created_at": at,
     }
     session.execute(_insert(session, TeacherAnswer).values(row).on_conflict_do_nothing())
@@ -78,6 +86,14 @@ def teacher_answers(session: Session, run_id: int, images: Collection[str]) -> M
         TeacherAnswer.run_id == run_id, TeacherAnswer.image_sha256.in_(sorted(images))
     )
     return {(image, question): answer for image, question, answer in session.execute(query)}
+
+
+def teacher_replies(session: Session, run_id: int, images: Collection[str]) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """Return the stored written replies about images, by (image's sha256, question's sha256)."""
+    query = select(TeacherAnswer.image_sha256, TeacherAnswer.question_sha256, TeacherAnswer.reply).where(
+        TeacherAnswer.run_id == run_id, TeacherAnswer.image_sha256.in_(sorted(images))
+    )
+    return {(image, question): reply for image, question, reply in session.execute(query) if reply is not None}
 
 
 def question_sha256(question: str) -> str:

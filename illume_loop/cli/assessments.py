@@ -28,10 +28,14 @@ def fields_of(assessment: Mapping[str, Any]) -> dict[str, Any]:
         fields["questions"] = {row["question"]: _answer(row) for row in fields["questions"]}
     if "critique" in fields:
         fields["critique"] = {
-            key: told if isinstance(told, str) else f"{told['verdict']}: {told['evidence']}"
-            for key, told in fields["critique"].items()
+            key: told if isinstance(told, str) else _criterion(told) for key, told in fields["critique"].items()
         }
     return fields
+
+
+def _criterion(told: Mapping[str, Any]) -> str:
+    score = f" ({told['score']} of 5)" if "score" in told else ""
+    return f"{told['verdict']}{score}: {told['evidence']}"
 
 
 def _answer(row: Mapping[str, Any]) -> str:

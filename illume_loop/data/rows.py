@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from illume_loop.data.fields import BadRow, Fields, ReadImage, RowFields, no_files, text_of
@@ -20,8 +20,11 @@ KINDS: tuple[Kind, ...] = ("pair", "edit", "dialogue", "text")
 IMAGE_MARK = "<image>"
 """The place of an image in the text of a turn, as in LLaVA's layout."""
 _ASKS, _ANSWERS, _FRAMES = ("human", "user"), ("gpt", "assistant", "model"), "system"
-_IDS_AS_TEXT = re.compile(r"<image_\d+>")
-"""Image ids as `samples export` writes them. They are refused, because nothing says which tokenizer made them."""
+Ids = tuple[int, ...]
+"""The codebook ids of an image, (L,)."""
+_MARKS = re.compile(rf"{IMAGE_MARK}|(?:<image_\d+>)+")
+"""An image in the text of a turn: its mark, or its ids as `samples export` writes them, one `<image_N>` for each."""
+_ID = re.compile(r"<image_(\d+)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Turn:
 class Row:
     """A row with the encoded images that it reads and that it draws, in the order of their marks.
 
-    The image of a pair is in both. `text` is the caption of a pair, the instruction of an edit, or the text itself.
+    The image of a pair is in both. `text` is the caption of a pair, the instruction of an edit, or the text itself. An
+    image to draw may be given by its ids instead; `tokenizer` is then the digest of the tokenizer that made them.
     """
 
     kind: Kind
@@ -56,7 +60,8 @@ class Row:
     text: str = ""
     turns: tuple[Turn, ...] = ()
     read: tuple[bytes, ...] = ()
-    drawn: tuple[bytes, ...] = ()
+    drawn: tuple[bytes | Ids, ...] = ()
+    tokenizer: str = ""
 
 
 def understood(place: Place, fields: Fields, names: Mapping[str, str], read: ReadImage = no_files) -> Row:
@@ -70,7 +75,7 @@ def understood(place: Place, fields: Fields, names: Mapping[str, str], read: Rea
     if _is_list(fields.get("prompt")) and _is_list(fields.get("completion")) and not turns:
         turns = [*fields["prompt"], *fields["completion"]]  # TRL's layout
     if turns:
-        return _dialogue(place, _listed_turns(turns), meant.images())
+        return _dialogue(place, _listed_turns(turns), meant.images(), fields.get("tokenizer"))
     target = meant.picture("target")
     if target is not None:
         return _edit(place, meant, target)
@@ -112,20 +117,44 @@ def _listed_turns(turns: object) -> object:
         raise BadRow("unknown layout", "its turns are no list") from None
 
 
-def _dialogue(place: Place, said: object, images: Sequence[bytes]) -> Row:
+def _dialogue(place: Place, said: object, images: Sequence[bytes], tokenizer: object) -> Row:
     if not isinstance(said, Sequence) or isinstance(said, str | bytes) or not said:
         raise BadRow("unknown layout", "its turns are no list")
     turns = tuple(_turn(item) for item in said if not (isinstance(item, Mapping) and _side(item) == _FRAMES))
     if not turns or [turn.by for turn in turns] != ["user", "model"] * (len(turns) // 2):
         raise BadRow("unknown layout", "its turns are not the user's and the model's by turns")
-    marks = [turn.by for turn in turns for _ in range(turn.text.count(IMAGE_MARK))]
-    if len(marks) != len(images):
-        raise BadRow("images and marks differ", f"{len(images)} images, {len(marks)} times {IMAGE_MARK}")
-    edit = len(turns) == 2 and marks == ["user", "model"] and turns[1].text == IMAGE_MARK
-    sides = {side: tuple(i for by, i in zip(marks, images, strict=True) if by == side) for side in ("user", "model")}
-    if edit and (told := turns[0].text.replace(IMAGE_MARK, " ").strip()):
-        return Row("edit", place, told, read=sides["user"], drawn=sides["model"])
-    return Row("dialogue", place, turns=turns, read=sides["user"], drawn=sides["model"])
+    marks = [(turn.by, mark) for turn in turns for mark in _MARKS.findall(turn.text)]
+    num_images = sum(mark == IMAGE_MARK for _, mark in marks)
+    if num_images != len(images):
+        raise BadRow("images and marks differ", f"{len(images)} images, {num_images} times {IMAGE_MARK}")
+    made_by = _tokenizer_of_ids(marks, tokenizer)
+    turns = tuple(replace(turn, text=_MARKS.sub(IMAGE_MARK, turn.text)) for turn in turns)
+    left = iter(images)
+    read: list[bytes] = []
+    drawn: list[bytes | Ids] = []
+    for by, mark in marks:
+        if mark != IMAGE_MARK:
+            drawn.append(tuple(map(int, _ID.findall(mark))))
+        elif by == "user":
+            read.append(next(left))
+        else:
+            drawn.append(next(left))
+    is_edit = len(turns) == 2 and [by for by, _ in marks] == ["user", "model"] and turns[1].text == IMAGE_MARK
+    if is_edit and (told := turns[0].text.replace(IMAGE_MARK, " ").strip()):
+        return Row("edit", place, told, read=tuple(read), drawn=tuple(drawn), tokenizer=made_by)
+    return Row("dialogue", place, turns=turns, read=tuple(read), drawn=tuple(drawn), tokenizer=made_by)
+
+
+def _tokenizer_of_ids(marks: Sequence[tuple[str, str]], tokenizer: object) -> str:
+    """Return the tokenizer of the ids that stand in a dialogue as text; empty if there are none. Raises BadRow."""
+    of_ids = [by for by, mark in marks if mark != IMAGE_MARK]
+    if not of_ids:
+        return ""
+    if "user" in of_ids:
+        raise BadRow("image ids as text", "a model reads pixels: give the image itself in the user's turn")
+    if not isinstance(tokenizer, str) or not tokenizer:
+        raise BadRow("image ids as text", "the field `tokenizer` does not say what made them; give the image itself")
+    return tokenizer
 
 
 def _turn(item: object) -> Turn:
@@ -138,10 +167,7 @@ def _turn(item: object) -> Turn:
         raise BadRow("unknown layout", f"a turn is by {by!r}")
     if isinstance(text, list):
         text = " ".join(_content(part) for part in text)
-    told = text_of(text, "empty turn")
-    if _IDS_AS_TEXT.search(told):
-        raise BadRow("image ids as text", "give the image itself")
-    return Turn("user" if by in _ASKS else "model", told)
+    return Turn("user" if by in _ASKS else "model", text_of(text, "empty turn"))
 
 
 def _side(item: Mapping[str, Any]) -> object:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from illume_loop.errors import UsageError
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.models.registry import load_model
+from illume_loop.models.registry import backend_of, load_model
 
 
 def open_tokenizer(path: Path, device: str) -> IllumeBackend:
@@ -43,6 +43,16 @@ def tokenizer_digest(backend: IllumeBackend) -> str:
     told = [read_as, backend.processor.image_processor.to_dict()]
     digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def digest_of_checkpoint(path: Path) -> str:
+    """Return the `tokenizer_digest` of a checkpoint; empty if it is of another backend, for which no data is tokenised.
+
+    Raises NotFoundError if its backend is not installed, and CorruptArtifactError.
+    """
+    if backend_of(path) is not IllumeBackend:
+        return ""
+    return tokenizer_digest(open_tokenizer(path, "cpu"))
 
 
 def ids_of(backend: IllumeBackend, images: Sequence[Image.Image], batch_size: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ Invariants:
 - One process at a time works on a piece, even after another process was killed.
 - The same sources and model give the same rows in the same shards, with any number of processes and restarts.
 - Rows that cannot be used are left out, counted and listed with their place. More of them than a bound end the work.
+- Image ids that a row gives are kept as they are, if this tokenizer made them; no image is tokenised twice.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from illume_loop.data.image_folder import ImageFolder
 from illume_loop.data.layout import longest
 from illume_loop.data.pixels import CENTRE, Fit, open_image
 from illume_loop.data.readers import Found, files_of, pieces_of, rows_of
-from illume_loop.data.rows import Place, Row, understood
+from illume_loop.data.rows import Ids, Place, Row, understood
 from illume_loop.data.store import (
     GROUP_ROWS,
     LEFT_OUT,
@@ -187,7 +188,7 @@ class _Work:
         tally: Tally,
         left_out: list[LeftOut],
     ) -> None:
-        kept: list[tuple[Row, list[Image.Image]]] = []
+        kept: list[tuple[Row, list[Image.Image | Ids]]] = []
         for place, fields in found:
             tally.num_read += 1
             read = self._row(place, fields, folder)
@@ -196,19 +197,20 @@ class _Work:
                 left_out.append(LeftOut(place, read))
             else:
                 kept.append(read)
-        ids = iter(ids_of(self.backend, [image for _, images in kept for image in images], self.wanted.batch_size))
+        squares = [one for _, drawn in kept for one in drawn if isinstance(one, Image.Image)]
+        ids = iter(ids_of(self.backend, squares, self.wanted.batch_size))
         rows = []
-        for row, images in kept:
+        for row, drawn in kept:
             tally.kept[row.kind] += 1
-            tally.num_read_only += row.kind == "pair" and not images
-            rows.append(_columns(row, [next(ids) for _ in images]))
+            tally.num_read_only += row.kind == "pair" and not drawn
+            rows.append(_columns(row, [next(ids) if isinstance(one, Image.Image) else one for one in drawn]))
         if rows:
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=GROUP_ROWS)
 
     def _row(
         self, place: Place, fields: Fields | BadRow, folder: ImageFolder
-    ) -> tuple[Row, list[Image.Image]] | BadRow:
-        """Return a row with the squares of its images to draw, or the BadRow that says what is wrong.
+    ) -> tuple[Row, list[Image.Image | Ids]] | BadRow:
+        """Return a row with the squares or ids of its images to draw, or the BadRow that says what is wrong.
 
         Every error becomes a BadRow. If all rows have it, the bound on bad rows ends the work.
         """
@@ -221,30 +223,44 @@ class _Work:
         except Exception as error:
             return BadRow("unexpected error", f"{type(error).__name__}: {error}")
 
-    def _checked(self, row: Row) -> tuple[Row, list[Image.Image]]:
-        """Return the row and the squares of its images to draw; no square for a pair that can only be read.
+    def _checked(self, row: Row) -> tuple[Row, list[Image.Image | Ids]]:
+        """Return the row and the squares or ids of its images to draw; none for a pair that can only be read.
 
         Raises BadRow.
         """
         fit = self.manifest.fit
-        squares = []
+        drawn: list[Image.Image | Ids] = []
         for data in row.drawn:
+            if isinstance(data, tuple):
+                self._check_ids(data, row.tokenizer)
+                drawn.append(data)
+                continue
             image = open_image(data)
             if fit.accepts(*image.size):
-                squares.append(fit.square(image, self.side))
+                drawn.append(fit.square(image, self.side))
             elif row.kind != "pair":
                 raise BadRow(CROPPED, f"{image.width} x {image.height}")
         for data in row.read:
             if data not in row.drawn:
                 open_image(data)
-        ids = [[0] * self.manifest.tokens_per_image] * len(squares)
+        ids = [[0] * self.manifest.tokens_per_image] * len(drawn)
         try:
             length = longest(row.kind, row, len(row.read), ids, self.backend.sequences)
         except UsageError as error:
             raise BadRow("text with special ids", str(error)) from None
         if length > self.manifest.max_ids:
             raise BadRow("too long", f"{length} ids, and the bound is {self.manifest.max_ids}")
-        return row, squares
+        return row, drawn
+
+    def _check_ids(self, ids: Ids, tokenizer: str) -> None:
+        """Raise BadRow unless the ids are those of one image of the folder's tokenizer."""
+        if tokenizer != self.manifest.tokenizer:
+            made_by = f"{tokenizer[:12]}... made them, and the model's tokenizer is {self.manifest.tokenizer[:12]}..."
+            raise BadRow("image ids of another tokenizer", made_by)
+        size = int(self.backend.model.config.codebook_size)
+        if len(ids) != self.manifest.tokens_per_image or max(ids) >= size:
+            bound = f"an image has {self.manifest.tokens_per_image} ids below {size}"
+            raise BadRow("wrong image ids", f"{len(ids)} ids up to {max(ids)}, and {bound}")
 
     def _judge(self, tally: Tally, path: Path) -> None:
         if tally.bad_share > self.wanted.max_bad:

@@ -18,7 +18,7 @@ from datasets import Features, Image, List, Value
 from sqlalchemy.orm import Session
 
 from illume_db.exports import assessments_after, examples_after, reviews_after, samples_after
-from illume_loop.judge.instructions import critique
+from illume_loop.judge.instructions import correction, critique
 
 IMAGE_TOKEN = "<image_{}>"
 """The text of an image-token id; a tokenizer with these as added tokens recovers the ids."""
@@ -41,6 +41,8 @@ class Scope:
     run_id: int
     until: Mapping[str, int]
     manifest: int | None
+    tokenizer: str = ""
+    """The digest of the tokenizer of the image ids; empty if `data tokenize` knows no such tokenizer."""
     round_index: int | None = None
     accepted: bool | None = None
 
@@ -113,7 +115,8 @@ def _examples(kinds: tuple[str, ...], make: Callable[[Row], Row] | None = None, 
             of_samples=make is not None,
             once=once,
         )
-        return [((row["round"], row["position"]), make(row) if make else row) for row in rows]
+        made = [make(row) | {"tokenizer": scope.tokenizer} for row in rows] if make is not None else rows
+        return [((row["round"], row["position"]), one) for row, one in zip(rows, made, strict=True)]
 
     return read
 
@@ -133,26 +136,38 @@ def _preference(row: Row) -> Row:
 
 
 def _vision(row: Row) -> Row:
-    """Return a row to read an image: a caption, an assessment, an assessment with a corrected image, or an edit."""
+    """Return a row to read an image: a caption, an assessment, an assessment with a corrected image, or an edit.
+
+    An assessment with a corrected image has two turns, so its completion has the user's request between two answers.
+    """
     asked = [{"type": "image", "text": None}]
     # An edit must show its target; its `text` is only a name.
     claim = row["target"] or row["text"]
-    shown, answer = row["image"], claim
+    shown, told = row["image"], [_by_model(claim)]
     if row["kind"] == "edit":
-        shown, answer = row["source_sha256"], image_text(row["image_ids"])
+        shown, told = row["source_sha256"], [_by_model(image_text(row["image_ids"]))]
         asked.append({"type": "text", "text": row["instruction"]})
     elif row["answer"] is not None:
-        answer = row["answer"]
+        told = [_by_model(row["answer"])]
         asked.append({"type": "text", "text": critique(claim)})
     if row["kind"] == "correct":
-        shown, answer = row["rejected_image"], answer + image_text(row["image_ids"])
+        shown = row["rejected_image"]
+        told += [_by_user({"type": "text", "text": correction(claim)}), _by_model(image_text(row["image_ids"]))]
     return {
         "images": [ImageOf(shown)],
-        "prompt": [{"role": "user", "content": asked}],
-        "completion": [{"role": "assistant", "content": [{"type": "text", "text": answer}]}],
+        "prompt": [_by_user(*asked)],
+        "completion": told,
         "kind": row["kind"],
         **_place(row),
     }
+
+
+def _by_user(*parts: Row) -> Row:
+    return {"role": "user", "content": list(parts)}
+
+
+def _by_model(text: str) -> Row:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
 def _json(value: object) -> str:
@@ -258,8 +273,11 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "vision-sft",
-            "TRL's SFT layout with images: captions, assessments, assessments with a corrected image, edits",
-            Features(images=List(Image()), prompt=_MESSAGES, completion=_MESSAGES, kind=_TEXT, **_PLACE),
+            "TRL's SFT layout with images: captions, assessments, assessments with a corrected image, edits; "
+            "`tokenizer` made the image ids",
+            Features(
+                images=List(Image()), prompt=_MESSAGES, completion=_MESSAGES, kind=_TEXT, tokenizer=_TEXT, **_PLACE
+            ),
             (0, -1),
             _examples(("read", "assess", "correct", "edit"), _vision),
         ),

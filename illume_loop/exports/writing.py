@@ -15,6 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 from illume_db.exports import last_ids, manifest_rounds
 from illume_db.rounds_table import rounds_table
 from illume_db.runs import run_row
+from illume_db.versions import base_version
 from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
 from illume_loop.exports.card import Origin, card
 from illume_loop.exports.formats import FORMATS, IMAGES, Format, shard
@@ -31,9 +33,13 @@ from illume_loop.files import output_folder, raising_storage_full, sha256_of, wr
 from illume_loop.loop.run_directory import LOCK, OpenRun, exclusive
 
 STATE, CARD = "export.json", "README.md"
+LAYOUT = 2
+"""The layout of the tables. An export of another layout is not continued, because its rows have other columns."""
 BATCH = 256
 """The number of rows read and written at once, each with its image."""
 OnRows = Callable[[str, int], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class _State:
     def opened(cls, folder: Path, run_key: str, wanted: Wanted, scope: Scope) -> _State:
         """Return the folder's state, or a new one. Raises ExportChangedError, CorruptArtifactError."""
         path = folder / STATE
-        asked = {"run": run_key, **asdict(wanted), "tables": list(wanted.tables)}
+        asked = {"run": run_key, "layout": LAYOUT, **asdict(wanted), "tables": list(wanted.tables)}
         if not path.exists():
             return cls(path, {"asked": asked, "until": scope.until, "manifest": scope.manifest, "shards": {}})
         content = json.loads(path.read_bytes())
@@ -138,7 +144,25 @@ def _scope(run: OpenRun, wanted: Wanted) -> Scope:
         raise NotFoundError(kind="round", name=wanted.round_index)
     curated = [index for index in manifest_rounds(run.session, run.run_id) if wanted.round_index in (None, index)]
     until = last_ids(run.session, run.run_id)
-    return Scope(run.run_id, until, curated[-1] if curated else None, wanted.round_index, wanted.accepted)
+    manifest = curated[-1] if curated else None
+    names_tokenizer = manifest is not None and any("tokenizer" in TABLES[name].features for name in wanted.tables)
+    tokenizer = _tokenizer(run) if names_tokenizer else ""
+    return Scope(run.run_id, until, manifest, tokenizer, wanted.round_index, wanted.accepted)
+
+
+def _tokenizer(run: OpenRun) -> str:
+    """Return the digest of the tokenizer of the run's image ids, which all versions have in common.
+
+    It is empty if the run's backend is not ours or not installed here. `data tokenize` then refuses the ids.
+    """
+    from illume_loop.data.tokenizer import digest_of_checkpoint  # torch, which other exports do not need
+
+    base = base_version(run.session, run.run_id)
+    try:
+        return digest_of_checkpoint(run.checkpoints.local_path(base.sha256))
+    except (NotFoundError, CorruptArtifactError) as error:
+        log.warning("the export does not name the tokenizer of its image ids, as the base cannot be read: %s", error)
+        return ""
 
 
 def _write_table(

@@ -63,7 +63,7 @@ def temperature_of(attempt: int) -> float:
 
 def parse_json(text: str) -> Any:
     """Parse strict JSON, and strip the blanks that word tokenizers put around its strings. Raises ValueError."""
-    return _stripped(json.loads(text, object_pairs_hook=_object, parse_constant=_refuse))
+    return _stripped(json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse_constant))
 
 
 def _stripped(value: Any) -> Any:
@@ -72,18 +72,20 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, list):
         return [_stripped(item) for item in value]
     if isinstance(value, dict):
-        return _object([(key.strip(), _stripped(item)) for key, item in value.items()])
+        return unique_keys([(key.strip(), _stripped(item)) for key, item in value.items()])
     return value
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of these pairs. Raises ValueError if a key stands there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key stands there twice")
     return found
 
 
-def _refuse(constant: str) -> Any:
+def refuse_constant(constant: str) -> Any:
+    """Raise ValueError for NaN and the infinities, which Python's parser would take."""
     raise ValueError(f"{constant} is not JSON")
 
 

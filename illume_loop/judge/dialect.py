@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from illume_loop.judge.replies import Refusal
+from illume_loop.judge.replies import Refusal, answer_in
+
+T = TypeVar("T")
 
 INSTRUCTION = (
     'Look at the image and answer the question about it with the JSON {"answer": "yes"} or {"answer": "no"} only.'
@@ -33,6 +35,30 @@ ANSWER_SCHEMA = {
 
 TOKENS = (16, 256, 2048, 8192)
 """The token limits of an answer. The first is enough for the JSON; the others are for models that think before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """Something that a teacher is asked about an image, and how its reply is read.
+
+    `form` names the form of the reply, which an instruction and a JSON schema describe; messages call it `wanted`.
+    `num_tokens` is the index into TOKENS of the first limit. `read` returns the answer in a reply's text, None if there
+    is none.
+    """
+
+    form: str
+    wanted: str
+    instruction: str
+    text: str
+    schema: Mapping[str, Any]
+    num_tokens: int
+    read: Callable[[str | None], T | None]
+
+
+def yes_or_no(question: str) -> Ask[bool]:
+    """Return a question that is answered with yes or no."""
+    return Ask("answer", "yes or no", INSTRUCTION, question, ANSWER_SCHEMA, 0, answer_in)
+
 
 _PATH = "/chat/completions"
 
@@ -87,21 +113,21 @@ class Dialect:
     detail: bool = False
     plain_image: bool = False
 
-    def body(self, model: str, picture: str, question: str, temperature: float) -> dict[str, Any]:
-        """Return the request that asks a question about a picture (a data URL)."""
+    def body(self, model: str, picture: str, asked: Ask[Any], temperature: float) -> dict[str, Any]:
+        """Return the request that asks something about a picture (a data URL)."""
         image: Any = {"url": picture} | ({"detail": "auto"} if self.detail else {})
         parts = [
             {"type": "image_url", "image_url": picture if self.plain_image else image},
-            {"type": "text", "text": question if self.system else f"{INSTRUCTION}\n\n{question}"},
+            {"type": "text", "text": asked.text if self.system else f"{asked.instruction}\n\n{asked.text}"},
         ]
-        first = [{"role": "system", "content": INSTRUCTION}] if self.system else []
+        first = [{"role": "system", "content": asked.instruction}] if self.system else []
         body: dict[str, Any] = {"model": model, "messages": [*first, {"role": "user", "content": parts}]}
         if self.tokens:
             body[self.tokens] = TOKENS[self.num_tokens]
         if self.temperature:
             body["temperature"] = temperature
         if self.format == "json_schema":
-            schema = {"name": "answer", "strict": True, "schema": ANSWER_SCHEMA}
+            schema = {"name": asked.form, "strict": True, "schema": asked.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self.format:
             body["response_format"] = {"type": self.format}
@@ -165,13 +191,13 @@ _LESSONS: dict[str, Callable[[Dialect, str], Dialect | None]] = {
 
 
 class Learned:
-    """The dialect of one endpoint and model as far as it is learned; safe for threads."""
+    """The dialect of one endpoint, model and form of reply as far as it is learned; safe for threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, num_tokens: int) -> None:
         self.addresses = addresses(url)
         parts = urlsplit(url)
         azure = "api-version=" in parts.query or (parts.hostname or "").endswith(".azure.com")
-        self._now = Dialect(key_header="api-key" if azure else "Authorization")
+        self._now = Dialect(key_header="api-key" if azure else "Authorization", num_tokens=num_tokens)
         self._stripped: tuple[Dialect, Refusal] | None = None
         self._lock = threading.Lock()
 
@@ -239,15 +265,15 @@ class Learned:
             return True
 
 
-_known: dict[tuple[str, str], Learned] = {}
+_known: dict[tuple[str, str, str], Learned] = {}
 
 _known_lock = threading.Lock()
 
 
-def learned_of(url: str, model: str) -> Learned:
-    """Return what this process has learned of an endpoint and model."""
+def learned_of(url: str, model: str, asked: Ask[Any]) -> Learned:
+    """Return what this process has learned of an endpoint and model for the form of reply that is asked for."""
     with _known_lock:
-        return _known.setdefault((url, model), Learned(url))
+        return _known.setdefault((url, model, asked.form), Learned(url, asked.num_tokens))
 
 
 def forget() -> None:

@@ -32,6 +32,11 @@ def critique(prompt: str) -> str:
     return f"assess {prompt} :"
 
 
+def correction(prompt: str) -> str:
+    """Return the user's request that follows the critique of a bad image; it is answered with the corrected image."""
+    return f"make it show {prompt}"
+
+
 def json_answer(value: object) -> str:
     """Return a value as the JSON of an answer, without blanks.
 

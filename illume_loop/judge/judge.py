@@ -67,7 +67,7 @@ class Judge:
             seed_of,
             settings.questions,
             settings.retries,
-            settings.critiques,
+            settings.judge_writes,
             calibration,
             settings.abstain_band,
         )

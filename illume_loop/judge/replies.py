@@ -131,19 +131,24 @@ def refusal_of(status: int, content: bytes, wait_s: float | None = None) -> Refu
 
 def answer_in(text: str | None) -> Answer:
     """Return the answer in a text, which may think first, fence its JSON, or have other words around it."""
-    if text is None:
+    said = None if text is None else said_in(text)
+    if said is None:
         return None
-    said = _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
-    if _OPEN_THOUGHT.search(said):
-        return None
-    said = _FENCE.sub("", _SPECIAL.sub("", _FINAL.sub("", said))).strip()
     bare = said.strip(" \t\r\n.!*_`\"'").lower()
     if bare in ANSWERS:
         return ANSWERS[bare]
     if found := _TOLD.fullmatch(bare):
         return ANSWERS[found.group(1)]
-    answers = {_answer_of(one) for one in _objects(said)}
+    answers = {_answer_of(one) for one in objects_in(said)}
     return answers.pop() if len(answers) == 1 else None
+
+
+def said_in(text: str) -> str | None:
+    """Return a text without its thoughts, special tokens and fences; None if it ends within a thought."""
+    said = _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
+    if _OPEN_THOUGHT.search(said):
+        return None
+    return _FENCE.sub("", _SPECIAL.sub("", _FINAL.sub("", said))).strip()
 
 
 def _answer_of(said: dict[str, Any]) -> Answer:
@@ -154,9 +159,9 @@ def _answer_of(said: dict[str, Any]) -> Answer:
     return ANSWERS.get(answer.strip().rstrip(".").lower())
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects in a text."""
-    decoder, place = json.JSONDecoder(), text.find("{")
+def objects_in(text: str, decoder: json.JSONDecoder | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects in a text, read by a decoder that may be stricter than Python's own."""
+    decoder, place = decoder or json.JSONDecoder(), text.find("{")
     while place >= 0:
         try:
             found, end = decoder.raw_decode(text, place)

@@ -1,11 +1,13 @@
-"""The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint that answers yes/no questions.
+"""The assessor `teacher`: a vision-language model behind an OpenAI-compatible endpoint.
+
+It answers yes/no questions about images, or writes assessments of them.
 
 The client learns from the endpoint's refusals what it takes (dialect.py); a call repeated for that is no retry.
 
 Invariants:
 - Every call ends in a limited time, and no call is made beyond the budget.
-- An answer that is neither yes nor no is never taken for one. The question is asked again, and after the last try the
-  answer is None.
+- A reply that is not in the form that was asked for (neither yes nor no, or other JSON) is never taken for an answer.
+  The question is asked again, and after the last try the answer is None.
 - The key goes to the configured endpoint and nowhere else (redirects are refused), and it is in no message.
 - An error that no other try can help (the endpoint refuses, the budget is spent) ends all questions at once.
 """
@@ -22,11 +24,12 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPMessage, HTTPResponse
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
@@ -39,8 +42,8 @@ from illume_loop.errors import (
     TeacherRefusedError,
     TeacherUnclearError,
 )
-from illume_loop.judge.dialect import Dialect, learned_of
-from illume_loop.judge.replies import Answer, Refusal, Reply, answer_in, read_reply, refusal_of, shortened
+from illume_loop.judge.dialect import Ask, Dialect, Learned, learned_of, yes_or_no
+from illume_loop.judge.replies import Answer, Refusal, Reply, read_reply, refusal_of, shortened
 from illume_loop.redaction import learn_secret, redact
 from illume_loop.settings import TeacherSettings
 
@@ -67,6 +70,8 @@ WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, *range(500, 600)} - {501, 505
 UNNAMED = (400, 422)
 """The statuses after which a question is asked once more with the fewest parameters, whatever the refusal says."""
 
+T = TypeVar("T")
+
 Spend = Callable[[], bool]
 """A function that takes one call from the budget; it returns False if none was left."""
 
@@ -83,6 +88,14 @@ def fixed_budget(max_calls: int) -> Spend:
             return left[0] >= 0
 
     return spend
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[T]):
+    """What a teacher told: the value, None if no try gave one, and the number of replies in another form."""
+
+    value: T | None
+    num_invalid: int = 0
 
 
 class Teacher:
@@ -104,7 +117,6 @@ class Teacher:
         if settings.key:
             learn_secret(settings.key)
         self._settings, self._spend, self._sleep, self._jitter = settings, spend, sleep, jitter
-        self._learned = learned_of(settings.url, settings.model)
         self._opener: OpenerDirector = build_opener(_NoRedirects)
         self._unclear = ""
 
@@ -124,42 +136,54 @@ class Teacher:
         Raises TeacherError if the endpoint stays silent, TeacherRefusedError if it refuses, TeacherBudgetError if the
         budget is spent, and TeacherUnclearError if it answered none of many questions.
         """
-        pictures = [_data_url(image) if texts else "" for image, texts in zip(images, questions, strict=True)]
+        asked = [[yes_or_no(text) for text in texts] for texts in questions]
+        told = self.told(images, asked, on_images, lambda place, ask, said: on_answer(place, ask.text, said.value))
+        return [[one.value for one in of_image] for of_image in told]
 
-        def answer(place: int, text: str) -> Answer:
-            said = self._answer(pictures[place], text)
-            on_answer(place, text, said)
+    def told(
+        self,
+        images: Sequence[Image.Image],
+        asked: Sequence[Sequence[Ask[T]]],
+        on_images: Callable[[int], None] = lambda _: None,
+        on_told: Callable[[int, Ask[T], Told[T]], None] = lambda *_: None,
+    ) -> list[list[Told[T]]]:
+        """Return what the teacher tells of each image when it is `asked`; see `ask` for the rest."""
+        pictures = [_data_url(image) if asks else "" for image, asks in zip(images, asked, strict=True)]
+
+        def answer(place: int, ask: Ask[T]) -> Told[T]:
+            said = self._answer(pictures[place], ask)
+            on_told(place, ask, said)
             return said
 
-        flat = [(place, text) for place, texts in enumerate(questions) for text in texts]
+        flat = [(place, ask) for place, asks in enumerate(asked) for ask in asks]
         with ThreadPoolExecutor(self._settings.parallel) as pool:
-            futures = [pool.submit(answer, place, text) for place, text in flat]
+            futures = [pool.submit(answer, place, ask) for place, ask in flat]
             try:
-                waiting, answers = iter(futures), list[list[Answer]]()
-                for texts in questions:
-                    answers.append([next(waiting).result() for _ in texts])
-                    on_images(len(answers))
-                self._check_understood(answers)
-                return answers
+                waiting, told = iter(futures), list[list[Told[T]]]()
+                for asks in asked:
+                    told.append([next(waiting).result() for _ in asks])
+                    on_images(len(told))
+                self._check_understood([one for of_image in told for one in of_image], flat[0][1] if flat else None)
+                return told
             finally:
                 for future in futures:
                     future.cancel()
 
-    def _check_understood(self, answers: Sequence[Sequence[Answer]]) -> None:
-        flat = [answer for told in answers for answer in told]
-        if len(flat) >= UNCLEAR_QUESTIONS and not any(answer is not None for answer in flat):
-            raise TeacherUnclearError(url=self._settings.url, num=len(flat), said=self._unclear)
+    def _check_understood(self, told: Sequence[Told[T]], ask: Ask[T] | None) -> None:
+        if ask is not None and len(told) >= UNCLEAR_QUESTIONS and all(one.value is None for one in told):
+            raise TeacherUnclearError(url=self._settings.url, num=len(told), wanted=ask.wanted, said=self._unclear)
 
-    def _answer(self, picture: str, question: str) -> Answer:
-        attempt, waited, reason, was_unclear = 0, 0.0, "", False
+    def _answer(self, picture: str, ask: Ask[T]) -> Told[T]:
+        learned = learned_of(self._settings.url, self._settings.model, ask)
+        attempt, waited, reason, num_invalid = 0, 0.0, "", 0
         while attempt <= self._settings.retries:
             if not self._spend():
                 raise TeacherBudgetError(max_calls=self._settings.max_calls)
-            asked = self._learned.now
-            # The first try takes the most probable answer. If that was neither yes nor no, another draw may be one.
-            body = asked.body(self._settings.model, picture, question, 1.0 if was_unclear else 0.0)
+            asked = learned.now
+            # The first try takes the most probable reply. If its form is wrong, that of another draw may be right.
+            body = asked.body(self._settings.model, picture, ask, 1.0 if num_invalid else 0.0)
             try:
-                reply = self._call(asked, body)
+                reply = self._call(learned.addresses[asked.address], asked, ask, body)
             except _FailedCallError as failed:
                 reason = failed.reason
                 if failed.is_loading and waited < LOADING_S:
@@ -170,24 +194,23 @@ class Teacher:
                 attempt += 1
                 continue
             if isinstance(reply, Refusal) and not reply.is_filtered:
-                self._learn(asked, reply)
+                self._learn(learned, asked, reply)
                 continue
-            answer = answer_in(reply.text) if isinstance(reply, Reply) else None
+            answer = ask.read(reply.text) if isinstance(reply, Reply) else None
             if answer is not None:
-                return answer
-            if reply is None and self._learned.move_on(asked):
+                return Told(answer, num_invalid)
+            if reply is None and learned.move_on(asked):
                 continue
-            if isinstance(reply, Reply) and reply.cut_off and self._learned.lengthen(asked):
+            if isinstance(reply, Reply) and reply.cut_off and learned.lengthen(asked):
                 continue
-            reason, was_unclear = "", True
+            reason, num_invalid = "", num_invalid + 1
             attempt += 1
         if reason:
             raise TeacherError(url=self._settings.url, reason=reason)
-        return None
+        return Told(None, num_invalid)
 
-    def _learn(self, asked: Dialect, refusal: Refusal) -> None:
+    def _learn(self, learned: Learned, asked: Dialect, refusal: Refusal) -> None:
         """Change how the endpoint is asked. Raises TeacherRefusedError if nothing is left to change."""
-        learned = self._learned
         if refusal.status in (404, 405) and learned.move_on(asked):
             return
         if learned.learn(asked, refusal):
@@ -208,8 +231,8 @@ class Teacher:
         self._sleep(pause)
         return pause
 
-    def _call(self, asked: Dialect, body: dict[str, Any]) -> Reply | Refusal | None:
-        """Send a request; return the reply or the refusal, None if the response is neither.
+    def _call(self, url: str, asked: Dialect, ask: Ask[Any], body: dict[str, Any]) -> Reply | Refusal | None:
+        """Send the request of an `ask`; return the reply or the refusal, None if the response is neither.
 
         Raises _FailedCallError if another try may succeed.
         """
@@ -217,7 +240,6 @@ class Teacher:
         if self._settings.key:
             bearer = asked.key_header == "Authorization"
             headers[asked.key_header] = f"Bearer {self._settings.key}" if bearer else self._settings.key
-        url = self._learned.addresses[asked.address]
         request = Request(url, json.dumps(body).encode(), headers, method="POST")
         try:
             with self._opener.open(request, timeout=self._settings.timeout_s) as response:
@@ -232,7 +254,7 @@ class Teacher:
         reply = read_reply(content)
         if isinstance(reply, Refusal):
             return self._refused(asked, reply)
-        self._note(reply, content)
+        self._note(ask, reply, content)
         return reply
 
     def _refused(self, asked: Dialect, refusal: Refusal) -> Refusal:
@@ -258,14 +280,14 @@ class Teacher:
             return zlib.decompressobj(47).decompress(content, MOST_BYTES)
         return content
 
-    def _note(self, reply: Reply | None, content: bytes) -> None:
+    def _note(self, ask: Ask[Any], reply: Reply | None, content: bytes) -> None:
         """Remember a reply that holds no answer, and log the first one."""
         text = content.decode(errors="replace") if reply is None or reply.text is None else reply.text
-        if reply is not None and answer_in(reply.text) is not None:
+        if reply is not None and ask.read(reply.text) is not None:
             return
         first, self._unclear = not self._unclear, redact(shortened(text)) or "(nothing)"
         if first:
-            log.warning("the teacher at %s said neither yes nor no: %s", self._settings.url, self._unclear)
+            log.warning("the teacher at %s did not answer with %s: %s", self._settings.url, ask.wanted, self._unclear)
 
 
 class _FailedCallError(Exception):

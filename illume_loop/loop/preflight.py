@@ -33,11 +33,13 @@ from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.engine.drawing import draw_images
 from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
 from illume_loop.judge.calibration import Calibration, read_calibration
+from illume_loop.judge.critiques import Critique
 from illume_loop.judge.fitting import DrawnImage, checker_labels, read_set
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.judge.questions import whole_question
 from illume_loop.judge.referee import Referee
-from illume_loop.judge.teacher import Teacher, fixed_budget
+from illume_loop.judge.teacher import Spend, Teacher, fixed_budget
+from illume_loop.judge.teacher_critiques import criteria_of, critique_asked
 from illume_loop.loop.canonical import check_splits, manifest_sha256
 from illume_loop.loop.context import RunContext, stored_calibration
 from illume_loop.loop.gate_plans import MeasurePlan, gate_plans, has_understanding_guard
@@ -49,9 +51,9 @@ from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
 from illume_loop.loop.unit_inputs import derived_seed
-from illume_loop.models.shipped import base_path, unknown_words_message
-from illume_loop.protocols import Domain, Prompt, RealPair, Sampling, UnifiedModel
-from illume_loop.settings import Settings
+from illume_loop.models.shipped import MOST_TOLD, base_path, unknown_words_message
+from illume_loop.protocols import Domain, HasVocabulary, Prompt, RealPair, Sampling, UnifiedModel
+from illume_loop.settings import Settings, TeacherSettings
 from illume_loop.train.candidates import try_rows
 
 PREFLIGHT = "preflight"
@@ -59,6 +61,8 @@ PREFLIGHT = "preflight"
 NUM_DRAWN = 2
 """The images drawn per prompt. A preference needs two, and the judge may fail on a single one by bad luck."""
 SOURCE = "source"
+MOST_LESSONS = 8
+"""The calls that an endpoint may refuse before the client knows how to ask it."""
 
 
 @dataclass(slots=True)
@@ -69,6 +73,8 @@ class _PreflightSamples:
     ids_BL: NDArray[np.int32]
     images: list[Image.Image]
     opinions: list[Opinion] = field(default_factory=list)
+    written: Critique | None = None
+    """The teacher's critique of the first image, if the teacher writes them."""
 
     def rows(self) -> list[SampleRow]:
         """Return the samples as curation reads them from the database. An image is named by its place."""
@@ -160,6 +166,8 @@ class Preflight:
                 self._judge_by_model(tried)
             if self.settings.assess.assessor == "teacher":
                 self._ask_teacher(tried)
+            if self.settings.assess.teacher_writes:
+                self._have_teacher_write(tried)
 
     def curate(self) -> None:
         """Make the rows of a manifest, as curation does."""
@@ -170,7 +178,7 @@ class Preflight:
             best, worse = tried.rows()
             accepted.append(best)
             preferences += [(best, worse)] if settings.train.learns_from_pairs else []
-            critique = next((opinion.critique for opinion in tried.opinions if opinion.critique), None)
+            critique = tried.written or next((opinion.critique for opinion in tried.opinions if opinion.critique), None)
             if settings.train.learns_assessments and critique:
                 told = written(critique)
                 assessments.append(ExampleRow("assess", best.prompt.text, None, best, answer=told))
@@ -232,7 +240,8 @@ class Preflight:
                 f"the judge could not score an image of '{tried.prompt.claim.text}' ({failed[0].error}); choose "
                 "another assess.reading or assess.assessor"
             )
-        if self.settings.train.learns_assessments and not any(opinion.critique for opinion in tried.opinions):
+        lacks_critique = self.settings.assess.judge_writes and not any(opinion.critique for opinion in tried.opinions)
+        if self.settings.train.learns_assessments and lacks_critique:
             raise UsageError(
                 f"train.objective = 'assess-sft' learns from critiques, and {self.settings.run.base} wrote no valid "
                 "one of its images; take another run.base, or train.objective = 'sft'"
@@ -241,12 +250,24 @@ class Preflight:
     def _ask_teacher(self, tried: _PreflightSamples) -> None:
         settings, claim = self.settings.teacher, tried.prompt.claim
         question, *_ = self.domain.questions(claim) or [whole_question(claim.text)]
-        teacher = Teacher(settings, fixed_budget(settings.retries + 1))
+        teacher = Teacher(settings, _budget_of_one(settings))
         [[answer]] = teacher.ask(tried.images[:1], [[question.text]])
         if answer is None:
             raise UsageError(
                 f"the teacher {settings.model} said neither yes nor no to '{question.text}'; name another teacher.model"
             )
+
+    def _have_teacher_write(self, tried: _PreflightSamples) -> None:
+        settings, claim = self.settings.teacher, tried.prompt.claim
+        ask = critique_asked(claim.text, criteria_of(self.domain, claim))
+        teacher = Teacher(settings, _budget_of_one(settings))
+        [[told]] = teacher.told(tried.images[:1], [[ask]])
+        if told.value is None:
+            raise UsageError(
+                f"the teacher {settings.model} wrote no valid assessment of an image of '{claim.text}' in "
+                f"{told.num_invalid} replies; name another teacher.model"
+            )
+        tried.written = told.value
 
     def _referee(self) -> Referee:
         assess = self.settings.assess
@@ -272,7 +293,24 @@ class Preflight:
         heldout = self.domain.prompts("heldout", self.settings.gate.heldout_prompts, self.settings.run.seed)
         drawn = [prompt for prompt in round_prompts(self.domain, self.settings, 1) if not prompt.is_edit]
         texts = [prompt.text for prompt in (*drawn, *heldout)]
-        return [*notes, *filter(None, [unknown_words_message(self.settings.run.base, self.model, texts)])]
+        unknown = unknown_words_message(self.settings.run.base, self.model, texts)
+        return [*notes, *filter(None, [unknown, self._words_of_teacher()])]
+
+    def _words_of_teacher(self) -> str:
+        """Return the sentence on words that the teacher writes and the base has no id for; "" if it knows all."""
+        texts = [written(tried.written) for tried in self.tried if tried.written is not None]
+        if not isinstance(self.model, HasVocabulary):
+            return ""
+        words = list(dict.fromkeys(word for text in texts for word in self.model.unknown_words(text)))
+        if not words:
+            return ""
+        shown = ", ".join(f"'{word}'" for word in words[:MOST_TOLD])
+        return f"{self.settings.run.base} has no word for {shown} of the teacher's assessment, and cannot learn them"
+
+
+def _budget_of_one(settings: TeacherSettings) -> Spend:
+    """Return the budget of one question: its tries, and calls from which the client learns the endpoint's dialect."""
+    return fixed_budget(settings.retries + 1 + MOST_LESSONS)
 
 
 def preflight_of_settings(

@@ -51,8 +51,12 @@ class Sequences(Protocol):
         """Build an image-to-text row: a caption, or the answer to an instruction."""
         ...
 
-    def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
-        """Build a row of two turns: the assessment of an image, then the image as it should have been."""
+    def correct(self, instruction: str, answer: str, request: str, image_ids: Sequence[int]) -> Sequence1D:
+        """Build a row of two turns about one image.
+
+        In the first turn the model answers `instruction` with `answer`, and ends there. In the second turn it answers
+        `request` with the image of `image_ids`. Only the model's side is learned.
+        """
         ...
 
     def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:

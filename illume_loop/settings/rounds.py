@@ -138,7 +138,12 @@ class AssessSettings(Section):
         description="Further sampled attempts if a written answer is not valid JSON.",
         json_schema_extra=ADVANCED,
     )
-    critiques: bool = Field(False, description="Let the judge write a critique of each sample; this is slow.")
+    critiques: bool = Field(False, description="Have a critique of each sample written; this is slow.")
+    critiques_by: Literal["judge", "teacher"] = Field(
+        "judge",
+        description="Writer of the critiques: the judge itself, or the teacher, in one call for each sample and with a "
+        "score from 1 to 5 for each criterion.",
+    )
     also_frozen: bool = Field(False, description="Also let the run's base judge each sample, for the record.")
     batch_size: int = Field(256, ge=1, le=16_384, description="Samples assessed together in one unit.")
     calibration: str = Field(
@@ -156,6 +161,21 @@ class AssessSettings(Section):
     def says_yes_or_no(self) -> bool:
         """True if a score is the share of questions that the assessor finds right, from 0 to 1."""
         return self.assessor in ("checker", "teacher")
+
+    @property
+    def judge_writes(self) -> bool:
+        """True if the judge writes a critique of each sample."""
+        return self.critiques and self.critiques_by == "judge"
+
+    @property
+    def teacher_writes(self) -> bool:
+        """True if the teacher writes a critique of each sample."""
+        return self.critiques and self.critiques_by == "teacher"
+
+    @property
+    def asks_teacher(self) -> bool:
+        """True if the teacher judges the samples or writes their critiques."""
+        return self.assessor == "teacher" or self.teacher_writes
 
 
 class TeacherSettings(Section):
@@ -175,7 +195,7 @@ class TeacherSettings(Section):
         3,
         ge=0,
         le=100,
-        description="Further calls after one that failed or answered neither yes nor no.",
+        description="Further calls after one that failed, answered neither yes nor no, or wrote no valid assessment.",
         json_schema_extra=ADVANCED,
     )
     max_calls: int = Field(

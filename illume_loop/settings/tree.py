@@ -59,8 +59,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _critiques_have_a_writer(self) -> Self:
-        if self.assess.critiques and self.assess.says_yes_or_no and not self.assess.also_frozen:
-            raise ValueError("assess.critiques needs a model as judge; set assess.assessor or assess.also_frozen")
+        if self.assess.judge_writes and self.assess.says_yes_or_no and not self.assess.also_frozen:
+            raise ValueError(
+                "assess.critiques needs a model as judge; set assess.assessor or assess.also_frozen, or "
+                "assess.critiques_by = 'teacher'"
+            )
         return self
 
     @model_validator(mode="after")
@@ -69,7 +72,8 @@ class Settings(Section):
             raise ValueError(
                 f"train.objective = '{self.train.objective}' needs sampling.samples_per_prompt of 2 or more"
             )
-        if self.train.learns_from_pairs and self.assess.says_yes_or_no and self.curate.pair_margin > 1.0:
+        compares = self.train.learns_from_pairs or self.train.learns_assessments
+        if compares and self.assess.says_yes_or_no and self.curate.pair_margin > 1.0:
             raise ValueError(
                 f"curate.pair_margin cannot exceed 1 with the {self.assess.assessor}, whose scores are from 0 to 1"
             )
@@ -86,16 +90,20 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _a_teacher_that_judges_is_there(self) -> Self:
-        if self.assess.assessor == "teacher" and not (self.teacher.url and self.teacher.model):
-            raise ValueError("assess.assessor = 'teacher' needs teacher.url and teacher.model")
+        if self.assess.asks_teacher and not (self.teacher.url and self.teacher.model):
+            name = "assessor" if self.assess.assessor == "teacher" else "critiques_by"
+            raise ValueError(f"assess.{name} = 'teacher' needs teacher.url and teacher.model")
         return self
 
     @model_validator(mode="after")
     def _assessments_are_written(self) -> Self:
         if self.train.learns_assessments and not self.assess.critiques:
             raise ValueError("train.objective = 'assess-sft' needs assess.critiques")
-        if self.train.learns_assessments and self.assess.says_yes_or_no:
-            raise ValueError("train.objective = 'assess-sft' needs an assess.assessor that writes critiques")
+        if self.train.learns_assessments and self.assess.says_yes_or_no and not self.assess.teacher_writes:
+            raise ValueError(
+                "train.objective = 'assess-sft' needs an assess.assessor that writes critiques, or "
+                "assess.critiques_by = 'teacher'"
+            )
         return self
 
     @model_validator(mode="after")

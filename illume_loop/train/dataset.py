@@ -39,7 +39,7 @@ def build_dataset(
             sequences.append(_columns(drawn, -1))
             continue
         if isinstance(row, CorrectRow):
-            sequence = backend.sequences.correct(row.instruction, row.answer, row.image_ids.tolist())
+            sequence = backend.sequences.correct(row.instruction, row.answer, row.request, row.image_ids.tolist())
         elif isinstance(row, EditRow):
             dropped = rng.random() < text_dropout
             sequence = backend.sequences.edit(row.instruction, row.image_ids.tolist(), prompt_dropped=dropped)

@@ -20,8 +20,10 @@ from typing import Any
 from PIL import Image
 
 from illume_loop.domains.shapes import checker
+from illume_loop.domains.shapes.grammar import parse
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
+from illume_loop.domains.shapes.wordings import critique
 from illume_loop.judge.dialect import forget
 
 
@@ -104,3 +106,21 @@ def knows(_: int, image: Image.Image, question: str) -> str:
     """As the checker does, from the pixels that it was sent."""
     small = image.convert("RGB").resize((48, 48), Image.Resampling.NEAREST)
     return '{"answer": "yes"}' if RULES[question].holds(checker.look(small)) else '{"answer": "no"}'
+
+
+def writes(_: int, image: Image.Image, asked: str) -> str:
+    """A true assessment of the pixels that it was sent, in the form that it is asked for: score 5 for yes, 2 for no."""
+    small = image.convert("RGB").resize((48, 48), Image.Resampling.NEAREST)
+    prompt, criteria = asked.removeprefix("The prompt: ").split("\n\nThe criteria:\n")
+    spec = parse(prompt)
+    assert spec is not None
+    told: dict[str, Any] = critique(spec, checker.look(small))
+    names = [line.removeprefix("- ").split(":")[0] for line in criteria.splitlines()]
+    score = {"yes": 5, "no": 2}
+    scored = {name: {"score": score[told[name]["verdict"]], "evidence": told[name]["evidence"]} for name in names}
+    return json.dumps(scored | {"analysis": told["analysis"]})
+
+
+def knows_and_writes(number: int, image: Image.Image, asked: str) -> str:
+    """An answer to a question, or an assessment."""
+    return (writes if asked.startswith("The prompt:") else knows)(number, image, asked)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from illume_db.types import Base, BigId, Sha256, State, one_of
+from illume_db.types import Base, BigId, JsonOrNull, Sha256, State, one_of
 
 
 class Run(Base):
@@ -118,8 +118,8 @@ class TeacherBudget(Base):
 class TeacherAnswer(Base):
     """A paid answer of a teacher that is not in an assessment yet; None if the teacher answered neither yes nor no.
 
-    It is stored as soon as it arrives and deleted in the transaction that stores the assessments. A unit that is done
-    again therefore asks no question twice.
+    `reply` is a written assessment, whose row has no `answer`. A row is stored as soon as its answer arrives and
+    deleted in the transaction that stores the assessments. A unit that is done again therefore asks no question twice.
     """
 
     __tablename__ = "teacher_answers"
@@ -128,4 +128,5 @@ class TeacherAnswer(Base):
     image_sha256: Mapped[str] = mapped_column(Sha256, primary_key=True)
     question_sha256: Mapped[str] = mapped_column(Sha256, primary_key=True)
     answer: Mapped[bool | None]
+    reply: Mapped[dict[str, Any] | None] = mapped_column(JsonOrNull)
     created_at: Mapped[datetime]

@@ -1,4 +1,4 @@
-"""Assess a round's samples: by the domain's checker, by models of the run, or by a teacher.
+"""Assess a round's samples: by the domain's checker, by models of the run, or by a teacher, who may also write of them.
 
 Invariants:
 
@@ -9,6 +9,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from threading import Lock
 
@@ -28,12 +29,15 @@ from illume_db.teacher import (
     question_sha256,
     spend_teacher_call,
     teacher_answers,
+    teacher_replies,
 )
 from illume_db.versions import base_version, version_of
+from illume_loop.judge.critiques import Critique
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.judge.questions import whole_question
 from illume_loop.judge.replies import Answer
-from illume_loop.judge.teacher import Teacher
+from illume_loop.judge.teacher import Teacher, Told
+from illume_loop.judge.teacher_critiques import criteria_of, critique_asked, right_criteria
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.prompts import prompt_of
 from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, rows_of_unit, sample_seed
@@ -121,43 +125,112 @@ def model_assessments(
     return assessments
 
 
+class _RunTeacher:
+    """The run's teacher, asked about some samples within the run's budget of calls.
+
+    Each answer is stored as it comes, so a unit that is done again asks only what has no answer yet. What the teacher
+    would not answer is not stored. `on_images` is called with the number of images done so far.
+    """
+
+    def __init__(self, context: RunContext, drawn: Sequence[DrawnRow], images: Sequence[Image.Image]) -> None:
+        self.context, self.drawn, self.images = context, drawn, images
+        self.one_by_one = Lock()  # many threads may ask the teacher, and the heartbeat needs a database connection too
+        self.teacher = Teacher(context.settings.teacher, self._spend)
+        names = {row.image_sha256 for row in drawn}
+        with transaction(context.engine) as session:
+            self.answers = teacher_answers(session, context.run_id, names)
+            self.replies = teacher_replies(session, context.run_id, names)
+
+    def judge(self, on_images: Callable[[int], None]) -> list[NewAssessment]:
+        """Return assessments by the questions of each sample's prompt. Raises TeacherError.
+
+        The score is the share of yes. An assessment that lacks an answer is failed and has no score.
+        """
+        asked = [_teachers_questions(self.context, prompt_of(row.prompt).claim) for row in self.drawn]
+        answers: list[dict[str, Answer]] = []
+        for row, questions in zip(self.drawn, asked, strict=True):
+            names = {question.text: (row.image_sha256, question_sha256(question.text)) for question in questions}
+            answers.append({text: self.answers[name] for text, name in names.items() if name in self.answers})
+        left = [[q.text for q in of_row if q.text not in told] for of_row, told in zip(asked, answers, strict=True)]
+        new = self.teacher.ask(self.images, left, on_images, self._keep)
+        for told, texts, said in zip(answers, left, new, strict=True):
+            told |= zip(texts, said, strict=True)
+        return [
+            _by_teacher(row.sample_id, questions, [told[question.text] for question in questions])
+            for row, questions, told in zip(self.drawn, asked, answers, strict=True)
+        ]
+
+    def write(self, on_images: Callable[[int], None]) -> list[Told[Critique]]:
+        """Return a critique of each sample, and the number of invalid replies before it. Raises TeacherError."""
+        domain, claims = self.context.domain, [prompt_of(row.prompt).claim for row in self.drawn]
+        asked = [critique_asked(claim.text, criteria_of(domain, claim)) for claim in claims]
+        names = [(row.image_sha256, question_sha256(ask.text)) for row, ask in zip(self.drawn, asked, strict=True)]
+        left = [[] if name in self.replies else [ask] for name, ask in zip(names, asked, strict=True)]
+        new = self.teacher.told(self.images, left, on_images, lambda at, ask, told: self._keep(at, ask.text, told))
+        return [told[0] if told else Told(**self.replies[name]) for name, told in zip(names, new, strict=True)]
+
+    def _spend(self) -> bool:
+        with self.one_by_one, transaction(self.context.engine) as session:
+            return spend_teacher_call(session, self.context.run_id, self.context.settings.teacher.max_calls)
+
+    def _keep(self, place: int, question: str, said: Answer | Told[Critique]) -> None:
+        answer, reply = (None, said) if isinstance(said, Told) else (said, None)
+        if answer is not None or (reply is not None and reply.value is not None):
+            with self.one_by_one, transaction(self.context.engine) as session:
+                keep_teacher_answer(
+                    session,
+                    self.context.run_id,
+                    self.drawn[place].image_sha256,
+                    question,
+                    answer,
+                    at=self.context.clock(),
+                    reply=None if reply is None else asdict(reply),
+                )
+        self.context.on_progress()
+
+
 def teacher_assessments(
     context: RunContext, drawn: Sequence[DrawnRow], images: Sequence[Image.Image], on_images: Callable[[int], None]
 ) -> list[NewAssessment]:
-    """Return the teacher's assessments of the samples, within the run's budget of calls.
+    """Return the teacher's assessments of the samples: its answers to questions, its written critique, or both.
 
-    The teacher answers the questions of each sample's prompt. Each answer is stored as it comes, so a unit that is done
-    again asks only the questions without an answer. The score is the share of yes. An assessment that lacks an answer
-    is failed and has no score. `on_images` is called with the number of images judged so far. Raises TeacherError.
+    A critique that the teacher would not write in the form that it was asked for is missing. The assessment is then
+    failed, unless it has the answers. `on_images` is called with the number of images done so far. Raises TeacherError.
     """
-    one_by_one = Lock()  # many threads may ask the teacher, and the heartbeat needs a database connection too
-
-    def spend() -> bool:
-        with one_by_one, transaction(context.engine) as session:
-            return spend_teacher_call(session, context.run_id, context.settings.teacher.max_calls)
-
-    def keep(place: int, question: str, answer: Answer) -> None:
-        if answer is not None:  # a question answered with neither yes nor no is asked again
-            with one_by_one, transaction(context.engine) as session:
-                name = drawn[place].image_sha256
-                keep_teacher_answer(session, context.run_id, name, question, answer, at=context.clock())
-        context.on_progress()
-
-    asked = [_teachers_questions(context, prompt_of(row.prompt).claim) for row in drawn]
-    with transaction(context.engine) as session:
-        kept = teacher_answers(session, context.run_id, {row.image_sha256 for row in drawn})
-    answers: list[dict[str, Answer]] = []
-    for row, questions in zip(drawn, asked, strict=True):
-        names = {question.text: (row.image_sha256, question_sha256(question.text)) for question in questions}
-        answers.append({text: kept[name] for text, name in names.items() if name in kept})
-    left = [[q.text for q in of_row if q.text not in told] for of_row, told in zip(asked, answers, strict=True)]
-    new = Teacher(context.settings.teacher, spend).ask(images, left, on_images, keep)
-    for told, texts, said in zip(answers, left, new, strict=True):
-        told |= zip(texts, said, strict=True)
+    settings = context.settings
+    teacher = _RunTeacher(context, drawn, images)
+    if not settings.assess.teacher_writes:
+        return teacher.judge(on_images)
+    if settings.assess.assessor != "teacher":
+        return [
+            _with_critique(None, row.sample_id, told, settings.teacher.model)
+            for row, told in zip(drawn, teacher.write(on_images), strict=True)
+        ]
+    judged = teacher.judge(lambda done: on_images(done // 2))
+    written = teacher.write(lambda done: on_images((len(drawn) + done) // 2))
     return [
-        _by_teacher(row.sample_id, questions, [told[question.text] for question in questions])
-        for row, questions, told in zip(drawn, asked, answers, strict=True)
+        _with_critique(one, one.sample_id, told, settings.teacher.model)
+        for one, told in zip(judged, written, strict=True)
     ]
+
+
+def _with_critique(judged: NewAssessment | None, sample_id: int, told: Told[Critique], model: str) -> NewAssessment:
+    """Return an assessment with the teacher's critique.
+
+    Without answers to questions, the score is the share of criteria that the critique finds fulfilled.
+    """
+    of_critique: dict[str, object] = {"critique_by": model}
+    if told.num_invalid:
+        of_critique["invalid_critiques"] = told.num_invalid
+    if judged is not None:
+        return replace(judged, critique=told.value, details=judged.details | of_critique)
+    if told.value is None:
+        error = f"the teacher wrote no valid assessment in {told.num_invalid} replies"
+        return NewAssessment(sample_id, "teacher", "failed", None, None, [], error, of_critique)
+    right = right_criteria(told.value)
+    failed = [criterion for criterion, is_right in right.items() if not is_right]
+    score = sum(right.values()) / len(right)
+    return NewAssessment(sample_id, "teacher", "ok", score, None, failed, None, of_critique, told.value)
 
 
 def assess(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
@@ -178,12 +251,12 @@ def assess(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
         context.on_progress()
     if drawn:
         assessments += model_assessments(context, round_.index, version, base, drawn, images, foreign)
-        if context.settings.assess.assessor == "teacher":
+        if context.settings.assess.asks_teacher:
             assessments += teacher_assessments(context, drawn, images, lambda done: on_items(done, len(drawn)))
 
     def effect(session: Session) -> None:
         add_assessments(session, assessments)
-        if context.settings.assess.assessor == "teacher":
+        if context.settings.assess.asks_teacher:
             forget_teacher_answers(session, context.run_id, {row.image_sha256 for row in drawn})
 
     return effect

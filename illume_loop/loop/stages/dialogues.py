@@ -20,15 +20,20 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow, SampleRow, assessments_before, critiques_of_round, scored_by
+from illume_db.judging import count_written
 from illume_db.tables import Round
 from illume_loop.errors import InconsistentRunError
 from illume_loop.judge.critiques import ANALYSIS
 from illume_loop.judge.instructions import json_answer
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.curated import Curated, is_uncontested
+from illume_loop.loop.moves import note
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import CRITERIA, NO
 from illume_loop.settings import CurateSettings
+
+WRITTEN = ("verdict", "score", "evidence")
+"""The keys of a criterion in a learned critique, in order. Only a teacher gives a score."""
 
 Critiques = Mapping[int, Mapping[str, Any]]
 """The critiques by sample id; a sample without a critique is missing."""
@@ -100,12 +105,12 @@ def contradicts_people(critique: Mapping[str, Any], agrees: bool, criteria: Mapp
 
 
 def written(critique: Mapping[str, Any]) -> str:
-    """Return a critique as the text that pretraining writes.
+    """Return a critique as the text that pretraining writes; a teacher's has a score for each criterion too.
 
     The criteria come in their own order, which Postgres does not keep.
     """
     told = {
-        criterion: {key: critique[criterion][key] for key in ("verdict", "evidence")}
+        criterion: {key: critique[criterion][key] for key in WRITTEN if key in critique[criterion]}
         for criterion in CRITERIA
         if criterion in critique
     }
@@ -163,7 +168,8 @@ def dialogues(context: RunContext, session: Session, round_: Round, curated: Cur
     """
     people = curated.people
     settings = context.settings
-    critiques = critiques_of_round(session, round_.id, scored_by(settings.assess.assessor))
+    critic = "teacher" if settings.assess.teacher_writes else scored_by(settings.assess.assessor)
+    critiques = critiques_of_round(session, round_.id, critic)
     kept = {
         id_: critique
         for id_, critique in critiques.items()
@@ -178,4 +184,15 @@ def dialogues(context: RunContext, session: Session, round_: Round, curated: Cur
         if row.sample is None or is_uncontested(people, row.sample, row.rejected)
     ]
     curated.counts |= counts | overruled_counts | {"earlier_assessments": len(earlier)}
+    if settings.assess.teacher_writes:
+        curated.counts |= _teachers_counts(context, session, round_)
     return earlier + new
+
+
+def _teachers_counts(context: RunContext, session: Session, round_: Round) -> dict[str, int]:
+    """Return the counts of the teacher's invalid replies and of samples without a critique, and note the latter."""
+    num_invalid, num_missing = count_written(session, round_.id, "teacher")
+    if num_missing:
+        line = f"the teacher wrote no valid assessment of {num_missing} of {round_.num_samples} samples"
+        note(context, session, round_, "judged", f"round {round_.index}: {line}")
+    return {"teacher_invalid": num_invalid, "teacher_unwritten": num_missing}

@@ -41,7 +41,7 @@ from illume_loop.errors import (
     LostLeaseError,
     NoIntactCheckpointError,
 )
-from illume_loop.judge.instructions import critique
+from illume_loop.judge.instructions import correction, critique
 from illume_loop.loop.canonical import check_splits, manifest_sha256
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.states import RoundState
@@ -86,7 +86,8 @@ def _training_row(
             if row.rejected is None:
                 return ReadRow(read_image(row.sample.image_sha256), row.answer, instruction)
             worse = read_image(row.rejected.image_sha256)
-            return CorrectRow(worse, instruction, row.answer, row.sample.image_ids)
+            request = correction(row.sample.prompt.claim)
+            return CorrectRow(worse, instruction, row.answer, request, row.sample.image_ids)
         if row.rejected is not None:
             return PairRow(row.text, row.sample.image_ids, row.rejected.image_ids)
         if row.kind == "draw":

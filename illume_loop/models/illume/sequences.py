@@ -4,7 +4,7 @@
     read   <bos> <boi> <img> ... <img> <eoi> instruction words <eos>   learned: the words and <eos>
     tell   <bos> instruction words <eos>              learned: the words and <eos>
     edit   <bos> <boi> <img> ... <img> <eoi> words <boi> id ... id <eoi>   learned: the image ids and <eoi>
-    correct   as `read`, but <boi> id ... id <eoi> in the place of <eos>   learned: the words, <boi>, the ids and <eoi>
+    correct   a row of `read`, then request <boi> id ... id <eoi>   learned: as in `read`, and <boi>, the ids and <eoi>
     converse  <bos> and turns of words, images to be read and images as ids; learned: the model's turns, and <eos> after
               each that ends in words
 
@@ -93,14 +93,10 @@ class SequenceBuilder:
         """Build an image-to-image row; `image_ids` are codebook ids in [0, codebook_size)."""
         return self._drawn(self.edit_prefix("" if prompt_dropped else instruction), image_ids)
 
-    def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
-        """Build a row of two turns: the assessment of an image, then the image as it should have been.
-
-        The row also teaches that an image follows: after the assessment of a good image, the row of one turn ends.
-        """
-        assessed = self.read(answer, instruction)
-        drawn = self._drawn([self.config.begin_image_token_id], image_ids)
-        return Sequence1D(assessed.input_ids[:-1] + drawn.input_ids, assessed.labels[:-1] + drawn.input_ids)
+    def correct(self, instruction: str, answer: str, request: str, image_ids: Sequence[int]) -> Sequence1D:
+        """Build a row of two turns; see `Sequences.correct`."""
+        first: list[tuple[bool, Sequence[Part]]] = [(False, [1, instruction]), (True, [answer])]
+        return self.converse([*first, (False, [request]), (True, [list(image_ids)])])
 
     def converse(self, turns: Sequence[tuple[bool, Sequence[Part]]]) -> Sequence1D:
         """Build a row of the turns of a dialogue, each given with whether it is learned.

@@ -3,7 +3,8 @@
     draw      [user: prompt] <begin_of_image> id ... id    learned: the image ids
     read      [system] [user: image, instruction] answer <eos>    learned: the answer and <eos>
     tell      [system] [user: instruction] answer <eos>    the same without an image
-    correct   as `read`, but <begin_of_image> id ... id in the place of <eos>    learned: the answer and all after it
+    correct   a row of `read`, then [user: request] <begin_of_image> id ... id    learned: the answer, <eos> and all
+              after the request
 
 An image to be read is <begin_of_image>, placeholders and <end_of_image>. A caption is the answer to CAPTION. A drawn
 image ends with its last id, because Janus learned nothing about what comes after it.
@@ -84,11 +85,12 @@ class JanusSequences:
         """Return the ids before an answer without an image."""
         return self._ids(self._system + self._asked([self._said(instruction or CAPTION)]))
 
-    def correct(self, instruction: str, answer: str, image_ids: Sequence[int]) -> Sequence1D:
+    def correct(self, instruction: str, answer: str, request: str, image_ids: Sequence[int]) -> Sequence1D:
         """Build a row of two turns; see `Sequences.correct`."""
-        image, question = self.read_prefix(instruction)
-        learned = [*self.answer(answer), self._begin_image, *self._drawn(image_ids)]
-        return Sequence1D.with_prefix(image + question, learned)
+        assessed = self.read(answer, instruction)
+        asked = self._ids(self._asked([self._said(request)]), begins=False)
+        corrected = Sequence1D.with_prefix(asked, [self._begin_image, *self._drawn(image_ids)])
+        return Sequence1D(assessed.input_ids + corrected.input_ids, assessed.labels + corrected.labels)
 
     def edit(self, instruction: str, image_ids: Sequence[int], *, prompt_dropped: bool = False) -> Sequence1D:
         """Raise UsageError, as the backend's `edit` does: Janus was trained to draw from text alone."""

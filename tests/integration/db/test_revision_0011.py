@@ -20,6 +20,7 @@ from illume_db.teacher import (
     question_sha256,
     spend_teacher_call,
     teacher_answers,
+    teacher_replies,
 )
 from tests.integration.db.test_revision_0003 import fill
 
@@ -110,3 +111,19 @@ def test_an_answer_is_kept_once_and_forgotten_with_its_assessment(now_engine: En
         assert found == {(IMAGE, question_sha256(asked[0])): True, (IMAGE, question_sha256(asked[1])): None}
         forget_teacher_answers(session, 1, [IMAGE])
         assert teacher_answers(session, 1, [IMAGE]) == {}
+
+
+def test_a_written_reply_is_kept_as_it_came_and_the_release_before_never_sees_it(now_engine: Engine) -> None:
+    reply = {"value": {"object": {"score": 4}, "analysis": "a \u201ccircle\u201d"}, "num_invalid": 2}
+    with transaction(now_engine) as session:
+        keep_teacher_answer(session, 1, IMAGE, "assess it", None, at=NOW, reply=reply)
+        keep_teacher_answer(session, 1, IMAGE, "is it red?", True, at=NOW)
+    with transaction(now_engine) as session:
+        assert teacher_replies(session, 1, [IMAGE]) == {(IMAGE, question_sha256("assess it")): reply}
+    url = now_engine.url.render_as_string(hide_password=False)
+    downgrade(url, "0012")
+    with now_engine.connect() as connection:
+        rows = connection.execute(text("SELECT question_sha256, answer FROM teacher_answers")).all()
+    assert [(name, bool(answer)) for name, answer in rows] == [(question_sha256("is it red?"), True)]
+    upgrade(url)
+    assert drift(url) == []

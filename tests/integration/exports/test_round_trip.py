@@ -26,7 +26,7 @@ from illume_db.tables import Assessment, Example, Manifest, Prompt, Review, Roun
 from illume_loop.exports.formats import FORMATS
 from illume_loop.exports.tables import IMAGE_TOKEN, TABLES, image_text
 from illume_loop.exports.writing import Wanted, export
-from illume_loop.judge.instructions import critique
+from illume_loop.judge.instructions import correction, critique
 from illume_loop.loop.run_directory import OpenRun, open_run
 from tests.support.canned_run import small_settings, start
 
@@ -266,12 +266,15 @@ def test_rows_that_read_have_their_image_and_their_answer(assessing: Path, tmp_p
             shown = run.session.get_one(Sample, example.rejected_id) if corrected else sample
             (image,) = row["images"]
             assert _pixels(image) == _pixels(run.images.read(shown.image_sha256))
-            ((asked,), (told,)) = row["prompt"], row["completion"]
+            ((asked,), (told, *more)) = row["prompt"], row["completion"]
             texts = [part["text"] for part in asked["content"] if part["type"] == "text"]
             assert texts == ([] if example.answer is None else [critique(example.text)])
             answer = example.text if example.answer is None else example.answer
-            expected = answer + (image_text(sample.image_ids.tolist()) if corrected else "")
-            assert told["content"] == [{"type": "text", "text": expected}]
+            second = [correction(example.text), image_text(sample.image_ids.tolist())] if corrected else []
+            assert [turn["role"] for turn in (told, *more)] == ["assistant", "user", "assistant"][: 1 + len(second)]
+            said = [part for turn in (told, *more) for part in turn["content"]]
+            assert said == [{"type": "text", "text": text} for text in (answer, *second)]
+            assert row["tokenizer"] == "", "no data is tokenised for the canned backend"
 
 
 def test_edits_have_their_source_and_their_instruction(tmp_path: Path) -> None:

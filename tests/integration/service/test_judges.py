@@ -17,7 +17,7 @@ from tests.integration.service.test_finish import comparable
 from tests.support.canned_run import result, small_settings, start
 from tests.support.held_model import save_held
 from tests.support.service import Service
-from tests.support.stub_teacher import knows, stub_teacher
+from tests.support.stub_teacher import knows, stub_teacher, writes
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,26 @@ def test_workers_ask_the_teacher_as_one_process_does_and_a_raised_budget_reaches
         keys = {headers.get("Authorization") for _, headers, _ in stub.requests[calls:]}
         assert keys <= {"Bearer sk-first", "Bearer sk-second"}
         assert "sk-" not in one_round.logs()
+
+
+def test_workers_have_the_teacher_write_as_one_process_does(one_round: Service) -> None:
+    """Two workers assess, and the rows that are learned are those of one process, for as many calls."""
+    with stub_teacher(writes) as stub:
+        one_round.settings |= {
+            "assess.critiques": True,
+            "assess.critiques_by": "teacher",
+            "curate.assessment_rows": 12,
+            "train.objective": "assess-sft",
+            "teacher.url": stub.url,
+            "teacher.model": "seer",
+        }
+        expected = _inline(one_round)
+        calls = len(stub.requests)
+        for name in ("first", "second"):
+            one_round.worker("generator", "assessor", "trainer", name=name)
+        coordinator = one_round.coordinator()
+        assert one_round.ended(coordinator, 200) == 0, one_round.logs()
+        assert comparable(one_round.result()) == comparable(expected)
+        assert len(stub.requests) == 2 * calls
+        with one_round.engine() as engine, transaction(engine) as session:
+            assert num_teacher_calls(session, 1) == calls

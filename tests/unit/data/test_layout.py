@@ -18,16 +18,28 @@ def sequences(sharp_backend: IllumeBackend) -> SequenceBuilder:
     return sharp_backend.sequences
 
 
-def test_a_dialogue_of_one_turn_is_what_reading_correcting_and_telling_are(sequences: SequenceBuilder) -> None:
+def test_a_dialogue_of_one_turn_is_what_reading_and_telling_are(sequences: SequenceBuilder) -> None:
     asked, said = "is it a circle ?", "it shows a red circle"
     turns = (Turn("user", f"<image>\n{asked}"), Turn("model", said))
     row = Row("dialogue", PLACE, turns=turns)
     assert sequence_of("instruct", row, [], sequences, [1]) == sequences.read(said, asked)
-    turns = (Turn("user", f"<image> {asked}"), Turn("model", f"{said} <image>"))
-    row = Row("dialogue", PLACE, turns=turns)
-    assert sequence_of("assess", row, [IDS], sequences, [1]) == sequences.correct(asked, said, IDS)
     row = Row("dialogue", PLACE, turns=(Turn("user", asked), Turn("model", said)))
     assert sequence_of("instruct", row, [], sequences, []) == sequences.tell(said, asked)
+
+
+def test_an_assessment_with_its_correction_is_two_turns_as_in_the_loop(sequences: SequenceBuilder) -> None:
+    asked, said, request = "assess a red circle :", "it shows a blue circle", "make it show a red circle"
+    first = (Turn("user", f"<image> {asked}"), Turn("model", said))
+    row = Row("dialogue", PLACE, turns=(*first, Turn("user", request), Turn("model", "<image>")))
+    made = sequence_of("assess", row, [IDS], sequences, [1])
+    assert made == sequences.correct(asked, said, request, IDS)
+    assessed = sequences.read(said, asked)
+    length = len(assessed.input_ids)
+    assert (made.input_ids[:length], made.labels[:length]) == (assessed.input_ids, assessed.labels)
+    config, words = sequences.config, sequences.words(request)
+    image = [config.begin_image_token_id, *(config.num_text_ids + i for i in IDS), config.end_image_token_id]
+    assert made.input_ids[length:] == words + image
+    assert made.labels[length:] == [-100] * len(words) + image
 
 
 def test_pairs_edits_and_texts_are_laid_out_as_everywhere(sequences: SequenceBuilder) -> None:

@@ -64,6 +64,27 @@ def test_images_of_the_models_turns_are_drawn() -> None:
     assert (row.kind, row.text, row.read, row.drawn) == ("edit", "what is it ?", (b"1",), (b"2",))
 
 
+def test_images_to_draw_may_be_given_by_their_ids_if_the_row_names_their_tokenizer() -> None:
+    judged = {"from": "gpt", "value": "no, it shows a square"}
+    turns = [
+        ASKED,
+        judged,
+        {"from": "human", "value": "make it a circle"},
+        {"from": "gpt", "value": "<image_7><image_0>"},
+    ]
+    row = _row({"images": [b"1"], "conversations": turns, "tokenizer": "abc"})
+    assert (row.kind, row.read, row.drawn, row.tokenizer) == ("dialogue", (b"1",), ((7, 0),), "abc")
+    assert [turn.text for turn in row.turns[2:]] == ["make it a circle", "<image>"]
+    both = {"from": "gpt", "value": "<image> or <image_3>"}
+    row = _row({"images": [b"1", b"2"], "conversations": [ASKED, both], "tokenizer": "abc"})
+    assert (row.drawn, row.turns[1].text) == ((b"2", (3,)), "<image> or <image>")
+    edited = {"from": "gpt", "value": "<image_7>"}
+    row = _row({"image": b"1", "conversations": [ASKED, edited], "tokenizer": "abc"})
+    assert (row.kind, row.text, row.drawn, row.tokenizer) == ("edit", "what is it ?", ((7,),), "abc")
+    with pytest.raises(BadRow, match="image ids as text"):
+        _row({"conversations": [{"from": "human", "value": "<image_7> is it ?"}, SAID], "tokenizer": "abc"})
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -272,3 +273,23 @@ def test_a_source_without_rows_is_refused(sharp_backend: IllumeBackend, tmp_path
         with pytest.raises(DataSourceError, match="it holds no rows"):
             tokenize(Wanted([tmp_path / name]), sharp_backend, "tiny", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_ids_that_a_row_gives_are_kept_if_this_tokenizer_made_them(
+    sharp_backend: IllumeBackend, tmp_path: Path
+) -> None:
+    digest, ids = tokenizer_digest(sharp_backend), list(range(36))
+    image = base64.b64encode(encoded(Image.new("RGB", (48, 48), "red"))).decode()
+
+    def row(tokenizer: str, ids: list[int]) -> dict[str, object]:
+        texts = "<image> assess a circle :", "no", "make it show a circle", "".join(f"<image_{i}>" for i in ids)
+        turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+        return {"image": image, "messages": turns, "tokenizer": tokenizer}
+
+    rows = [row(digest, ids), row("0" * 64, ids), row(digest, ids[:-1]), row(digest, [*ids[:-1], 10**9])]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    outcome = tokenize(Wanted([tmp_path / "rows.jsonl"], max_bad=1.0), sharp_backend, "tiny", tmp_path / "out")
+    assert outcome.tally.left_out == {"image ids of another tokenizer": 1, "wrong image ids": 2}
+    (kept,) = [Tokenised(tmp_path / "out")[0]]
+    assert (kept.kind, kept.ids, len(kept.images)) == ("dialogue", (ids,), 1)
+    assert kept.turns[3].text == "<image>"

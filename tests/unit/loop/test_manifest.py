@@ -149,6 +149,7 @@ def test_assessments_train_as_one_turn_and_two() -> None:
     assert one == ReadRow(IMAGE, "{}", "assess a red circle :")
     assert isinstance(two, CorrectRow)
     assert (two.image, two.instruction, two.answer) == (IMAGE, "assess a red circle :", "{}")
+    assert two.request == "make it show a red circle"
     assert two.image_ids.tolist() == SAMPLE.image_ids.tolist()
     for row, example in zip(rows, new_examples(rows), strict=True):
         assert (example.kind, example.answer, example.rejected_id) == (row.kind, "{}", row.rejected and 6)

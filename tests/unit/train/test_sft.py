@@ -71,12 +71,13 @@ def test_prompts_are_masked_and_ids_arrive_as_drawn(base: Path, rows: list[Likel
     assert labels.count(-100) == len(backend.sequences.draw_prefix(first.prompt))
 
 
-def test_an_assessment_masks_what_is_asked_and_a_correction_learns_the_image_too(base: Path) -> None:
+def test_an_assessment_masks_what_is_asked_and_a_correction_is_a_second_turn(base: Path) -> None:
     backend = IllumeBackend.load(base, "cpu")
     image = ShapesDomain().real_pairs(1, 0)[0].image
     ids = np.arange(36, dtype=np.int32)
     asked, said = "assess a red circle :", '{"analysis":"it shows a red circle"}'
-    rows: list[LikelyRow] = [ReadRow(image, said, asked), CorrectRow(image, asked, said, ids)]
+    request = "make it show a red circle"
+    rows: list[LikelyRow] = [ReadRow(image, said, asked), CorrectRow(image, asked, said, request, ids)]
     dataset, collator = build_dataset(rows, backend, 0.0, seed=0)
     sequences, config = backend.sequences, backend.model.config
     prefix = sequences.read_prefix() + sequences.words(asked)
@@ -85,7 +86,12 @@ def test_an_assessment_masks_what_is_asked_and_a_correction_learns_the_image_too
     assert [dataset[i]["labels"][: len(prefix)] for i in (0, 1)] == [[-100] * len(prefix)] * 2
     assert one == [*sequences.words(said), sequences.eos]
     drawn = [config.begin_image_token_id, *(config.num_text_ids + i for i in range(36)), config.end_image_token_id]
-    assert two == sequences.words(said) + drawn
+    assert two == [*sequences.words(said), sequences.eos, *drawn]
+    length = len(dataset[0]["input_ids"])
+    assert dataset[1]["input_ids"][:length] == dataset[0]["input_ids"]
+    masked = sequences.words(request)
+    assert dataset[1]["input_ids"][length : length + len(masked)] == masked
+    assert dataset[1]["labels"][length : length + len(masked)] == [-100] * len(masked)
     assert collator([dataset[0], dataset[1]])["image_features"].shape[0] == 2
 
 
@@ -106,7 +112,8 @@ def test_an_edit_learns_the_image_that_its_source_is_to_become(base: Path) -> No
 
 def test_assessments_are_learned_with_all_other_rows(base: Path, rows: list[LikelyRow], tmp_path: Path) -> None:
     image = ShapesDomain().real_pairs(1, 0)[0].image
-    said: list[LikelyRow] = [CorrectRow(image, "assess a red circle :", "a circle", np.arange(36, dtype=np.int32))] * 8
+    texts = "assess a red circle :", "a circle", "make it show a red circle"
+    said: list[LikelyRow] = [CorrectRow(image, *texts, np.arange(36, dtype=np.int32))] * 8
     mix: list[LikelyRow] = [*rows, *said]
     settings = TrainSettings(objective="assess-sft", batch_size=8, epochs=6, learning_rate=3e-3)
     once = train_candidate(base, mix, tmp_path / "0", settings.model_copy(update={"epochs": 1}), 5, lambda *_: None)

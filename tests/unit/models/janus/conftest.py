@@ -48,7 +48,7 @@ def likely_rows(images: list[Image.Image]) -> list[LikelyRow]:
         ReadRow(images[0], "two blue squares above a ring"),
         DrawRow("an image with three green crosses below a yellow ring", ids[1]),
         ReadRow(images[1], "No", "Is there a circle ?"),
-        CorrectRow(images[2], "assess a red circle", "yes, there is a circle", ids[2]),
+        CorrectRow(images[2], "assess a red circle", "yes, there is a circle", "make it show a red circle", ids[2]),
         DrawRow("a cross", ids[3]),
     ]
 

@@ -67,16 +67,25 @@ class Reference:
     @log_probs.register
     def _(self, row: CorrectRow) -> list[float]:
         prefix = self.about(row.image, row.instruction)
-        begin = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_start_token)
-        answer = [*self.answer(row.answer), begin]
-        ids = torch.cat([prefix["input_ids"], torch.tensor([answer])], dim=1)
+        tokenizer = self.processor.tokenizer
+        answer = [*self.answer(row.answer), tokenizer.eos_token_id]
+        said = [[{"type": "image"}, {"type": "text", "text": row.instruction}], row.answer, row.request]
+        turns = [
+            {"role": role, "content": [{"type": "text", "text": text}] if isinstance(text, str) else text}
+            for role, text in zip(("user", "assistant", "user"), said, strict=True)
+        ]
+        text = self.processor.apply_chat_template(turns, add_generation_prompt=True)
+        second = self.processor(text=[text], images=[row.image], generation_mode="text", return_tensors="pt")
+        begin = torch.tensor([[tokenizer.convert_tokens_to_ids(self.processor.image_start_token)]])
+        ids = torch.cat([second["input_ids"], begin], dim=1)
         with torch.no_grad():
             features = self.model.model.get_image_features(prefix["pixel_values"]).pooler_output
             embeds = self.model.get_input_embeddings()(ids)
             slots = (ids == self.model.config.image_token_id).unsqueeze(-1)
             embeds = embeds.masked_scatter(slots, features)
         drawn = self.drawn(embeds, row.image_ids)
-        return self.written(prefix, answer) + [float(drawn[at, i]) for at, i in enumerate(row.image_ids)]
+        begins = self.written(second, begin[0].tolist())
+        return self.written(prefix, answer) + begins + [float(drawn[at, i]) for at, i in enumerate(row.image_ids)]
 
     def image(self, prompt: str, image_ids: ImageIds) -> list[float]:
         """log p of each id of an image, given its prompt."""
