@@ -7,21 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from illume_db.versions import headline as largest
-from illume_loop.charts.numbers import gain, interval, number
+from illume_loop.charts.numbers import decode, gain, interval, number
 from illume_loop.evals.statistics import wilson_interval
 
 NOT_COMPARED = "not compared at a gate yet"
-
-
-def decode(found: Mapping[str, Any]) -> str:
-    """Return the decode as text, such as "guidance 1.25, temperature 1"; neutral top-k and top-p are left out."""
-    words = {"guidance_scale": "guidance", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
-    neutral = {"top_k": 0, "top_p": 1.0}
-    return ", ".join(
-        f"{word} {found[key]:g}"
-        for key, word in words.items()
-        if found.get(key) is not None and found[key] != neutral.get(key)
-    )
 
 
 def judged_by(found: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ def _settings(**values: object) -> Settings:
 
 
 def _plan(suite: str, settings: Settings, round_index: int = 1) -> MeasurePlan:
-    return gate_plans(DOMAIN, settings).of(suite, round_index, 0)
+    return gate_plans(DOMAIN, settings).of({"suite": suite}, round_index)
 
 
 def _names(settings: Settings) -> list[str]:
