@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -33,7 +32,7 @@ BASE = 0.4
 
 
 class DecodedModel(CannedModel):
-    """A canned model that draws better at guidance 2 as the base, at guidance 1 when trained, and at temperature 0.5."""
+    """A canned model whose base is best at guidance 2, and a trained one at guidance 1; all are at temperature 0.5."""
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> ImageIds:
         best_guidance = 2.0 if self.skill == BASE else 1.0
