@@ -82,8 +82,9 @@ def evaluate(
 ) -> None:
     """Measure MODEL: the share of its draws, edits or forced choices that are right.
 
-    The domain's checker decides. In a domain without one, the run's base decides, or without a run, MODEL itself. Draws
-    are made at the run's setting, and at MODEL's best decode if the run knows it.
+    The domain's checker decides. In a domain without one, the run's base decides, or without a run, MODEL itself.
+
+    Draws are made at the run's setting, and at MODEL's best decode if the run knows it.
     """
     from illume_loop.cli.decodes import find_best, known_best, setting_for
     from illume_loop.cli.geneval import GenEval, evaluate_geneval

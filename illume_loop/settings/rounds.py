@@ -280,20 +280,27 @@ class GateSettings(Section):
         "1,1.25,1.5,2",
         pattern=_NUMBERS,
         description="Guidance scales to try for each model's best decode, separated by commas.",
+        json_schema_extra=ADVANCED,
     )
     temperatures: str = Field(
         "1,0.7,0.5",
         pattern=_NUMBERS,
         description="Temperatures to try for each model's best decode, separated by commas; one guidance scale and one "
         "temperature mean that nothing is tried.",
+        json_schema_extra=ADVANCED,
     )
     decode_prompts: int = Field(
-        128, ge=1, le=1_000_000, description="Train prompts that a model draws at each decode that is tried."
+        128,
+        ge=1,
+        le=1_000_000,
+        description="Train prompts that a model draws at each decode that is tried.",
+        json_schema_extra=ADVANCED,
     )
     closing: bool = Field(
         True,
         description="After the last round, compare the base and the active version, each at its best decode, on all "
         "held-out prompts, and measure the base's own best of 8 draws.",
+        json_schema_extra=ADVANCED,
     )
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
     resamples: int = Field(

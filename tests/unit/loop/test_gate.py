@@ -9,8 +9,8 @@ import pytest
 
 from illume_db.evaluations import StoredEvaluation
 from illume_loop.judge.agreement import JudgeDrift
-from illume_loop.loop.gate_plans import look_sizes
 from illume_loop.loop.closing import best_of_numbers
+from illume_loop.loop.gate_plans import look_sizes
 from illume_loop.loop.stages.gate import Judgement, Measured, judge
 from illume_loop.protocols import Sampling
 from illume_loop.settings import GateSettings
