@@ -49,7 +49,15 @@ from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_boot
 from illume_loop.judge.agreement import JudgeDrift
 from illume_loop.loop.closing import closing_numbers, closing_units, is_closing
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.gate_plans import DRIFT, DRIFT_SAMPLES, EDITING, HELDOUT, UNDERSTANDING, look_sizes
+from illume_loop.loop.gate_plans import (
+    DRIFT,
+    DRIFT_SAMPLES,
+    EDITING,
+    HELDOUT,
+    UNDERSTANDING,
+    MeasurePlan,
+    look_sizes,
+)
 from illume_loop.loop.measures import UnitPlanner, best_decode
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.promotion import active_of, candidate_of, conclude, settle
@@ -425,12 +433,16 @@ def decide(context: RunContext, session: Session, round_: Round) -> None:
         note(context, session, round_, "decided", f"round {round_.index}: {reason}")
 
 
+_Pair = tuple[StoredEvaluation, StoredEvaluation]
+"""The held-out draws of (parent, candidate)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """The held-out draws of one look: (parent, candidate) at the best decodes, and at the run's setting."""
+    """The held-out draws of one look, at the best decodes and at the run's setting."""
 
-    best: tuple[StoredEvaluation, StoredEvaluation]
-    at_setting: tuple[StoredEvaluation, StoredEvaluation]
+    best: _Pair
+    at_setting: _Pair
 
 
 def _decodes(context: RunContext, session: Session, round_: Round) -> list[Sampling]:
@@ -456,17 +468,20 @@ def _looks(context: RunContext, session: Session, round_: Round) -> list[_Looked
     ids = round_.parent_version_id, candidate_of(session, round_).id
     found: list[_Looked] = []
     for plan in context.plans.looks(round_.index) if len(decodes) == len(ids) else ():
-        best, at_setting = (
-            tuple(
-                find_evaluation(session, version_id, HELDOUT, plan.at(decode).sha256)
-                for version_id, decode in zip(ids, of_each, strict=True)
-            )
-            for of_each in (decodes, [context.plans.setting] * len(ids))
-        )
-        if None in best or None in at_setting:
+        best = _pair(session, ids, [plan.at(decode) for decode in decodes])
+        at_setting = _pair(session, ids, [plan, plan])
+        if best is None or at_setting is None:
             break
         found.append(_Looked(best, at_setting))
     return found
+
+
+def _pair(session: Session, version_ids: tuple[int, int], plans: Sequence[MeasurePlan]) -> _Pair | None:
+    parent, candidate = (
+        find_evaluation(session, version_id, HELDOUT, plan.sha256)
+        for version_id, plan in zip(version_ids, plans, strict=True)
+    )
+    return None if parent is None or candidate is None else (parent, candidate)
 
 
 def _judgement(context: RunContext, session: Session, round_: Round, looks: Sequence[_Looked]) -> Judgement | None:
