@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session, aliased
 
-from illume_db.tables import Evaluation, EvaluationItem, Prompt, Round
+from illume_db.tables import Evaluation, EvaluationItem, ModelVersion, Prompt, Round
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ def add_evaluation(
     num_items: int,
     items: Sequence[NewItem],
     at: datetime,
+    decode: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Add a suite's evaluation; `items` is empty if the suite measures only the whole."""
     evaluation = Evaluation(
@@ -40,6 +41,7 @@ def add_evaluation(
         plan_sha256=plan_sha256,
         num_items=num_items,
         value=value,
+        decode=None if decode is None else dict(decode),
         created_at=at,
     )
     session.add(evaluation)
@@ -73,6 +75,52 @@ def find_evaluation(session: Session, version_id: int, suite: str, plan_sha256: 
         return None
     items = select(EvaluationItem.passed).where(EvaluationItem.evaluation_id == evaluation.id)
     return StoredEvaluation(evaluation.value, list(session.scalars(items.order_by(EvaluationItem.position))))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTrial:
+    """The share of train prompts that a version draws right at one decode."""
+
+    plan_sha256: str
+    decode: dict[str, Any]
+    value: float
+    num_prompts: int
+
+
+def decode_trials(session: Session, run_id: int) -> dict[int, list[DecodeTrial]]:
+    """Return the trials of decodes of a run's versions, by the version's id."""
+    query = (
+        select(
+            Evaluation.model_version_id,
+            Evaluation.plan_sha256,
+            Evaluation.decode,
+            Evaluation.value,
+            Evaluation.num_items,
+        )
+        .join(ModelVersion, ModelVersion.id == Evaluation.model_version_id)
+        .where(ModelVersion.run_id == run_id, Evaluation.suite == "decode")
+    )
+    found: dict[int, list[DecodeTrial]] = {}
+    for version_id, plan_sha256, decode, value, num_prompts in session.execute(query):
+        found.setdefault(version_id, []).append(DecodeTrial(plan_sha256, decode or {}, value, num_prompts))
+    return found
+
+
+def best_trial(trials: Sequence[DecodeTrial], setting: Mapping[str, Any]) -> DecodeTrial:
+    """Return the trial with the largest share; the order of `trials` does not matter.
+
+    Among equals, the run's own setting comes first, and then the decode with the least guidance and the highest
+    temperature, which changes the model least.
+    """
+    return max(
+        trials,
+        key=lambda trial: (
+            trial.value,
+            trial.decode == setting,
+            -trial.decode["guidance_scale"],
+            trial.decode["temperature"],
+        ),
+    )
 
 
 def kept_draws(session: Session, run_id: int, round_index: int) -> list[dict[str, Any]]:

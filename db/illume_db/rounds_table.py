@@ -43,6 +43,10 @@ NO_NUMBERS: Mapping[str, Any] = {
     "judge_drift": None,
     "guards": None,
     "compared_by": None,
+    "decodes": None,
+    "at_setting": None,
+    "looks": None,
+    "closing": None,
 }
 
 

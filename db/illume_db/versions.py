@@ -12,6 +12,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session, aliased
 
+from illume_db.evaluations import DecodeTrial, best_trial, decode_trials
 from illume_db.tables import (
     Evaluation,
     GateDecision,
@@ -84,7 +85,8 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
     """Return one object per version, v0001 first.
 
     Keys: name, state, parent, round (index or None), under_trial (True until that round has ended), sha256, num_bytes,
-    origin, created_at, and heldout (the `headline` of its comparisons; None before the first gate).
+    origin, created_at, heldout (the `headline` of its comparisons; None before the first gate), and best_decode (the
+    decode that draws train prompts best, with its share of `prompts` train prompts; None if none was tried).
     """
     query = (
         select(ModelVersion, Round.index, Round.state)
@@ -95,6 +97,8 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
     rows = session.execute(query).all()
     names = {version.id: version.name for version, _, _ in rows}
     compared_as = comparisons(session, run_id)
+    trials = decode_trials(session, run_id)
+    setting = _setting_of(session.scalars(select(Run.settings).where(Run.id == run_id)).one())
     return [
         {
             "name": version.name,
@@ -107,9 +111,17 @@ def models_table(session: Session, run_id: int) -> list[dict[str, Any]]:
             "origin": version.origin,
             "created_at": version.created_at.isoformat(),
             "heldout": headline(compared_as.get(version.name, [])),
+            "best_decode": _best_decode(trials.get(version.id, []), setting),
         }
         for version, round_index, round_state in rows
     ]
+
+
+def _best_decode(trials: Sequence[DecodeTrial], setting: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not trials:
+        return None
+    best = best_trial(trials, setting)
+    return {**best.decode, "share": best.value, "prompts": best.num_prompts, "of": len(trials)}
 
 
 def model_detail(session: Session, run_id: int, name: str) -> dict[str, Any] | None:
@@ -138,7 +150,9 @@ def comparisons(session: Session, run_id: int) -> dict[str, list[dict[str, Any]]
     """Return the gate's held-out comparisons of each version by name, in the order of rounds.
 
     Each has the version's share (mean, low, high, n), round, role (parent or candidate), the other version as
-    `against`, the candidate's `gain` over its parent, the decision, and the judge and decode if they are known.
+    `against`, the candidate's `gain` over its parent, the decision, and the judge and decode if they are known. The
+    decode is the version's best one. `at_setting` has share, gain and decode at the run's setting; it is None for a
+    decision of an older release, which compared at the run's setting only.
     """
     parent, candidate = aliased(ModelVersion), aliased(ModelVersion)
     query = (
@@ -152,19 +166,23 @@ def comparisons(session: Session, run_id: int) -> dict[str, list[dict[str, Any]]
     )
     found: dict[str, list[dict[str, Any]]] = {}
     for index, of_parent, of_candidate, decision, settings in session.execute(query):
-        heldout = decision.numbers.get("heldout") or {}
+        numbers = decision.numbers
+        heldout, at_setting = numbers.get("heldout") or {}, numbers.get("at_setting")
+        compared_by = numbers.get("compared_by") or {"judge": None, **_setting_of(settings)}
         names = {"parent": version_name(of_parent), "candidate": version_name(of_candidate)}
         for role, other in (("parent", "candidate"), ("candidate", "parent")):
             if heldout.get(role):
                 found.setdefault(names[role], []).append(
                     {
                         **heldout[role],
-                        **(decision.numbers.get("compared_by") or _settings_of(settings)),
+                        **compared_by,
+                        **(numbers.get("decodes") or {}).get(role, {}),
                         "round": index,
                         "role": role,
                         "against": names[other],
                         "gain": heldout.get("delta"),
                         "decision": decision.decision,
+                        "at_setting": at_setting and {**compared_by, **at_setting[role], "gain": at_setting["delta"]},
                     }
                 )
     return found
@@ -180,11 +198,10 @@ def headline(compared_as: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return dict(max(compared_as, key=lambda one: (one["n"], one["role"] == "candidate", one["round"])))
 
 
-def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the judge and decode for a decision of an older release, which did not store them."""
+def _setting_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the decode of the run's setting."""
     gate, sampling = settings.get("gate", {}), settings.get("sampling", {})
     return {
-        "judge": None,
         "guidance_scale": gate.get("guidance_scale"),
         **{name: sampling.get(name) for name in ("temperature", "top_k", "top_p")},
     }

@@ -143,8 +143,10 @@ def _run(cell: Cell, settings: Settings, run_dir: Path, progress: StudyProgress)
     rounds = _rounds(run_dir) if (run_dir / MARKER).exists() else []
     # After a failed round the loop would go on with the next one, which would be another experiment.
     if not any(row["state"] == "failed" for row in rounds):
+        # A study measures its models itself, so the run needs no closing comparison.
+        gate = settings.gate.model_copy(update={"closing": False})
         with suppress(RoundFailedError):  # the round's row holds the error
-            start_run(settings, run_dir, progress=_Told(cell, progress))
+            start_run(settings.model_copy(update={"gate": gate}), run_dir, progress=_Told(cell, progress))
     return _rounds(run_dir)
 
 

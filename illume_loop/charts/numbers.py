@@ -33,6 +33,14 @@ def drift(found: Mapping[str, float | None] | None) -> str:
     return MISSING if shift is None else f"{shift:+.2f}, {number((found or {}).get('auc'))}"
 
 
+def decode(found: Mapping[str, float | None]) -> str:
+    """Format a decode, such as "guidance 1.25, temperature 1"; neutral top-k and top-p are left out."""
+    words = {"guidance_scale": "guidance", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
+    neutral = {"top_k": 0, "top_p": 1.0}
+    values = ((word, found.get(key), neutral.get(key)) for key, word in words.items())
+    return ", ".join(f"{word} {value:g}" for word, value, usual in values if value is not None and value != usual)
+
+
 def _interval(estimate: Mapping[str, float | None] | None, sign: str) -> str:
     mean, low, high = ((estimate or {}).get(key) for key in ("mean", "low", "high"))
     if mean is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from illume_loop.cli.progress import View
     from illume_loop.judge.referee import Referee
-    from illume_loop.protocols import Domain, Split, UnifiedModel
+    from illume_loop.protocols import Domain, Sampling, Split, UnifiedModel
 
 BATCH = 256
 
@@ -51,6 +51,14 @@ def evaluate(
         typer.Option("-n", "--count", min=1, max=100_000, help=f"Number of items. Default: {ITEMS}."),
     ] = None,
     guidance: Guidance = None,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best",
+            help="Draw at MODEL's best decode too, and find it on train prompts. A run's versions know theirs, and are "
+            "drawn at it without this option, unless --guidance is given.",
+        ),
+    ] = False,
     seed: Seed = 0,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help=f"{GENEVAL}its metadata (JSON lines).")
@@ -75,7 +83,10 @@ def evaluate(
     """Measure MODEL: the share of its draws, edits or forced choices that are right.
 
     The domain's checker decides. In a domain without one, the run's base decides, or without a run, MODEL itself.
+
+    Draws are made at the run's setting, and at MODEL's best decode if the run knows it.
     """
+    from illume_loop.cli.decodes import find_best, known_best, setting_for
     from illume_loop.cli.geneval import GenEval, evaluate_geneval
     from illume_loop.cli.loading import (
         guidance_for,
@@ -88,6 +99,8 @@ def evaluate(
     from illume_loop.errors import UsageError
 
     scale = guidance_for(guidance, run_dir)
+    if best and suite not in DRAWN:
+        raise UsageError(f"--best is for the suites {' and '.join(DRAWN)}; leave it out with --suite {suite}")
     if suite is Suite.GENEVAL:
         if prompts is None or count is not None:
             raise UsageError("the suite geneval draws all prompts of --prompts FILE; give that, and leave out -n")
@@ -104,11 +117,22 @@ def evaluate(
         elif suite is Suite.EDITING:
             passed, categories = _edit(measured, domain, items, seed, scale)
         else:
-            passed, categories = _draw(measured, domain, suite, items, seed, scale, view, referee)
+            setting = setting_for(scale, run_dir)
+            passed, categories = _draw(measured, domain, suite, items, seed, setting, view, referee)
+            found = known_best(version, run_dir) if best or guidance is None else None
+            if best and found is None:
+                found = find_best(measured, domain, scale, run_dir, view, referee)
+            if found is not None:
+                at_best, _ = _draw(measured, domain, suite, items, seed, found.sampling, view, referee)
     row = {"suite": suite.value, "model": version, **_estimate(passed), "by_category": {}, "seed": seed}
     if judged_by is not None:
         row["judge"] = judged_by
     row["by_category"] = _by_category(passed, categories)
+    if suite in DRAWN:
+        row["decode"] = asdict(setting)
+        if found is not None:
+            by_category = _by_category(at_best, categories)
+            row["best"] = {**_estimate(at_best), "by_category": by_category, "decode": found.as_json()}
     (print_json if as_json else print_estimates)(row)
 
 
@@ -126,16 +150,14 @@ def _draw(
     suite: Suite,
     count: int,
     seed: int,
-    guidance: float,
+    sampling: Sampling,
     view: View,
     referee: Referee | None,
 ) -> tuple[list[bool], list[str]]:
     from illume_loop.evals.suites import draw
-    from illume_loop.protocols import Sampling
 
     prompts = domain.prompts(DRAWN[suite], count, seed)
     seeds = list(range(seed, seed + count))
-    sampling = Sampling(guidance_scale=guidance)
     images, _ = draw(model, prompts, seeds, sampling, BATCH, lambda done, total: view.update("drawing", done, total))
     if referee is None:
         verdicts = [domain.check(image, prompt) for image, prompt in zip(images, prompts, strict=True)]

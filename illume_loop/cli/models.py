@@ -60,12 +60,15 @@ def show(
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a version's fields with its measurements as text: the headline, each comparison, each guard."""
-    from illume_loop.report.headline import comparison, guard, headline
+    from illume_db.tables.versions import GUARDED
+    from illume_loop.report.headline import best_decode, comparison, guard, headline
 
-    shown = {key: value for key, value in row.items() if key not in ("heldout", "comparisons", "evaluations")}
-    guards = {one["suite"]: guard(one) for one in row["evaluations"] if one["suite"] != "heldout"}
+    in_words = ("heldout", "best_decode", "comparisons", "evaluations")
+    shown = {key: value for key, value in row.items() if key not in in_words}
+    guards = {one["suite"]: guard(one) for one in row["evaluations"] if one["suite"] in GUARDED}
     compared = {f"comparison {number}": comparison(one) for number, one in enumerate(row["comparisons"], start=1)}
-    return shown | {"heldout": headline(row["heldout"])} | compared | guards
+    measured = {"heldout": headline(row["heldout"]), "best decode": best_decode(row["best_decode"])}
+    return shown | measured | compared | guards
 
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]

@@ -23,14 +23,22 @@ OPTIONAL = {"editing": "editing", "judge_drift": "drift,\nAUC"}
 
 
 def print_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table of rounds, then the reasons of each round's decision."""
+    """Print the table of rounds, then the reasons of each round's decision and the closing comparison."""
+    from illume_loop.report.headline import EARLY_LOOK, has_early_look, last_closing
+
     more = [column for column in OPTIONAL if any(row[column] for row in rows)]
     columns = (*COLUMNS[:-2], *(OPTIONAL[column] for column in more), *COLUMNS[-2:])
-    title = "rounds (shares in percent, with intervals)"
+    at_best = "; held-out: each model at its best decode" if any(row["decodes"] for row in rows) else ""
+    title = f"rounds (shares in percent, with intervals{at_best})"
     print_table(title, columns, (cells for row in rows for cells in cells_of(row, more)))
     for row in rows:
         if row["reasons"]:
             say(f"round {row['index']} {row['decision'] or row['state']}: {'; '.join(row['reasons'])}")
+    if has_early_look(rows):
+        say(EARLY_LOOK)
+    closing = last_closing(rows)
+    if closing is not None:
+        say(closing)
 
 
 def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Sequence[str | None]]:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from illume_loop.charts.bars import log_odds_bar, spans
-from illume_loop.charts.numbers import MISSING, gain, interval, number, percent
+from illume_loop.charts.numbers import MISSING, decode, gain, interval, number, percent
 from illume_loop.dashboard.access import Role
 from illume_loop.dashboard.proxies import root_of
 from illume_loop.report import headline
@@ -30,10 +30,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    of_numbers = interval, gain, percent, number, headline.share_of, headline.judged_by
-    for rule in (*of_numbers, moment, seconds, count, log_odds_bar):
+    of_numbers = interval, gain, percent, number, decode
+    of_versions = headline.share_of, headline.judged_by, headline.at_setting, headline.best_decode
+    for rule in (*of_numbers, *of_versions, moment, seconds, count, log_odds_bar):
         made.filters[rule.__name__] = rule
-    made.globals.update(spans=spans, Role=Role)
+    made.tests["differing_at_setting"] = headline.differs_at_setting
+    made.globals.update(spans=spans, Role=Role, early_look=headline.EARLY_LOOK, has_early_look=headline.has_early_look)
     return made
 
 

@@ -17,12 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 from illume_db.runs import run_row
+from illume_db.tables.versions import GUARDED
 from illume_db.versions import model_detail
 from illume_loop.artifacts.checkpoints import MANIFEST, checkpoint_sha256
 from illume_loop.errors import NotFoundError, UsageError
 from illume_loop.files import output_folder, raising_storage_full
 from illume_loop.loop.run_directory import OpenRun
-from illume_loop.report.headline import guard, headline
+from illume_loop.report.headline import at_setting, best_decode, differs_at_setting, guard, headline
 
 CARD = "README.md"
 OURS = ("illume",)
@@ -84,7 +85,11 @@ def _lines(of_run: Mapping[str, Any], row: Mapping[str, Any], config: Mapping[st
     if "dtype" in config:
         yield f"- weights in {config['dtype']}, as trained or imported; `from_pretrained(dtype=...)` casts them"
     yield from ("", f"Held-out: {headline(row['heldout'])}.")
-    guards = [found for found in row["evaluations"] if found["suite"] != "heldout"]
+    if row["heldout"] and differs_at_setting(row["heldout"]):
+        yield from ("", f"The same comparison: {at_setting(row['heldout'])}.")
+    if row["best_decode"]:
+        yield from ("", f"Best decode: {best_decode(row['best_decode'])}.")
+    guards = [found for found in row["evaluations"] if found["suite"] in GUARDED]
     if guards:
         yield from ("", "| suite | value; a share is in percent with its interval |", "| --- | --- |")
         yield from (f"| {found['suite']} | {guard(found)} |" for found in guards)

@@ -58,7 +58,9 @@ def forecast(
     per_round = _per_round(settings, plans)
     rows = [_rows_at_most(settings, index) for index in range(ended + 1, settings.run.rounds + 1)]
     steps = [settings.train.epochs * math.ceil(count / settings.train.batch_size) for count in rows]
-    draws = left * per_round["gate_draws_at_most"] + (_guard_draws(plans) if not ended else 0)
+    draws = left * per_round["gate_draws_at_most"]
+    draws += _draws_of_version(plans) if not ended else 0
+    draws += _closing_draws(plans) if left and settings.gate.closing else 0
     found: dict[str, Any] = {
         "run_dir": str(run_dir),
         "base": settings.run.base,
@@ -132,13 +134,25 @@ def _per_round(settings: Settings, plans: GatePlans) -> dict[str, Any]:
         "prompts": sampling.prompts_per_round,
         "samples": sampling.prompts_per_round * sampling.samples_per_prompt,
         "units": {kind: sum(unit.kind == kind for unit in units) for kind in ("sample", "assess")} | {"train": 1},
-        "gate_draws_at_most": 2 * settings.gate.heldout_prompts + _guard_draws(plans),
+        "gate_draws_at_most": 2 * _num_decodes(plans) * settings.gate.heldout_prompts + _draws_of_version(plans),
     }
 
 
-def _guard_draws(plans: GatePlans) -> int:
-    """Return the number of images that the guards draw for one version. Reading probes of a domain need no draws."""
-    num = 0
+def _num_decodes(plans: GatePlans) -> int:
+    """Return at how many decodes a version draws the held-out prompts: the run's setting, and its best decode."""
+    return 1 if plans.grid == (plans.setting,) else 2
+
+
+def _closing_draws(plans: GatePlans) -> int:
+    return 2 * plans.closing.count + sum(plan.count for plan in plans.best_of)
+
+
+def _draws_of_version(plans: GatePlans) -> int:
+    """Return the number of images that one version draws once: those of the guards, and trials of decodes.
+
+    Reading probes of a domain need no draws.
+    """
+    num = sum(trial.count for trial in plans.trials)
     for suite, plan in plans.guards.items():
         num += len(plan.prompts) * (DIVERSITY_SAMPLES if suite == "diversity" else 1)
     return num

@@ -1,4 +1,7 @@
-"""The plans of the gate's measurements: held-out alignment, understanding, diversity and, with edits, editing.
+"""The plans of the gate's measurements.
+
+They are held-out alignment, understanding, diversity and, with edits, editing; the trials of decodes on train prompts,
+which find each version's best decode; and the closing comparison after the last round.
 
 Invariants:
 
@@ -10,6 +13,7 @@ Invariants:
   parent would affect its comparison with every candidate.
 - If the domain has no checker, the run's base decides about held-out draws, and it draws the pictures for the guard of
   understanding (judge/referee.py).
+- No trial of a decode draws a held-out prompt.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any
 
@@ -26,6 +30,8 @@ from illume_loop.loop.prompts import num_prompts
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Domain, Prompt, Sampling, Split
 from illume_loop.settings import GateSettings, Settings
+
+HELDOUT = "heldout"
 
 UNDERSTANDING = "understanding"
 
@@ -37,6 +43,15 @@ EDITING = "editing"
 DRIFT = "drift"
 """The suite of the unit that measures a candidate's drift as a judge."""
 
+DECODE = "decode"
+"""The suite of a trial of one decode, on train prompts."""
+
+CLOSING = "closing"
+"""The suite of a unit that draws the held-out prompts of the closing comparison. Its evaluation is one of `heldout`."""
+
+BEST_OF = "best-of"
+"""The suite of a unit that chooses the best of several draws by the model's own judgement."""
+
 DIVERSITY_PROMPTS = 32
 
 DIVERSITY_SAMPLES = 8
@@ -46,6 +61,12 @@ DRIFT_SAMPLES = 256
 
 KEPT_DRAWS = 64
 """The number of held-out draws whose images are kept for the page."""
+
+BEST_OF_PROMPTS, BEST_OF_SAMPLES = 256, 8
+"""The draws of the base's best of 8. Half of the default held-out prompts take about 20 s on two cores."""
+
+BEST_OF_PART = 64
+"""The prompts of one unit of the best of 8."""
 
 MOST_LOOKS = 3
 
@@ -70,10 +91,19 @@ class MeasurePlan:
     judge: str = ""
     """The judge that decides; empty for the domain's checker."""
 
+    def at(self, sampling: Sampling) -> MeasurePlan:
+        """Return the plan at another decode. Only the plan at the run's setting keeps images."""
+        return self if sampling == self.sampling else replace(self, sampling=sampling, num_kept=0)
+
+    @property
+    def decode(self) -> dict[str, Any] | None:
+        """The decode that an evaluation stores; None for understanding, where the measured model draws nothing."""
+        return None if self.suite == UNDERSTANDING else asdict(self.sampling)
+
     @property
     def of_heldout(self) -> bool:
         """True if each item is a held-out prompt."""
-        return self.suite in ("heldout", EDITING)
+        return self.suite in (HELDOUT, EDITING)
 
     @property
     def sha256(self) -> str:
@@ -95,21 +125,48 @@ class MeasurePlan:
 
 @dataclass(frozen=True, slots=True)
 class GatePlans:
-    """The plans of all gates of a run."""
+    """The plans of all gates of a run. They are at the run's setting; `MeasurePlan.at` gives another decode."""
 
+    setting: Sampling
+    """The decode of the run's setting."""
+    judge: str
+    """The judge that decides; empty for the domain's checker."""
     guards: Mapping[str, MeasurePlan]
     """The plans of the guards by suite, the same for every round."""
     looks: Callable[[int], Sequence[MeasurePlan]]
     """The function that returns the plans of a round's looks, in order. Each look adds held-out draws."""
+    grid: tuple[Sampling, ...]
+    """The decodes among which each version's best one is found."""
+    trial: MeasurePlan
+    """The plan of a trial of a decode."""
+    closing: MeasurePlan
+    """The held-out draws of the closing comparison."""
+    best_of: Sequence[MeasurePlan]
+    """The draws of the base's best of 8, in parts."""
 
-    def of(self, suite: str, round_index: int, look: int) -> MeasurePlan:
-        """Return the plan of a guard, or of the held-out draws that a look of a round adds."""
-        return self.looks(round_index)[look] if suite == "heldout" else self.guards[suite]
+    @property
+    def trials(self) -> tuple[MeasurePlan, ...]:
+        """The trials that find a version's best decode; none if the grid has one decode."""
+        return tuple(self.trial.at(sampling) for sampling in self.grid) if len(self.grid) > 1 else ()
 
-    def compared_by(self, round_index: int) -> dict[str, Any]:
-        """Return the judge of a round's held-out draws and their decode, as JSON."""
-        plan = self.looks(round_index)[0]
-        return {"judge": plan.judge or "checker", **asdict(plan.sampling)}
+    def of(self, payload: Mapping[str, Any], round_index: int) -> MeasurePlan:
+        """Return the plan of a unit: its suite, at the decode that it names or else at the run's setting.
+
+        A unit that an older release planned names no decode, and perhaps no look.
+        """
+        suite, part = payload["suite"], payload.get("look", 0)
+        if suite == HELDOUT:
+            plan = self.looks(round_index)[part]
+        elif suite == BEST_OF:
+            plan = self.best_of[part]
+        else:
+            plan = {DECODE: self.trial, CLOSING: self.closing, **self.guards}[suite]
+        return plan.at(Sampling(**payload["decode"])) if "decode" in payload else plan
+
+    @property
+    def compared_by(self) -> dict[str, Any]:
+        """The judge of held-out draws and the decode of the run's setting, as JSON."""
+        return {"judge": self.judge or "checker", **asdict(self.setting)}
 
 
 def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
@@ -119,7 +176,82 @@ def gate_plans(domain: Domain, settings: Settings) -> GatePlans:
     suites += [EDITING] if settings.sampling.num_edits else []
     guards = {suite: guard_plan(suite, domain, settings) for suite in suites}
     judge = _judge(domain)
-    return GatePlans(guards, lambda round_index: _look_plans(prompts, settings, round_index, judge))
+    return GatePlans(
+        setting=_sampling(settings),
+        judge=judge,
+        guards=guards,
+        looks=lambda round_index: _look_plans(prompts, settings, round_index, judge),
+        grid=decode_grid(settings),
+        trial=trial_plan(domain, settings),
+        closing=_closing_plan(prompts, settings, judge),
+        best_of=_best_of_plans(prompts, settings, judge),
+    )
+
+
+def decode_grid(settings: Settings) -> tuple[Sampling, ...]:
+    """Return the decodes to try: those of the settings' grid, with the top-k and top-p of [sampling]."""
+    sampling = settings.sampling
+    return tuple(
+        Sampling(guidance, temperature, sampling.top_k, sampling.top_p)
+        for guidance, temperature in settings.gate.decode_grid
+    )
+
+
+def trial_plan(domain: Domain, settings: Settings) -> MeasurePlan:
+    """Return the plan of a trial of a decode: train prompts that all trials of the run share, with their seeds.
+
+    A domain with too few train prompts gives all that it has.
+    """
+    seed, wanted = settings.run.seed, settings.gate.decode_prompts
+
+    def ask(count: int) -> list[Prompt]:
+        # A seed of its own: the prompts of the run's seed are those that round 1 trains on.
+        return domain.prompts("train", count, derived_seed(DECODE, seed) % 2**31)
+
+    try:
+        prompts = ask(wanted)
+    except UsageError:
+        prompts = ask(num_prompts(ask, wanted))
+    seeds = [derived_seed(DECODE, seed, prompt.text) for prompt in prompts]
+    return _drawing(DECODE, prompts, seeds, settings, _judge(domain))
+
+
+def _closing_plan(prompts: Sequence[Prompt], settings: Settings, judge: str) -> MeasurePlan:
+    # The noise is new: no gate has chosen a version by it.
+    seeds = [derived_seed(CLOSING, settings.run.seed, prompt.text) for prompt in prompts]
+    return _drawing(HELDOUT, prompts, seeds, settings, judge)
+
+
+def _best_of_plans(prompts: Sequence[Prompt], settings: Settings, judge: str) -> list[MeasurePlan]:
+    seed = settings.run.seed
+    chosen = Random(derived_seed(BEST_OF, seed)).sample(prompts, min(BEST_OF_PROMPTS, len(prompts)))
+    parts = [chosen[first : first + BEST_OF_PART] for first in range(0, len(chosen), BEST_OF_PART)]
+    return [
+        _drawing(
+            BEST_OF,
+            [prompt for prompt in part for _ in range(BEST_OF_SAMPLES)],
+            [derived_seed(BEST_OF, seed, prompt.text, i) for prompt in part for i in range(BEST_OF_SAMPLES)],
+            settings,
+            judge,
+        )
+        for part in parts
+    ]
+
+
+def _drawing(
+    suite: str, prompts: Sequence[Prompt], seeds: Sequence[int], settings: Settings, judge: str, num_kept: int = 0
+) -> MeasurePlan:
+    """Return a plan with one draw for each prompt, at the run's setting."""
+    return MeasurePlan(
+        suite,
+        tuple(prompts),
+        tuple(seeds),
+        _sampling(settings),
+        len(prompts),
+        settings.sampling.batch_size,
+        num_kept,
+        judge=judge,
+    )
 
 
 def has_understanding_guard(domain: Domain) -> bool:
@@ -181,10 +313,7 @@ def _look_plans(prompts: Sequence[Prompt], settings: Settings, round_index: int,
     for stop in look_sizes(settings.gate):
         chunk = tuple(shuffled[first:stop])
         seeds = tuple(derived_seed("heldout", seed, round_index, prompt.text) for prompt in chunk)
-        num_kept = max(0, KEPT_DRAWS - first)
-        batch_size = settings.sampling.batch_size
-        plan = MeasurePlan("heldout", chunk, seeds, _sampling(settings), len(chunk), batch_size, num_kept, judge=judge)
-        plans.append(plan)
+        plans.append(_drawing(HELDOUT, chunk, seeds, settings, judge, max(0, KEPT_DRAWS - first)))
         first = stop
     return plans
 

@@ -70,11 +70,12 @@ MAY_CHANGE = (
     "teacher.parallel",
     "dashboard.",
     "curate.reviews",
+    "gate.closing",
 )
 """The settings that may change in a run, because they do not change what is computed.
 
 Of the teacher they are all settings but `teacher.model`. `curate.reviews` may change so that a round that waits for
-reviews can continue."""
+reviews can continue. `gate.closing` measures versions that are decided already."""
 
 log = logging.getLogger(__name__)
 

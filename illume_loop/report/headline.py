@@ -1,4 +1,4 @@
-"""The headline of a model version as text: its share of right held-out draws, the judge, and the decode."""
+"""The numbers of model versions as text: headlines, comparisons, best decodes, and the closing line of a run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from illume_db.versions import headline as largest
-from illume_loop.charts.numbers import gain, interval, number
+from illume_loop.charts.numbers import decode, gain, interval, number, percent
 from illume_loop.evals.statistics import wilson_interval
 
 NOT_COMPARED = "not compared at a gate yet"
 
+EARLY_LOOK = (
+    "An early look at the gate asks for more certainty than the last one, so the interval of its gain is wider: all "
+    "looks together are wrong as rarely as one."
+)
+"""The sentence that stands near the gain of an early look."""
 
-def decode(found: Mapping[str, Any]) -> str:
-    """Return the decode as text, such as "guidance 1.25, temperature 1"; neutral top-k and top-p are left out."""
-    words = {"guidance_scale": "guidance", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
-    neutral = {"top_k": 0, "top_p": 1.0}
-    return ", ".join(
-        f"{word} {found[key]:g}"
-        for key, word in words.items()
-        if found.get(key) is not None and found[key] != neutral.get(key)
-    )
+DECODE = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
 def judged_by(found: Mapping[str, Any]) -> str:
@@ -43,6 +40,60 @@ def headline(found: Mapping[str, Any] | None) -> str:
     return line + (f", {change})" if found["role"] == "candidate" else f", as the parent of {found['against']})")
 
 
+def has_early_look(rounds: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the gate decided one of these rounds before all held-out prompts were drawn."""
+    return any(row["looks"] and row["looks"]["prompts"] < row["looks"]["of"] for row in rounds)
+
+
+def differs_at_setting(found: Mapping[str, Any]) -> bool:
+    """Return whether a comparison of a version was made at another decode than the run's setting as well."""
+    told = found["at_setting"]
+    return bool(told) and any(told[key] != found[key] for key in DECODE)
+
+
+def at_setting(found: Mapping[str, Any]) -> str:
+    """Return a version's comparison at the run's setting as text, without a full stop."""
+    told = found["at_setting"]
+    return f"{share_of(told)} at the run's setting ({decode(told)}), gain {gain(told['gain'])}, which did not decide"
+
+
+def best_decode(found: Mapping[str, Any] | None) -> str:
+    """Return a version's best decode as text; it was found on train prompts."""
+    if not found:
+        return "not tried"
+    share = f"{percent(found['share'])} % of {found['prompts']} train prompts right"
+    return f"{decode(found)} ({share}, the best of {found['of']})"
+
+
+def closing(found: Mapping[str, Any]) -> str:
+    """Return the closing comparison of a run as one line."""
+    base, active = found["base"], found["active"]
+    if base == active:
+        return f"At the end: {base}, the base, is still the active version."
+    heldout, best_of = found["heldout"], found["best_of"]
+    of_base, of_active = (
+        f"{name} at its best decode ({decode(found['decodes'][role])}) draws {interval(heldout[role])} %"
+        for name, role in ((base, "base"), (active, "active"))
+    )
+    way = best_of["share_of_way"]
+    far = (
+        f"its own best of {best_of['samples']} is no better than one of its draws"
+        if way is None
+        else f"{way:.2f} of the way from one draw of {base} ({percent(best_of['one'])} %) to its own best of "
+        f"{best_of['samples']} ({percent(best_of['best'])} %, {best_of['prompts']} prompts)"
+    )
+    return (
+        f"At the end, on {heldout['base']['n']} held-out prompts: {of_base} right and {of_active}: "
+        f"{gain(heldout['delta'])} points, {far}."
+    )
+
+
+def last_closing(rounds: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the closing line of a run from its rows of `rounds ls`; None if it was not measured."""
+    found = [row["closing"] for row in rounds if row["closing"]]
+    return closing(found[-1]) if found else None
+
+
 def comparison(found: Mapping[str, Any]) -> str:
     """Return one comparison of a version as one line."""
     change = gain(found["gain"])
@@ -51,7 +102,8 @@ def comparison(found: Mapping[str, Any]) -> str:
         if found["role"] == "candidate"
         else f"parent of {found['against']}, whose gain was {change}"
     )
-    return f"round {found['round']}: {share_of(found)} ({role}; {found['decision']}; {judged_by(found)})"
+    line = f"round {found['round']}: {share_of(found)} ({role}; {found['decision']}; {judged_by(found)})"
+    return f"{line}; {at_setting(found)}" if differs_at_setting(found) else line
 
 
 def guard(found: Mapping[str, Any]) -> str:

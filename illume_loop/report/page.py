@@ -22,6 +22,7 @@ from illume_db.samples import samples_page
 from illume_loop.artifacts.images import ImageStore
 from illume_loop.errors import CorruptArtifactError
 from illume_loop.files import write_atomically
+from illume_loop.report.headline import EARLY_LOOK, has_early_look, last_closing
 from illume_loop.report.render import Card, Page, Pair, Sheet, render
 from illume_loop.report.summary import commands, summary
 
@@ -54,6 +55,8 @@ def page_of(session: Session, run_id: int, images: ImageStore) -> Page:
         settings=settings,
         rounds=rounds,
         summary=list(summary(rounds)),
+        closing=last_closing(rounds) or "",
+        early_look=EARLY_LOOK if has_early_look(rounds) else "",
         commands=commands(settings, len(rounds)),
         sheets=[_sheet(session, run_id, index, images) for index in reversed(shown)],
         pairs=pairs,

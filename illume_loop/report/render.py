@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from illume_loop.charts.curve import MEASURES, curve
-from illume_loop.charts.numbers import drift, gain, interval, number, percent
+from illume_loop.charts.numbers import decode, drift, gain, interval, number, percent
 from illume_loop.domains import get_domain
 from illume_loop.errors import NotFoundError
 
@@ -73,6 +73,10 @@ class Page:
     commands: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     studies: Sequence[StudyTable] = ()
+    closing: str = ""
+    """The closing comparison of the run in one line; empty if there is none."""
+    early_look: str = ""
+    """The sentence that explains the intervals of early looks; empty if there was no early look."""
 
 
 def render(page: Page) -> str:
@@ -89,6 +93,8 @@ def render(page: Page) -> str:
             curve=curve(page.rounds),
             more_curves=_more_curves(page),
             summary=page.summary,
+            closing=page.closing,
+            early_look=page.early_look,
             commands=page.commands,
             versions=page.versions,
             studies=page.studies,
@@ -119,7 +125,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for rule in (interval, gain, percent, number, drift):
+    for rule in (interval, gain, percent, number, drift, decode):
         environment.filters[rule.__name__] = rule
     return environment
 

@@ -23,10 +23,11 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     used = promoted[-1]["candidate"] if promoted else decided[0]["parent"]
     yield f"{len(promoted)} of {len(decided)} decided rounds were promoted; the version in use is {used}."
     first, last = decided[0], promoted[-1] if promoted else decided[-1]
+    decode = ", each at its best decode" if last.get("decodes") else ""
     yield (
         f"Held-out alignment: {interval(first['heldout']['parent'])} % for {first['parent']} at the first gate, and "
         f"{interval(last['heldout']['candidate'])} % for {last['candidate']} at the gate of round {last['index']}. "
-        f"Its gain there, on the same prompts and seeds as its parent: {gain(last['heldout']['delta'])} points."
+        f"Its gain there, on the same prompts and seeds as its parent{decode}: {gain(last['heldout']['delta'])} points."
     )
     yield (
         f"Understanding {percent(first['understanding']['parent'])} % before and "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from illume_loop.settings.section import ADVANCED, Section, checked_url
 
@@ -280,11 +281,47 @@ class CurateSettings(Section):
     )
 
 
+_NUMBERS = r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$"
+"""Numbers that are separated by commas, without blanks."""
+
+
 class GateSettings(Section):
     """The table `[gate]`: when a candidate replaces its parent."""
 
     heldout_prompts: int = Field(512, ge=1, le=1_000_000, description="Maximum held-out prompts that both models draw.")
-    guidance_scale: float = Field(1.25, ge=0.0, le=20.0, description="Guidance scale at which both models draw.")
+    guidance_scale: float = Field(
+        1.25,
+        ge=0.0,
+        le=20.0,
+        description="Guidance scale of the run's setting, at which both models draw as well; its temperature, top-k "
+        "and top-p are those of [sampling].",
+    )
+    guidances: str = Field(
+        "1,1.25,1.5,2",
+        pattern=_NUMBERS,
+        description="Guidance scales to try for each model's best decode, separated by commas.",
+        json_schema_extra=ADVANCED,
+    )
+    temperatures: str = Field(
+        "1,0.7,0.5",
+        pattern=_NUMBERS,
+        description="Temperatures to try for each model's best decode, separated by commas; one guidance scale and one "
+        "temperature mean that nothing is tried.",
+        json_schema_extra=ADVANCED,
+    )
+    decode_prompts: int = Field(
+        128,
+        ge=1,
+        le=1_000_000,
+        description="Train prompts that a model draws at each decode that is tried.",
+        json_schema_extra=ADVANCED,
+    )
+    closing: bool = Field(
+        True,
+        description="After the last round, compare the base and the active version, each at its best decode, on all "
+        "held-out prompts, and measure the base's own best of 8 draws.",
+        json_schema_extra=ADVANCED,
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Confidence of every interval.")
     resamples: int = Field(
         2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.", json_schema_extra=ADVANCED
@@ -321,3 +358,24 @@ class GateSettings(Section):
         json_schema_extra=ADVANCED,
     )
     auto_promote: bool = Field(True, description="Promote a candidate that passes, without asking a person.")
+
+    @field_validator("guidances", "temperatures")
+    @classmethod
+    def _values_are_usable(cls, text: str, info: ValidationInfo) -> str:
+        values = _numbers(text)
+        if len(set(values)) < len(values):
+            raise ValueError("it names a value twice")
+        if info.field_name == "guidances" and max(values) > 20:
+            raise ValueError("a guidance scale is from 0 to 20")
+        if info.field_name == "temperatures" and not all(0 < value <= 10 for value in values):
+            raise ValueError("a temperature is above 0 and at most 10")
+        return text
+
+    @property
+    def decode_grid(self) -> tuple[tuple[float, float], ...]:
+        """The decodes to try, as pairs of guidance scale and temperature."""
+        return tuple(product(_numbers(self.guidances), _numbers(self.temperatures)))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))

@@ -26,9 +26,9 @@ def test_the_plan_of_a_new_run(tmp_path: Path) -> None:
     assert (found["domain"], found["rounds"]) == ("shapes", {"in_all": 2, "ended": 0, "left": 2})
     assert found["each_round"]["samples"] == 12 * 4
     assert found["each_round"]["units"] == {"sample": 3, "assess": 3, "train": 1}
-    assert found["each_round"]["gate_draws_at_most"] == 2 * 24 + 12 * 8
+    assert found["each_round"]["gate_draws_at_most"] == 4 * 24 + 12 * 8 + 2 * 8
     assert found["in_all"]["samples"] == 2 * 12 * 4
-    assert found["in_all"]["gate_draws_at_most"] == 2 * (2 * 24 + 12 * 8) + 12 * 8
+    assert found["in_all"]["gate_draws_at_most"] == 2 * (4 * 24 + 12 * 8 + 2 * 8) + 12 * 8 + 2 * 8
     assert found["in_all"]["training_steps_at_most"] == 4 + 6, "34 and 68 accepted samples at most, 16 real rows"
     assert set(found["time"]["by_stage"]) == {"drawing", "judging", "training", "gate"}
     assert found["time"]["seconds"] > 0

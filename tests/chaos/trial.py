@@ -42,6 +42,9 @@ RUN: Mapping[str, object] = {
     "gate.heldout_prompts": 8,
     "gate.probe_items": 4,
     "gate.guidance_scale": 1.0,
+    "gate.guidances": "1,2",
+    "gate.temperatures": "1",
+    "gate.decode_prompts": 4,
     "gate.resamples": 100,
     "gate.min_gain": -0.5,
 }

@@ -36,6 +36,9 @@ SMALL: dict[str, object] = {
     "gate.heldout_prompts": 24,
     "gate.probe_items": 12,
     "gate.guidance_scale": 1.0,
+    "gate.guidances": "1",
+    "gate.temperatures": "1",
+    "gate.closing": False,
     "gate.resamples": 100,
     "gate.min_gain": -0.5,
 }

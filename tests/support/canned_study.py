@@ -29,6 +29,8 @@ keep_per_prompt = 2
 real_rows = 6
 [settings.gate]
 heldout_prompts = 24
+guidances = "1.25"
+temperatures = "1"
 probe_items = 12
 resamples = 100
 min_gain = -0.5

@@ -33,6 +33,10 @@ epochs = 1
 batch_size = 16
 [gate]
 heldout_prompts = 24
+guidances = "1.25,2"
+temperatures = "1"
+decode_prompts = 8
+closing = false
 probe_items = 24
 resamples = 200
 """

@@ -58,9 +58,11 @@ ROOMS = (
 STAGES = "illume_loop.loop.stages."
 BELOW_STAGES = (
     "canonical",
+    "closing",
     "context",
     "curated",
     "gate_plans",
+    "measures",
     "moves",
     "promotion",
     "prompts",

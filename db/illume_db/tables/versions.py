@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from illume_db.types import Base, BigId, Sha256, State, one_of
+from illume_db.types import Base, BigId, JsonOrNull, Sha256, State, one_of
 
 VERSION_STATES = ("candidate", "active", "rejected", "retired")
 
@@ -50,13 +50,19 @@ def version_name(number: int) -> str:
     return f"v{number:04d}"
 
 
-SUITES = ("heldout", "understanding", "diversity", "editing")
+SUITES = ("heldout", "understanding", "diversity", "editing", "decode", "best-of")
+
+GUARDED = ("understanding", "diversity", "editing")
+"""The suites of the gate's guards."""
 
 
 class Evaluation(Base):
-    """The result of one suite on one model version. `value` is in 0..1: the share of passed items, or the diversity.
+    """The result of one suite on one model version.
 
-    `plan_sha256` is over prompts, seeds and sampling, so evaluations under equal plans have equal items.
+    `value` is in 0..1: the diversity, or the share of items that are right. The items of `best-of` are all draws, and
+    its value is the share of prompts whose chosen draw is right. `plan_sha256` is over prompts, seeds and sampling, so
+    evaluations under equal plans have equal items. `decode` has the guidance scale, temperature, top-k and top-p; it is
+    None for an evaluation of an older release.
     """
 
     __tablename__ = "evaluations"
@@ -71,6 +77,7 @@ class Evaluation(Base):
     plan_sha256: Mapped[str] = mapped_column(Sha256)
     num_items: Mapped[int]
     value: Mapped[float]
+    decode: Mapped[dict[str, Any] | None] = mapped_column(JsonOrNull)
     created_at: Mapped[datetime]
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from illume_db.rounds_table import rounds_table
+from illume_db.tables.versions import GUARDED
 from illume_db.versions import compared, comparisons, models_table
 from illume_loop.dashboard.dependencies import Admin, RunDep, SourceDep, Version, check_csrf
 from illume_loop.dashboard.render import page, redirect
@@ -43,7 +44,7 @@ def models(request: Request, run: RunDep, source: SourceDep, a: Choice = "", b: 
         a=a,
         b=b,
         asked=asked,
-        compared=[row for row in found if row["suite"] != "heldout"],
+        compared=[row for row in found if row["suite"] in GUARDED],
         main=headline.compared(of_each.get(a, []), of_each.get(b, []), b) if asked else None,
         decided=decided,
     )

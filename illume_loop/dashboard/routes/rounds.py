@@ -27,6 +27,7 @@ from illume_loop.dashboard.dependencies import (
 from illume_loop.dashboard.render import page
 from illume_loop.errors import NotFoundError
 from illume_loop.loop.run_directory import holder
+from illume_loop.report.headline import last_closing
 
 router = APIRouter(prefix="/runs/{run_id}")
 SHOWN = 40
@@ -61,6 +62,7 @@ def rounds(
         live=True,
         rows=rows,
         older=older,
+        closing=last_closing(rows[::-1]),
         heldout=curve(rows[::-1]),
         curves=[(title, drawn) for title, drawn in _curves(run, rows[::-1]) if drawn],
         **values,

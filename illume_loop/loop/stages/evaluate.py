@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +24,22 @@ from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.judge.agreement import drift_between
 from illume_loop.judge.fitting import DrawnImage, read_set
+from illume_loop.judge.judge import Judge
 from illume_loop.judge.referee import Referee
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, EDITING, UNDERSTANDING, MeasurePlan
+from illume_loop.loop.gate_plans import (
+    BEST_OF,
+    BEST_OF_SAMPLES,
+    DECODE,
+    DIVERSITY_SAMPLES,
+    EDITING,
+    HELDOUT,
+    UNDERSTANDING,
+    MeasurePlan,
+)
 from illume_loop.loop.prompts import new_prompts, prompt_of
 from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed
-from illume_loop.protocols import Domain, EditProbe, UnifiedModel
+from illume_loop.protocols import Domain, EditProbe, Prompt, UnifiedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,10 @@ class Measurement:
     images: list[Image.Image]
 
 
+Scorer = Callable[[UnifiedModel, Sequence[Image.Image], Sequence[Prompt]], list[float | None]]
+"""A function that returns a model's own score of each image; None stands for an image that it could not score."""
+
+
 def measure(
     plan: MeasurePlan,
     take: Callable[[], UnifiedModel],
@@ -51,21 +66,18 @@ def measure(
     on_items: Callable[[int, int], None],
     referee: Referee | None = None,
     on_progress: OnProgress = ignore,
+    score: Scorer | None = None,
 ) -> Measurement:
     """Carry out a plan on the model that `take` loads.
 
     A domain without a checker needs a `referee`. The model and that of the referee are never used at the same time.
-    `on_progress` is called after each image that a checker has decided about.
+    The suite `best-of` needs `score`. `on_progress` is called after each image that a checker has decided about.
     """
     drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
-    if plan.suite == "heldout" and referee is None:
-        drawn = alignment(take(), domain, *drawing, on_items, on_progress)
-        return Measurement(_share(drawn.passed), drawn.passed, drawn.images[: plan.num_kept])
-    if plan.suite == "heldout" and referee is not None:
-        images, _ = draw(take(), *drawing, lambda done, total: on_items(done // 2, total))
-        verdicts = referee.decide(images, plan.prompts, lambda done, total: on_items((total + done) // 2, total))
-        passed = [verdict.passed for verdict in verdicts]
-        return Measurement(_share(passed), passed, images[: plan.num_kept])
+    if plan.suite in (HELDOUT, DECODE, BEST_OF):
+        images, passed, scores = _drawn(plan, take, domain, on_items, referee, on_progress, score)
+        value = _share(passed) if plan.suite != BEST_OF else _share(best_of(passed, scores))
+        return Measurement(value, passed, images[: plan.num_kept])
     if plan.suite == UNDERSTANDING:
         if referee is None:
             right = understanding(take(), domain, plan.count, plan.seeds[0], on_items=on_items)
@@ -91,7 +103,49 @@ def measure(
     return Measurement(value, [], [])
 
 
-def _share(outcomes: list[bool]) -> float:
+def _drawn(
+    plan: MeasurePlan,
+    take: Callable[[], UnifiedModel],
+    domain: Domain,
+    on_items: Callable[[int, int], None],
+    referee: Referee | None,
+    on_progress: OnProgress,
+    score: Scorer | None,
+) -> tuple[list[Image.Image], list[bool], list[float | None]]:
+    """Draw the prompts; return the images, the verdicts, and the model's own scores if it has to score."""
+    drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
+    num_parts = 1 + (referee is not None) + (score is not None)
+    scores: list[float | None] = []
+
+    def on_part(part: int) -> Callable[[int, int], None]:
+        return lambda done, total: on_items((part * total + done) // num_parts, total)
+
+    if referee is None:
+        drawn = alignment(take(), domain, *drawing, on_part(0), on_progress)
+        images, passed = drawn.images, drawn.passed
+    else:
+        images, _ = draw(take(), *drawing, on_part(0))
+    if score is not None:
+        for start in range(0, len(images), plan.batch_size):
+            chunk = slice(start, start + plan.batch_size)
+            scores += score(take(), images[chunk], plan.prompts[chunk])
+            on_part(1)(len(scores), len(images))
+    if referee is not None:
+        passed = [verdict.passed for verdict in referee.decide(images, plan.prompts, on_part(num_parts - 1))]
+    return images, passed, scores
+
+
+def best_of(passed: Sequence[bool], scores: Sequence[float | None]) -> list[bool]:
+    """Return, for each prompt, if the draw with the best score is right; the draws of a prompt follow each other.
+
+    An image without a score is never better than one with a score. Among equals, the first is taken.
+    """
+    groups = [range(first, first + BEST_OF_SAMPLES) for first in range(0, len(passed), BEST_OF_SAMPLES)]
+    values = [-math.inf if score is None else score for score in scores]
+    return [passed[max(group, key=lambda place: (values[place], -place))] for group in groups]
+
+
+def _share(outcomes: Sequence[bool]) -> float:
     return sum(outcomes) / len(outcomes)
 
 
@@ -109,8 +163,21 @@ def referee_of(context: RunContext, base_sha256: str) -> Referee:
     )
 
 
+def own_scorer(context: RunContext) -> Scorer:
+    """Return the function by which a model scores its own draws, as it judges the samples of a round."""
+    settings = context.settings
+    seed_of = partial(derived_seed, "judge", settings.run.seed)
+    assess = settings.assess.model_copy(update={"critiques": False})
+    judge = Judge.of(assess, context.domain, seed_of, context.calibration)
+
+    def score(model: UnifiedModel, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[float | None]:
+        return [opinion.score for opinion in judge.judge(model, images, prompts, range(len(images)))]
+
+    return score
+
+
 def evaluate(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
-    """Measure a model version by one suite of the gate.
+    """Measure a model version by one suite of the gate, at one decode.
 
     The suite of held-out prompts is measured on the prompts that one look adds.
     """
@@ -118,22 +185,28 @@ def evaluate(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
         round_index = round_of(session, lease.round_id).index
         version = version_of(session, lease.payload["version_id"])
         base = base_version(session, context.run_id)
-    # A round that was planned by a release without looks has no look in its payloads.
-    plan = context.plans.of(lease.payload["suite"], round_index, lease.payload.get("look", 0))
-    referee = None if context.domain.exact else referee_of(context, base.sha256)
+    plan = context.plans.of(lease.payload, round_index)
     measured = measure(
-        plan, lambda: context.models.take(version.sha256), context.domain, on_items, referee, context.on_progress
+        plan,
+        lambda: context.models.take(version.sha256),
+        context.domain,
+        on_items,
+        None if context.domain.exact else referee_of(context, base.sha256),
+        context.on_progress,
+        own_scorer(context) if plan.suite == BEST_OF else None,
     )
+    # A trial is needed as a whole only; one version has a thousand of its draws and more.
+    passed = [] if plan.suite == DECODE else measured.passed
     names: list[str | None] = [*context.images.write_all(measured.images)]
-    names += [None] * (len(measured.passed) - len(names))
+    names += [None] * (len(passed) - len(names))
     # The prompts of the items are stored as held out, so that none of them can be learned.
     prompts = new_prompts("heldout", plan.prompts if plan.of_heldout else (), context.domain, context.images)
 
     def effect(session: Session) -> None:
-        prompt_ids: list[int | None] = [None] * len(measured.passed)
+        prompt_ids: list[int | None] = [None] * len(passed)
         if plan.of_heldout:
             prompt_ids = [*ensure_prompts(session, context.run_id, prompts)]
-        items = [NewItem(*item) for item in zip(measured.passed, prompt_ids, names, strict=True)]
+        items = [NewItem(*item) for item in zip(passed, prompt_ids, names, strict=True)]
         add_evaluation(
             session,
             version.id,
@@ -143,6 +216,7 @@ def evaluate(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
             num_items=plan.count,
             items=items,
             at=context.clock(),
+            decode=plan.decode,
         )
 
     return effect

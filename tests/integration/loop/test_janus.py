@@ -27,6 +27,7 @@ JANUS = {
     "run.rounds": 1,
     "sampling.guidance_scale": 2.0,
     "gate.guidance_scale": 2.0,
+    "gate.guidances": "2",
     "gate.heldout_prompts": 12,
     "gate.min_gain": 0.0,
     "assess.reading": "yes-no",

@@ -46,3 +46,11 @@ def test_a_kill_anywhere_changes_nothing_where_edits_are_learned(tmp_path: Path)
     runs = _killer(tmp_path, "edits", "4", "sampling.edit_share=0.5")
     assert all(round_["editing"]["delta"] for round_ in runs[0]["result"]["rounds"])
     _assert_all_alike(runs)
+
+
+def test_a_kill_anywhere_changes_nothing_where_decodes_are_tried(tmp_path: Path) -> None:
+    values = ("gate.guidances=1,2", "gate.decode_prompts=6", "gate.closing=true")
+    runs = _killer(tmp_path, "decodes", "3", *values)
+    assert runs[0]["result"]["rounds"][-1]["closing"]["heldout"]["base"]["n"] == 24
+    assert sum(suite == "decode" for _, suite, _ in runs[0]["result"]["evaluations"]) == 3 * 2
+    _assert_all_alike(runs)

@@ -191,4 +191,4 @@ def test_a_worker_on_another_host_has_the_prompts_from_the_database(prompts: Pat
     context = contexts.of_run(run_id)
     engine.dispose()
     assert len(context.domain.prompts("probe", SIZES["probe"], 0)) == SIZES["probe"]
-    assert context.plans.of("heldout", 1, 0).judge == "frozen"
+    assert context.plans.looks(1)[0].judge == "frozen"

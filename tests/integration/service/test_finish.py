@@ -71,10 +71,20 @@ def test_one_worker_has_all_roles(one_round: Service, manifest: str) -> None:
 
 
 def test_workers_make_the_pairs_that_one_process_makes(service: Service, tmp_path: Path) -> None:
-    service.settings["train.objective"] = "dpo"
-    start(small_settings(tmp_path / "inline-base", train__objective="dpo"), tmp_path / "inline")
+    """They also find the best decodes, and end with the closing comparison, as one process does."""
+    values = {
+        "train.objective": "dpo",
+        "gate.guidances": "1,2",
+        "gate.decode_prompts": 4,
+        "gate.closing": True,
+    }
+    service.settings |= values
+    named = {name.replace(".", "__"): value for name, value in values.items()}
+    start(small_settings(tmp_path / "inline-base", **named), tmp_path / "inline")
     expected = result(tmp_path / "inline")
     assert all(round_["curation"]["pairs"] > 0 for round_ in expected["rounds"])
+    assert {"decode", "best-of"} <= {suite for _, suite, _ in expected["evaluations"]}
+    assert expected["rounds"][-1]["closing"]["best_of"]["prompts"] == 24
     service.worker("generator", "assessor", "trainer", name="first")
     service.worker("generator", "assessor", name="second")
     assert service.ended(service.coordinator()) == 0, service.logs()

@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from illume_db.evaluations import StoredEvaluation
 from illume_loop.judge.agreement import JudgeDrift
+from illume_loop.loop.closing import best_of_numbers
 from illume_loop.loop.gate_plans import look_sizes
 from illume_loop.loop.stages.gate import Judgement, Measured, judge
+from illume_loop.protocols import Sampling
 from illume_loop.settings import GateSettings
 
 SETTINGS = GateSettings(
@@ -301,3 +304,59 @@ def test_a_gain_is_no_promotion_where_editing_was_forgotten(num_right: int, pass
 
 def test_without_edits_nothing_is_said_of_editing() -> None:
     assert _judged(_measured([]), _measured(WEAK), _measured(STRONG)).numbers["editing"] is None
+
+
+class TestDecodes:
+    """The comparison at the best decodes decides; the one at the run's setting is told."""
+
+    SETTING = Sampling(1.25, 1.0)
+    LOW, HIGH = Sampling(2.0, 0.5), Sampling(1.25, 0.5)
+
+    def _judged(self, parent: Measured, candidate: Measured) -> Judgement:
+        judgement = judge(_measured([]), parent, candidate, SETTINGS, 0, self.SETTING)
+        assert judgement is not None
+        return judgement
+
+    def test_a_gain_at_the_setting_alone_is_no_promotion(self) -> None:
+        parent = replace(_measured(STRONG), at_setting=WEAK, decode=self.LOW)
+        candidate = replace(_measured(STRONG), at_setting=STRONG, decode=self.HIGH)
+        judgement = self._judged(parent, candidate)
+        assert not judgement.passed
+        assert judgement.reasons[0] == (
+            "heldout gain +0.0 [-1.4, 1.4] with each at its best decode (parent: guidance 2, temperature 0.5; "
+            "candidate: guidance 1.25, temperature 0.5)"
+        )
+        assert judgement.reasons[1].startswith("with both at the run's setting (guidance 1.25, temperature 1) +15.0 [")
+        assert judgement.numbers["heldout"]["delta"]["mean"] == 0.0
+        assert judgement.numbers["at_setting"]["delta"]["mean"] == pytest.approx(0.15)
+        assert judgement.numbers["decodes"]["parent"]["guidance_scale"] == 2.0
+
+    def test_a_gain_at_the_best_decodes_alone_promotes(self) -> None:
+        parent, candidate = (
+            replace(_measured(heldout), at_setting=STRONG, decode=self.LOW) for heldout in (WEAK, STRONG)
+        )
+        judgement = self._judged(parent, candidate)
+        assert judgement.passed
+        assert "] with both at guidance 2, temperature 0.5, each one's best decode" in judgement.reasons[0]
+
+    def test_where_the_setting_is_best_nothing_more_is_said(self) -> None:
+        parent, candidate = (
+            replace(_measured(heldout), at_setting=heldout, decode=self.SETTING) for heldout in (WEAK, STRONG)
+        )
+        judgement = self._judged(parent, candidate)
+        assert len(judgement.reasons) == 1
+        assert judgement.numbers["at_setting"] == judgement.numbers["heldout"]
+        assert judgement.numbers["looks"] == {"prompts": 200, "of": 200}
+
+
+def test_the_share_of_the_way_is_that_of_one_draw_to_the_best_of_eight() -> None:
+    parts = [
+        StoredEvaluation(0.75, [True] * 16 + [False] * 16),
+        StoredEvaluation(1.0, [True] * 4 + [False] * 4),
+    ]
+    found = best_of_numbers(parts, 0.15)
+    assert (found["samples"], found["prompts"]) == (8, 5)
+    assert found["one"] == pytest.approx(0.5)
+    assert found["best"] == pytest.approx(0.8)
+    assert found["share_of_way"] == pytest.approx(0.5)
+    assert best_of_numbers([StoredEvaluation(0.0, [True, *[False] * 7])], 0.1)["share_of_way"] is None

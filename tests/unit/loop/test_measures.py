@@ -6,9 +6,11 @@ from functools import partial
 
 import pytest
 
+from illume_db.evaluations import DecodeTrial, best_trial
 from illume_loop.domains import get_domain
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, GUARDS, KEPT_DRAWS, MeasurePlan, gate_plans
-from illume_loop.loop.stages.evaluate import measure
+from illume_loop.loop.stages.evaluate import best_of, measure
+from illume_loop.protocols import Sampling
 from illume_loop.settings import Settings, load_settings
 from tests.support.canned_model import CannedModel
 
@@ -21,7 +23,7 @@ def _settings(**values: object) -> Settings:
 
 
 def _plan(suite: str, settings: Settings, round_index: int = 1) -> MeasurePlan:
-    return gate_plans(DOMAIN, settings).of(suite, round_index, 0)
+    return gate_plans(DOMAIN, settings).of({"suite": suite}, round_index)
 
 
 def _names(settings: Settings) -> list[str]:
@@ -84,3 +86,43 @@ def test_understanding_and_diversity() -> None:
     assert len(plan.seeds) == 6 * DIVERSITY_SAMPLES
     assert 0.0 < diversity.value <= 1.0
     assert diversity.passed == []
+
+
+def test_trials_draw_the_same_train_prompts_at_every_decode() -> None:
+    settings = _settings(gate__guidances="1,2", gate__temperatures="1,0.5", gate__decode_prompts=20)
+    trials = gate_plans(DOMAIN, settings).trials
+    assert [(plan.sampling.guidance_scale, plan.sampling.temperature) for plan in trials] == [
+        (1.0, 1.0),
+        (1.0, 0.5),
+        (2.0, 1.0),
+        (2.0, 0.5),
+    ]
+    assert all((plan.prompts, plan.seeds) == (trials[0].prompts, trials[0].seeds) for plan in trials)
+    assert len({plan.sha256 for plan in trials}) == 4
+    assert {DOMAIN.split_of(prompt.text) for prompt in trials[0].prompts} == {"train"}
+    assert len(trials[0].prompts) == 20
+
+
+def test_a_grid_of_one_decode_needs_no_trial() -> None:
+    plans = gate_plans(DOMAIN, _settings(gate__guidances="2", gate__temperatures="0.5"))
+    assert plans.trials == ()
+    assert plans.grid == (Sampling(2.0, 0.5),)
+
+
+def _trial(guidance: float, temperature: float, value: float) -> DecodeTrial:
+    return DecodeTrial("", {"guidance_scale": guidance, "temperature": temperature}, value, 10)
+
+
+def test_the_best_decode_does_not_depend_on_the_order_of_trials() -> None:
+    setting = {"guidance_scale": 1.25, "temperature": 1.0}
+    trials = [_trial(1, 1, 0.5), _trial(2, 0.5, 0.6), _trial(2, 1, 0.6), _trial(1.5, 1, 0.6), _trial(1.25, 1, 0.5)]
+    for order in (trials, trials[::-1]):
+        assert best_trial(order, setting) == _trial(1.5, 1, 0.6)
+        assert best_trial([*order, _trial(1.25, 1, 0.6)], setting) == _trial(1.25, 1, 0.6)
+
+
+def test_the_best_draw_is_the_one_that_the_model_scores_highest() -> None:
+    passed = [False, True, *[False] * 6, True, *[False] * 7]
+    scores = [0.1, 0.9, None, *[0.2] * 5, None, 0.3, *[0.1] * 6]
+    assert best_of(passed, scores) == [True, False]
+    assert best_of(passed[8:], [None] * 8) == [True]

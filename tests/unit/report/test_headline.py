@@ -7,7 +7,20 @@ from typing import Any
 import pytest
 
 from illume_db.versions import headline as largest
-from illume_loop.report.headline import NOT_COMPARED, compared, comparison, decode, guard, headline, share_of
+from illume_loop.charts.numbers import decode
+from illume_loop.report.headline import (
+    NOT_COMPARED,
+    best_decode,
+    closing,
+    compared,
+    comparison,
+    differs_at_setting,
+    guard,
+    has_early_look,
+    headline,
+    last_closing,
+    share_of,
+)
 
 
 def _one(round_: int, role: str, against: str, mean: float, n: int, gain: float = 0.1) -> dict[str, Any]:
@@ -15,6 +28,7 @@ def _one(round_: int, role: str, against: str, mean: float, n: int, gain: float 
         **{"mean": mean, "low": mean - 0.04, "high": mean + 0.03, "n": n, "round": round_, "role": role},
         **{"against": against, "gain": {"mean": gain, "low": gain - 0.02, "high": gain + 0.03}, "decision": "promoted"},
         **{"judge": "checker", "guidance_scale": 1.25, "temperature": 1.0, "top_k": 0, "top_p": 1.0},
+        "at_setting": None,
     }
 
 
@@ -73,3 +87,67 @@ def test_two_that_never_met_are_compared_by_their_headlines_with_a_wider_interva
 def test_a_guard_has_its_interval() -> None:
     assert guard({"suite": "understanding", "value": 0.9, "n": 100}) == "90.0 [82.6, 94.5] of 100"
     assert guard({"suite": "diversity", "value": 0.0571, "n": 32}) == "0.057 of 32 prompts"
+
+
+def test_a_comparison_tells_the_runs_setting_if_it_is_another_decode() -> None:
+    one = _one(1, "candidate", "v0001", 0.7, 256)
+    setting = {key: one[key] for key in ("judge", "guidance_scale", "temperature", "top_k", "top_p")}
+    told = {"mean": 0.55, "low": 0.5, "high": 0.6, "n": 256, "gain": {"mean": 0.2, "low": 0.1, "high": 0.3}}
+    same = one | {"at_setting": setting | told}
+    assert not differs_at_setting(one)
+    assert not differs_at_setting(same)
+    tuned = same | {"temperature": 0.5}
+    assert differs_at_setting(tuned)
+    assert comparison(tuned).endswith(
+        "; 55.0 [50.0, 60.0] of 256 at the run's setting (guidance 1.25, temperature 1), gain +20.0 [+10.0, +30.0], "
+        "which did not decide"
+    )
+
+
+def test_a_best_decode_says_what_it_is_the_best_of() -> None:
+    found = {
+        "guidance_scale": 2.0,
+        "temperature": 0.5,
+        "top_k": 0,
+        "top_p": 1.0,
+        "share": 0.75,
+        "prompts": 128,
+        "of": 12,
+    }
+    assert best_decode(found) == "guidance 2, temperature 0.5 (75.0 % of 128 train prompts right, the best of 12)"
+    assert best_decode(None) == "not tried"
+
+
+CLOSING: dict[str, Any] = {
+    "base": "v0001",
+    "active": "v0003",
+    "decodes": {
+        "base": {"guidance_scale": 2.0, "temperature": 0.5},
+        "active": {"guidance_scale": 1.25, "temperature": 0.5},
+    },
+    "heldout": {
+        "base": {"mean": 0.64, "low": 0.6, "high": 0.68, "n": 512},
+        "active": {"mean": 0.76, "low": 0.72, "high": 0.8, "n": 512},
+        "delta": {"mean": 0.12, "low": 0.09, "high": 0.15},
+    },
+    "best_of": {"samples": 8, "prompts": 256, "one": 0.65, "best": 0.85, "share_of_way": 0.6},
+}
+
+
+def test_a_run_closes_with_one_line() -> None:
+    assert closing(CLOSING) == (
+        "At the end, on 512 held-out prompts: v0001 at its best decode (guidance 2, temperature 0.5) draws 64.0 [60.0, "
+        "68.0] % right and v0003 at its best decode (guidance 1.25, temperature 0.5) draws 76.0 [72.0, 80.0] %: +12.0 "
+        "[+9.0, +15.0] points, 0.60 of the way from one draw of v0001 (65.0 %) to its own best of 8 (85.0 %, 256 "
+        "prompts)."
+    )
+    without = CLOSING | {"best_of": CLOSING["best_of"] | {"share_of_way": None}}
+    assert closing(without).endswith("points, its own best of 8 is no better than one of its draws.")
+    assert closing({"base": "v0001", "active": "v0001"}) == "At the end: v0001, the base, is still the active version."
+    assert last_closing([{"closing": None}, {"closing": CLOSING}]) == closing(CLOSING)
+    assert last_closing([{"closing": None}]) is None
+
+
+@pytest.mark.parametrize(("prompts", "early"), [(128, True), (512, False)])
+def test_a_look_before_the_last_one_is_early(prompts: int, early: bool) -> None:
+    assert has_early_look([{"looks": None}, {"looks": {"prompts": prompts, "of": 512}}]) is early

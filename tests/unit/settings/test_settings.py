@@ -74,6 +74,10 @@ def test_a_keyword_of_python_is_written_as_in_the_file() -> None:
         ),
         ("[assess]\nassessor = 'teacher'\n[teacher]\nmodel = 'x'\n", "needs teacher.url and teacher.model"),
         ("[train]\nobjective = 'ppo'\n", "train.objective = 'ppo'"),
+        ("[gate]\nguidances = '1, 2'\n", "gate.guidances = '1, 2'"),
+        ("[gate]\nguidances = '1,21'\n", "a guidance scale is from 0 to 20"),
+        ("[gate]\ntemperatures = '1,0'\n", "a temperature is above 0 and at most 10"),
+        ("[gate]\ntemperatures = '1,1.0'\n", "it names a value twice"),
     ],
 )
 def test_a_wrong_file_is_refused_and_named(tmp_path: Path, text: str, named: str) -> None:
