@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +69,12 @@ def find_best(
     total = len(grid) * plan.count
     trials = []
     for number, sampling in enumerate(grid):
-        before = number * plan.count
-        measured = measure(
-            plan.at(sampling),
-            lambda: model,
-            domain,
-            lambda done, _, before=before: view.update("trying decodes", before + done, total),
-            referee,
-        )
+        told = partial(_advance, view, number * plan.count, total)
+        measured = measure(plan.at(sampling), lambda: model, domain, told, referee)
         trials.append(DecodeTrial("", asdict(sampling), measured.value, plan.count))
     best = best_trial(trials, asdict(setting_for(guidance, run_dir)))
     return BestDecode(Sampling(**best.decode), best.value, plan.count, len(grid))
+
+
+def _advance(view: View, before: int, total: int, done: int, _: int) -> None:
+    view.update("trying decodes", before + done, total)

@@ -155,6 +155,7 @@ class GatePlans:
         A unit that an older release planned names no decode, and perhaps no look.
         """
         suite, part = payload["suite"], payload.get("look", 0)
+        plan: MeasurePlan
         if suite == HELDOUT:
             plan = self.looks(round_index)[part]
         elif suite == BEST_OF:
@@ -193,7 +194,7 @@ def decode_grid(settings: Settings) -> tuple[Sampling, ...]:
     sampling = settings.sampling
     return tuple(
         Sampling(guidance, temperature, sampling.top_k, sampling.top_p)
-        for guidance, temperature in settings.gate.decode_grid
+        for guidance, temperature in settings.gate.decode_grid(sampling.temperature)
     )
 
 

@@ -281,8 +281,8 @@ class CurateSettings(Section):
     )
 
 
-_NUMBERS = r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$"
-"""Numbers that are separated by commas, without blanks."""
+_NUMBERS = r"^(\d+(\.\d+)?(,\d+(\.\d+)?)*)?$"
+"""Numbers that are separated by commas, without blanks; there may be none."""
 
 
 class GateSettings(Section):
@@ -297,16 +297,17 @@ class GateSettings(Section):
         "and top-p are those of [sampling].",
     )
     guidances: str = Field(
-        "1,1.25,1.5,2",
+        "",
         pattern=_NUMBERS,
-        description="Guidance scales to try for each model's best decode, separated by commas.",
+        description="Guidance scales to try for each model's best decode, separated by commas; empty: guidance_scale "
+        "alone.",
         json_schema_extra=ADVANCED,
     )
     temperatures: str = Field(
-        "1,0.7,0.5",
+        "",
         pattern=_NUMBERS,
-        description="Temperatures to try for each model's best decode, separated by commas; one guidance scale and one "
-        "temperature mean that nothing is tried.",
+        description="Temperatures to try for each model's best decode, separated by commas; empty: that of [sampling] "
+        "alone. With one guidance scale and one temperature nothing is tried.",
         json_schema_extra=ADVANCED,
     )
     decode_prompts: int = Field(
@@ -317,7 +318,7 @@ class GateSettings(Section):
         json_schema_extra=ADVANCED,
     )
     closing: bool = Field(
-        True,
+        False,
         description="After the last round, compare the base and the active version, each at its best decode, on all "
         "held-out prompts, and measure the base's own best of 8 draws.",
         json_schema_extra=ADVANCED,
@@ -365,17 +366,20 @@ class GateSettings(Section):
         values = _numbers(text)
         if len(set(values)) < len(values):
             raise ValueError("it names a value twice")
-        if info.field_name == "guidances" and max(values) > 20:
+        if info.field_name == "guidances" and max(values, default=0) > 20:
             raise ValueError("a guidance scale is from 0 to 20")
         if info.field_name == "temperatures" and not all(0 < value <= 10 for value in values):
             raise ValueError("a temperature is above 0 and at most 10")
         return text
 
-    @property
-    def decode_grid(self) -> tuple[tuple[float, float], ...]:
-        """The decodes to try, as pairs of guidance scale and temperature."""
-        return tuple(product(_numbers(self.guidances), _numbers(self.temperatures)))
+    def decode_grid(self, temperature: float) -> tuple[tuple[float, float], ...]:
+        """Return the decodes to try, as pairs of guidance scale and temperature.
+
+        `temperature` is that of [sampling].
+        """
+        guidances = _numbers(self.guidances) or (self.guidance_scale,)
+        return tuple(product(guidances, _numbers(self.temperatures) or (temperature,)))
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    return tuple(float(part) for part in text.split(",") if part)

@@ -121,7 +121,7 @@ def test_a_written_reply_is_kept_as_it_came_and_the_release_before_never_sees_it
     with transaction(now_engine) as session:
         assert teacher_replies(session, 1, [IMAGE]) == {(IMAGE, question_sha256("assess it")): reply}
     url = now_engine.url.render_as_string(hide_password=False)
-    downgrade(url, "0012")
+    downgrade(url, "0013")
     with now_engine.connect() as connection:
         rows = connection.execute(text("SELECT question_sha256, answer FROM teacher_answers")).all()
     assert [(name, bool(answer)) for name, answer in rows] == [(question_sha256("is it red?"), True)]
