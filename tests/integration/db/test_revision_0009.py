@@ -34,9 +34,16 @@ def test_edits_go_down_as_rows_to_draw(empty_url: str) -> None:
     with engine.begin() as connection:
         fill(connection)
     upgrade(empty_url, BEFORE)
-    old = {"num_items": 1, "items": [NewItem(True)], "at": NOW, "value": 1.0}
-    with transaction(engine) as session:
-        add_evaluation(session, 1, suite="heldout", plan_sha256=SHA256, **old)  # type: ignore[arg-type]
+    with engine.begin() as connection:
+        # Written as that revision knows it: the columns of today came later.
+        connection.execute(
+            text(
+                "INSERT INTO evaluations (model_version_id, suite, plan_sha256, num_items, value, created_at)"
+                f" VALUES (1, 'heldout', '{SHA256}', 1, 1.0, '2026-01-01')"
+            )
+        )
+        passed = "SELECT id, 0, TRUE FROM evaluations"
+        connection.execute(text(f"INSERT INTO evaluation_items (evaluation_id, position, passed) {passed}"))
     upgrade(empty_url)
     words = "make it blue: it"
     with transaction(engine) as session:
@@ -57,7 +64,8 @@ def test_edits_go_down_as_rows_to_draw(empty_url: str) -> None:
             )
         )
         add_manifest(session, 2, SHA256, [NewExample("edit", words, 9, prompt_id, SHA256)], at=NOW)
-        add_evaluation(session, 1, suite="editing", plan_sha256=SHA256, **old)  # type: ignore[arg-type]
+        items = [NewItem(True)]
+        add_evaluation(session, 1, suite="editing", plan_sha256=SHA256, num_items=1, value=1.0, items=items, at=NOW)
     assert _found(engine) == (["draw", "read", "edit"], ["heldout", "editing"], 2)
     for step in (lambda url: downgrade(url, BEFORE), upgrade):
         engine.dispose()

@@ -50,7 +50,7 @@ def test_a_kill_anywhere_changes_nothing_where_edits_are_learned(tmp_path: Path)
 
 def test_a_kill_anywhere_changes_nothing_where_decodes_are_tried(tmp_path: Path) -> None:
     values = ("gate.guidances=1,2", "gate.decode_prompts=6", "gate.closing=true")
-    runs = _killer(tmp_path, "decodes", "3", *values)
+    runs = _killer(tmp_path, "decodes", "2", *values)
     assert runs[0]["result"]["rounds"][-1]["closing"]["heldout"]["base"]["n"] == 24
     assert sum(suite == "decode" for _, suite, _ in runs[0]["result"]["evaluations"]) == 3 * 2
     _assert_all_alike(runs)
