@@ -1,16 +1,11 @@
-"""Add prompts that are edits of a source image, manifest rows that teach edits, and evaluations of edits.
-
-SQLite can change a check only by creating the table again. This revision keeps the table's name and its original
-statement: it copies the rows aside, drops and creates the table, and copies the rows back. No table that refers to it
-has to change. SQLite checks the foreign keys when the transaction ends.
-"""
+"""Add prompts that are edits of a source image, manifest rows that teach edits, and evaluations of edits."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
+
+from illume_migrations.sqlite import recreate_table
 
 revision = "0009"
 down_revision = "0008"
@@ -79,7 +74,7 @@ def downgrade() -> None:
 def _change_check(table: str, name: str, before: str, after: str, *, kinds: str | None = None) -> None:
     """Put one condition of a table in the place of another; with `kinds`, rows get that as their kind."""
     if not _on_postgres():
-        _make_anew(table, before, after, kinds)
+        recreate_table(table, before, after, {} if kinds is None else {"kind": kinds})
         return
     op.drop_constraint(op.f(name), table)
     if kinds is not None:
@@ -87,30 +82,6 @@ def _change_check(table: str, name: str, before: str, after: str, *, kinds: str 
         op.execute(f"UPDATE {table} SET kind = {kinds}")
         op.execute(f"ALTER TABLE {table} ENABLE TRIGGER {table}_are_immutable")
     op.create_check_constraint(op.f(name), table, after)
-
-
-def _make_anew(table: str, before: str, after: str, kinds: str | None) -> None:
-    connection = op.get_bind()
-    made: str = connection.scalar(_schema("sql", "type = 'table' AND name = :table"), {"table": table})
-    if before not in made:
-        raise RuntimeError(f"the table {table} was changed by hand, so it cannot be brought to this revision")
-    belonging = _schema("sql", "type IN ('index', 'trigger') AND tbl_name = :table AND sql IS NOT NULL")
-    statements = list(connection.scalars(belonging, {"table": table}))
-    columns = [column["name"] for column in sa.inspect(connection).get_columns(table)]
-    chosen = [kinds if kinds is not None and column == "kind" else f'"{column}"' for column in columns]
-    op.execute("PRAGMA defer_foreign_keys = ON")
-    op.execute(f"CREATE TEMP TABLE aside AS SELECT {', '.join(chosen)} FROM {table}")
-    op.execute(f"DROP TABLE {table}")
-    op.execute(made.replace(before, after))
-    op.execute(f"INSERT INTO {table} SELECT * FROM temp.aside")
-    op.execute("DROP TABLE temp.aside")
-    for statement in statements:
-        # As it stands, without looking for parameters in it: a trigger's text may hold colons.
-        connection.exec_driver_sql(statement)
-
-
-def _schema(column: str, condition: str) -> Any:
-    return sa.text(f"SELECT {column} FROM sqlite_master WHERE {condition} ORDER BY rowid")
 
 
 def _on_postgres() -> bool:

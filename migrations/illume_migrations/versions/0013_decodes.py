@@ -1,16 +1,15 @@
 """Add the decode of an evaluation, and two suites: the trials of decodes, and the base's best of several draws.
 
-SQLite can change a check only by creating the table again; see revision 0009. The column comes after that, because the
-statement that creates the table anew is the original one.
+The column comes after the check, because on SQLite the statement that creates the table again is the original one.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from illume_migrations.sqlite import recreate_table
 
 revision = "0013"
 down_revision = "0012"
@@ -45,23 +44,5 @@ def _change_check(before: str, after: str) -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.drop_constraint(op.f(CHECK), TABLE)
         op.create_check_constraint(op.f(CHECK), TABLE, after)
-        return
-    connection = op.get_bind()
-    made: str = connection.scalar(_schema("sql", "type = 'table' AND name = :table"), {"table": TABLE})
-    if before not in made:
-        raise RuntimeError(f"the table {TABLE} was changed by hand, so it cannot be brought to this revision")
-    belonging = _schema("sql", "type IN ('index', 'trigger') AND tbl_name = :table AND sql IS NOT NULL")
-    statements = list(connection.scalars(belonging, {"table": TABLE}))
-    op.execute("PRAGMA defer_foreign_keys = ON")
-    op.execute(f"CREATE TEMP TABLE aside AS SELECT * FROM {TABLE}")
-    op.execute(f"DROP TABLE {TABLE}")
-    op.execute(made.replace(before, after))
-    op.execute(f"INSERT INTO {TABLE} SELECT * FROM temp.aside")
-    op.execute("DROP TABLE temp.aside")
-    for statement in statements:
-        # As it stands, without looking for parameters in it: a trigger's text may hold colons.
-        connection.exec_driver_sql(statement)
-
-
-def _schema(column: str, condition: str) -> Any:
-    return sa.text(f"SELECT {column} FROM sqlite_master WHERE {condition} ORDER BY rowid")
+    else:
+        recreate_table(TABLE, before, after)

@@ -29,8 +29,9 @@ def test_trials_of_decodes_go_down_as_nothing(empty_url: str) -> None:
     engine = open_engine(empty_url)
     with transaction(engine) as session:
         run = add_run(session, key="k" * 32, name="r", seed=0, settings={}, at=NOW)
-        about = {"parent_id": None, "state": "active", "sha256": "0" * 64, "num_bytes": 1, "origin": "o", "at": NOW}
-        version = add_version(session, run.id, **about)  # type: ignore[arg-type]
+        version = add_version(
+            session, run.id, parent_id=None, state="active", sha256="0" * 64, num_bytes=1, origin="o", at=NOW
+        )
         for suite, num_items in (("heldout", 2), ("decode", 0), ("best-of", 8)):
             add_evaluation(
                 session,
