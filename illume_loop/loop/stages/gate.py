@@ -143,11 +143,12 @@ def judge(
             return None
         objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
     objections += guards
-    told = look.gain(parent.at_setting, candidate.at_setting, settings, seed)[0] if candidate.at_setting else gain
     is_tuned = {parent.decode, candidate.decode} != {setting}
+    at_setting = gain
     reasons = [_gain_sentence(gain, look.of, _of_decodes(parent, candidate) if is_tuned else "")]
     if is_tuned and candidate.at_setting:
-        reasons.append(_setting_sentence(told, setting))
+        at_setting, _ = look.gain(parent.at_setting, candidate.at_setting, settings, seed)
+        reasons.append(_setting_sentence(at_setting, setting))
     reasons += objections
     if not candidate.understanding:
         reasons.append(NO_UNDERSTANDING_GUARD)
@@ -156,7 +157,7 @@ def judge(
     numbers["looks"] = {"prompts": gain.n, "of": look.of}
     numbers["decodes"] = {"parent": asdict(parent.decode), "candidate": asdict(candidate.decode)}
     if candidate.at_setting:
-        numbers["at_setting"] = _heldout_numbers(parent.at_setting, candidate.at_setting, told, settings)
+        numbers["at_setting"] = _heldout_numbers(parent.at_setting, candidate.at_setting, at_setting, settings)
     return Judgement(not objections, reasons, numbers)
 
 
@@ -403,11 +404,15 @@ def decide(context: RunContext, session: Session, round_: Round) -> None:
     In the run's last round, the closing comparison is measured before the decision is recorded.
     """
     candidate = candidate_of(session, round_)
-    looks = _looks(context, session, round_)
-    judgement = _judgement(context, session, round_, looks) if looks else None
+    compared = round_.parent_version_id, candidate.id
+    decodes = _decodes(context, session, compared)
+    looks = _looks(context, session, round_, compared, decodes)
+    judgement = _judgement(context, session, round_, compared, decodes, looks) if looks else None
     if judgement is None:
         plan_look(context, session, round_, len(looks))
-        told = f"not clear after {len(looks)} looks at the gate" if looks else _decodes_found(context, session, round_)
+        told = (
+            f"not clear after {len(looks)} looks at the gate" if looks else _decodes_found(session, compared, decodes)
+        )
         note(context, session, round_, "looked", f"round {round_.index}: {told}")
         return
     conclusion = conclude(
@@ -445,16 +450,14 @@ class _Looked:
     at_setting: _Pair
 
 
-def _decodes(context: RunContext, session: Session, round_: Round) -> list[Sampling]:
+def _decodes(context: RunContext, session: Session, compared: tuple[int, int]) -> list[Sampling]:
     """Return the best decodes of (parent, candidate); fewer if trials are missing."""
-    ids = round_.parent_version_id, candidate_of(session, round_).id
-    found = [best_decode(session, context.run_id, context.plans, version_id) for version_id in ids]
+    found = [best_decode(session, context.run_id, context.plans, version_id) for version_id in compared]
     return [decode for decode in found if decode is not None]
 
 
-def _decodes_found(context: RunContext, session: Session, round_: Round) -> str:
-    names = (version_of(session, round_.parent_version_id).name, candidate_of(session, round_).name)
-    decodes = _decodes(context, session, round_)
+def _decodes_found(session: Session, compared: tuple[int, int], decodes: Sequence[Sampling]) -> str:
+    names = [version_of(session, version_id).name for version_id in compared]
     if len(decodes) < len(names):
         # A round that an older release brought to the gate has no trials yet.
         return "the best decodes are not known yet"
@@ -462,14 +465,14 @@ def _decodes_found(context: RunContext, session: Session, round_: Round) -> str:
     return f"on train prompts, the best is {' and '.join(told)}"
 
 
-def _looks(context: RunContext, session: Session, round_: Round) -> list[_Looked]:
+def _looks(
+    context: RunContext, session: Session, round_: Round, compared: tuple[int, int], decodes: Sequence[Sampling]
+) -> list[_Looked]:
     """Return the held-out draws by look, up to the first look that is not stored as a whole."""
-    decodes = _decodes(context, session, round_)
-    ids = round_.parent_version_id, candidate_of(session, round_).id
     found: list[_Looked] = []
-    for plan in context.plans.looks(round_.index) if len(decodes) == len(ids) else ():
-        best = _pair(session, ids, [plan.at(decode) for decode in decodes])
-        at_setting = _pair(session, ids, [plan, plan])
+    for plan in context.plans.looks(round_.index) if len(decodes) == len(compared) else ():
+        best = _pair(session, compared, [plan.at(decode) for decode in decodes])
+        at_setting = _pair(session, compared, [plan, plan])
         if best is None or at_setting is None:
             break
         found.append(_Looked(best, at_setting))
@@ -484,7 +487,14 @@ def _pair(session: Session, version_ids: tuple[int, int], plans: Sequence[Measur
     return None if parent is None or candidate is None else (parent, candidate)
 
 
-def _judgement(context: RunContext, session: Session, round_: Round, looks: Sequence[_Looked]) -> Judgement | None:
+def _judgement(
+    context: RunContext,
+    session: Session,
+    round_: Round,
+    compared: tuple[int, int],
+    decodes: Sequence[Sampling],
+    looks: Sequence[_Looked],
+) -> Judgement | None:
     found = drift_of_round(session, round_.id)
     drift = JudgeDrift(found.num_samples, found.shift, found.auc, found.num_failed) if found else None
     parent, candidate = (
@@ -494,13 +504,7 @@ def _judgement(context: RunContext, session: Session, round_: Round, looks: Sequ
             at_setting=[passed for look in looks for passed in look.at_setting[side].passed],
             decode=decode,
         )
-        for side, (version_id, decode) in enumerate(
-            zip(
-                (round_.parent_version_id, candidate_of(session, round_).id),
-                _decodes(context, session, round_),
-                strict=True,
-            )
-        )
+        for side, (version_id, decode) in enumerate(zip(compared, decodes, strict=True))
     )
     return judge(
         _measured(context, session, base_version(session, context.run_id).id),
