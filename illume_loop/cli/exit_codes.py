@@ -46,7 +46,7 @@ _EXTRA_OF = {
 
 @dataclass
 class ErrorOptions:
-    """How the running command reports an error: `--debug`, and the run directory for tracebacks."""
+    """The options by which the running command reports an error: `--debug`, and the directory for tracebacks."""
 
     debug: bool = False
     run_dir: Path | None = None

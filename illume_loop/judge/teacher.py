@@ -92,7 +92,7 @@ def fixed_budget(max_calls: int) -> Spend:
 
 @dataclass(frozen=True, slots=True)
 class Told(Generic[T]):
-    """What a teacher told: the value, None if no try gave one, and the number of replies in another form."""
+    """A teacher's answer: its value, None if no try gave one, and the number of replies in another form."""
 
     value: T | None
     num_invalid: int = 0
