@@ -1,4 +1,5 @@
-// Three things that HTML cannot do: reload on news, take keys, and cycle through the states of a criterion.
+// Four things that HTML cannot do: reload on news, filter by what was chosen early, take keys, and cycle through the
+// states of a criterion.
 "use strict";
 
 // News: the server sends a new mark when something has changed; then the parts of the page that listen to "live" reload.
@@ -14,6 +15,15 @@ if (body.dataset.live) {
   window.addEventListener("pagehide", () => events.close());
 }
 
+// Filters: what a person chose before htmx listened (a slow network) takes effect as soon as it does.
+const sent = (field) => (field.matches("select") ? (field.querySelector("[selected]") ?? field[0]).value : field.defaultValue);
+body.addEventListener("htmx:load", (event) => {
+  if (event.target !== body) return;
+  for (const form of document.querySelectorAll("form.filters")) {
+    const fields = [...form.querySelectorAll("select, input")];
+    if (fields.some((field) => field.value !== sent(field))) htmx.trigger(form, "change");
+  }
+});
 // Keys: pressing the key of an element with data-key clicks it, or focuses it if it is a field. Escape leaves a field.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from illume_db.reviews import NewReview, put_review
 from illume_db.samples import samples_page
@@ -176,6 +176,22 @@ def test_the_gallery_is_filtered_and_leads_to_a_sample_and_its_lineage(page: Pag
     page.locator("#results article a").first.click()
     expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
     expect(page.get_by_role("img", name="log-odds").first).to_be_visible()
+
+
+def test_a_filter_chosen_before_the_scripts_listen_takes_effect_and_back_undoes_it(page: Page, url: str) -> None:
+    held: list[Route] = []
+    page.route("**/htmx.min.js", lambda route: held.append(route))
+    page.goto(url + RUN + "/gallery", wait_until="commit")
+    everything = page.locator("#results article")
+    expect(page.locator("#results .good")).not_to_have_count(0)
+    count = everything.count()
+    page.get_by_label("Checker says").select_option("wrong")
+    held[0].continue_()
+    expect(page.locator("#results .good")).to_have_count(0)
+    assert "verdict=wrong" in page.url
+    page.go_back()
+    expect(everything).to_have_count(count)
+    expect(page.get_by_label("Checker says")).to_have_value("")
 
 
 def test_ten_reviews_by_keyboard_alone_change_the_calibration(page: Page, url: str) -> None:
