@@ -7,8 +7,8 @@ none is named. The exact checker says which images are right.
 
 - draws: the share of 512 held-out prompts drawn right at temperature 1, and at the model's own best decode, which is
   the best of a grid on 128 train prompts.
-- eight: of eight images for each of 256 held-out prompts at guidance 1.5 and temperature 0.7, whether any is right, and
-  whether the one that the model itself finds likeliest is right.
+- eight: of eight images for each of 256 held-out prompts at two decodes, whether any is right, and whether the one that
+  the model itself finds likeliest is right.
 - reads: the forced choice between two captions that differ in one attribute, on 512 pictures.
 - teach: the best decode and its share after one pass over 10,000 true pairs of train compositions.
 """
@@ -39,7 +39,7 @@ from illume_loop.protocols import Prompt, Sampling
 
 GUIDANCES, TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5), (1.0, 0.8, 0.6, 0.4)
 HELDOUT, SWEEP, PROMPTS_OF_EIGHT, PROBES = 512, 128, 256, 512
-EIGHT = Sampling(guidance_scale=1.5, temperature=0.7)
+EIGHT = (Sampling(1.5, 0.7), Sampling(1.25, 0.7))
 PAIRS, ROWS, RATE = 10_000, 64, 1.5e-3
 SEED = 20_000
 BATCH = 256
@@ -86,19 +86,20 @@ def tell_draws(model: IllumeBackend, when: str = "") -> None:
         tell(f"{when}{told}{where}", by_category(prompts, drawn(model, prompts, decode)))
 
 
-def tell_eight(model: IllumeBackend) -> None:
+def tell_eight(model: IllumeBackend, decode: Sampling) -> None:
     """Print the shares of prompts of which one of eight, any of eight, and the likeliest of eight is right."""
+    told = f"eight at guidance {decode.guidance_scale:g}, temperature {decode.temperature:g}"
     asked = DOMAIN.prompts("heldout", PROMPTS_OF_EIGHT, SEED)
     prompts = [prompt for prompt in asked for _ in range(8)]
-    images, _ = draw(model, prompts, list(range(SEED, SEED + len(prompts))), EIGHT, BATCH)
+    images, _ = draw(model, prompts, list(range(SEED, SEED + len(prompts))), decode, BATCH)
     right = np.array([DOMAIN.check(image, p).passed for image, p in zip(images, prompts, strict=True)]).reshape(-1, 8)
     texts = [prompt.text for prompt in prompts]
     read = [model.log_likelihood(images[chunk], texts[chunk]) for chunk in chunks(len(images))]
     likelihood = np.concatenate(read).reshape(-1, 8)
-    tell("of eight: mean", by_category(prompts, right.flatten().tolist()))
-    tell("of eight: any", by_category(asked, right.any(axis=1).tolist()))
+    tell(f"{told}: mean", by_category(prompts, list(right.flat)))
+    tell(f"{told}: any", by_category(asked, [any(row) for row in right]))
     chosen = right[np.arange(len(asked)), likelihood.argmax(axis=1)]
-    tell("of eight: own choice by likelihood", by_category(asked, chosen.tolist()))
+    tell(f"{told}: own choice by likelihood", by_category(asked, list(chosen)))
 
 
 def teach(model: IllumeBackend) -> None:
@@ -132,7 +133,8 @@ def main(base: str, parts: Sequence[str]) -> None:
     if "reads" in parts:
         tell("reads", f"{100 * np.mean(understanding(model, DOMAIN, PROBES, SEED)):.1f}")
     if "eight" in parts:
-        tell_eight(model)
+        for decode in EIGHT:
+            tell_eight(model, decode)
     if "draws" in parts:
         tell_draws(model)
     if "teach" in parts:
