@@ -19,7 +19,8 @@ COLOR: Mapping[Shape, Color] = {
     "cross": "red",
     "ring": "white",
 }
-COUNT: Mapping[Shape, int] = {"circle": 3, "square": 4, "triangle": 2, "diamond": 4, "cross": 2, "ring": 3}
+COUNT: Mapping[Shape, int] = {"circle": 2, "square": 3, "triangle": 2, "diamond": 2, "cross": 3, "ring": 2}
+"""Small counts. Guidance draws too many objects rather than too few, and would make a prior for four far too strong."""
 COMPANION: Mapping[Shape, Shape] = {
     "circle": "square",
     "square": "ring",
