@@ -1,7 +1,7 @@
 """The language model's batches, built from a corpus, for the stages text and 1 to 3.
 
-draw         noisy caption -> image ids; the caption is dropped 10 % of the time, for guidance
-read         image features -> noisy caption
+draw         caption -> image ids; the caption is dropped 10 % of the time, for guidance
+read         image features -> caption
 reconstruct  image features -> image ids (the task that initialises the vision rows, stage 1)
 text         a caption alone
 question     image features, atomic questions in turn -> yes or no to each, both equally often
@@ -10,8 +10,8 @@ critique     image features, a claim -> verdicts, evidence and one sentence of a
 ask          a prompt -> its questions, as JSON
 edit         image features, an instruction -> image ids
 
-Captions have errors, as captions of the web do. Answers, grades, critiques and edits are correct, as in instruction
-data.
+Captions and pictures disagree at the rates of `Pairs`, as on the web. Answers, grades, critiques and edits are
+correct, as in instruction data.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from typing import Literal
 from torch import Tensor
 
 from illume_loop.domains.shapes.checker import Seen
-from illume_loop.domains.shapes.domain import noisy
+from illume_loop.domains.shapes.domain import CAPTION_NOISE, noisy
 from illume_loop.domains.shapes.grammar import OPENINGS, words
 from illume_loop.domains.shapes.questions import questions
-from illume_loop.domains.shapes.spec import Spec
+from illume_loop.domains.shapes.spec import Category, Spec
 from illume_loop.domains.shapes.wordings import critique, grade
 from illume_loop.judge import instructions
 from illume_loop.models.illume.sequences import SequenceBuilder
 from illume_loop.models.sequences import IGNORED_LABEL, Sequence1D
 from illume_loop.pretrain.corpus import Corpus
 from illume_loop.pretrain.scenes import random_spec
+from illume_loop.pretrain.typical import as_typical
 from illume_loop.protocols import NO, YES
 
 Task = Literal["draw", "read", "reconstruct", "text", "question", "rate", "critique", "ask", "edit"]
@@ -48,6 +49,20 @@ QUESTIONS_OF_A_ROW = 6
 TEXT_DROPOUT = 0.1
 WRONG_CLAIM = 0.5
 FOREIGN_CLAIM = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """How captions and pictures of a stage are paired."""
+
+    caption_noise: float = CAPTION_NOISE
+    """The share of captions that have one wrong attribute."""
+    caption_noise_read: float | None = None
+    """The same for captions that are read from pictures; None means as for the other captions."""
+    typical: float = 0.0
+    """The share of pictures to be drawn that show one attribute as it is typical, whatever their caption says."""
+    categories: Mapping[Category, float] | None = None
+    """The weights of the categories; None means that all are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +83,19 @@ def batches_at(
     corpus: Corpus,
     sequences: SequenceBuilder,
     size: int,
-    caption_noise: float,
+    pairs: Pairs,
     seed: int,
 ) -> list[Batch]:
     """Return the rows of a step, one batch for each group of similar tasks."""
     rng = Random(f"{purpose}/{seed}/{step}")
     tasks = rng.choices(list(mix), weights=list(mix.values()), k=size)
-    drawn = [(task, rng.randrange(len(corpus.specs)), Random(rng.getrandbits(64))) for task in tasks]
+    drawn = [(task, _picture(corpus, pairs.categories, rng), Random(rng.getrandbits(64))) for task in tasks]
     batches = []
     for weight, group in ((1.0, SHORT), (1.0, LONG), (ANSWER_WEIGHT, ANSWERS)):
         chosen = [item for item in drawn if item[0] in group]
         if not chosen:
             continue
-        tensors = sequences.collate([_row(task, i, corpus, sequences, caption_noise, own) for task, i, own in chosen])
+        tensors = sequences.collate([_row(task, i, corpus, sequences, pairs, own) for task, i, own in chosen])
         read = [index for task, index, _ in chosen if task in OF_AN_IMAGE]
         if read:
             tensors["image_features"] = corpus.features_at(read)
@@ -88,18 +103,27 @@ def batches_at(
     return batches
 
 
-def _row(
-    task: Task, index: int, corpus: Corpus, sequences: SequenceBuilder, caption_noise: float, rng: Random
-) -> Sequence1D:
+def _picture(corpus: Corpus, categories: Mapping[Category, float] | None, rng: Random) -> int:
+    """Return the index of a random picture."""
+    if categories is None:
+        return rng.randrange(len(corpus.specs))
+    (category,) = rng.choices(list(categories), weights=list(categories.values()))
+    return rng.choice(corpus.of_category[category])
+
+
+def _row(task: Task, index: int, corpus: Corpus, sequences: SequenceBuilder, pairs: Pairs, rng: Random) -> Sequence1D:
     spec = corpus.specs[index]
     match task:
         case "draw":
-            prompt = "" if rng.random() < TEXT_DROPOUT else _caption(spec, caption_noise, rng)
-            return sequences.draw(prompt, corpus.ids[index].tolist())
+            if rng.random() < TEXT_DROPOUT:
+                return sequences.draw("", corpus.ids[index].tolist())
+            caption = _caption(spec, pairs.caption_noise, rng)
+            return sequences.draw(caption, corpus.ids[_shown(index, corpus, pairs.typical, rng)].tolist())
         case "read":
-            return sequences.read(_caption(spec, caption_noise, rng))
+            noise = pairs.caption_noise if pairs.caption_noise_read is None else pairs.caption_noise_read
+            return sequences.read(_caption(spec, noise, rng))
         case "text":
-            return sequences.tell(_caption(spec, caption_noise, rng))
+            return sequences.tell(_caption(spec, pairs.caption_noise, rng))
         case "reconstruct":
             prefix, drawn = sequences.read_prefix(), sequences.draw("", corpus.ids[index].tolist())
             begin = sequences.config.begin_image_token_id
@@ -124,6 +148,15 @@ def _row(
                 return sequences.edit("", corpus.ids[index].tolist())
             instruction = "" if rng.random() < TEXT_DROPOUT else edit.text
             return sequences.edit(instruction, corpus.edited_ids[index].tolist())
+
+
+def _shown(index: int, corpus: Corpus, typical: float, rng: Random) -> int:
+    """Return a picture itself or, with probability `typical`, one that shows what is typical in its place."""
+    if not typical or rng.random() >= typical:
+        return index
+    spec = as_typical(corpus.specs[index])
+    found = [] if spec is None else corpus.of_key.get(spec.key, [])
+    return rng.choice(found) if found else index
 
 
 def _caption(spec: Spec, noise: float, rng: Random) -> str:

@@ -23,9 +23,9 @@ def finished(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> t
     return out, list(dict.fromkeys(seen))
 
 
-def test_every_stage_runs_in_order_and_leaves_a_model(finished: tuple[Path, list[str]]) -> None:
+def test_every_stage_runs_in_order_and_leaves_a_model(finished: tuple[Path, list[str]], tiny_recipe: Recipe) -> None:
     out, seen = finished
-    assert [stage for stage in seen if stage != "corpus"] == list(STAGES)
+    assert [stage for stage in seen if stage != "corpus"] == list(tiny_recipe.stages)
     assert load_model(out / "model").tokens_per_image == 36
 
 
@@ -55,11 +55,24 @@ def test_stage1_trains_the_adapter_and_the_vision_rows_only(tiny_recipe: Recipe,
             assert torch.equal(after, before[name]) != ("adapter" in name), name
 
 
+def test_a_recipe_may_have_a_stage_of_its_own(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    binding = tiny_recipe.language["stage2"]
+    recipe = dataclasses.replace(
+        tiny_recipe, vocabulary="prompts", language={**tiny_recipe.language, "binding": binding}
+    )
+    run = Pretraining(recipe, tmp_path, lambda *_: None)
+    run.run(("binding",))
+    assert (tmp_path / "binding.safetensors").exists()
+    assert run.backend().unknown_words("is it a red circle") == ["is", "it"]
+
+
 def test_stages_are_not_the_recipes_to_invent(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no recipe 'clouds'"):
         run_recipe("clouds", tmp_path)
     with pytest.raises(NotFoundError, match="no stage 'stage9'"):
         run_recipe("shapes", tmp_path, ("stage9",))
+    with pytest.raises(NotFoundError, match="no stage 'binding'"):
+        run_recipe("shapes", tmp_path, ("binding",))
 
 
 class Killed(Exception):
