@@ -6,7 +6,8 @@ before-and-after.png    what the base and the run's active model draw for the sa
 dashboard.png           the run's page in the dashboard, in chromium
 
 Nothing is chosen by hand: the prompts are the first held-out prompt of each category that the domain gives for SEED,
-and the images are drawn with seeds 0 to 2, at the gate's guidance. A tick or a cross is the checker's verdict.
+and the images are drawn with seeds 0 to 2, at the run's guidance and temperature. A tick or a cross is the checker's
+verdict.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from urllib.request import urlopen
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
 
+from illume_loop.cli.decodes import setting_for
 from illume_loop.cli.loading import guidance_for, load
 from illume_loop.domains import get_domain
 from illume_loop.evals.suites import alignment
-from illume_loop.protocols import Prompt, Sampling
+from illume_loop.protocols import Prompt
 
 FOLDER = Path(__file__).resolve().parent
 ILLUME_LOOP = Path(sys.executable).with_name("illume-loop")
@@ -152,7 +154,7 @@ def _draw(run_dir: Path, version: str, prompts: Sequence[Prompt]) -> list[list[D
     """Draw each prompt with the first seeds: the images that `illume-loop sample -n 3` draws of it."""
     _, model = load(version, run_dir)
     wanted = [(prompt, seed) for prompt in prompts for seed in range(DRAWS)]
-    sampling = Sampling(guidance_for(None, run_dir))
+    sampling = setting_for(guidance_for(None, run_dir), run_dir)
     found = alignment(model, DOMAIN, [p for p, _ in wanted], [seed for _, seed in wanted], sampling, len(wanted))
     drawn = [Drawn(image.convert("RGB"), right) for image, right in zip(found.images, found.passed, strict=True)]
     return [drawn[start : start + DRAWS] for start in range(0, len(drawn), DRAWS)]

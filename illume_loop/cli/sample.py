@@ -25,21 +25,21 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw PROMPT, write each image as a PNG, and print the checker's verdict, if any."""
+    from illume_loop.cli.decodes import setting_for
     from illume_loop.cli.loading import guidance_for, load, open_domain, parsed, warn_of_unknown_words
     from illume_loop.files import output_folder
-    from illume_loop.protocols import Sampling
 
     domain = open_domain(run_dir, model)
     wanted = parsed(domain, prompt, ["sample", prompt], model, run_dir)
     output_folder(out)
     version, drawer = load(model, run_dir)
     warn_of_unknown_words(version, drawer, [wanted.text])
-    scale = guidance_for(guidance, run_dir)
+    decode = setting_for(guidance_for(guidance, run_dir), run_dir)
     seeds = list(range(seed, seed + count))
     rows: list[dict[str, Any]] = []
     for start in range(0, count, BATCH):
         chunk = seeds[start : start + BATCH]
-        drawn = drawer.decode(drawer.sample([wanted.text] * len(chunk), chunk, Sampling(guidance_scale=scale)))
+        drawn = drawer.decode(drawer.sample([wanted.text] * len(chunk), chunk, decode))
         for image, image_seed in zip(drawn, chunk, strict=True):
             path = out / f"{_slug(prompt)}-{image_seed}.png"
             image.save(path)
@@ -47,7 +47,8 @@ def sample(
             passed, failed = (verdict.passed, verdict.failed) if verdict is not None else (None, ())
             rows.append({"path": str(path), "seed": image_seed, "passed": passed, "failed": failed})
     if as_json:
-        print_json({"prompt": prompt, "model": version, "guidance_scale": scale, "images": rows})
+        used = {"guidance_scale": decode.guidance_scale, "temperature": decode.temperature}
+        print_json({"prompt": prompt, "model": version, **used, "images": rows})
         return
     for row in rows:
         say(f"{row['path']}  {_said(row)}".rstrip())

@@ -24,7 +24,7 @@ from typing import Literal
 from torch import Tensor
 
 from illume_loop.domains.shapes.checker import Seen
-from illume_loop.domains.shapes.domain import CAPTION_NOISE, noisy
+from illume_loop.domains.shapes.domain import noisy
 from illume_loop.domains.shapes.grammar import OPENINGS, words
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import Category, Spec
@@ -55,7 +55,7 @@ FOREIGN_CLAIM = 0.2
 class Pairs:
     """How captions and pictures of a stage are paired."""
 
-    caption_noise: float = CAPTION_NOISE
+    caption_noise: float = 0.5
     """The share of captions that have one wrong attribute."""
     caption_noise_read: float | None = None
     """The same for captions that are read from pictures; None means as for the other captions."""

@@ -9,9 +9,10 @@
     stage3       as stage 2 at a lower rate; the encoder stays frozen, because the tokenizer shares it here (the paper
                  also tunes the encoder)
 
-The recipe `shapes-web` has one stage more, between stages 2 and 3:
+The recipe `shapes-web` has two stages more, between stages 2 and 3:
 
     binding      as stage 2, with a second rise and fall of the learning rate
+    reading      as stage 2, but most rows are read, and half of the pictures show a position
 
 Each stage leaves one safetensors file in the output folder. A complete stage is skipped, and a killed stage resumes
 from its last checkpoint. The finished model lies in `<out>/model`.
@@ -50,7 +51,7 @@ from illume_loop.pretrain.vision_rows import VisionRowsOnly
 from illume_loop.pretrain.vocabulary import base_words, prompt_words
 
 VISUAL_STAGES = ("encoder", "tokenizer", "detokenizer")
-STAGES = (*VISUAL_STAGES, "text", "stage1", "stage2", "binding", "stage3")
+STAGES = (*VISUAL_STAGES, "text", "stage1", "stage2", "binding", "reading", "stage3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,9 @@ class Recipe:
 def _web() -> Recipe:
     """Return a recipe that teaches a skill by true pairs, and then, in stage 3, the flaws of the web.
 
-    Two colours are bound to two shapes only after about 10^5 true pairs, so they are half of the rows. The
-    captions that are read are true in all stages, so that the model judges better than it draws.
+    Two colours are bound to two shapes only after about 10^5 true pairs, so they are half of the rows. The order of
+    two shapes is read at chance until most rows are read, so there is a stage for this. The captions that are read are
+    true in all stages, so that the model judges better than it draws.
     """
     mix: Mapping[Task, float] = {"draw": 0.75, "read": 0.25}
     hardest: Mapping[Category, float] = {
@@ -120,6 +122,14 @@ def _web() -> Recipe:
         "colors": 0.05,
         "position": 0.22,
         "color_attribution": 0.52,
+    }
+    placed: Mapping[Category, float] = {
+        "single_object": 0.02,
+        "two_objects": 0.05,
+        "counting": 0.1,
+        "colors": 0.03,
+        "position": 0.5,
+        "color_attribution": 0.3,
     }
     of_the_web: Mapping[Category, float] = {
         "single_object": 0.04,
@@ -135,7 +145,8 @@ def _web() -> Recipe:
         "stage1": LanguageStage(200, 1e-3, {"reconstruct": 0.5, "read": 0.5}, Pairs(0.0), adapter_learning_rate=5e-3),
         "stage2": LanguageStage(2_300, 2e-3, mix, Pairs(0.0, categories=hardest)),
         "binding": LanguageStage(1_000, 1.5e-3, {"draw": 0.7, "read": 0.3}, Pairs(0.0, categories=hardest)),
-        "stage3": LanguageStage(300, 5e-4, mix, web),
+        "reading": LanguageStage(250, 1.5e-3, {"draw": 0.35, "read": 0.65}, Pairs(0.0, categories=placed), share=2.0),
+        "stage3": LanguageStage(300, 5e-4, {"draw": 0.6, "read": 0.4}, web, share=1.25),
     }
     return Recipe(name="shapes-web", vocabulary="prompts", language=stages)
 

@@ -60,7 +60,7 @@ class LoopSettings(Section):
 class SamplingSettings(Section):
     """The table `[sampling]`: how training samples are drawn."""
 
-    prompts_per_round: int = Field(1536, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
+    prompts_per_round: int = Field(768, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
     edit_share: float = Field(
         0.0,
@@ -84,12 +84,12 @@ class SamplingSettings(Section):
         json_schema_extra=ADVANCED,
     )
     guidance_scale: float = Field(
-        1.0,
+        1.25,
         ge=0.0,
         le=20.0,
         description="Classifier-free guidance; 1 turns it off. Training on guided samples adds up over rounds.",
     )
-    temperature: float = Field(1.0, gt=0.0, le=10.0, description="Divisor of the image-token logits.")
+    temperature: float = Field(0.7, gt=0.0, le=10.0, description="Divisor of the image-token logits.")
     top_k: int = Field(0, ge=0, le=65_536, description="Sample only from the k likeliest image tokens; 0 means all.")
     top_p: float = Field(
         1.0,
@@ -217,7 +217,7 @@ class TeacherSettings(Section):
 class CurateSettings(Section):
     """The table `[curate]`: which samples become training rows."""
 
-    keep_per_prompt: int = Field(4, ge=1, le=256, description="Maximum samples kept per prompt, best first.")
+    keep_per_prompt: int = Field(3, ge=1, le=256, description="Maximum samples kept per prompt, best first.")
     drop_lowest: float = Field(
         0.3, ge=0.0, lt=1.0, description="Share of the kept samples that is dropped in each category, worst first."
     )
@@ -297,14 +297,14 @@ class GateSettings(Section):
         "and top-p are those of [sampling].",
     )
     guidances: str = Field(
-        "",
+        "1,1.25,1.5,2",
         pattern=_NUMBERS,
         description="Guidance scales to try for each model's best decode, separated by commas; empty: guidance_scale "
         "alone.",
         json_schema_extra=ADVANCED,
     )
     temperatures: str = Field(
-        "",
+        "1,0.7,0.5",
         pattern=_NUMBERS,
         description="Temperatures to try for each model's best decode, separated by commas; empty: that of [sampling] "
         "alone. With one guidance scale and one temperature nothing is tried.",
@@ -318,7 +318,7 @@ class GateSettings(Section):
         json_schema_extra=ADVANCED,
     )
     closing: bool = Field(
-        False,
+        True,
         description="After the last round, compare the base and the active version, each at its best decode, on all "
         "held-out prompts, and measure the base's own best of 8 draws.",
         json_schema_extra=ADVANCED,

@@ -1,17 +1,21 @@
-"""Measures finished runs on fresh seeds and prints the tables of README.md in this folder.
+"""Measure finished runs on fresh seeds and print the tables of README.md in this folder.
 
     python docs/experiments/loop/measure.py RUN_DIR[:VERSION] ...
 
-Each run's base and its active version (or the one named, e.g. `shuffled-0:v0002`) draw the same 512 held-out prompts
-twice, with the same noise, which no gate has drawn, at several guidances: what serves an untrained model best is not
-what serves a trained one, so the last column compares each at the guidance at which it draws train prompts best. The
-mean gain over runs has two intervals: one resamples (run, draw) pairs; the other is Student's t over the runs' own
+Each run's base and its active version (or the one named, such as `shuffled-0:v0002`) draw the same 512 held-out prompts
+with the same noise, which no gate has drawn. They are compared at the run's setting, with each model at the decode at
+which it draws 256 train prompts best, and with each at the decode at which it draws these held-out prompts best. The
+last comparison is the hardest one, because the base's decode is chosen by the draws that are compared.
+
+The mean gain over runs has two intervals: one resamples (run, draw) pairs; the other is Student's t over the runs' own
 gains, and so includes what training with another seed would change.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,36 +26,59 @@ from illume_loop.domains import get_domain
 from illume_loop.evals.statistics import Interval, paired_bootstrap
 from illume_loop.evals.suites import alignment, prompt_diversity, understanding
 from illume_loop.protocols import Prompt, Sampling, UnifiedModel
+from illume_loop.settings import Settings
 
-HELDOUT, DRAWS, SWEEP, PROBES, DIVERSE = 512, 2, 256, 512, 64
-GUIDANCES = (1.0, 1.25, 1.5, 2.0, 2.5)
-DEFAULT_GUIDANCE = 1.25
-COMPARED = (1.25, 1.0, 1.5)
-"""The gate's guidance, none, and more."""
+HELDOUT, SWEEP, PROBES, DIVERSE = 512, 256, 512, 64
 SEED = 20_000
 DOMAIN = get_domain("shapes")
+SETTING = Sampling(Settings().gate.guidance_scale, Settings().sampling.temperature)
+GRID = [Sampling(*decode) for decode in product((1.0, 1.25, 1.5, 2.0, 2.5), (1.0, 0.7, 0.5, 0.4))]
+COMPARISONS = ("at the run's setting", "best on train prompts", "best on held-out prompts")
 
 
-def drawn(model: UnifiedModel, prompts: list[Prompt], guidance: float) -> list[bool]:
-    """Whether the checker accepts each draw."""
-    seeds = list(range(SEED, SEED + len(prompts)))
-    return alignment(model, DOMAIN, prompts, seeds, Sampling(guidance), 256).passed
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one model does: its draws under each comparison with their decodes, what it reads, and its diversity."""
+
+    drawn: tuple[list[bool], ...]
+    decodes: tuple[Sampling, ...]
+    reads: float
+    diversity: float
 
 
-def diversity(model: UnifiedModel) -> float:
-    """Diversity of eight samples for each of some held-out prompts."""
-    prompts = DOMAIN.prompts("heldout", DIVERSE, SEED)
+def drawn(model: UnifiedModel, prompts: list[Prompt], decode: Sampling) -> list[bool]:
+    """Return whether the checker accepts each draw."""
+    return alignment(model, DOMAIN, prompts, list(range(SEED, SEED + len(prompts))), decode, 256).passed
+
+
+def measure(name: str, model: UnifiedModel) -> Measured:
+    """Measure one model."""
+    heldout, train = (DOMAIN.prompts(split, n, SEED) for split, n in (("heldout", HELDOUT), ("train", SWEEP)))
+    on_train = {decode: sum(drawn(model, train, decode)) for decode in GRID}
+    on_heldout = {decode: drawn(model, heldout, decode) for decode in {*GRID, SETTING}}
+    decodes = (SETTING, max(GRID, key=lambda d: on_train[d]), max(GRID, key=lambda d: sum(on_heldout[d])))
+    for decode in GRID:
+        shares = f"train {100 * on_train[decode] / SWEEP:.1f}, held-out {100 * np.mean(on_heldout[decode]):.1f}"
+        print(f"{name} at {told(decode)}: {shares}", file=sys.stderr, flush=True)
+    texts = [prompt.text for prompt in DOMAIN.prompts("heldout", DIVERSE, SEED)]
     seeds = [[SEED + 8 * p + s for s in range(8)] for p in range(DIVERSE)]
-    return prompt_diversity(model, [prompt.text for prompt in prompts], seeds, Sampling(DEFAULT_GUIDANCE))
+    reads = float(np.mean(understanding(model, DOMAIN, PROBES, SEED)))
+    found = tuple(on_heldout[decode] for decode in decodes)
+    return Measured(found, decodes, reads, prompt_diversity(model, texts, seeds, SETTING))
+
+
+def told(decode: Sampling) -> str:
+    """Return guidance and temperature."""
+    return f"{decode.guidance_scale:g} / {decode.temperature:g}"
 
 
 def show(interval: Interval) -> str:
-    """Points with an interval."""
+    """Return points with an interval."""
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
 def over_runs(gains: list[float]) -> str:
-    """Student's t interval of the mean over runs."""
+    """Return Student's t interval of the mean over runs."""
     if len(gains) < 2:
         return "one run"
     mean = float(np.mean(gains))
@@ -59,49 +86,29 @@ def over_runs(gains: list[float]) -> str:
     return show(Interval(mean, mean - half, mean + half, len(gains)))
 
 
-def best_guidance(model: UnifiedModel) -> float:
-    """Return the guidance at which a model draws train prompts best, and print the sweep."""
-    prompts = DOMAIN.prompts("train", SWEEP, SEED)
-    sweep = {g: float(np.mean(drawn(model, prompts, g))) for g in GUIDANCES}
-    print("train prompts: " + ", ".join(f"guidance {g:g}: {100 * v:.1f}" for g, v in sweep.items()), file=sys.stderr)
-    return max(sweep, key=lambda g: sweep[g])
-
-
 def main(runs: list[str]) -> None:
-    """Print one row for the base, one a run, and the mean gains over the runs."""
-    base = load("v0001", Path(runs[0].partition(":")[0]))[1]
-    heldout = DOMAIN.prompts("heldout", HELDOUT, SEED) * DRAWS
-    best = best_guidance(base)
-    of_base = {g: drawn(base, heldout, g) for g in {*COMPARED, best}}
-    base_read, base_diversity = np.mean(understanding(base, DOMAIN, PROBES, SEED)), diversity(base)
-    print(
-        "| run | version | "
-        + " | ".join(f"guidance {g:g}" for g in COMPARED)
-        + " | each at its best | reads | diversity |"
-    )
-    print("|---|---|" + "---|" * (len(COMPARED) + 3))
-    shares = [f"{100 * np.mean(of_base[g]):.1f}" for g in COMPARED] + [f"{100 * np.mean(of_base[best]):.1f} ({best:g})"]
-    print(f"| base | v0001 | {' | '.join(shares)} | {100 * base_read:.1f} | {base_diversity:.3f} |", flush=True)
-    before = [of_base[g] for g in COMPARED] + [of_base[best]]
-    after: list[list[list[bool]]] = [[] for _ in before]
+    """Print one row for the base, one for each run, and the mean gains over the runs."""
+    base = measure("base", load("v0001", Path(runs[0].partition(":")[0]))[1])
+    print(f"| run | version | {' | '.join(COMPARISONS)} | reads | diversity |\n|---|---|---|---|---|---|---|")
+    shares = [f"{100 * np.mean(d):.1f} ({told(s)})" for d, s in zip(base.drawn, base.decodes, strict=True)]
+    print(f"| base | v0001 | {' | '.join(shares)} | {100 * base.reads:.1f} | {base.diversity:.3f} |", flush=True)
+    after = []
     for run in runs:
         run_dir, _, version = run.partition(":")
         name, model = load(version or None, Path(run_dir))
-        own = best_guidance(model)
-        found = [drawn(model, heldout, g) for g in (*COMPARED, own)]
-        cells = []
-        for column, (old, new) in enumerate(zip(before, found, strict=True)):
-            after[column].append(new)
-            cells.append(f"{100 * np.mean(new):.1f}, {show(paired_bootstrap(old, new))}")
-        cells[-1] += f" ({own:g})"
-        read, share = np.mean(understanding(model, DOMAIN, PROBES, SEED)), diversity(model) / base_diversity
-        print(f"| {Path(run_dir).name} | {name} | {' | '.join(cells)} | {100 * read:.1f} | {share:.2f} |", flush=True)
+        after.append(found := measure(f"{Path(run_dir).name} {name}", model))
+        cells = [
+            f"{100 * np.mean(new):.1f} ({told(decode)}), {show(paired_bootstrap(old, new))}"
+            for old, new, decode in zip(base.drawn, found.drawn, found.decodes, strict=True)
+        ]
+        share = found.diversity / base.diversity
+        row = f"| {Path(run_dir).name} | {name} | {' | '.join(cells)} | {100 * found.reads:.1f} | {share:.2f} |"
+        print(row, flush=True)
     print()
-    for kind, old, found in zip(
-        [f"at guidance {g:g}" for g in COMPARED] + ["each at its best"], before, after, strict=True
-    ):
-        pooled = paired_bootstrap(old * len(runs), [passed for draws in found for passed in draws])
-        means = [float(np.mean(draws) - np.mean(old)) for draws in found]
+    for column, kind in enumerate(COMPARISONS):
+        old = base.drawn[column]
+        pooled = paired_bootstrap(old * len(runs), [right for found in after for right in found.drawn[column]])
+        means = [float(np.mean(found.drawn[column]) - np.mean(old)) for found in after]
         print(f"mean gain {kind}: {show(pooled)} over draws, {over_runs(means)} over runs")
 
 

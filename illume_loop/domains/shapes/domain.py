@@ -37,8 +37,8 @@ from illume_loop.domains.shapes.splits import specs_of, split_of
 from illume_loop.errors import PromptOutsideGrammarError, UsageError
 from illume_loop.protocols import EditProbe, Prompt, Question, ReadingProbe, RealPair, Split, Verdict
 
-CAPTION_NOISE = 0.5
-"""The share of real pairs whose caption has one wrong attribute, as web alt texts do; the model card states it."""
+CAPTION_NOISE = 0.1
+"""The share of real pairs whose caption has one wrong attribute, as of the web."""
 
 PARTNER_TRIES = 64
 """The number of changes drawn in search of one that stays in the train split; most of them do."""
