@@ -31,6 +31,9 @@ ImageIds = NDArray[np.int32]
 
 Scores = NDArray[np.float64]
 
+LogProbs = NDArray[np.float32]
+"""Log-probabilities of image-token ids, in nats."""
+
 YES, NO = "yes", "no"
 """The two answers to a question."""
 
