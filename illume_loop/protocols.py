@@ -267,6 +267,17 @@ class UnifiedModel(Protocol):
 
 
 @runtime_checkable
+class DrawsScored(Protocol):
+    """A `UnifiedModel` that tells the log-probabilities of what it draws, as reinforcement learning needs them."""
+
+    def sample_scored(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> tuple[ImageIds, LogProbs]:
+        """Draw as `UnifiedModel.sample` does; return ids and their log-probabilities, both of shape (B, L)."""
+        ...
+
+
+@runtime_checkable
 class CachesEncodings(Protocol):
     """A `UnifiedModel` that can keep its encoder's features of images."""
 

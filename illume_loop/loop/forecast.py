@@ -21,7 +21,7 @@ from illume_loop.judge.judge import Judge
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
 from illume_loop.loop.stages.assess import judging_models
-from illume_loop.loop.stages.plan import round_prompts, sampling_units
+from illume_loop.loop.stages.plan import round_prompts, units_of_round
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Domain, DrawRow, PairRow, Sampling, TrainingRow
 from illume_loop.settings import Settings
@@ -57,7 +57,7 @@ def forecast(
     left = max(0, settings.run.rounds - ended)
     per_round = _per_round(settings, plans)
     rows = [_rows_at_most(settings, index) for index in range(ended + 1, settings.run.rounds + 1)]
-    steps = [settings.train.epochs * math.ceil(count / settings.train.batch_size) for count in rows]
+    steps = [_steps(settings, count) for count in rows]
     draws = left * per_round["gate_draws_at_most"]
     draws += _draws_of_version(plans) if not ended else 0
     draws += _closing_draws(plans) if left and settings.gate.closing else 0
@@ -109,8 +109,8 @@ def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbo
 
 
 def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools: Toolbox) -> float | None:
-    """Return the seconds of a training step; None if trainings run on Ray."""
-    if settings.train.backend == "ray":
+    """Return the seconds of a training step; None if trainings run on Ray, or learn from rewards."""
+    if settings.train.backend == "ray" or settings.train.learns_from_rewards:
         return None
     count = STEPS * settings.train.batch_size
     many: list[TrainingRow] = [rows[place % len(rows)] for place in range(count)]
@@ -129,11 +129,15 @@ def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools:
 
 def _per_round(settings: Settings, plans: GatePlans) -> dict[str, Any]:
     sampling = settings.sampling
-    units = sampling_units(sampling, settings.assess.batch_size)
+    units = units_of_round(settings)
+    prompts = sampling.prompts_per_round
+    if settings.train.learns_from_rewards:
+        prompts = settings.grpo.updates * settings.grpo.prompts_per_update
+    counts = {kind: sum(unit.kind == kind for unit in units) for kind in ("sample", "assess", "train")}
     return {
-        "prompts": sampling.prompts_per_round,
-        "samples": sampling.prompts_per_round * sampling.samples_per_prompt,
-        "units": {kind: sum(unit.kind == kind for unit in units) for kind in ("sample", "assess")} | {"train": 1},
+        "prompts": prompts,
+        "samples": prompts * sampling.samples_per_prompt,
+        "units": counts | {"train": counts["train"] or 1},
         "gate_draws_at_most": 2 * _num_decodes(plans) * settings.gate.heldout_prompts + _draws_of_version(plans),
     }
 
@@ -160,6 +164,8 @@ def _draws_of_version(plans: GatePlans) -> int:
 
 def _rows_at_most(settings: Settings, index: int) -> int:
     """Return the largest number of rows that a round's manifest may have. It holds all that was accepted so far."""
+    if settings.train.learns_from_rewards:
+        return 0
     sampling, curate = settings.sampling, settings.curate
     kept = sampling.prompts_per_round * min(curate.keep_per_prompt, sampling.samples_per_prompt)
     accepted = (kept - int(curate.drop_lowest * kept)) * index
@@ -169,6 +175,13 @@ def _rows_at_most(settings: Settings, index: int) -> int:
     if settings.train.learns_assessments:
         rows += curate.assessment_rows * index
     return rows + curate.real_rows
+
+
+def _steps(settings: Settings, num_rows: int) -> int:
+    """Return the optimiser steps of a round, with at most this many rows in its manifest."""
+    if settings.train.learns_from_rewards:
+        return settings.grpo.updates * settings.grpo.steps_per_update
+    return settings.train.epochs * math.ceil(num_rows / settings.train.batch_size)
 
 
 def _disk(base: Path | None, run_dir: Path, left: int, num_images: int, speed: Speed | str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The settings of a run: their names, bounds and defaults, and the source of each value.
 
-`rounds.py`, `train.py`, `grpo.py` and `hosts.py` define the tables of the TOML file, `tree.py` puts the tables together, and
-`sources.py` loads them. Settings never change once they are loaded.
+`rounds.py`, `train.py`, `grpo.py` and `hosts.py` define the tables of the TOML file, `tree.py` puts the tables
+together, and `sources.py` loads them. Settings never change once they are loaded.
 """
 
 from illume_loop.settings.grpo import GrpoSettings

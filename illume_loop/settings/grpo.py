@@ -20,7 +20,9 @@ class GrpoSettings(Section):
     Group size and decode are those of `[sampling]`; the learning rate, the batches and LoRA are those of `[train]`.
     """
 
-    updates: int = Field(25, ge=1, le=9999, description="Updates of the policy in one round.", json_schema_extra=ADVANCED)
+    updates: int = Field(
+        25, ge=1, le=9999, description="Updates of the policy in one round.", json_schema_extra=ADVANCED
+    )
     prompts_per_update: int = Field(
         32,
         ge=1,

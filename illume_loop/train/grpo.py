@@ -3,13 +3,13 @@
 Invariants:
 
 - The log-probability that is learned is that of the decode at which the policy draws: log softmax((unconditional +
-  guidance x (conditional - unconditional)) / temperature), in float32, over image ids only. The sampler stores the same.
+  guidance x (conditional - unconditional)) / temperature), in float32, over image ids only. The sampler tells the same.
 - A sample without an advantage has no part in a step, and an update without any such sample changes nothing.
 - The same start, rollouts and settings on the same machine give the same weights, bit by bit. A state that was saved
   and loaded continues as the one in memory does.
 
 A placement of the work (in one process, on Ray, on workers) draws with `draw`, sends rollouts as `Rollout` and calls
-`learn` where the optimiser lives. TRL's GRPOTrainer is not used; docs/decisions/0041 says why.
+`learn` where the optimiser lives. TRL's GRPOTrainer is not used; docs/decisions/0042 says why.
 
 Shape suffixes: `_B` samples, `_L` image tokens, `_K` codebook, `_H` hidden.
 """
@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from illume_loop.errors import TrainingDivergedError
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.sequences import collate
-from illume_loop.protocols import ImageIds, LogProbs, Sampling
+from illume_loop.protocols import DrawsScored, ImageIds, LogProbs, Sampling
 from illume_loop.settings import GrpoSettings, TrainSettings
 from illume_loop.train.fitting import lora_config
 from illume_loop.train.trainable import Trainable, load_trainable
@@ -48,22 +48,12 @@ MAX_GRAD_NORM = 1.0
 STATE_FILE, STEPS_FILE = "state.safetensors", "steps.json"
 
 
-class DrawsScored(Protocol):
-    """A model that can be a policy: it tells the log-probabilities of what it draws."""
-
-    def sample_scored(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
-    ) -> tuple[ImageIds, LogProbs]:
-        """Draw one image per (prompt, seed); return ids and their log-probabilities, both (B, L)."""
-        ...
+class PolicyModel(Trainable, DrawsScored, Protocol):
+    """A loaded checkpoint that can be trained and that tells the log-probabilities of what it draws."""
 
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
         """Return the RGB images of ids."""
         ...
-
-
-class PolicyModel(Trainable, DrawsScored, Protocol):
-    """A loaded checkpoint that can be trained and that tells the log-probabilities of what it draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +109,7 @@ def _image_hidden(
     sequences, ids = model.sequences, ids_BL.tolist()
     rows = [sequences.draw(prompt, image) for prompt, image in zip(prompts, ids, strict=True)]
     if guided:
-        rows += [
-            sequences.draw(prompt, image, prompt_dropped=True) for prompt, image in zip(prompts, ids, strict=True)
-        ]
+        rows += [sequences.draw(prompt, image, prompt_dropped=True) for prompt, image in zip(prompts, ids, strict=True)]
     batch = {name: tensor.to(model.device) for name, tensor in collate(rows, sequences.pad).items()}
     body = cast(Any, model.model).base_model
     output = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
@@ -306,7 +294,7 @@ class Policy:
 
 
 def _loaded(base: Path, seed: int, on_progress: OnProgress, *, every_weight: bool) -> PolicyModel:
-    # `can_be_policy` was asked before, so the loaded model draws with log-probabilities.
+    # The preflight has asked whether the model is a `DrawsScored`.
     return cast(PolicyModel, load_trainable(base, seed, on_progress, every_weight=every_weight))
 
 

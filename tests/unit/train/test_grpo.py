@@ -20,7 +20,9 @@ PROMPTS = ["a red circle", "two blue squares", "a green ring left of a red cross
 RATE = 2e-3
 
 
-def policy_of(base: Path, *, rank: int = 0, decode: Sampling | None = None, rate: float = RATE, **values: object) -> Policy:
+def policy_of(
+    base: Path, *, rank: int = 0, decode: Sampling | None = None, rate: float = RATE, **values: object
+) -> Policy:
     train = TrainSettings(lora_rank=rank, learning_rate=rate, batch_size=16)
     return Policy(base, train, GrpoSettings(**values), decode or Sampling(1.5, 0.7), 3)  # type: ignore[arg-type]
 
