@@ -233,7 +233,7 @@ class Policy:
             estimate = kl_estimate(log_probs, self._reference(batch))
             divergence = float(estimate.detach().sum())
             loss = loss + self._settings.kl * estimate
-        (loss.sum() / num_tokens).backward()  # type: ignore[no-untyped-call]
+        (loss.sum() / num_tokens).backward()
         return divergence, int(is_clipped.sum())
 
     @torch.no_grad()
