@@ -449,8 +449,8 @@ class TrainingWorkersError(IllumeLoopError):
 
 
 class EntropyRunawayError(IllumeLoopError):
-    """The policy's entropy ran away: {entropy:.2f} nats per image token at update {update}, more than {ratio:g} times
-    the {first:.2f} of the run's first update; start a new run with a lower train.learning_rate or a higher grpo.kl. The
+    """The policy's entropy ran away: {entropy} nats per image token at update {update}, more than {ratio} times the
+    {first} of the run's first update; start a new run with a lower train.learning_rate or a higher grpo.kl. The
     parent model is untouched."""
 
     repeats = True

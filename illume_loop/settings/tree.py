@@ -132,6 +132,7 @@ class Settings(Section):
             "sampling.top_k = 0": self.sampling.top_k == 0,
             "sampling.top_p = 1": self.sampling.top_p == 1.0,
             "sampling.edit_share = 0": self.sampling.edit_share == 0.0,
+            "sampling.replay_share = 0, as grpo.prompt_floor chooses among prompts": self.sampling.replay_share == 0.0,
             "sampling.prompts_per_round of grpo.prompts_per_update or more": self.sampling.prompts_per_round
             >= self.grpo.prompts_per_update,
             "assess.assessor = 'self', and its scorers in grpo.scorers": self.assess.assessor == "self",

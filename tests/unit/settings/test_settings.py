@@ -80,6 +80,7 @@ def test_a_keyword_of_python_is_written_as_in_the_file() -> None:
         ("[gate]\ntemperatures = '1,1.0'\n", "it names a value twice"),
         ("[train]\nobjective = 'grpo'\n[run]\nexecutor = 'celery'\n", "'grpo' needs run.executor = 'inline'"),
         ("[train]\nobjective = 'grpo'\n[sampling]\ntop_k = 50\n", "'grpo' needs sampling.top_k = 0"),
+        ("[train]\nobjective = 'grpo'\n[sampling]\nreplay_share = 0.1\n", "'grpo' needs sampling.replay_share = 0"),
         ("[train]\nobjective = 'grpo'\nsavings = 'bf16'\n", "'grpo' needs train.savings to be empty"),
         ("[grpo]\nscorers = 'self=1,self=2'\n", "grpo.scorers must name each scorer once"),
         ("[grpo]\nscorers = 'clip=1'\n", "grpo.scorers"),
