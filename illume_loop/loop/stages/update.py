@@ -48,7 +48,7 @@ from illume_db.updates import (
     sample_ids,
 )
 from illume_db.versions import add_version, base_version, version_of
-from illume_loop.errors import CorruptArtifactError, EntropyRunawayError
+from illume_loop.errors import CorruptArtifactError, EntropyRunawayError, InconsistentRunError
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.loop.assessing import assessment_of, checked
 from illume_loop.loop.canonical import check_splits
@@ -132,16 +132,19 @@ def advantages_of(settings: Settings, rewards: Mapping[str, Rewards], seed: int)
 def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     """Do one update; the last one of a round also publishes the policy as the round's candidate.
 
-    Raises EntropyRunawayError, TrainingDivergedError.
+    Raises EntropyRunawayError, TrainingDivergedError, and InconsistentRunError if the updates before are not stored.
     """
     settings, index, clock = context.settings, int(lease.payload["update"]), Clock()
     with transaction(context.engine) as session:
         round_ = round_of(session, lease.round_id)
+        num_done = num_updates(session, round_.id)
         version = version_of(session, round_.drawing_version_id)
         base = base_version(session, context.run_id)
         pool = prompts_at(session, round_.id, 0, settings.sampling.prompts_per_round)
         groups = groups_before(session, context.run_id, round_.index, index)
         first = first_entropy(session, context.run_id)
+    if num_done != index - 1:
+        raise InconsistentRunError(what=f"update {index} of round {round_.index} is due after {num_done} updates")
     earlier = [DrawnGroup(group.text, group.category, group.spreads) for group in groups]
     chosen = chosen_prompts(settings, pool, earlier, round_.index, index)
     check_splits([ExampleRow("draw", row.text, None, None) for row in chosen], context.domain.split_of, round_.index)
@@ -231,7 +234,7 @@ def _draw(context: RunContext, policy: Policy, round_: Round, chosen: Sequence[P
 
 def _refuse_runaway(entropy: float, first: float | None, index: int, ratio: float) -> None:
     if first is not None and entropy > ratio * first:
-        raise EntropyRunawayError(entropy=entropy, first=first, update=index, ratio=ratio)
+        raise EntropyRunawayError(entropy=f"{entropy:.2f}", first=f"{first:.2f}", update=index, ratio=f"{ratio:g}")
 
 
 def _score(
@@ -376,47 +379,55 @@ class _Policies:
         Before the first one it is the policy that the round's drawing version was published from, with its optimiser;
         or the version itself, if it is no policy.
         """
+        lost: list[tuple[Round, int]] = []
+        policy: Policy | None = None
+        at = self._update_before(round_, index)
+        while at is not None and (policy := self._left_by(*at)) is None:
+            lost.append(at)
+            at = self._update_before(*at)
+        policy = policy or self._fresh(round_)
+        for of_round, again in reversed(lost):
+            policy.learn(self._stored(of_round, again))
+        return policy
+
+    def _update_before(self, round_: Round, index: int) -> tuple[Round, int] | None:
+        """Return the update that the policy learned from last before this one; None if there is none."""
         if index > 1:
-            return self._after(round_, index - 1)
+            return round_, index - 1
         with transaction(self.context.engine) as session:
             of_version = round_of_candidate(session, round_.drawing_version_id)
             last = 0 if of_version is None else num_updates(session, of_version.id)
-        if of_version is not None and last:
-            return self._after(of_version, last)
-        return self._fresh(round_)
+        return (of_version, last) if of_version is not None and last else None
 
-    def _after(self, round_: Round, index: int) -> Policy:
-        saved = self._intact(round_, index)
-        live = self.context.live_policy
-        if saved is not None and live is not None and live.folder == str(saved.folder):
-            return live.policy
-        self.context.live_policy = None  # there need not be room for a second one
-        if saved is not None:
-            policy = self._fresh(round_)
-            policy.load(saved.folder)
-            return policy
-        policy = self.before(round_, index)
-        policy.learn(self._stored(round_, index))
-        return policy
-
-    def _intact(self, round_: Round, index: int) -> KeptCheckpoint | None:
-        """Return the saved state after an update if its files are whole; mark it as damaged if not."""
+    def _left_by(self, round_: Round, index: int) -> Policy | None:
+        """Return the policy that an update left, from memory or from its saved state; None if both are gone."""
         with transaction(self.context.engine) as session:
             rows = [row for row in checkpoints_of_training(session, round_.id) if row.step == index]
             kept = [
                 (row.id, KeptCheckpoint(row.step, Path(row.folder), row.files)) for row in rows if row.state == "kept"
             ]
-        for id_, checkpoint in kept:
-            try:
-                checkpoint.check(self.context.on_progress)
-            except CorruptArtifactError as error:
-                with transaction(self.context.engine) as session:
-                    mark_checkpoints(session, [id_], "damaged")
-                    line = f"the saved policy after update {index} is passed over: {error}"
-                    add_event(session, self.context.run_id, "damaged", line, at=self.context.clock())
-            else:
-                return checkpoint
+        live = self.context.live_policy
+        if live is not None and any(live.folder == str(saved.folder) for _, saved in kept):
+            return live.policy
+        self.context.live_policy = None  # there need not be room for a second one
+        for id_, saved in kept:
+            if self._is_whole(id_, saved):
+                policy = self._fresh(round_)
+                policy.load(saved.folder)
+                return policy
         return None
+
+    def _is_whole(self, id_: int, saved: KeptCheckpoint) -> bool:
+        """Return whether the files of a saved state match their row; mark the row as damaged if not."""
+        try:
+            saved.check(self.context.on_progress)
+        except CorruptArtifactError as error:
+            with transaction(self.context.engine) as session:
+                mark_checkpoints(session, [id_], "damaged")
+                line = f"the saved policy after update {saved.step} is passed over: {error}"
+                add_event(session, self.context.run_id, "damaged", line, at=self.context.clock())
+            return False
+        return True
 
     def _stored(self, round_: Round, index: int) -> list[Rollout]:
         from illume_loop.train.grpo import Rollout
@@ -429,12 +440,11 @@ class _Policies:
         """Return a policy that has learned nothing, from the version that the chain of rounds began with."""
         from illume_loop.train.grpo import Policy
 
+        first = round_
+        while (before := self._update_before(first, 1)) is not None:
+            first, _ = before
         with transaction(self.context.engine) as session:
-            version = version_of(session, round_.drawing_version_id)
-            while (of_version := round_of_candidate(session, version.id)) is not None:
-                if not num_updates(session, of_version.id):
-                    break
-                version = version_of(session, of_version.drawing_version_id)
+            version = version_of(session, first.drawing_version_id)
         settings = self.context.settings
         return Policy(
             self.context.checkpoints.local_path(version.sha256),
