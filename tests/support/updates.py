@@ -16,6 +16,9 @@ from typing import Any
 
 from sqlalchemy import select
 
+# The processes that are killed are forked, so what is imported here need not be imported again by each of them.
+import illume_loop.models.illume.backend
+import illume_loop.train.grpo  # noqa: F401
 from illume_db.tables import Rollout, Round, UpdateGroup
 from illume_db.updates import updates_table
 from illume_loop.loop.run_directory import open_run
@@ -34,6 +37,8 @@ SMALL_UPDATES: dict[str, object] = {
     "train.report_to": "none",
     "grpo.updates": 3,
     "grpo.prompts_per_update": 3,
+    "gate.heldout_prompts": 8,
+    "gate.probe_items": 4,
     "gate.understanding_margin": 1.0,
     "gate.diversity_ratio": 0.0,
 }
