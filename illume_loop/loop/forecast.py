@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from illume_loop.judge.judge import Judge
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
@@ -76,7 +78,9 @@ def forecast(
         },
     }
     images = found["in_all"]["samples"] + left * min(2 * KEPT_DRAWS, per_round["gate_draws_at_most"])
-    found["disk"] = _disk(base, run_dir, left, images, speed)
+    # A saved policy has its weights and two moments of each; three of them are kept at once.
+    copies = left + 1 + (3 * 3 if settings.train.learns_from_rewards else 0)
+    found["disk"] = _disk(base, run_dir, copies, images, speed)
     found["time"] = _time(speed, found["in_all"]["samples"], draws, sum(steps))
     return found
 
@@ -109,9 +113,11 @@ def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbo
 
 
 def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools: Toolbox) -> float | None:
-    """Return the seconds of a training step; None if trainings run on Ray, or learn from rewards."""
-    if settings.train.backend == "ray" or settings.train.learns_from_rewards:
+    """Return the seconds of a training step; None if trainings run on Ray."""
+    if settings.train.backend == "ray":
         return None
+    if settings.train.learns_from_rewards:
+        return _seconds_of_update_step(settings, rows, base)
     count = STEPS * settings.train.batch_size
     many: list[TrainingRow] = [rows[place % len(rows)] for place in range(count)]
     if settings.train.learns_from_pairs:
@@ -125,6 +131,24 @@ def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools:
     with tempfile.TemporaryDirectory(prefix="illume-forecast-") as scratch:
         tools.train(base, many, Path(scratch) / "out", quick, 0, lambda *_: ticks.append(time.monotonic()))
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else None
+
+
+def _seconds_of_update_step(settings: Settings, rows: list[DrawRow], base: Path) -> float:
+    """Return the seconds of an optimiser step of an update, from the learning of one small batch."""
+    from illume_loop.train.grpo import Policy, Rollout
+
+    sampling, grpo = settings.sampling, settings.grpo
+    decode = Sampling(sampling.guidance_scale, sampling.temperature)
+    policy = Policy(base, settings.train, grpo, decode, 0)
+    rollouts = [
+        Rollout(row.prompt, row.image_ids, np.zeros(len(row.image_ids), dtype=np.float32), float((-1) ** place))
+        for place, row in enumerate(rows)
+    ]
+    policy.learn(rollouts[:1])  # warm up: the first step loads what the KL divergence is measured from
+    began = time.monotonic()
+    policy.learn(rollouts)
+    seconds_of_image = (time.monotonic() - began) / len(rollouts)
+    return seconds_of_image * grpo.prompts_per_update * sampling.samples_per_prompt / grpo.steps_per_update
 
 
 def _per_round(settings: Settings, plans: GatePlans) -> dict[str, Any]:
@@ -184,9 +208,9 @@ def _steps(settings: Settings, num_rows: int) -> int:
     return settings.train.epochs * math.ceil(num_rows / settings.train.batch_size)
 
 
-def _disk(base: Path | None, run_dir: Path, left: int, num_images: int, speed: Speed | str) -> dict[str, Any]:
+def _disk(base: Path | None, run_dir: Path, copies: int, num_images: int, speed: Speed | str) -> dict[str, Any]:
     size = None if base is None else sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
-    checkpoints = None if size is None else size * (left + 1)
+    checkpoints = None if size is None else size * copies
     images = None if isinstance(speed, str) else round(speed.image_bytes * num_images)
     here = next(folder for folder in (run_dir.absolute(), *run_dir.absolute().parents) if folder.exists())
     return {
