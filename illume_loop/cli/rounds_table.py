@@ -80,9 +80,9 @@ def update_sentence(update: Mapping[str, Any]) -> str:
     ]
     if update["checked"] is not None:
         parts.append(f"{100 * update['checked']:.1f} % right by the checker")
-    parts.append(f"entropy {update['entropy']:.3f}")
+    parts.append(f"entropy {update['entropy']:.3f} nats per image token")
     if update["kl"] is not None:
-        parts.append(f"KL {update['kl']:.4f}")
+        parts.append(f"KL from the base {update['kl']:.4f}")
     parts.append(f"{update['num_without_variance']} of {update['num_groups']} groups without variance")
     if update["num_with_too_few"]:
         parts.append(f"{update['num_with_too_few']} groups with too few scores")
