@@ -16,10 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from sqlalchemy import func, select
 
+from illume_db.samples import lineage
 from illume_db.tables import Assessment, Rollout, Sample, TrainingCheckpoint, UpdateGroup
 from illume_db.updates import updates_table
+from illume_loop.domains import get_domain
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.context import Toolbox, default_toolbox
+from illume_loop.loop.forecast import forecast, measured_speed
 from illume_loop.loop.run_directory import open_run
 from illume_loop.protocols import Scores, UnifiedModel
 from tests.support.canned_run import start, table
@@ -64,6 +67,13 @@ def test_an_update_stores_samples_rewards_and_its_measurements(base: Path, tmp_p
         assert dict(run.session.execute(by_assessor).all()) == {"self": 36, "checker": 36}
         kept = run.session.scalars(select(TrainingCheckpoint).where(TrainingCheckpoint.state == "kept")).all()
         assert [row.step for row in kept] == [3]
+        learned = select(Rollout.sample_id, Rollout.update_index).where(Rollout.advantage.is_not(None))
+        sample_id, index = run.session.execute(learned.limit(1)).one()
+        told = lineage(run.session, run.run_id, sample_id)
+        assert told is not None
+        assert told["to"] == [
+            {"round": 1, "manifest_sha256": None, "model": "v0002", "kinds": [f"update {index}"]},
+        ]
     for index, row in enumerate(rows_of(tmp_path / "run"), start=1):
         assert row["index"] == index
         assert row["gap"] < 1e-4
@@ -72,6 +82,16 @@ def test_an_update_stores_samples_rewards_and_its_measurements(base: Path, tmp_p
         assert set(row["seconds"]) == {"draw", "score", "learn", "store"}
         assert row["kl"] >= 0
     assert table(tmp_path / "run")[0]["state"] == "promoted"
+
+
+def test_a_forecast_measures_how_fast_an_update_learns(base: Path) -> None:
+    settings = update_settings(base, run__rounds=1)
+    domain = get_domain("shapes")
+    speed = measured_speed(settings, domain, base, default_toolbox())
+    told = forecast(settings, domain, base, base, 0, speed)
+    assert told["in_all"]["training_steps_at_most"] == 3
+    assert told["time"]["by_stage"]["training"] == pytest.approx(3 * (speed.step or 0.0), abs=0.06)
+    assert speed.step
 
 
 def test_without_its_saved_states_a_policy_is_learned_anew_to_the_same_weights(base: Path, tmp_path: Path) -> None:
