@@ -73,9 +73,10 @@ class Rollout:
 class LearnReport:
     """The measurements of one update's learning; `kl` and `grad_norm` are those before its first step.
 
-    `kl` is the mean KL divergence from the base per token, in nats; None if the settings leave it out. `clipped` is the
-    share of tokens whose ratio was clipped, over all steps. `gap` is the largest difference between a log-probability
-    of the sampler and that of the policy before its first step: rounding, and staleness where there is any.
+    `kl` is the mean KL divergence from the base per token, in nats; None if the settings leave it out, or without
+    rollouts. `clipped` is the share of tokens whose ratio was clipped, over all steps. `gap` is the largest difference
+    between a log-probability of the sampler and that of the policy before its first step: rounding, and staleness where
+    there is any.
     """
 
     kl: float | None
@@ -194,10 +195,10 @@ class Policy:
     def learn(self, rollouts: Sequence[Rollout]) -> LearnReport:
         """Take the steps of one update; without rollouts, take none.
 
-        Raises TrainingDivergedError if a loss is not finite.
+        Raises TrainingDivergedError if the gradient is not finite.
         """
         if not rollouts:
-            return LearnReport(0.0 if self._settings.kl else None, 0.0, 0.0, 0.0)
+            return LearnReport(None, 0.0, 0.0, 0.0)
         batches = [_Batch(batch, self.model.device) for batch in _cut(rollouts, self._train.batch_size)]
         num_tokens = sum(batch.ids_BL.numel() for batch in batches)
         kl = clipped = 0.0

@@ -21,7 +21,7 @@ class Update(Base):
     - `num_samples` were drawn in `num_groups` groups, and `num_learned` of them were learned from. Groups without
       variance, and those with fewer than two scored samples, were left out.
     - `entropy` is that of the policy that drew, and `kl` its divergence from the base, in nats per image token. `kl` is
-      NULL if the settings leave it out.
+      NULL if the settings leave it out, or if the update learned from no sample.
     - `clipped` is the share of tokens whose ratio was clipped. `grad_norm` is the gradient's norm before it was cut.
     - `gap` is the largest difference between a log-probability at drawing and at learning.
     - `staleness` is the number of updates by which the drawing policy was behind.
