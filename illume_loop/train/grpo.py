@@ -9,7 +9,7 @@ Invariants:
   and loaded continues as the one in memory does.
 
 A placement of the work (in one process, on Ray, on workers) draws with `draw`, sends rollouts as `Rollout` and calls
-`learn` where the optimiser lives. TRL's GRPOTrainer is not used; docs/decisions/0042 says why.
+`learn` where the optimiser lives. TRL's GRPOTrainer is not used; docs/decisions/0043 says why.
 
 Shape suffixes: `_B` samples, `_L` image tokens, `_K` codebook, `_H` hidden.
 """
