@@ -448,6 +448,14 @@ class TrainingWorkersError(IllumeLoopError):
     """Ray's workers failed {failures} times at one training: {reason}; their logs lie in {logs}."""
 
 
+class EntropyRunawayError(IllumeLoopError):
+    """The policy's entropy ran away: {entropy} nats per image token at update {update}, more than {ratio} times the
+    {first} of the run's first update; start a new run with a lower train.learning_rate or a higher grpo.kl. The
+    parent model is untouched."""
+
+    repeats = True
+
+
 class TrainingDivergedError(IllumeLoopError):
     """The training diverged, its {what} became {value}; lower train.learning_rate. The parent model is untouched."""
 

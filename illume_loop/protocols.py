@@ -31,6 +31,9 @@ ImageIds = NDArray[np.int32]
 
 Scores = NDArray[np.float64]
 
+LogProbs = NDArray[np.float32]
+"""Log-probabilities of image-token ids, in nats."""
+
 YES, NO = "yes", "no"
 """The two answers to a question."""
 
@@ -260,6 +263,17 @@ class UnifiedModel(Protocol):
 
         Guidance is towards the instruction.
         """
+        ...
+
+
+@runtime_checkable
+class DrawsScored(Protocol):
+    """A `UnifiedModel` that tells the log-probabilities of what it draws, as reinforcement learning needs them."""
+
+    def sample_scored(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> tuple[ImageIds, LogProbs]:
+        """Draw as `UnifiedModel.sample` does; return ids and their log-probabilities, both of shape (B, L)."""
         ...
 
 

@@ -73,7 +73,14 @@ def keep_training_checkpoint(
 ) -> int:
     """Add a checkpoint's row and return its id. Raises FencedOutError if the lease is lost."""
     lock_leased_unit(session, lease)
-    row = TrainingCheckpoint(round_id=lease.round_id, step=step, folder=folder, files=files, created_at=at)
+    return add_training_checkpoint(session, lease.round_id, step=step, folder=folder, files=files, at=at)
+
+
+def add_training_checkpoint(
+    session: Session, round_id: int, *, step: int, folder: str, files: dict[str, Any], at: datetime
+) -> int:
+    """Add a checkpoint's row and return its id. The caller holds the unit, or is just ending it."""
+    row = TrainingCheckpoint(round_id=round_id, step=step, folder=folder, files=files, created_at=at)
     session.add(row)
     session.flush()
     return row.id

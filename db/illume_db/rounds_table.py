@@ -18,6 +18,7 @@ from illume_db.tables import GateDecision, Manifest, ModelVersion, Prompt, Round
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state
 from illume_db.tables.versions import version_name
+from illume_db.updates import updates_table
 
 STAGE_OF_KIND: Mapping[str, str] = {
     "sample": "sampling",
@@ -84,8 +85,8 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     """Return a row of `rounds_table` with the round's stages, units and prompts; None if there is no such round.
 
     "units" are all units if there are at most MAX_UNITS, else the dead and the leased ones. "held" gives each leased
-    unit's worker and the age of its last progress. "prompts" are the first MOST_PROMPTS of "num_prompts". These limits
-    keep the time of a call independent of the round's size.
+    unit's worker and the age of its last progress. "prompts" are the first MAX_PROMPTS of "num_prompts". These limits
+    keep the time of a call independent of the round's size. "updates" are those of reinforcement learning.
     """
     rows = _rows(session, _round_query().where(Round.run_id == run_id, Round.index == index))
     if not rows:
@@ -98,6 +99,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
         "held": held_units(session, round_id),
         "num_prompts": _num_prompts(session, round_id),
         "prompts": _prompts(session, round_id),
+        "updates": updates_table(session, round_id),
     }
 
 

@@ -21,6 +21,7 @@ from illume_db.tables import (
     Manifest,
     ModelVersion,
     Prompt,
+    Rollout,
     Round,
     RoundPrompt,
     Run,
@@ -209,7 +210,7 @@ def lineage(session: Session, run_id: int, sample_id: int) -> dict[str, Any] | N
 
     "from" holds the prompt (and the source image of an edit), the model version that drew the sample, and that
     version's ancestors, youngest first. "to" lists each manifest with the sample, with the kinds of its rows and the
-    model version that was trained on it.
+    model version that was trained on it; or the update that learned from the sample, without a manifest.
     """
     detail = sample_detail(session, run_id, sample_id)
     if detail is None:
@@ -293,4 +294,23 @@ def _descendants(session: Session, sample_id: int) -> list[dict[str, Any]]:
         model = version_name(number) if number is not None else None
         entry = found.setdefault(index, {"round": index, "manifest_sha256": sha256, "model": model, "kinds": []})
         entry["kinds"].append("rejected" if rejected_id == sample_id else kind)
-    return list(found.values())
+    return list(found.values()) + _update_that_learned(session, sample_id)
+
+
+def _update_that_learned(session: Session, sample_id: int) -> list[dict[str, Any]]:
+    query = (
+        select(Round.index, Rollout.update_index, ModelVersion.number)
+        .select_from(Rollout)
+        .join(Round, Round.id == Rollout.round_id)
+        .outerjoin(ModelVersion, ModelVersion.id == Round.candidate_version_id)
+        .where(Rollout.sample_id == sample_id, Rollout.advantage.is_not(None))
+    )
+    return [
+        {
+            "round": index,
+            "manifest_sha256": None,
+            "model": version_name(number) if number is not None else None,
+            "kinds": [f"update {update}"],
+        }
+        for index, update, number in session.execute(query)
+    ]

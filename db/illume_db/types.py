@@ -62,6 +62,21 @@ class ImageIdsType(TypeDecorator[NDArray[np.int32]]):
         return None if value is None else unpack_image_ids(value)
 
 
+class LogProbsType(TypeDecorator[NDArray[np.float32]]):
+    """Log-probabilities of shape (L,), stored as little-endian float32."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: NDArray[np.float32] | None, _dialect: Dialect) -> bytes | None:
+        """Pack the numbers to bytes."""
+        return None if value is None else value.astype("<f4").tobytes()
+
+    def process_result_value(self, value: bytes | None, _dialect: Dialect) -> NDArray[np.float32] | None:
+        """Unpack the stored bytes."""
+        return None if value is None else np.frombuffer(value, dtype="<f4").astype(np.float32)
+
+
 def pack_image_ids(ids_L: NDArray[np.int32]) -> bytes:
     """Return ids as stored bytes; see ImageIdsType. Raises ValueError for other shapes and for negative ids."""
     if ids_L.ndim != 1 or (ids_L < 0).any():

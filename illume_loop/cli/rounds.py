@@ -8,8 +8,8 @@ import typer
 
 from illume_loop.cli import watch
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
-from illume_loop.cli.output import hint, print_fields, print_json
-from illume_loop.cli.rounds_table import print_rounds
+from illume_loop.cli.output import hint, print_fields, print_json, say
+from illume_loop.cli.rounds_table import print_rounds, update_sentence
 
 app = typer.Typer(
     help="List, show, watch, cancel or retry the rounds of a run, or check its coordinator.", no_args_is_help=True
@@ -48,7 +48,9 @@ def show(
     if as_json:
         print_json(row)
     else:
-        print_fields(row)
+        print_fields({key: value for key, value in row.items() if key != "updates"})
+        for update in row["updates"]:
+            say(update_sentence(update))
         hint(f"next: illume-loop samples ls --round {index} --run-dir {run_dir}")
 
 

@@ -72,6 +72,23 @@ def cells_of(row: Mapping[str, Any], more: Sequence[str] = ()) -> Iterator[Seque
     )
 
 
+def update_sentence(update: Mapping[str, Any]) -> str:
+    """Return the measurements of an update of reinforcement learning in words."""
+    parts = [
+        f"mean reward of {name} " + ("none, as every score failed" if mean is None else f"{mean:.3f}")
+        for name, mean in update["rewards"].items()
+    ]
+    if update["checked"] is not None:
+        parts.append(f"{100 * update['checked']:.1f} % right by the checker")
+    parts.append(f"entropy {update['entropy']:.3f} nats per image token")
+    if update["kl"] is not None:
+        parts.append(f"KL from the base {update['kl']:.4f}")
+    parts.append(f"{update['num_without_variance']} of {update['num_groups']} groups without variance")
+    if update["num_with_too_few"]:
+        parts.append(f"{update['num_with_too_few']} groups with too few scores")
+    return f"update {update['index']}: {', '.join(parts)}, {sum(update['seconds'].values()):.1f} s"
+
+
 def _optional(row: Mapping[str, Any], column: str, side: str) -> str:
     from illume_loop.charts.numbers import drift, interval
 

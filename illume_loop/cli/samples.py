@@ -153,5 +153,5 @@ def _cells(row: dict[str, object]) -> list[str | None]:
         str(row["prompt"]),
         number(score if isinstance(score, float) else None),
         {True: "right", False: "wrong"}.get(bool(row["passed"])) if row["passed"] is not None else None,
-        "yes" if row["accepted"] else "no",
+        None if row["accepted"] is None else "yes" if row["accepted"] else "no",
     ]

@@ -17,6 +17,7 @@ import typer
 
 from illume_loop.cli.options import DEFAULT_RUN_DIR, AsJson, RunDir
 from illume_loop.cli.output import hint, say, to_json, visible
+from illume_loop.cli.rounds_table import update_sentence
 from illume_loop.cli.terminal import moves
 
 if TYPE_CHECKING:
@@ -56,13 +57,17 @@ def watch(
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A snapshot of the run: all rounds, the latest round's stages as (done, total), the workers, the last events."""
+    """A snapshot of the run: all rounds, the latest round's stages as (done, total), the workers, the last events.
+
+    `updates` are those of the latest round, if it learns from rewards.
+    """
 
     rounds: Sequence[Mapping[str, Any]]
     num_rounds: int
     stages: Mapping[str, tuple[int, int]]
     workers: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
+    updates: Sequence[Mapping[str, Any]] = ()
 
     @property
     def is_over(self) -> bool:
@@ -106,7 +111,8 @@ def take_look(run: OpenRun) -> Look:
     events = last_events(run.session, run.run_id, LINES)[::-1]
     num_rounds = run_row(run.session, run.run_id)["settings"]["run"]["rounds"]
     in_all = total_rounds(run.session, run.run_id, num_rounds)
-    return Look(rounds, in_all, _stages(detail) if detail else {}, workers, events)
+    stages, updates = (_stages(detail), detail["updates"]) if detail else ({}, ())
+    return Look(rounds, in_all, stages, workers, events, updates)
 
 
 def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -135,7 +141,10 @@ def _open_view(run: OpenRun, *, as_json: bool) -> Iterator[View]:
 
 
 class JsonLines:
-    """A view that prints a JSON object per change: round, state, stages, decision, reasons."""
+    """A view that prints a JSON object per change: round, state, stages, decision, reasons.
+
+    A round that learns from rewards also has "update", the latest one.
+    """
 
     def __init__(self) -> None:
         self._last = ""
@@ -145,6 +154,7 @@ class JsonLines:
         if look.rounds:
             row = look.rounds[-1]
             told = {"round": row["index"], "state": row["state"], "stages": look.stages}
+            told |= {"update": look.updates[-1]} if look.updates else {}
             line = to_json(told | {"decision": row["decision"], "reasons": row["reasons"]})
             if line != self._last:
                 print(line, flush=True)
@@ -159,9 +169,15 @@ class PlainLines:
 
         self._lines = Lines(lambda line: say(line, flush=True))
         self._ended: set[int] = set()
+        self._told_updates: set[tuple[int, int]] = set()
 
     def show(self, look: Look) -> None:
         """Print the changes since the last snapshot."""
+        for update in look.updates:
+            key = look.rounds[-1]["index"], update["index"]
+            if key not in self._told_updates:
+                self._told_updates.add(key)
+                self._lines.clear(f"round {key[0]} {update_sentence(update)}")
         for row in look.rounds:
             if row["state"] in ENDED and row["index"] not in self._ended:
                 self._ended.add(row["index"])
@@ -222,6 +238,7 @@ class Board:
         parts: list[RenderableType] = [
             table("rounds (shares in percent)", COLUMNS, (cells for row in look.rounds[-5:] for cells in cells_of(row)))
         ]
+        parts += [Text(visible(update_sentence(update))) for update in look.updates[-LINES:]]
         if self._progress.tasks:
             parts.append(self._progress.get_renderable())
         if look.workers:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from illume_loop.engine.protocol import EngineModel, Prefix
-from illume_loop.engine.sampler import sample_image_ids
-from illume_loop.protocols import ImageIds, Sampling
+from illume_loop.engine.sampler import sample_image_ids, sample_scored_ids
+from illume_loop.protocols import ImageIds, LogProbs, Sampling
 
 T = TypeVar("T")
 SHARE_OF_FREE = 0.7
@@ -53,9 +53,39 @@ def draw_batches(
         model.on_progress()
         return ids_BL
 
-    order = sorted(range(len(prefixes)), key=lambda row: _place(prefixes[row]))
-    num_slots = max(map(len, prefixes), default=0) + num_tokens
-    yield from in_batches(model.body, order, num_slots * (1 if sampling.guidance_scale == 1.0 else 2), draw)
+    yield from in_batches(model.body, *_order(prefixes, sampling, num_tokens), draw)
+
+
+def draw_scored(
+    model: EngineModel,
+    prefixes: Sequence[Prefix],
+    unconditional: Sequence[Prefix],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    num_tokens: int,
+) -> tuple[ImageIds, LogProbs]:
+    """Draw rows in batches; return codebook ids and their log-probabilities, both (B, L), in the order of the rows.
+
+    See `sample_scored_ids`.
+    """
+
+    def draw(rows: list[int]) -> tuple[Tensor, Tensor]:
+        drawn = sample_scored_ids(
+            model,
+            [prefixes[row] for row in rows],
+            [unconditional[row] for row in rows],
+            [seeds[row] for row in rows],
+            sampling,
+            num_tokens,
+        )
+        model.on_progress()
+        return drawn
+
+    ids_BL = np.empty((len(prefixes), num_tokens), dtype=np.int32)
+    log_probs_BL = np.empty((len(prefixes), num_tokens), dtype=np.float32)
+    for rows, (ids, log_probs) in in_batches(model.body, *_order(prefixes, sampling, num_tokens), draw):
+        ids_BL[rows], log_probs_BL[rows] = ids.cpu().numpy(), log_probs.cpu().numpy()
+    return ids_BL, log_probs_BL
 
 
 def assembled(batches: Iterator[tuple[list[int], ImageIds]], num_rows: int) -> ImageIds:
@@ -167,6 +197,13 @@ class _MemoryProbe:
         if self._measures:
             taken = torch.cuda.max_memory_allocated(self._device) - self._before
             _ROW_SLOTS[self._body] = max(row_slots, int(SHARE_OF_FREE * self._free * row_slots / max(1, taken)))
+
+
+def _order(prefixes: Sequence[Prefix], sampling: Sampling, num_tokens: int) -> tuple[list[int], int]:
+    """Return the rows in drawing order, and the positions that one row takes."""
+    order = sorted(range(len(prefixes)), key=lambda row: _place(prefixes[row]))
+    num_slots = max(map(len, prefixes), default=0) + num_tokens
+    return order, num_slots * (1 if sampling.guidance_scale == 1.0 else 2)
 
 
 def _place(prefix: Prefix) -> tuple[int, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from sqlalchemy import Engine
@@ -26,6 +27,9 @@ from illume_loop.models.registry import STORED, call_load, load_model
 from illume_loop.protocols import Domain, TrainFunction, UnifiedModel
 from illume_loop.settings import Settings
 from illume_loop.train.candidates import train_candidate
+
+if TYPE_CHECKING:
+    from illume_loop.train.grpo import Policy
 
 LOADED_MODELS = 2
 """The number of models kept loaded. The gate compares two."""
@@ -102,6 +106,14 @@ def _give_memory_back() -> None:
         torch.cuda.empty_cache()
 
 
+@dataclass(frozen=True, slots=True)
+class LivePolicy:
+    """A policy in memory whose state is exactly that of the saved state in `folder`."""
+
+    folder: str
+    policy: Policy
+
+
 def utc_now() -> datetime:
     """Return the current time in UTC, with its zone."""
     return datetime.now(UTC)
@@ -127,6 +139,8 @@ class RunContext:
     """Called after each piece of a unit's work that is smaller than an item, such as one check of an image."""
     fresh_images: dict[str, Image.Image] = field(default_factory=dict)
     """Images drawn here and not assessed yet, by sha256. An image that is missing here is read from the store."""
+    live_policy: LivePolicy | None = None
+    """The policy as the last update here left it, so that the next update need not load its state."""
     _calibration: Calibration | None = field(default=None, init=False)
 
     @property

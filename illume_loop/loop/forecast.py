@@ -17,11 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from illume_loop.judge.judge import Judge
 from illume_loop.loop.context import Toolbox
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
 from illume_loop.loop.stages.assess import judging_models
-from illume_loop.loop.stages.plan import round_prompts, sampling_units
+from illume_loop.loop.stages.plan import round_prompts, units_of_round
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Domain, DrawRow, PairRow, Sampling, TrainingRow
 from illume_loop.settings import Settings
@@ -57,7 +59,7 @@ def forecast(
     left = max(0, settings.run.rounds - ended)
     per_round = _per_round(settings, plans)
     rows = [_rows_at_most(settings, index) for index in range(ended + 1, settings.run.rounds + 1)]
-    steps = [settings.train.epochs * math.ceil(count / settings.train.batch_size) for count in rows]
+    steps = [_steps(settings, count) for count in rows]
     draws = left * per_round["gate_draws_at_most"]
     draws += _draws_of_version(plans) if not ended else 0
     draws += _closing_draws(plans) if left and settings.gate.closing else 0
@@ -76,7 +78,9 @@ def forecast(
         },
     }
     images = found["in_all"]["samples"] + left * min(2 * KEPT_DRAWS, per_round["gate_draws_at_most"])
-    found["disk"] = _disk(base, run_dir, left, images, speed)
+    # A saved policy has its weights and two moments of each; three of them are kept at once.
+    copies = left + 1 + (3 * 3 if settings.train.learns_from_rewards else 0)
+    found["disk"] = _disk(base, run_dir, copies, images, speed)
     found["time"] = _time(speed, found["in_all"]["samples"], draws, sum(steps))
     return found
 
@@ -112,6 +116,8 @@ def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools:
     """Return the seconds of a training step; None if trainings run on Ray."""
     if settings.train.backend == "ray":
         return None
+    if settings.train.learns_from_rewards:
+        return _seconds_of_update_step(settings, rows, base)
     count = STEPS * settings.train.batch_size
     many: list[TrainingRow] = [rows[place % len(rows)] for place in range(count)]
     if settings.train.learns_from_pairs:
@@ -127,13 +133,35 @@ def _seconds_of_step(settings: Settings, rows: list[DrawRow], base: Path, tools:
     return (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else None
 
 
+def _seconds_of_update_step(settings: Settings, rows: list[DrawRow], base: Path) -> float:
+    """Return the seconds of an optimiser step of an update, from the learning of one small batch."""
+    from illume_loop.train.grpo import Policy, Rollout
+
+    sampling, grpo = settings.sampling, settings.grpo
+    decode = Sampling(sampling.guidance_scale, sampling.temperature)
+    policy = Policy(base, settings.train, grpo, decode, 0)
+    rollouts = [
+        Rollout(row.prompt, row.image_ids, np.zeros(len(row.image_ids), dtype=np.float32), float((-1) ** place))
+        for place, row in enumerate(rows)
+    ]
+    policy.learn(rollouts[:1])  # warm up: the first step loads what the KL divergence is measured from
+    began = time.monotonic()
+    policy.learn(rollouts)
+    seconds_of_image = (time.monotonic() - began) / len(rollouts)
+    return seconds_of_image * grpo.prompts_per_update * sampling.samples_per_prompt / grpo.steps_per_update
+
+
 def _per_round(settings: Settings, plans: GatePlans) -> dict[str, Any]:
     sampling = settings.sampling
-    units = sampling_units(sampling, settings.assess.batch_size)
+    units = units_of_round(settings)
+    prompts = sampling.prompts_per_round
+    if settings.train.learns_from_rewards:
+        prompts = settings.grpo.updates * settings.grpo.prompts_per_update
+    counts = {kind: sum(unit.kind == kind for unit in units) for kind in ("sample", "assess", "train")}
     return {
-        "prompts": sampling.prompts_per_round,
-        "samples": sampling.prompts_per_round * sampling.samples_per_prompt,
-        "units": {kind: sum(unit.kind == kind for unit in units) for kind in ("sample", "assess")} | {"train": 1},
+        "prompts": prompts,
+        "samples": prompts * sampling.samples_per_prompt,
+        "units": counts | {"train": counts["train"] or 1},
         "gate_draws_at_most": 2 * _num_decodes(plans) * settings.gate.heldout_prompts + _draws_of_version(plans),
     }
 
@@ -160,6 +188,8 @@ def _draws_of_version(plans: GatePlans) -> int:
 
 def _rows_at_most(settings: Settings, index: int) -> int:
     """Return the largest number of rows that a round's manifest may have. It holds all that was accepted so far."""
+    if settings.train.learns_from_rewards:
+        return 0
     sampling, curate = settings.sampling, settings.curate
     kept = sampling.prompts_per_round * min(curate.keep_per_prompt, sampling.samples_per_prompt)
     accepted = (kept - int(curate.drop_lowest * kept)) * index
@@ -171,9 +201,16 @@ def _rows_at_most(settings: Settings, index: int) -> int:
     return rows + curate.real_rows
 
 
-def _disk(base: Path | None, run_dir: Path, left: int, num_images: int, speed: Speed | str) -> dict[str, Any]:
+def _steps(settings: Settings, num_rows: int) -> int:
+    """Return the optimiser steps of a round, with at most this many rows in its manifest."""
+    if settings.train.learns_from_rewards:
+        return settings.grpo.updates * settings.grpo.steps_per_update
+    return settings.train.epochs * math.ceil(num_rows / settings.train.batch_size)
+
+
+def _disk(base: Path | None, run_dir: Path, copies: int, num_images: int, speed: Speed | str) -> dict[str, Any]:
     size = None if base is None else sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
-    checkpoints = None if size is None else size * (left + 1)
+    checkpoints = None if size is None else size * copies
     images = None if isinstance(speed, str) else round(speed.image_bytes * num_images)
     here = next(folder for folder in (run_dir.absolute(), *run_dir.absolute().parents) if folder.exists())
     return {

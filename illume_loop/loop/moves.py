@@ -26,7 +26,7 @@ def move(context: RunContext, session: Session, round_: Round, target: RoundStat
     step = transition(RoundState(round_.state), target, context.clock())
     if not move_round(session, round_.id, step.current, step.target, ended_at=step.ended_at, **values):
         raise IllegalTransitionError(kind="round", current=round_.state, target=target.value)
-    if target == RoundState.SAMPLING:
+    if target in (RoundState.SAMPLING, RoundState.TRAINING):
         # Reset the time since which the units wait. With an earlier time, an idle worker would conclude that units are
         # sent to it and do not arrive, and it would end itself.
         reset_ready_times(session, round_.id)

@@ -31,7 +31,14 @@ from illume_db.versions import base_version
 from illume_loop.domains import get_domain
 from illume_loop.domains.text.prompt_set import PromptSet
 from illume_loop.engine.drawing import draw_images
-from illume_loop.errors import ConflictError, IllumeLoopError, PreflightError, UnhealthyError, UsageError
+from illume_loop.errors import (
+    ConflictError,
+    IllumeLoopError,
+    NoCheckerError,
+    PreflightError,
+    UnhealthyError,
+    UsageError,
+)
 from illume_loop.judge.calibration import Calibration, read_calibration
 from illume_loop.judge.critiques import Critique
 from illume_loop.judge.fitting import DrawnImage, checker_labels, read_set
@@ -52,7 +59,7 @@ from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.models.shipped import MOST_TOLD, base_path, unknown_words_message
-from illume_loop.protocols import Domain, HasVocabulary, Prompt, RealPair, Sampling, UnifiedModel
+from illume_loop.protocols import Domain, DrawsScored, HasVocabulary, Prompt, RealPair, Sampling, UnifiedModel
 from illume_loop.settings import Settings, TeacherSettings
 from illume_loop.train.candidates import try_rows
 
@@ -156,6 +163,13 @@ class Preflight:
 
     def judge(self) -> None:
         """Judge the images by each judge of the run."""
+        if (
+            self.settings.train.learns_from_rewards
+            and "checker" in self.settings.grpo.weights
+            and not self.domain.exact
+        ):
+            instead = "name self or frozen in grpo.scorers"
+            raise NoCheckerError(domain=self.domain.name, what="the scorer checker", instead=instead)
         for tried in self.tried:
             if self.domain.exact:
                 for image in tried.images:
@@ -199,6 +213,11 @@ class Preflight:
                 images[SOURCE] = self.domain.source(tried.prompt)
         rows = training_rows(self.rows, self.pairs, self.model.encode, images.__getitem__)
         try_rows(self.model, rows, self.settings.train)
+        if self.settings.train.learns_from_rewards and not isinstance(self.model, DrawsScored):
+            raise UsageError(
+                f"train.objective = 'grpo' needs a model that tells the log-probabilities of what it draws, and the "
+                f"backend of {self.settings.run.base} cannot; take another train.objective"
+            )
 
     def measure(self) -> None:
         """Measure one item of each suite of the gate."""

@@ -126,7 +126,9 @@ def _step_within(view: RoundView, is_first: bool, plan_next: bool, tolerance: fl
     match view.state:
         case RoundState.PLANNED:
             # These units are the preflight and the fit of the calibration, as far as the run still needs them.
-            return _when_settled(view, ("evaluate",), "evaluate", Move(view.index, RoundState.SAMPLING))
+            # A round whose updates are planned from its beginning draws and judges within them.
+            target = RoundState.TRAINING if "train" in view.counts else RoundState.SAMPLING
+            return _when_settled(view, ("evaluate",), "evaluate", Move(view.index, target))
         case RoundState.SAMPLING:
             # Assessments come first, so that images are judged while they are still in memory.
             return _when_settled(view, ("assess", "sample"), "sample", Move(view.index, RoundState.ASSESSING))

@@ -27,6 +27,7 @@ from illume_loop.loop.stages.manifest import write_manifest
 from illume_loop.loop.stages.plan import plan_round
 from illume_loop.loop.stages.sample import sample
 from illume_loop.loop.stages.train import train
+from illume_loop.loop.stages.update import update
 from illume_loop.loop.unit_inputs import Effect, OnItems
 
 UnitFunction = Callable[[RunContext, Lease, OnItems], Effect]
@@ -58,6 +59,8 @@ def unit_function(lease: Lease) -> UnitFunction:
     Such a function reads the database, computes, and writes artifacts, which are named by their content. It returns the
     unit's effect on the database. So a unit that is killed leaves nothing behind that could disturb its next attempt.
     """
+    if "update" in lease.payload:
+        return update
     return OF_SUITE.get(lease.payload.get("suite", ""), OF_KIND[lease.kind])
 
 

@@ -1,6 +1,7 @@
 """The states of rounds and of model versions, and the allowed moves between them. Pure.
 
     round:    planned -> sampling -> assessing -> curating -> training -> gating -> promoted | rejected
+              planned -> training, if the objective learns from rewards: its updates draw, judge and learn
               any of these -> failed | cancelled
     version:  candidate -> active | rejected     active -> retired     rejected | retired -> active
 
@@ -46,7 +47,7 @@ S = RoundState
 _ALWAYS = frozenset({S.FAILED, S.CANCELLED})
 
 NEXT: Mapping[RoundState, frozenset[RoundState]] = {
-    S.PLANNED: _ALWAYS | {S.SAMPLING},
+    S.PLANNED: _ALWAYS | {S.SAMPLING, S.TRAINING},
     S.SAMPLING: _ALWAYS | {S.ASSESSING},
     S.ASSESSING: _ALWAYS | {S.CURATING},
     S.CURATING: _ALWAYS | {S.TRAINING},

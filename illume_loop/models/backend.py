@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from illume_loop.engine.batches import assembled, in_batches
+from illume_loop.engine.batches import assembled, draw_batches, draw_scored, in_batches
 from illume_loop.engine.protocol import EngineModel, Prefix
 from illume_loop.engine.scorer import Branch, score_branches
 from illume_loop.engine.writer import write_text
 from illume_loop.hooks import OnProgress
 from illume_loop.models.processors import pixels_of
 from illume_loop.models.sequences import Sequences
-from illume_loop.protocols import ImageIds, Sampling, Scores
+from illume_loop.protocols import ImageIds, LogProbs, Sampling, Scores
 
 if TYPE_CHECKING:
     from illume_loop.settings import TrainSettings
@@ -89,11 +89,29 @@ class EngineBackend(ABC):
         """Draw codebook ids (B, L); see `UnifiedModel.sample`."""
         return assembled(self.draw_batches(prompts, seeds, sampling), len(prompts))
 
-    @abstractmethod
     def draw_batches(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[list[int], ImageIds]]:
         """Draw as `sample` does, batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+        return draw_batches(self.language, *self._drawn_after(prompts), seeds, sampling, self.tokens_per_image)
+
+    def sample_scored(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+    ) -> tuple[ImageIds, LogProbs]:
+        """Draw as `sample` does; return codebook ids and their log-probabilities, both (B, L).
+
+        The log-probabilities are those of the distribution that the ids were drawn from: with guidance and temperature.
+        """
+        return draw_scored(self.language, *self._drawn_after(prompts), seeds, sampling, self.tokens_per_image)
+
+    @property
+    @abstractmethod
+    def tokens_per_image(self) -> int:
+        """L: the number of image tokens of one image."""
+
+    @abstractmethod
+    def _drawn_after(self, prompts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """Return the prefix of each prompt, and its unconditional prefix for guidance."""
 
     @abstractmethod
     def features(self, images: Sequence[Image.Image]) -> Tensor:

@@ -1,9 +1,10 @@
 """The settings of a run: their names, bounds and defaults, and the source of each value.
 
-`rounds.py`, `train.py` and `hosts.py` define the tables of the TOML file, `tree.py` puts the tables together, and
-`sources.py` loads them. Settings never change once they are loaded.
+`rounds.py`, `train.py`, `grpo.py` and `hosts.py` define the tables of the TOML file, `tree.py` puts the tables
+together, and `sources.py` loads them. Settings never change once they are loaded.
 """
 
+from illume_loop.settings.grpo import GrpoSettings
 from illume_loop.settings.hosts import ClusterSettings, DashboardSettings, RuntimeSettings, StoreSettings
 from illume_loop.settings.rounds import (
     AUTO,
@@ -27,6 +28,7 @@ __all__ = [
     "CurateSettings",
     "DashboardSettings",
     "GateSettings",
+    "GrpoSettings",
     "LoopSettings",
     "RunSettings",
     "RuntimeSettings",

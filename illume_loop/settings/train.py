@@ -14,10 +14,10 @@ _SAVING = "(bf16|checkpointing|packing|labelled-logits|block-logits)"
 class TrainSettings(Section):
     """The table `[train]`."""
 
-    objective: Literal["sft", "assess-sft", "dpo", "kto"] = Field(
+    objective: Literal["sft", "assess-sft", "dpo", "kto", "grpo"] = Field(
         "sft",
         description="Loss: sft is next-token cross-entropy on the accepted samples; assess-sft adds assessment rows; "
-        "dpo and kto learn from preference pairs.",
+        "dpo and kto learn from preference pairs; grpo is online reinforcement learning, see the table grpo.",
     )
     beta: float = Field(
         0.1,
@@ -106,6 +106,11 @@ class TrainSettings(Section):
         return self.objective in ("dpo", "kto")
 
     @property
+    def learns_from_rewards(self) -> bool:
+        """True if the objective draws, scores and learns in updates, instead of training on a manifest."""
+        return self.objective == "grpo"
+
+    @property
     def learns_assessments(self) -> bool:
         """True if the objective needs critiques, as dialogues of one turn and of two."""
         return self.objective == "assess-sft"
@@ -125,6 +130,8 @@ class TrainSettings(Section):
         logits = self.saves & {"labelled-logits", "block-logits"}
         if len(logits) == 2:
             raise ValueError("train.savings can hold only one of labelled-logits and block-logits")
+        if self.learns_from_rewards and self.saves:
+            raise ValueError("train.objective = 'grpo' needs train.savings to be empty")
         if self.learns_from_pairs and self.saves & {"packing", "block-logits", "labelled-logits"}:
             raise ValueError(
                 f"train.objective = '{self.objective}' allows only bf16 and checkpointing in train.savings"

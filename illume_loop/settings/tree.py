@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import PrivateAttr, model_validator
 
 from illume_loop.redaction import HIDDEN, url_without_password
+from illume_loop.settings.grpo import GrpoSettings
 from illume_loop.settings.hosts import ClusterSettings, DashboardSettings, RuntimeSettings, StoreSettings
 from illume_loop.settings.rounds import (
     AssessSettings,
@@ -43,6 +44,7 @@ class Settings(Section):
     teacher: TeacherSettings = TeacherSettings()
     curate: CurateSettings = CurateSettings()
     train: TrainSettings = TrainSettings()
+    grpo: GrpoSettings = GrpoSettings()
     gate: GateSettings = GateSettings()
     store: StoreSettings = StoreSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -116,6 +118,32 @@ class Settings(Section):
         for what, asks in asking.items():
             if asks and not self.assess.calibration:
                 raise ValueError(f"{what} needs assess.calibration")
+        return self
+
+    @model_validator(mode="after")
+    def _grpo_has_what_it_needs(self) -> Self:
+        if not self.train.learns_from_rewards:
+            return self
+        needed = {
+            "run.executor = 'inline'": self.run.executor == "inline",
+            "train.backend = 'local'": self.train.backend == "local",
+            "loop.overlap_rounds = 0": self.loop.overlap_rounds == 0,
+            "sampling.samples_per_prompt of 2 or more": self.sampling.samples_per_prompt >= 2,
+            "sampling.top_k = 0": self.sampling.top_k == 0,
+            "sampling.top_p = 1": self.sampling.top_p == 1.0,
+            "sampling.edit_share = 0": self.sampling.edit_share == 0.0,
+            "sampling.replay_share = 0, as grpo.prompt_floor chooses among prompts": self.sampling.replay_share == 0.0,
+            "sampling.prompts_per_round of grpo.prompts_per_update or more": self.sampling.prompts_per_round
+            >= self.grpo.prompts_per_update,
+            "assess.assessor = 'self', and its scorers in grpo.scorers": self.assess.assessor == "self",
+            "assess.critiques = false": not self.assess.critiques,
+            "assess.also_frozen = false; name frozen in grpo.scorers": not self.assess.also_frozen,
+            "curate.reviews = 0": self.curate.reviews == 0,
+            "gate.drift_margin = 0": self.gate.drift_margin == 0.0,
+        }
+        for what, has in needed.items():
+            if not has:
+                raise ValueError(f"train.objective = 'grpo' needs {what}")
         return self
 
     @property

@@ -22,6 +22,7 @@ from random import Random
 
 from sqlalchemy import Engine, event
 
+from illume_loop.loop.context import default_toolbox
 from illume_loop.settings import Settings
 from tests.support.canned_run import result, small_settings, start
 
@@ -34,21 +35,21 @@ def main(base: Path, folder: Path, seed: str, num_points: int, **values: str) ->
     """See the module."""
     settings = small_settings(base, **values)  # makes the base, before anything can be killed
     assert settings.run.rounds == 2
-    last = _points_passed(settings, folder / "undisturbed")
+    last = points_passed(settings, folder / "undisturbed")
     _print(0, folder / "undisturbed")
     step = last / num_points
     for slot in range(num_points):
         point = 1 + int(step * (slot + Random(f"{seed}/{slot}").random()))
         run_dir = folder / f"{slot}-point-{point}"
-        assert _killed(settings, run_dir, point), f"the run ended before point {point} of {last}"
-        assert not _killed(settings, run_dir, NEVER)
+        assert killed(settings, run_dir, point), f"the run ended before point {point} of {last}"
+        assert not killed(settings, run_dir, NEVER)
         _print(1, run_dir)
     _chain(settings, folder / "chain", max(CHAIN_REACH, last // 4), Random(seed))
 
 
 def _chain(settings: Settings, run_dir: Path, reach: int, random: Random) -> None:
     num_kills = 0
-    while _killed(settings, run_dir, random.randint(1, reach)):
+    while killed(settings, run_dir, random.randint(1, reach)):
         num_kills += 1
     _print(num_kills, run_dir)
 
@@ -57,7 +58,7 @@ def _print(num_kills: int, run_dir: Path) -> None:
     print(json.dumps({"where": run_dir.name, "kills": num_kills, "result": result(run_dir)}), flush=True)
 
 
-def _killed(settings: Settings, run_dir: Path, point: int) -> bool:
+def killed(settings: Settings, run_dir: Path, point: int) -> bool:
     """Start or continue a run in a process of its own; whether it was killed."""
     child = os.fork()
     if child == 0:
@@ -70,7 +71,8 @@ def _killed(settings: Settings, run_dir: Path, point: int) -> bool:
     return False
 
 
-def _points_passed(settings: Settings, run_dir: Path) -> int:
+def points_passed(settings: Settings, run_dir: Path) -> int:
+    """Run the loop undisturbed in a process of its own; how many points it passed."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -99,7 +101,8 @@ def _run(settings: Settings, run_dir: Path, point: int) -> int:
     event.listen(Engine, "commit", at_point)
     event.listen(Engine, "begin", at_point)
     sys.addaudithook(lambda name, _: at_point() if name == "os.rename" else None)
-    start(settings, run_dir)
+    # Only a real model can learn from rewards.
+    start(settings, run_dir, default_toolbox() if settings.train.learns_from_rewards else None)
     return next(points) - 1
 
 

@@ -57,6 +57,7 @@ ROOMS = (
 """From the ground up: a room imports only those before it."""
 STAGES = "illume_loop.loop.stages."
 BELOW_STAGES = (
+    "assessing",
     "canonical",
     "closing",
     "context",

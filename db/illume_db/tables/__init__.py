@@ -7,6 +7,7 @@ from illume_db.tables.rounds import GateDecision, Round
 from illume_db.tables.runs import Event, Prompt, RoundPrompt, Run, TeacherAnswer, TeacherBudget
 from illume_db.tables.samples import Assessment, Review, Sample
 from illume_db.tables.units import StageCount, Unit, Worker
+from illume_db.tables.updates import Rollout, Update, UpdateGroup
 from illume_db.tables.versions import Calibration, Drift, Evaluation, EvaluationItem, ModelVersion
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ModelVersion",
     "Prompt",
     "Review",
+    "Rollout",
     "Round",
     "RoundPrompt",
     "Run",
@@ -31,5 +33,7 @@ __all__ = [
     "TeacherBudget",
     "TrainingCheckpoint",
     "Unit",
+    "Update",
+    "UpdateGroup",
     "Worker",
 ]

@@ -38,6 +38,7 @@ from illume_loop.judge.questions import whole_question
 from illume_loop.judge.replies import Answer
 from illume_loop.judge.teacher import Teacher, Told
 from illume_loop.judge.teacher_critiques import criteria_of, critique_asked, right_criteria
+from illume_loop.loop.assessing import assessment_of, checked
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.prompts import prompt_of
 from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, rows_of_unit, sample_seed
@@ -51,21 +52,6 @@ def judging_models(settings: AssessSettings) -> Iterator[str]:
         yield "self"
     if settings.assessor == "frozen" or settings.also_frozen:
         yield "frozen"
-
-
-def _assessment(sample_id: int, assessor: str, version_id: int, opinion: Opinion) -> NewAssessment:
-    return NewAssessment(
-        sample_id,
-        assessor,
-        opinion.state,
-        opinion.score,
-        version_id,
-        opinion.failed_criteria,
-        opinion.error,
-        opinion.details,
-        opinion.critique,
-        opinion.probability,
-    )
 
 
 def _teachers_questions(context: RunContext, prompt: Prompt) -> list[Question]:
@@ -119,7 +105,7 @@ def model_assessments(
                 opinions[by.id][i].details["control"] = value
             context.on_progress()
         assessments += [
-            _assessment(row.sample_id, assessor, by.id, opinion)
+            assessment_of(row.sample_id, assessor, by.id, opinion)
             for row, opinion in zip(drawn, opinions[by.id], strict=True)
         ]
     return assessments
@@ -247,7 +233,7 @@ def assess(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     images = [context.take_image(row.image_sha256) for row in drawn]
     assessments: list[NewAssessment] = []
     for row, image in zip(drawn, images, strict=True) if context.domain.exact else ():
-        assessments.append(_check(context, row, image))
+        assessments.append(checked(context.domain, row.sample_id, prompt_of(row.prompt), image))
         context.on_progress()
     if drawn:
         assessments += model_assessments(context, round_.index, version, base, drawn, images, foreign)
@@ -266,9 +252,3 @@ def _drawn_rows(session: Session, lease: Lease, samples_per_prompt: int) -> list
     rows = {(prompt.id, index): prompt for prompt, index in rows_of_unit(session, lease, samples_per_prompt)}
     drawn = samples_of(session, lease.round_id, list({prompt.id: prompt for prompt in rows.values()}.values()))
     return [row for row in drawn if (row.prompt.id, row.sample_index) in rows]
-
-
-def _check(context: RunContext, row: DrawnRow, image: Image.Image) -> NewAssessment:
-    verdict = context.domain.check(image, prompt_of(row.prompt))
-    score = 1.0 if verdict.passed else 0.0
-    return NewAssessment(row.sample_id, "checker", "ok", score, failed_criteria=list(verdict.failed))

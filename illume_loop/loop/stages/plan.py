@@ -102,6 +102,16 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
     return [prompts[position % len(prompts)] for position in range(first, stop)]
 
 
+def units_of_round(settings: Settings) -> list[NewUnit]:
+    """Return the units that draw and judge a round; with rewards, the updates, which draw, judge and learn."""
+    if settings.train.learns_from_rewards:
+        return [
+            NewUnit("train", f"train/{index:04d}", {"update": index}, num_items=1)
+            for index in range(1, settings.grpo.updates + 1)
+        ]
+    return sampling_units(settings.sampling, settings.assess.batch_size)
+
+
 def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[NewUnit]:
     """Return the units that draw and assess a round.
 
@@ -145,7 +155,7 @@ def plan_round(context: RunContext, session: Session, index: int, before: Sequen
         staleness=staleness,
         retry_of_id=None if again is None else again.id,
     )
-    add_units(session, round_.id, [*before, *sampling_units(settings.sampling, settings.assess.batch_size)])
+    add_units(session, round_.id, [*before, *units_of_round(settings)])
     note(context, session, round_, "planned", f"round {index} planned, drawing with {parent.name}{about}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from illume_loop.engine.batches import assembled, draw_batches, in_batches
-from illume_loop.engine.protocol import Prefix
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
@@ -60,12 +59,9 @@ class IllumeBackend(EngineBackend):
         """L: the number of image tokens of one image."""
         return int(self.model.config.tokens_per_image)
 
-    def draw_batches(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
-    ) -> Iterator[tuple[list[int], ImageIds]]:
-        """Draw as `sample` does, batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+    def _drawn_after(self, prompts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
-        return self._draw(prefixes, [self.sequences.draw_prefix("")] * len(prefixes), seeds, sampling)
+        return prefixes, [self.sequences.draw_prefix("")] * len(prefixes)
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:
@@ -178,10 +174,5 @@ class IllumeBackend(EngineBackend):
         features = self.features(images)
         prefixes = [self.sequences.edit_prefix(instruction) for instruction in instructions]
         unconditional = [self.sequences.edit_prefix("")] * len(images)
-        drawn = self._draw(self._embedded(prefixes, features), self._embedded(unconditional, features), seeds, sampling)
-        return assembled(drawn, len(images))
-
-    def _draw(
-        self, prefixes: Sequence[Prefix], unconditional: Sequence[Prefix], seeds: Sequence[int], sampling: Sampling
-    ) -> Iterator[tuple[list[int], ImageIds]]:
-        return draw_batches(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
+        of_rows = self._embedded(prefixes, features), self._embedded(unconditional, features)
+        return assembled(draw_batches(self.language, *of_rows, seeds, sampling, self.tokens_per_image), len(images))

@@ -7,7 +7,7 @@ that they draw the same ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import JanusProcessor
 
-from illume_loop.engine.batches import draw_batches
 from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
 from illume_loop.errors import UsageError
 from illume_loop.hooks import OnProgress, ignore
@@ -72,13 +71,9 @@ class JanusBackend(EngineBackend):
         images: Any = self.model.config.vq_config
         return int(images.num_patches**2)
 
-    def draw_batches(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
-    ) -> Iterator[tuple[list[int], ImageIds]]:
-        """Draw as `sample` does, batch by batch; see `illume_loop.engine.drawing.DrawsInBatches`."""
+    def _drawn_after(self, prompts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
         prefixes = [self.sequences.draw_prefix(prompt) for prompt in prompts]
-        unconditional = [self.sequences.unconditional(prefix) for prefix in prefixes]
-        return draw_batches(self.language, prefixes, unconditional, seeds, sampling, self.tokens_per_image)
+        return prefixes, [self.sequences.unconditional(prefix) for prefix in prefixes]
 
     @torch.inference_mode()
     def decode(self, image_ids_BL: ImageIds) -> list[Image.Image]:

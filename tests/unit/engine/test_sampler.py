@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
 from illume_loop.engine.llama import LlamaSteps, can_step
 from illume_loop.engine.prefixes import batch_prefixes
-from illume_loop.engine.sampler import pick, sample_image_ids
+from illume_loop.engine.sampler import pick, sample_image_ids, sample_scored_ids
 from illume_loop.engine.steps import TransformersSteps, begin_steps
 from illume_loop.protocols import Sampling
 from tests.unit.engine.conftest import SmallModel
@@ -38,6 +38,28 @@ def test_greedy_drawing_follows_the_uncached_distribution(kind: str, num_kv_head
         conditional, unconditional = (torch.log_softmax(uncached(model, p, ids), -1) for p in (prefix, nothing))
         mixed = guidance_scale * (conditional - unconditional) + unconditional
         assert torch.equal(mixed.argmax(-1), ids), "mixing logits is mixing log-probabilities, up to a constant"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(2.0, 0.7), Sampling(1.5, 0.8, 12, 0.9)])
+def test_log_probabilities_are_those_of_the_distribution_that_was_drawn_from(sampling: Sampling) -> None:
+    model = SmallModel()
+    drawn, scored = sample_scored_ids(model, PREFIXES, NOTHING, SEEDS, sampling, LENGTH)
+    assert torch.equal(drawn, sample_image_ids(model, PREFIXES, NOTHING, SEEDS, sampling, LENGTH))
+    for prefix, nothing, ids, found in zip(PREFIXES, NOTHING, drawn, scored, strict=True):
+        conditional, unconditional = uncached(model, prefix, ids), uncached(model, nothing, ids)
+        guided = unconditional + sampling.guidance_scale * (conditional - unconditional)
+        probabilities = (guided / sampling.temperature).softmax(-1)
+        if sampling.top_k:
+            lowest = probabilities.topk(sampling.top_k).values[:, -1:]
+            kept = probabilities.masked_fill(probabilities < lowest, 0.0)
+            kept = kept / kept.sum(-1, keepdim=True)
+            ordered, order = kept.sort(descending=True)
+            before = ordered.cumsum(-1) - ordered
+            kept = torch.zeros_like(kept).scatter(1, order, ordered.masked_fill(before >= sampling.top_p, 0.0))
+            probabilities = kept / kept.sum(-1, keepdim=True)
+        expected = probabilities.gather(1, ids.unsqueeze(1)).squeeze(1).log()
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_a_row_is_the_same_in_any_batch(small_model: SmallModel) -> None:

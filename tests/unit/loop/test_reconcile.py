@@ -47,6 +47,7 @@ def test_after_a_round_comes_the_next_until_there_are_enough(state: str) -> None
     ("state", "units", "expected"),
     [
         ("planned", {"sample": "p", "assess": "p"}, Move(1, RoundState.SAMPLING)),
+        ("planned", {"train": "pp"}, Move(1, RoundState.TRAINING)),
         ("sampling", {"sample": "dd", "assess": "pp"}, Move(1, RoundState.ASSESSING)),
         ("assessing", {"sample": "dd", "assess": "dd"}, Move(1, RoundState.CURATING)),
         ("curating", {"sample": "dd", "assess": "dd"}, Curate(1)),

@@ -19,6 +19,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LINE = ("planned", "sampling", "assessing", "curating", "training", "gating")
 ALLOWED = {
     *pairwise(LINE),
+    ("planned", "training"),
     ("gating", "promoted"),
     ("gating", "rejected"),
     *product(LINE, ("failed", "cancelled")),
