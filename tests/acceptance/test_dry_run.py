@@ -29,7 +29,7 @@ def test_the_plan_of_a_new_run(tmp_path: Path) -> None:
     assert found["each_round"]["gate_draws_at_most"] == 4 * 24 + 12 * 8 + 2 * 8
     assert found["in_all"]["samples"] == 2 * 12 * 4
     assert found["in_all"]["gate_draws_at_most"] == 2 * (4 * 24 + 12 * 8 + 2 * 8) + 12 * 8 + 2 * 8
-    assert found["in_all"]["training_steps_at_most"] == 4 + 6, "34 and 68 accepted samples at most, 16 real rows"
+    assert found["in_all"]["training_steps_at_most"] == 3 + 5, "26 and 51 accepted samples at most, 16 real rows"
     assert set(found["time"]["by_stage"]) == {"drawing", "judging", "training", "gate"}
     assert found["time"]["seconds"] > 0
     assert found["disk"]["checkpoints_bytes"] > 3 * 12_000_000
