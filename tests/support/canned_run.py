@@ -25,6 +25,8 @@ SMALL: dict[str, object] = {
     "run.preflight": False,
     "sampling.prompts_per_round": 6,
     "sampling.samples_per_prompt": 3,
+    "sampling.guidance_scale": 1.0,
+    "sampling.temperature": 1.0,
     "sampling.batch_size": 7,
     "assess.batch_size": 5,
     "curate.keep_per_prompt": 2,

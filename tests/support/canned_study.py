@@ -24,6 +24,8 @@ base = "{base}"
 [settings.sampling]
 prompts_per_round = 6
 samples_per_prompt = 3
+guidance_scale = 1.0
+temperature = 1.0
 [settings.curate]
 keep_per_prompt = 2
 real_rows = 6
