@@ -44,7 +44,7 @@ class Advantages:
 
     @property
     def learned(self) -> NDArray[np.bool_]:
-        """Whether each sample (P, G) is learned from."""
+        """A mask (P, G) of the samples that are learned from."""
         return np.isfinite(self.values)
 
 

@@ -58,6 +58,7 @@ ROOMS = (
 STAGES = "illume_loop.loop.stages."
 BELOW_STAGES = (
     "assessing",
+    "candidates",
     "canonical",
     "closing",
     "context",

@@ -38,7 +38,7 @@ COMPARISONS = ("at the run's setting", "best on train prompts", "best on held-ou
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one model does: its draws under each comparison with their decodes, what it reads, and its diversity."""
+    """Measurements of one model: its draws in each comparison with their decodes, what it reads, and its diversity."""
 
     drawn: tuple[list[bool], ...]
     decodes: tuple[Sampling, ...]

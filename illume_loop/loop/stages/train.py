@@ -23,17 +23,16 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow, examples_of
 from illume_db.errors import FencedOutError
 from illume_db.leases import Lease, lock_leased_unit
 from illume_db.manifests import checkpoints_of_training, keep_training_checkpoint, manifest_of, mark_checkpoints
-from illume_db.rounds import round_of, set_candidate
+from illume_db.rounds import round_of
 from illume_db.runs import add_event, run_key
 from illume_db.sessions import transaction
 from illume_db.tables import TrainingCheckpoint
-from illume_db.versions import add_version, base_version, version_of
+from illume_db.versions import base_version, version_of
 from illume_loop.artifacts.checkpoints import CheckpointStore
 from illume_loop.errors import (
     CorruptArtifactError,
@@ -42,6 +41,7 @@ from illume_loop.errors import (
     NoIntactCheckpointError,
 )
 from illume_loop.judge.instructions import correction, critique
+from illume_loop.loop.candidates import publish_candidate
 from illume_loop.loop.canonical import check_splits, manifest_sha256
 from illume_loop.loop.context import RunContext
 from illume_loop.loop.states import RoundState
@@ -252,8 +252,8 @@ def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     rows = training_rows(
         examples, pairs, lambda images: context.models.take(start.sha256).encode(images), context.images.read
     )
-    out = context.scratch / f"train-{uuid4().hex}"
-    try:
+
+    def write(out: Path) -> None:
         seed = derived_seed("train", settings.run.seed, round_.index) % 2**31
         with (
             checkpointed_training(context, lease),
@@ -262,21 +262,5 @@ def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
             context.toolbox.train(
                 context.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items
             )
-            checkpoint = context.checkpoints.publish(out)
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
 
-    def effect(session: Session) -> None:
-        version = add_version(
-            session,
-            context.run_id,
-            parent_id=parent.id,
-            state="candidate",
-            sha256=checkpoint.sha256,
-            num_bytes=checkpoint.num_bytes,
-            origin=f"round {round_.index}, trained from {start.name}",
-            at=context.clock(),
-        )
-        set_candidate(session, round_.id, version.id)
-
-    return effect
+    return publish_candidate(context, round_, f"trained from {start.name}", write)

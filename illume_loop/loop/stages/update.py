@@ -30,7 +30,7 @@ from illume_db.curation import ExampleRow
 from illume_db.leases import Lease
 from illume_db.manifests import add_training_checkpoint, checkpoints_of_training, mark_checkpoints
 from illume_db.prompts import PromptRow, prompts_at
-from illume_db.rounds import round_of, round_of_candidate, set_candidate
+from illume_db.rounds import round_of, round_of_candidate
 from illume_db.runs import add_event, run_key
 from illume_db.samples import NewAssessment, NewSample, add_assessments, add_samples
 from illume_db.sessions import transaction
@@ -47,10 +47,11 @@ from illume_db.updates import (
     policy_states,
     sample_ids,
 )
-from illume_db.versions import add_version, base_version, version_of
+from illume_db.versions import base_version, version_of
 from illume_loop.errors import CorruptArtifactError, EntropyRunawayError, InconsistentRunError
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.loop.assessing import assessment_of, checked
+from illume_loop.loop.candidates import publish_candidate
 from illume_loop.loop.canonical import check_splits
 from illume_loop.loop.context import LivePolicy, RunContext
 from illume_loop.loop.prompts import prompt_of
@@ -139,6 +140,7 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
         round_ = round_of(session, lease.round_id)
         num_done = num_updates(session, round_.id)
         version = version_of(session, round_.drawing_version_id)
+        parent = version_of(session, round_.parent_version_id)
         base = base_version(session, context.run_id)
         pool = prompts_at(session, round_.id, 0, settings.sampling.prompts_per_round)
         groups = groups_before(session, context.run_id, round_.index, index)
@@ -171,7 +173,10 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
         names = context.images.write_all(drawn.images)
         saved = _saved(context, policy, lease)
         live = LivePolicy(str(saved.folder), policy)
-        publish = _candidate(context, policy, round_) if index == settings.grpo.updates else None
+        publish: Effect | None = None
+        if index == settings.grpo.updates:
+            origin = f"{index} updates of {parent.name}"
+            publish = publish_candidate(context, round_, origin, policy.publish)  # the policy is of no use afterwards
     row = NewUpdate(
         index=index,
         rewards={name: _mean(rewards[name]) for name in settings.grpo.weights},
@@ -339,32 +344,6 @@ def _keep_state(session: Session, context: RunContext, lease: Lease, index: int,
     add_training_checkpoint(
         session, lease.round_id, step=index, folder=str(saved.folder), files=dict(saved.files), at=context.clock()
     )
-
-
-def _candidate(context: RunContext, policy: Policy, round_: Round) -> Callable[[Session], None]:
-    """Publish the policy, which is of no use afterwards; return the function that makes it the round's candidate."""
-    out = context.scratch / f"update-{uuid4().hex}"
-    try:
-        policy.publish(out)
-        checkpoint = context.checkpoints.publish(out)
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
-
-    def add(session: Session) -> None:
-        parent = version_of(session, round_.parent_version_id)
-        version = add_version(
-            session,
-            context.run_id,
-            parent_id=parent.id,
-            state="candidate",
-            sha256=checkpoint.sha256,
-            num_bytes=checkpoint.num_bytes,
-            origin=f"round {round_.index}, {context.settings.grpo.updates} updates of {parent.name}",
-            at=context.clock(),
-        )
-        set_candidate(session, round_.id, version.id)
-
-    return add
 
 
 class _Policies:
