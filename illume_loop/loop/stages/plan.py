@@ -8,8 +8,10 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from sqlalchemy.orm import Session
 
@@ -75,8 +77,7 @@ def round_plan(domain: Domain, settings: Settings, round_index: int, unsolved: S
 def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[Prompt]:
     """Return the prompts of a round before any is replaced; edits come last.
 
-    Each round continues where the one before stopped, and starts again when all prompts were drawn. Raises UsageError
-    if the domain has fewer train prompts, or edits, than one round needs.
+    Raises UsageError if the domain has fewer train prompts, or edits, than one round needs.
     """
     count, seed = settings.sampling.prompts_per_round, settings.run.seed
     num_edits = settings.sampling.num_edits
@@ -85,21 +86,40 @@ def round_prompts(domain: Domain, settings: Settings, round_index: int) -> list[
 
 
 def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) -> list[Prompt]:
-    """Return this round's `count` prompts; reuse prompts when the domain has fewer.
+    """Return this round's `count` prompts.
 
-    `ask` returns that many prompts of the domain, or raises UsageError if it has fewer. Raises UsageError if the first
-    round lacks prompts.
+    The categories give prompts in turn, and each goes on where it stopped in the round before. A category whose prompts
+    were all drawn begins again, so later rounds keep the balance of the first one. A round draws no prompt twice. `ask`
+    returns that many prompts of the domain, or raises UsageError if it has fewer. Raises UsageError if the first round
+    lacks prompts.
     """
-    first, stop = (round_index - 1) * count, round_index * count
     if not count:
         return []
+    first_round = ask(count)
+    if round_index == 1:
+        return first_round
+    queues: dict[str, list[Prompt]] = {}
+    for prompt in _at_most(ask, (round_index + 1) * count):
+        queues.setdefault(prompt.category, []).append(prompt)
+    categories, given = cycle(queues), Counter[str]()
+    for _ in range(round_index):
+        chosen: list[Prompt] = []
+        before = given.copy()
+        while len(chosen) < count:
+            category = next(categories)
+            queue = queues[category]
+            if given[category] - before[category] < len(queue):
+                chosen.append(queue[given[category] % len(queue)])
+                given[category] += 1
+    return chosen
+
+
+def _at_most(ask: Callable[[int], list[Prompt]], most: int) -> list[Prompt]:
+    """Return `most` prompts, or all if the domain has fewer."""
     try:
-        return ask(stop)[first:]
+        return ask(most)
     except UsageError:
-        if round_index == 1:
-            raise
-    prompts = ask(num_prompts(ask, stop))
-    return [prompts[position % len(prompts)] for position in range(first, stop)]
+        return ask(num_prompts(ask, most))
 
 
 def units_of_round(settings: Settings) -> list[NewUnit]:

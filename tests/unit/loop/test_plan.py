@@ -39,10 +39,9 @@ def _texts(prompts: Sequence[Prompt]) -> list[str]:
 
 
 def test_rounds_draw_other_prompts() -> None:
-    settings = _settings(prompts_per_round=50)
-    rounds = [_texts(round_prompts(get_domain("shapes"), settings, index)) for index in (1, 2, 3)]
-    assert [len(texts) for texts in rounds] == [50, 50, 50]
-    assert len({text for texts in rounds for text in texts}) == 150
+    settings = _settings(prompts_per_round=18)
+    rounds = [round_prompts(get_domain("shapes"), settings, index) for index in (1, 2, 3)]
+    assert [prompt for prompts in rounds for prompt in prompts] == get_domain("shapes").prompts("train", 54, 0)
 
 
 def test_prompts_begin_anew_when_all_were_drawn() -> None:
@@ -54,6 +53,38 @@ def test_prompts_begin_anew_when_all_were_drawn() -> None:
         "prompt 1",
     ]
     assert _texts(round_prompts(domain, _settings(prompts_per_round=4), 6))[0] == "prompt 0"
+
+
+def test_later_rounds_keep_the_balance_when_categories_have_no_further_prompts() -> None:
+    domain, settings = get_domain("shapes"), _settings(prompts_per_round=768)
+    first, second, third = ([*round_prompts(domain, settings, index)] for index in (1, 2, 3))
+    shares = Counter(prompt.category for prompt in first)
+    assert len(shares) == 6
+    assert Counter(prompt.category for prompt in second) == shares == Counter(prompt.category for prompt in third)
+    for prompts in (first, second, third):
+        assert len(set(_texts(prompts))) == 768
+    of_two_colors = [p.text for prompts in (first, second, third) for p in prompts if p.category == "color_attribution"]
+    assert len(of_two_colors) == len(set(of_two_colors)), "there are enough of them"
+
+
+@dataclass
+class Uneven:
+    """A domain of two categories in turn; the second one has no more than three prompts."""
+
+    def prompts(self, split: Split, count: int, seed: int) -> list[Prompt]:
+        in_turn = [category for number in range(3) for category in ("many", "few")] + ["many"] * count
+        return [Prompt(f"{category} {at}", category, str(at), {}) for at, category in enumerate(in_turn[:count])]
+
+
+def test_prompts_of_an_exhausted_category_are_drawn_again_in_turn() -> None:
+    settings = _settings(prompts_per_round=4)
+    rounds = [_texts(round_prompts(Uneven(), settings, index)) for index in (1, 2, 3, 4)]
+    assert rounds == [
+        ["many 0", "few 1", "many 2", "few 3"],
+        ["many 4", "few 5", "many 6", "few 1"],
+        ["many 7", "few 3", "many 8", "few 5"],
+        ["many 9", "few 1", "many 10", "few 3"],
+    ]
 
 
 def test_a_round_larger_than_the_domain_is_refused() -> None:
