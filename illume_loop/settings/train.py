@@ -42,6 +42,14 @@ class TrainSettings(Section):
         0.1, ge=0.0, le=1.0, description="Share of the steps that warm up the rate.", json_schema_extra=ADVANCED
     )
     lora_rank: int = Field(0, ge=0, le=1024, description="Rank of the LoRA adapters; 0 trains all weights.")
+    image_temperature: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="sft and assess-sft: temperature at which image ids are fitted; 0 means that of [sampling], so "
+        "that a candidate draws images as diverse as its rows.",
+        json_schema_extra=ADVANCED,
+    )
     text_dropout: float = Field(
         0.0,
         ge=0.0,

@@ -121,6 +121,12 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _weights_that_are_spread_are_fitted_at_one(self) -> Self:
+        if self.train.strategy == "zero3" and self.fitting.image_temperature != 1.0:
+            raise ValueError("train.strategy = 'zero3' needs train.image_temperature = 1")
+        return self
+
+    @model_validator(mode="after")
     def _grpo_has_what_it_needs(self) -> Self:
         if not self.train.learns_from_rewards:
             return self
@@ -145,6 +151,12 @@ class Settings(Section):
             if not has:
                 raise ValueError(f"train.objective = 'grpo' needs {what}")
         return self
+
+    @property
+    def fitting(self) -> TrainSettings:
+        """The table `[train]`, with the temperature at which image ids are fitted if it is that of `[sampling]`."""
+        temperature = self.train.image_temperature or self.sampling.temperature
+        return self.train.model_copy(update={"image_temperature": temperature})
 
     @property
     def provenance(self) -> Mapping[str, str]:

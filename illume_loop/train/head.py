@@ -9,6 +9,8 @@
                       (docs/decisions/0019-which-logits-a-label-needs.md).
 
 Both use TRL's chunked kernel, so neither the forward nor the backward pass holds a matrix of positions by vocabulary.
+Either fits image labels at a temperature if one is given: the logits of their positions are divided by it. A model that
+is then drawn from at this temperature draws as the rows are (docs/decisions/0044-rows-are-fitted-as-they-were-drawn.md).
 """
 
 from __future__ import annotations
@@ -29,9 +31,14 @@ CHUNK_IDS = 16_384
 
 
 def label_log_probs(
-    hidden_NH: Tensor, head_VH: Tensor, labels_N: Tensor, block_sizes: list[int], bias_V: Tensor | None = None
+    hidden_NH: Tensor,
+    head_VH: Tensor,
+    labels_N: Tensor,
+    block_sizes: list[int],
+    bias_V: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Return log p of each label within its block of ids, shape (N,), in nats.
+    """Return log p of each label within its block of ids, shape (N,), in nats, with logits divided by `temperature`.
 
     It is differentiable in `hidden_NH` and `head_VH`. `block_sizes` cuts the vocabulary into consecutive blocks that
     sum to V; a single block gives the plain softmax. A block without labels costs no logits, and its rows of the head
@@ -43,16 +50,25 @@ def label_log_probs(
     for rows_KH, bias_K, size in zip(head_VH.split(block_sizes), biases, block_sizes, strict=True):
         inside = (labels_N >= first) & (labels_N < first + size)
         scored, *_ = ChunkedLogProbFunction.apply(
-            hidden_NH[inside], rows_KH, bias_K, labels_N[inside] - first, 1.0, min(size, CHUNK_IDS), None, 1.0, ()
+            hidden_NH[inside],
+            rows_KH,
+            bias_K,
+            labels_N[inside] - first,
+            temperature,
+            min(size, CHUNK_IDS),
+            None,
+            1.0,
+            (),
         )
         log_probs = log_probs.masked_scatter(inside, scored)
         first += size
     return log_probs
 
 
-def use_logits(model: PreTrainedModel, *, by_block: bool) -> None:
+def use_logits(model: PreTrainedModel, *, by_block: bool, image_temperature: float = 1.0) -> None:
     """Replace TRL's head by this one in a model that a TRL trainer has patched.
 
+    The logits of a position whose label is an image id are divided by `image_temperature`, those of others by 1.
     The image ids follow the text ids. The number of text ids is the configuration's `num_text_ids`, or the text
     configuration's `vocab_size` if it has none. Entropy and accuracy, which TRL computes from all logits, stay zero:
     this project reports neither.
@@ -79,8 +95,11 @@ def use_logits(model: PreTrainedModel, *, by_block: bool) -> None:
         labelled = labels != IGNORED_LABEL
         head = self.get_output_embeddings()  # looked up each time, because wrappers replace it
         weight, bias = head.weight, getattr(head, "bias", None)
-        scored = label_log_probs(hidden[labelled], weight, labels[labelled], block_sizes, bias)
-        log_probs = scored.new_zeros(labels.shape).masked_scatter(labelled, scored)
+        log_probs = hidden.new_zeros(labels.shape, dtype=torch.float32)
+        of_image = labels >= num_text_ids
+        for chosen, temperature in ((labelled & ~of_image, 1.0), (labelled & of_image, image_temperature)):
+            scored = label_log_probs(hidden[chosen], weight, labels[chosen], block_sizes, bias, temperature)
+            log_probs = log_probs.masked_scatter(chosen, scored)
         count = labelled.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         unmeasured = torch.zeros_like(log_probs, requires_grad=False)
         return FusedCausalLMOutput(

@@ -1,6 +1,7 @@
 """Objectives `sft` and `assess-sft`: supervised fine-tuning with TRL's SFTTrainer over the unified vocabulary.
 
-All rows have the same next-token cross-entropy, as in the paper. The two objectives differ in the manifest's rows.
+All rows have the same next-token cross-entropy, as in the paper; image ids are fitted at `image_temperature`. The two
+objectives differ in the manifest's rows.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def train_sft(training: CandidateTraining, on_step: OnStep) -> TrainReport:
             data_collator=_saving_collator(collator, backend.sequences.pad, settings),
             processing_class=backend.tokenizer,
         )
-        if settings.saves & {"labelled-logits", "block-logits"}:
-            use_logits(backend.model, by_block="block-logits" in settings.saves)
+        temperature = settings.image_temperature or 1.0
+        if temperature != 1.0 or settings.saves & {"labelled-logits", "block-logits"}:
+            use_logits(backend.model, by_block="block-logits" in settings.saves, image_temperature=temperature)
         return fit(trainer, backend, training.out, len(rows), on_step)
 
 

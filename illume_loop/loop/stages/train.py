@@ -260,7 +260,7 @@ def train(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
             tracked(settings.train.report_to, context.trackers, f"round-{round_.index}"),
         ):
             context.toolbox.train(
-                context.checkpoints.local_path(start.sha256), rows, out, settings.train, seed, on_items
+                context.checkpoints.local_path(start.sha256), rows, out, settings.fitting, seed, on_items
             )
 
     return publish_candidate(context, round_, f"trained from {start.name}", write)

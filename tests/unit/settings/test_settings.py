@@ -52,6 +52,19 @@ def test_a_keyword_of_python_is_written_as_in_the_file() -> None:
     assert settings.resolved()["train"]["from"] == "parent"
 
 
+def test_image_ids_are_fitted_at_the_temperature_they_are_drawn_at_unless_another_is_given() -> None:
+    assert load_settings(environ={"ILLUME_SAMPLING__TEMPERATURE": "0.6"}).fitting.image_temperature == 0.6
+    given = {"ILLUME_SAMPLING__TEMPERATURE": "0.6", "ILLUME_TRAIN__IMAGE_TEMPERATURE": "1.0"}
+    assert load_settings(environ=given).fitting.image_temperature == 1.0
+
+
+def test_weights_that_are_spread_are_fitted_at_temperature_one_only() -> None:
+    spread = {"ILLUME_TRAIN__BACKEND": "ray", "ILLUME_TRAIN__STRATEGY": "zero3"}
+    with pytest.raises(SettingsError, match=r"'zero3' needs train\.image_temperature = 1"):
+        load_settings(environ=spread)
+    assert load_settings(environ=spread | {"ILLUME_TRAIN__IMAGE_TEMPERATURE": "1"}).train.strategy == "zero3"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

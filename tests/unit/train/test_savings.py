@@ -85,6 +85,26 @@ def test_block_logits_are_the_loss_of_the_whole_vocabulary_with_the_other_block_
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("by_block", [False, True])
+def test_image_labels_are_fitted_at_the_temperature_and_text_labels_are_not(
+    backend: IllumeBackend, likely_rows: list[LikelyRow], tmp_path: Path, by_block: bool
+) -> None:
+    trainer, batch = _trainer(backend, likely_rows, tmp_path)
+    use_logits(backend.model, by_block=by_block, image_temperature=0.5)
+    loss, _ = _loss_and_gradients(backend, trainer, batch)
+
+    labels = batch["labels"][:, 1:]
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = backend.model(**inputs).logits[:, :-1].detach()
+    of_image = (labels >= backend.model.config.num_text_ids).unsqueeze(-1)
+    assert of_image.any() and (labels[labels >= 0] < backend.model.config.num_text_ids).any(), "both kinds of labels"
+    scaled = torch.where(of_image, logits / 0.5, logits)
+    if by_block:
+        is_image = torch.arange(logits.shape[-1]) >= backend.model.config.num_text_ids
+        scaled = scaled.masked_fill(is_image != of_image, -torch.inf)
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(scaled.flatten(0, 1), labels.flatten())), abs=NEAR)
+
+
 def test_a_label_costs_the_logits_of_its_own_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
     mm = torch.mm
