@@ -89,9 +89,9 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
     """Return this round's `count` prompts.
 
     The categories give prompts in turn, and each goes on where it stopped in the round before. A category whose prompts
-    were all drawn begins again, so later rounds keep the balance of the first one. A round draws no prompt twice. `ask`
-    returns that many prompts of the domain, or raises UsageError if it has fewer. Raises UsageError if the first round
-    lacks prompts.
+    were all drawn begins again, so that later rounds do not forget it. From then on every second prompt is one that was
+    never drawn, as long as there are any. A round draws no prompt twice. `ask` returns that many prompts of
+    the domain, or raises UsageError if it has fewer. Raises UsageError if the first round lacks prompts.
     """
     if not count:
         return []
@@ -101,14 +101,17 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
     queues: dict[str, list[Prompt]] = {}
     for prompt in _at_most(ask, (round_index + 1) * count):
         queues.setdefault(prompt.category, []).append(prompt)
-    categories, given = cycle(queues), Counter[str]()
-    for _ in range(round_index):
+    given = Counter[str]()
+    in_turn, of_new = cycle(queues), cycle(queues)
+    for index in range(1, round_index + 1):
         chosen: list[Prompt] = []
         before = given.copy()
         while len(chosen) < count:
-            category = next(categories)
+            have_new = {name for name, queue in queues.items() if given[name] < len(queue)}
+            wants_new = index > 1 and len(chosen) % 2 == 1 and 0 < len(have_new) < len(queues)
+            category = next(of_new if wants_new else in_turn)
             queue = queues[category]
-            if given[category] - before[category] < len(queue):
+            if category in have_new if wants_new else given[category] - before[category] < len(queue):
                 chosen.append(queue[given[category] % len(queue)])
                 given[category] += 1
     return chosen
