@@ -60,7 +60,7 @@ class LoopSettings(Section):
 class SamplingSettings(Section):
     """The table `[sampling]`: how training samples are drawn."""
 
-    prompts_per_round: int = Field(768, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
+    prompts_per_round: int = Field(512, ge=1, le=1_000_000, description="Train prompts drawn in each round.")
     samples_per_prompt: int = Field(8, ge=1, le=256, description="Images drawn for each prompt of a round.")
     edit_share: float = Field(
         0.0,
@@ -236,7 +236,7 @@ class CurateSettings(Section):
     )
     min_score: float = Field(-1e6, ge=-1e6, le=1e6, description="Samples with a lower score are never accepted.")
     real_rows: int = Field(
-        1024, ge=0, le=1_000_000, description="Pairs to replay from the base's pretraining, if the domain has any."
+        512, ge=0, le=1_000_000, description="Pairs to replay from the base's pretraining, if the domain has any."
     )
     self_captions: bool = Field(False, description="Also train on accepted samples as image-to-text rows.")
     caption_share: float = Field(
@@ -297,7 +297,7 @@ class GateSettings(Section):
         "and top-p are those of [sampling].",
     )
     guidances: str = Field(
-        "1,1.25,1.5,2",
+        "1,1.25,1.5",
         pattern=_NUMBERS,
         description="Guidance scales to try for each model's best decode, separated by commas; empty: guidance_scale "
         "alone.",

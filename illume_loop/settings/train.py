@@ -35,7 +35,7 @@ class TrainSettings(Section):
     )
     learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate.")
     epochs: int = Field(
-        1, ge=1, le=1000, description="Passes over the manifest; more than one amplifies whatever the rows hold."
+        4, ge=1, le=1000, description="Passes over the manifest; each one amplifies whatever the rows hold."
     )
     batch_size: int = Field(64, ge=1, le=16_384, description="Rows in one optimiser step.")
     warmup_ratio: float = Field(

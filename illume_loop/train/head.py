@@ -9,8 +9,8 @@
                       (docs/decisions/0019-which-logits-a-label-needs.md).
 
 Both use TRL's chunked kernel, so neither the forward nor the backward pass holds a matrix of positions by vocabulary.
-Either fits image labels at a temperature if one is given: the logits of their positions are divided by it. A model that
-is then drawn from at this temperature draws as the rows are (docs/decisions/0044-rows-are-fitted-as-they-were-drawn.md).
+If a temperature is given, the logits of image labels are divided by it. A model that is then drawn from at this
+temperature draws images as diverse as the rows (docs/decisions/0044-rows-are-fitted-as-they-were-drawn.md).
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ SMALL: dict[str, object] = {
     "curate.self_captions": True,
     "curate.real_rows": 6,
     "curate.caption_share": 0.5,
+    "train.epochs": 1,
     "gate.heldout_prompts": 24,
     "gate.probe_items": 12,
     "gate.guidance_scale": 1.0,

@@ -59,7 +59,7 @@ def test_the_environment_counts_for_the_machine_only(tmp_path: Path, monkeypatch
     monkeypatch.setenv("ILLUME_TRAIN__EPOCHS", "7")
     monkeypatch.setenv("ILLUME_RUNTIME__THREADS", "3")
     settings = cells(load_study(_file(tmp_path, SMALL)))[0].settings
-    assert (settings.train.epochs, settings.runtime.threads) == (1, 3)
+    assert (settings.train.epochs, settings.runtime.threads) == (4, 3)
 
 
 @pytest.mark.parametrize(
