@@ -15,6 +15,9 @@ from tests.support.service import Service
 
 QUEUE = "illume.generator"
 
+PATIENT = {"ILLUME_CLUSTER__STALL_AFTER_S": "240"}
+"""Of a worker that is held while other processes start, which takes long on a busy machine."""
+
 
 @pytest.fixture
 def hold(tmp_path: Path) -> Path:
@@ -62,7 +65,7 @@ def test_a_unit_given_up_fails_the_round_and_says_why(one_round: Service, hold: 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_standby_takes_over(one_round: Service, hold: Path, manifest: str, number: signal.Signals) -> None:
-    one_round.worker("generator", "assessor", "trainer", name="worker", HOLD_DRAWING=str(hold))
+    one_round.worker("generator", "assessor", "trainer", name="worker", HOLD_DRAWING=str(hold), **PATIENT)
     first = one_round.coordinator("first")
     one_round.held()
     run_id = 1
@@ -80,7 +83,7 @@ def test_a_standby_takes_over(one_round: Service, hold: Path, manifest: str, num
 
 
 def test_redis_and_postgres_may_be_restarted(one_round: Service, hold: Path, manifest: str) -> None:
-    one_round.worker("generator", "assessor", "trainer", name="worker", HOLD_DRAWING=str(hold))
+    one_round.worker("generator", "assessor", "trainer", name="worker", HOLD_DRAWING=str(hold), **PATIENT)
     coordinator = one_round.coordinator()
     one_round.held()
     one_round.redis.restart(0.5)

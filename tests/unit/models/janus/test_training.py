@@ -185,7 +185,7 @@ def test_training_moves_what_it_should_and_saves_the_published_layout(
 def test_what_training_saves_changes_no_loss(folder: Path, likely_rows: list[LikelyRow], tmp_path: Path) -> None:
     losses = []
     for number, savings in enumerate(("", "packing,block-logits", "labelled-logits")):
-        settings = TrainSettings(batch_size=3, lora_rank=4, savings=savings)
+        settings = TrainSettings(batch_size=3, lora_rank=4, savings=savings, epochs=1)
         losses.append(train_candidate(folder, likely_rows, tmp_path / str(number), settings, 0, lambda *_: None).losses)
     assert len(losses[0]) == 2
     assert losses[1] == pytest.approx(losses[0], abs=NEAR)
