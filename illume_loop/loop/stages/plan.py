@@ -90,8 +90,8 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
 
     The categories give prompts in turn, and each goes on where it stopped in the round before. A category whose prompts
     were all drawn begins again, so that later rounds do not forget it. From then on every second prompt is one that was
-    never drawn, as long as there are any. A round draws no prompt twice. `ask` returns that many prompts of
-    the domain, or raises UsageError if it has fewer. Raises UsageError if the first round lacks prompts.
+    never drawn, as long as there are any. A round draws no prompt twice. `ask` returns that many prompts of the domain,
+    or raises UsageError if it has fewer. Raises UsageError if the first round lacks prompts.
     """
     if not count:
         return []
@@ -101,19 +101,20 @@ def _of_round(ask: Callable[[int], list[Prompt]], count: int, round_index: int) 
     queues: dict[str, list[Prompt]] = {}
     for prompt in _at_most(ask, (round_index + 1) * count):
         queues.setdefault(prompt.category, []).append(prompt)
-    given = Counter[str]()
+    given, have_new = Counter[str](), set(queues)
     in_turn, of_new = cycle(queues), cycle(queues)
     for index in range(1, round_index + 1):
         chosen: list[Prompt] = []
         before = given.copy()
         while len(chosen) < count:
-            have_new = {name for name, queue in queues.items() if given[name] < len(queue)}
             wants_new = index > 1 and len(chosen) % 2 == 1 and 0 < len(have_new) < len(queues)
             category = next(of_new if wants_new else in_turn)
             queue = queues[category]
             if category in have_new if wants_new else given[category] - before[category] < len(queue):
                 chosen.append(queue[given[category] % len(queue)])
                 given[category] += 1
+                if given[category] == len(queue):
+                    have_new.discard(category)
     return chosen
 
 
