@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
-from illume_db.leases import held_units
+from illume_db.leases import held_units, items_held
 from illume_db.tables import GateDecision, Manifest, ModelVersion, Prompt, Round, RoundPrompt, StageCount, Unit
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state
@@ -76,7 +76,7 @@ def open_stages(session: Session, run_id: int) -> list[dict[str, Any]]:
     found = []
     for round_ in session.scalars(rounds).all():
         counts = session.scalars(select(StageCount).where(StageCount.round_id == round_.id))
-        stages = {stage_of(one.kind, round_.state): _stage(one) for one in counts}
+        stages = {stage_of(one.kind, round_.state): _stage(session, one) for one in counts}
         found.append({"index": round_.index, "state": round_.state, "stages": stages})
     return found
 
@@ -94,7 +94,7 @@ def round_detail(session: Session, run_id: int, index: int) -> dict[str, Any] | 
     round_id = session.scalars(select(Round.id).where(Round.run_id == run_id, Round.index == index)).one()
     stages = list(session.scalars(select(StageCount).where(StageCount.round_id == round_id)))
     return rows[0] | {
-        "stages": {stage_of(counts.kind, rows[0]["state"]): _stage(counts) for counts in stages},
+        "stages": {stage_of(counts.kind, rows[0]["state"]): _stage(session, counts) for counts in stages},
         "units": _units(session, round_id, everything=sum(counts.num_units for counts in stages) <= MAX_UNITS),
         "held": held_units(session, round_id),
         "num_prompts": _num_prompts(session, round_id),
@@ -190,15 +190,18 @@ def _work(session: Session, round_ids: list[int]) -> dict[int, dict[str, Any]]:
     return work
 
 
-def _stage(counts: StageCount) -> dict[str, Any]:
+def _stage(session: Session, counts: StageCount) -> dict[str, Any]:
+    """Return the counts of a stage. Items of leased units count; a training has no others, and they are its steps."""
+    held_done, held_total = items_held(session, counts.round_id, counts.kind) if counts.num_leased else (0, 0)
+    items_total = counts.items_total or held_total
     return {
         "units": counts.num_units,
         "pending": counts.num_pending,
         "leased": counts.num_leased,
         "done": counts.num_done,
         "dead": counts.num_dead,
-        "items_done": counts.items_done,
-        "items_total": counts.items_total,
+        "items_done": min(counts.items_done + held_done, items_total),
+        "items_total": items_total,
     }
 
 

@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
     from illume_loop.loop.run_directory import OpenRun
 
-KIND_OF_STAGE = {
-    "calibrating": "evaluate",
-    "sampling": "sample",
-    "assessing": "assess",
-    "training": "train",
-    "gating": "evaluate",
-}
 ENDED = ("promoted", "rejected", "failed", "cancelled")
 LINES = 6
 """The number of events on the board."""
@@ -116,15 +109,9 @@ def take_look(run: OpenRun) -> Look:
 
 
 def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return (done, total) items by stage. Items of leased units count; a training has no other items."""
-    found = {}
-    for stage, counts in detail["stages"].items():
-        held = [unit for unit in detail["held"] if unit["kind"] == KIND_OF_STAGE[stage]]
-        done = counts["items_done"] + sum(unit["items_done"] for unit in held)
-        total = counts["items_total"] or sum(unit["items_total"] for unit in held)
-        if total:
-            found[stage] = (min(done, total), total)
-    return found
+    """Return (done, total) items by stage."""
+    stages = detail["stages"].items()
+    return {stage: (of["items_done"], of["items_total"]) for stage, of in stages if of["items_total"]}
 
 
 @contextmanager

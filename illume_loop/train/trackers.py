@@ -1,4 +1,6 @@
-"""Trackers of trainings: TensorBoard, Weights & Biases and MLflow, by TRL's `report_to`.
+"""Trackers of trainings and updates: TensorBoard, Weights & Biases and MLflow.
+
+TRL's `report_to` tells them of the steps of a training, and `track_update` of an update of reinforcement learning.
 
 Their local files go into the run directory (on a worker: into its cache), unless the tracker's own environment
 variables name another place. A tracker does not change the candidate.
@@ -9,11 +11,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from illume_db.urls import sqlite_url
 from illume_loop.errors import UsageError
@@ -56,6 +61,72 @@ def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
     if tracker_of(report_to) is None:
         yield
         return
+    with _told_where(folder, name):
+        try:
+            yield
+        finally:
+            _end_wandb()
+
+
+def track_update(
+    report_to: str, folder: Path, name: str, step: int, numbers: Mapping[str, float], picture: Image.Image | None
+) -> None:
+    """Tell the tracker of an update of reinforcement learning: its numbers and, now and then, a picture of its samples.
+
+    All updates of a `name` are one run there, also those of another process. An update that is done again after a kill
+    has the same numbers. Raises what `check_tracker` raises.
+    """
+    check_tracker(report_to)
+    tracker = tracker_of(report_to)
+    if tracker is None:
+        return
+    with _told_where(folder, name):
+        match tracker:
+            case "tensorboard":
+                _to_tensorboard(step, numbers, picture)
+            case "wandb":
+                _to_wandb(f"{folder.name}-{name}", step, numbers, picture)
+            case "mlflow":
+                _to_mlflow(f"{folder.name}-{name}", name, step, numbers, picture)
+
+
+def _to_tensorboard(step: int, numbers: Mapping[str, float], picture: Image.Image | None) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    # The step is purged, because the update may have been told of before the process was killed.
+    with SummaryWriter(os.environ["TENSORBOARD_LOGGING_DIR"], purge_step=step) as writer:
+        for key, value in numbers.items():
+            writer.add_scalar(key, value, step)
+        if picture is not None:
+            writer.add_image("samples", np.asarray(picture), step, dataformats="HWC")
+
+
+def _to_wandb(id_: str, step: int, numbers: Mapping[str, float], picture: Image.Image | None) -> None:
+    wandb = import_module("wandb")
+    if wandb.run is None or wandb.run.id != id_:
+        _end_wandb()
+        wandb.init(id=id_, resume="allow")
+    wandb.log(dict(numbers) | ({} if picture is None else {"samples": wandb.Image(picture)}), step=step)
+
+
+def _to_mlflow(id_: str, name: str, step: int, numbers: Mapping[str, float], picture: Image.Image | None) -> None:
+    mlflow = import_module("mlflow")
+    client, experiment = mlflow.MlflowClient(), os.environ["MLFLOW_EXPERIMENT_NAME"]
+    known = client.get_experiment_by_name(experiment)
+    experiment_id = client.create_experiment(experiment) if known is None else known.experiment_id
+    runs = client.search_runs([experiment_id], f"tags.updates = '{id_}'")
+    if not runs:
+        tags = json.loads(os.environ["MLFLOW_TAGS"]) | {"updates": id_}
+        runs = [client.create_run(experiment_id, run_name=name, tags=tags)]
+    run_id = runs[0].info.run_id
+    for key, value in numbers.items():
+        client.log_metric(run_id, key, value, step=step)
+    if picture is not None:
+        client.log_image(run_id, picture, key="samples", step=step)
+
+
+@contextmanager
+def _told_where(folder: Path, name: str) -> Iterator[None]:
     # W&B and MLflow write elsewhere or fail if the folder does not exist.
     folder.mkdir(parents=True, exist_ok=True)
     ours = {
@@ -77,7 +148,6 @@ def tracked(report_to: str, folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _end_wandb()
         for variable in added:
             os.environ.pop(variable, None)
 

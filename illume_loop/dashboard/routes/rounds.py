@@ -15,6 +15,7 @@ from illume_db.reviews import num_reviewed
 from illume_db.rounds_table import last_rounds, open_stages, round_detail
 from illume_db.runs import last_events, leader_of
 from illume_loop.charts.curve import curve
+from illume_loop.charts.trend import update_trends
 from illume_loop.dashboard.dependencies import (
     INT4,
     CurrentRun,
@@ -95,6 +96,7 @@ def one_round(request: Request, run: RunDep, source: SourceDep, index: RoundInde
         tab="rounds",
         live=True,
         round=detail,
+        trends=update_trends(detail["updates"]),
         best=best,
         worst=worst,
         **values,

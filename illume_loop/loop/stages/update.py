@@ -48,6 +48,7 @@ from illume_db.updates import (
     sample_ids,
 )
 from illume_db.versions import base_version, version_of
+from illume_loop.charts.strip import strip
 from illume_loop.errors import CorruptArtifactError, EntropyRunawayError, InconsistentRunError
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.loop.assessing import assessment_of, checked
@@ -68,9 +69,13 @@ from illume_loop.train.advantages import (
     shuffled_in_groups,
 )
 from illume_loop.train.keeping import KeptCheckpoint, listed_checkpoint
+from illume_loop.train.trackers import track_update
 
 if TYPE_CHECKING:
     from illume_loop.train.grpo import Policy, Rollout
+
+PICTURED_UPDATES, PICTURED_PROMPTS, PICTURED_SAMPLES = 5, 4, 8
+"""A tracker gets a picture of every fifth update and of the last one, with up to eight samples of four prompts."""
 
 NOT_STORED = 0
 """The id in an assessment whose sample has no id yet."""
@@ -193,6 +198,7 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
         gap=report.gap,
         seconds=clock.seconds,
     )
+    _tell_tracker(context, round_, row, drawn)
     samples = [
         NewSample(*of_sample)
         for of_sample in zip(
@@ -221,6 +227,34 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
             context.live_policy = live
 
     return effect
+
+
+def _tell_tracker(context: RunContext, round_: Round, row: NewUpdate, drawn: Drawn) -> None:
+    """Tell the tracker of the update's numbers, and now and then show it a row of samples for each of a few prompts."""
+    settings = context.settings
+    shown = None
+    if row.index % PICTURED_UPDATES == 1 or row.index == settings.grpo.updates:
+        group = settings.sampling.samples_per_prompt
+        starts = range(0, min(PICTURED_PROMPTS * group, len(drawn.images)), group)
+        shown = strip([drawn.images[start : start + min(group, PICTURED_SAMPLES)] for start in starts])
+    name = f"round-{round_.index}-updates"
+    track_update(settings.train.report_to, context.trackers, name, row.index, numbers_of(row), shown)
+
+
+def numbers_of(row: NewUpdate) -> dict[str, float]:
+    """Return the numbers of an update by the name that a tracker shows."""
+    numbers = {
+        **{f"reward/{name}": mean for name, mean in row.rewards.items()},
+        "drawn_right": row.checked,
+        "share_without_variance": row.num_without_variance / row.num_groups,
+        "entropy": row.entropy,
+        "kl": row.kl,
+        "clipped": row.clipped,
+        "grad_norm": row.grad_norm,
+        "gap": row.gap,
+        **{f"seconds/{part}": seconds for part, seconds in row.seconds.items()},
+    }
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _draw(context: RunContext, policy: Policy, round_: Round, chosen: Sequence[PromptRow], index: int) -> Drawn:

@@ -15,7 +15,7 @@ from illume_db import gallery
 from illume_db.judging import add_calibration
 from illume_db.rounds import add_round, set_candidate
 from illume_db.sessions import open_engine, transaction
-from illume_db.tables import Assessment, ModelVersion, Review
+from illume_db.tables import Assessment, ModelVersion, Review, Update
 from illume_db.versions import add_version, models_table
 from illume_loop.judge.calibration import Source
 from illume_loop.judge.fitting import Labelled, fit_calibration
@@ -65,6 +65,22 @@ def test_a_run_shows_its_curves_and_its_gates_reasons(client: TestClient) -> Non
         assert f"<h2>{title}</h2>" in page
     assert page.count('class="curve"') == 4
     assert "heldout gain" in client.get(f"{RUN}/rounds/2").text
+
+
+def test_a_round_shows_its_updates_as_curves(client: TestClient, run_dir: Path) -> None:
+    assert "<h2>Updates</h2>" not in client.get(f"{RUN}/rounds/1").text
+    counts = {"num_samples": 8, "num_learned": 6, "num_groups": 4, "num_without_variance": 1, "num_with_too_few": 0}
+    measured = {"entropy": 1.5, "kl": None, "clipped": 0.0, "grad_norm": 1.0, "gap": 0.0, "staleness": 0, "seconds": {}}
+    with open_run(run_dir, writing=True) as run:
+        for index, right in ((1, 0.25), (2, 0.75)):
+            rewards = {"self": -1.0, NASTY: 0.5}
+            values = {"index": index, "rewards": rewards, "checked": right, "created_at": datetime.now(UTC)}
+            run.session.add(Update(round_id=1, **values, **counts, **measured))
+        run.session.commit()
+    page = client.get(f"{RUN}/rounds/1").text
+    assert "25 in update 1, 75 in update 2" in page
+    assert page.count('class="trend" points') == 5, "two rewards, right images, equal groups and entropy"
+    assert NASTY not in page
 
 
 def test_filters_keep_what_they_ask_for_and_pages_follow_each_other(client: TestClient) -> None:

@@ -20,6 +20,7 @@ from illume_db.leases import (
 )
 from illume_db.prompts import PromptRow, ensure_prompts
 from illume_db.rounds import add_round, count_samples
+from illume_db.rounds_table import open_stages
 from illume_db.runs import add_run
 from illume_db.sessions import transaction
 from illume_db.tables import Unit
@@ -127,6 +128,10 @@ def test_a_unit_that_says_its_items_when_it_is_under_way_adds_none_to_what_was_p
             lease = lease_unit(session, unit.id, "me")
             assert lease is not None
             assert renew_lease(session, lease, 4, 10, 60.0)
+        with transaction(engine) as session:
+            [shown] = open_stages(session, RUN)
+            training = shown["stages"]["training"]
+            assert (training["items_done"], training["items_total"]) == (4, 10), "its steps are seen while it runs"
             assert hand_back(session, lease)
     with transaction(engine) as session:
         lease = lease_unit(session, unit.id, "me")

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sqlalchemy import func, select
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from illume_db.samples import lineage
 from illume_db.tables import Assessment, Rollout, Sample, TrainingCheckpoint, UpdateGroup
@@ -57,7 +58,8 @@ def test_a_kill_anywhere_changes_nothing_not_even_a_bit_of_the_weights(base: Pat
 
 
 def test_an_update_stores_samples_rewards_and_its_measurements(base: Path, tmp_path: Path) -> None:
-    outcome, _ = start(update_settings(base, run__rounds=1), tmp_path / "run", default_toolbox())
+    settings = update_settings(base, run__rounds=1, train__report_to="tensorboard")
+    outcome, _ = start(settings, tmp_path / "run", default_toolbox())
     assert outcome is not None
     with open_run(tmp_path / "run") as run:
         assert run.session.scalar(select(func.count()).select_from(Sample)) == 3 * 3 * 4
@@ -74,6 +76,11 @@ def test_an_update_stores_samples_rewards_and_its_measurements(base: Path, tmp_p
         assert told["to"] == [
             {"round": 1, "manifest_sha256": None, "model": "v0002", "kinds": [f"update {index}"]},
         ]
+    [tracked] = (tmp_path / "run" / "trackers").glob("*/round-1-updates")
+    events = EventAccumulator(str(tracked))
+    events.Reload()
+    assert [event.step for event in events.Images("samples")] == [1, 3]
+    assert [event.step for event in events.Scalars("drawn_right")] == [1, 2, 3]
     for index, row in enumerate(rows_of(tmp_path / "run"), start=1):
         assert row["index"] == index
         assert row["gap"] < 1e-4
