@@ -24,8 +24,8 @@ from illume_loop.loop.context import Toolbox
 from illume_loop.loop.gate_plans import DIVERSITY_SAMPLES, KEPT_DRAWS, GatePlans, gate_plans
 from illume_loop.loop.stages.assess import judging_models
 from illume_loop.loop.stages.plan import round_prompts, units_of_round
-from illume_loop.loop.unit_inputs import derived_seed
-from illume_loop.protocols import Domain, DrawRow, PairRow, Sampling, TrainingRow
+from illume_loop.loop.unit_inputs import decode_of, derived_seed
+from illume_loop.protocols import Domain, DrawRow, PairRow, TrainingRow
 from illume_loop.settings import Settings
 
 MEASURED = 32
@@ -92,7 +92,7 @@ def measured_speed(settings: Settings, domain: Domain, base: Path, tools: Toolbo
     prompts = [prompt for prompt in round_prompts(domain, settings, 1) if not prompt.is_edit]
     count = min(MEASURED, sampling.batch_size, len(prompts))
     prompts = prompts[:count]
-    decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
+    decode = decode_of(sampling)
     seeds = [derived_seed("forecast", i) for i in range(count)]
     texts = [prompt.text for prompt in prompts]
     model.decode(model.sample(texts[:1], seeds[:1], decode))  # warm up: work that is done once is not timed
@@ -138,8 +138,7 @@ def _seconds_of_update_step(settings: Settings, rows: list[DrawRow], base: Path)
     from illume_loop.train.grpo import Policy, Rollout
 
     sampling, grpo = settings.sampling, settings.grpo
-    decode = Sampling(sampling.guidance_scale, sampling.temperature)
-    policy = Policy(base, settings.train, grpo, decode, 0)
+    policy = Policy(base, settings.train, grpo, decode_of(sampling), 0)
     rollouts = [
         Rollout(row.prompt, row.image_ids, np.zeros(len(row.image_ids), dtype=np.float32), float((-1) ** place))
         for place, row in enumerate(rows)

@@ -57,9 +57,9 @@ from illume_loop.loop.stages.evaluate import measure
 from illume_loop.loop.stages.manifest import manifest_rows, new_examples
 from illume_loop.loop.stages.plan import round_prompts
 from illume_loop.loop.stages.train import training_rows
-from illume_loop.loop.unit_inputs import derived_seed
+from illume_loop.loop.unit_inputs import decode_of, derived_seed
 from illume_loop.models.shipped import MOST_TOLD, base_path, unknown_words_message
-from illume_loop.protocols import Domain, DrawsScored, HasVocabulary, Prompt, RealPair, Sampling, UnifiedModel
+from illume_loop.protocols import Domain, DrawsScored, HasVocabulary, Prompt, RealPair, UnifiedModel
 from illume_loop.settings import Settings, TeacherSettings
 from illume_loop.train.candidates import try_rows
 
@@ -145,7 +145,7 @@ class Preflight:
     def draw(self) -> None:
         """Draw as the first round does, with its decode."""
         sampling = self.settings.sampling
-        decode = Sampling(sampling.guidance_scale, sampling.temperature, sampling.top_k, sampling.top_p)
+        decode = decode_of(sampling)
         seeds = [derived_seed("preflight", self.settings.run.seed, i) for i in range(NUM_DRAWN)]
         prompts = round_prompts(self.domain, self.settings, 1)
         first = {prompt.is_edit: prompt for prompt in reversed(prompts)}

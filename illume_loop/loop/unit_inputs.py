@@ -1,4 +1,4 @@
-"""The parts that unit functions share: their types, their seeds, and the rows that a unit covers.
+"""The parts that unit functions share: their types, seeds and decode, and the rows that a unit covers.
 
 A seed follows from the run's seed, the round and the seed's purpose. It never depends on batches, workers, ids of rows
 or the clock.
@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from illume_db.leases import Lease
 from illume_db.prompts import PromptRow, prompts_at
+from illume_loop.protocols import Sampling
+from illume_loop.settings import SamplingSettings
 
 
 def derived_seed(*parts: object) -> int:
@@ -29,6 +31,11 @@ def sample_seed(run_seed: int, round_index: int, prompt_text: str, sample_index:
 def real_seed(run_seed: int, round_index: int) -> int:
     """Return the seed of a round's replayed pairs."""
     return derived_seed("real", run_seed, round_index)
+
+
+def decode_of(settings: SamplingSettings) -> Sampling:
+    """Return the decode at which a round's samples are drawn."""
+    return Sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
 
 
 Effect = Callable[[Session], None]

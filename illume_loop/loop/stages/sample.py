@@ -16,7 +16,7 @@ from illume_db.sessions import transaction
 from illume_db.versions import version_of
 from illume_loop.engine.drawing import draw_images
 from illume_loop.loop.context import RunContext
-from illume_loop.loop.unit_inputs import Effect, OnItems, rows_of_unit, sample_seed
+from illume_loop.loop.unit_inputs import Effect, OnItems, decode_of, rows_of_unit, sample_seed
 from illume_loop.protocols import ImageIds, Sampling, UnifiedModel
 from illume_loop.telemetry.tally import TALLY
 
@@ -30,8 +30,8 @@ def sample(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
         rows = rows_of_unit(session, lease, settings.samples_per_prompt)
     model = context.models.take(version.sha256)
     seeds = [sample_seed(context.settings.run.seed, round_.index, prompt.text, index) for prompt, index in rows]
-    sampling = Sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
-    ids_BL, images, names = _drawn(context, model, [prompt for prompt, _ in rows], seeds, sampling, on_items)
+    decode = decode_of(settings)
+    ids_BL, images, names = _drawn(context, model, [prompt for prompt, _ in rows], seeds, decode, on_items)
     TALLY.drew(len(ids_BL), ids_BL.size)
     context.fresh_images.update(zip(names, images, strict=True))
     drawn = [

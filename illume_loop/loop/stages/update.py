@@ -56,8 +56,8 @@ from illume_loop.loop.candidates import publish_candidate
 from illume_loop.loop.canonical import check_splits
 from illume_loop.loop.context import LivePolicy, RunContext
 from illume_loop.loop.prompts import prompt_of
-from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, sample_seed
-from illume_loop.protocols import ImageIds, LogProbs, Sampling
+from illume_loop.loop.unit_inputs import Effect, OnItems, decode_of, derived_seed, sample_seed
+from illume_loop.protocols import ImageIds, LogProbs
 from illume_loop.settings import Settings
 from illume_loop.telemetry.tally import TALLY
 from illume_loop.train.advantages import (
@@ -463,7 +463,7 @@ class _Policies:
             self.context.checkpoints.local_path(version.sha256),
             settings.train,
             settings.grpo,
-            Sampling(settings.sampling.guidance_scale, settings.sampling.temperature),
+            decode_of(settings.sampling),
             derived_seed("policy", settings.run.seed) % 2**31,
             self.context.on_progress,
         )
