@@ -91,10 +91,12 @@ def track_update(
 
 
 def _to_tensorboard(step: int, numbers: Mapping[str, float], picture: Image.Image | None) -> None:
-    from torch.utils.tensorboard import SummaryWriter
-
-    # The step is purged, because the update may have been told of before the process was killed.
-    with SummaryWriter(os.environ["TENSORBOARD_LOGGING_DIR"], purge_step=step) as writer:
+    # Like transformers, take either package; torch's writer is that of the package tensorboard.
+    module = "torch.utils.tensorboard" if find_spec("tensorboard") is not None else "tensorboardX"
+    writer_of = import_module(module).SummaryWriter
+    # The step is purged, because the update may have been told of before the process was killed. A file's name has
+    # only the second in it, so updates of one second need a suffix.
+    with writer_of(os.environ["TENSORBOARD_LOGGING_DIR"], purge_step=step, filename_suffix=f".{step}") as writer:
         for key, value in numbers.items():
             writer.add_scalar(key, value, step)
         if picture is not None:
