@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import ColumnElement, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from illume_db.tables import Evaluation, EvaluationItem, ModelVersion, Prompt, Round
@@ -64,17 +64,25 @@ class StoredEvaluation:
 
 def find_evaluation(session: Session, version_id: int, suite: str, plan_sha256: str) -> StoredEvaluation | None:
     """Return the evaluation of a version under exactly this plan; None if there is none."""
-    evaluation = session.scalar(
-        select(Evaluation).where(
-            Evaluation.model_version_id == version_id,
-            Evaluation.suite == suite,
-            Evaluation.plan_sha256 == plan_sha256,
-        )
-    )
+    evaluation = session.scalar(select(Evaluation).where(*_under_plan(version_id, suite, plan_sha256)))
     if evaluation is None:
         return None
     items = select(EvaluationItem.passed).where(EvaluationItem.evaluation_id == evaluation.id)
     return StoredEvaluation(evaluation.value, list(session.scalars(items.order_by(EvaluationItem.position))))
+
+
+def is_evaluated(session: Session, version_id: int, suite: str, plan_sha256: str) -> bool:
+    """Return True if an evaluation of a version under exactly this plan is stored."""
+    query = select(Evaluation.id).where(*_under_plan(version_id, suite, plan_sha256))
+    return session.scalar(query) is not None
+
+
+def _under_plan(version_id: int, suite: str, plan_sha256: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Evaluation.model_version_id == version_id,
+        Evaluation.suite == suite,
+        Evaluation.plan_sha256 == plan_sha256,
+    )
 
 
 @dataclass(frozen=True, slots=True)

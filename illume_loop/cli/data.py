@@ -76,9 +76,9 @@ def tokenize(
 
     prepare(RuntimeSettings())
     from illume_loop.data.tokenizer import open_tokenizer
-    from illume_loop.data.tokenizing import Wanted, tokenize
+    from illume_loop.data.tokenizing import TokenizeRequest, tokenize
 
-    wanted = Wanted(
+    request = TokenizeRequest(
         sources,
         Fit(fit.value, max_crop),
         max_ids,
@@ -91,7 +91,7 @@ def tokenize(
     try:
         with open_view() as view:
             outcome = tokenize(
-                wanted,
+                request,
                 open_tokenizer(base_path(model), device),
                 model,
                 out,

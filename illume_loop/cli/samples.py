@@ -115,13 +115,15 @@ def export(
     from illume_loop.cli.progress import open_view
     from illume_loop.cli.runs import open_run
     from illume_loop.exports.tables import TABLES
-    from illume_loop.exports.writing import Wanted, export
+    from illume_loop.exports.writing import ExportRequest, export
 
-    wanted = Wanted(export_format.value, tuple(dict.fromkeys(table or TABLES)), round_index, accepted, shard_rows)
+    request = ExportRequest(
+        export_format.value, tuple(dict.fromkeys(table or TABLES)), round_index, accepted, shard_rows
+    )
     with open_run(run_dir) as run, open_view() as view:
-        counts = export(run, wanted, out, on_rows=lambda name, rows: view.update(f"export {name}", rows, None))
+        counts = export(run, request, out, on_rows=lambda name, rows: view.update(f"export {name}", rows, None))
     if as_json:
-        print_json({"path": str(out), "format": wanted.format, "rows": counts})
+        print_json({"path": str(out), "format": request.format, "rows": counts})
     else:
         print_table(f"exported to {out}", ("table", "rows"), ([name, f"{rows:,}"] for name, rows in counts.items()))
         hint(f"next: load the tables as {out / 'README.md'} shows")

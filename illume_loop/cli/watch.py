@@ -42,14 +42,14 @@ def watch(
 
     with open_run(run_dir) as run, _open_view(run, as_json=as_json) as view:
         try:
-            for look in _looks(run, every):
-                view.show(look)
+            for snapshot in _snapshots(run, every):
+                view.show(snapshot)
         except KeyboardInterrupt:
             hint(f"the run continues; see `illume-loop rounds ls --run-dir {run_dir}`")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """A snapshot of the run: all rounds, the latest round's stages as (done, total), the workers, the last events.
 
     `updates` are those of the latest round, if it learns from rewards.
@@ -74,24 +74,24 @@ class Look:
 class View(Protocol):
     """A display of snapshots."""
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Show the newest snapshot."""
         ...
 
 
-def _looks(run: OpenRun, every: float) -> Iterator[Look]:
+def _snapshots(run: OpenRun, every: float) -> Iterator[Snapshot]:
     while True:
-        look = take_look(run)
+        snapshot = take_snapshot(run)
         # End the transaction, so that the next snapshot sees newer rows.
         run.session.rollback()
         run.session.expire_all()
-        yield look
-        if look.is_over:
+        yield snapshot
+        if snapshot.is_over:
             return
         time.sleep(every)
 
 
-def take_look(run: OpenRun) -> Look:
+def take_snapshot(run: OpenRun) -> Snapshot:
     """Return a snapshot of the run. It reads the number of rounds anew, because a start may have changed it."""
     from illume_db.rounds import total_rounds
     from illume_db.rounds_table import round_detail, rounds_table
@@ -105,7 +105,7 @@ def take_look(run: OpenRun) -> Look:
     num_rounds = run_row(run.session, run.run_id)["settings"]["run"]["rounds"]
     in_all = total_rounds(run.session, run.run_id, num_rounds)
     stages, updates = (_stages(detail), detail["updates"]) if detail else ({}, ())
-    return Look(rounds, in_all, stages, workers, events, updates)
+    return Snapshot(rounds, in_all, stages, workers, events, updates)
 
 
 def _stages(detail: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -136,12 +136,12 @@ class JsonLines:
     def __init__(self) -> None:
         self._last = ""
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Print the latest round if it differs from the last output."""
-        if look.rounds:
-            row = look.rounds[-1]
-            told = {"round": row["index"], "state": row["state"], "stages": look.stages}
-            told |= {"update": look.updates[-1]} if look.updates else {}
+        if snapshot.rounds:
+            row = snapshot.rounds[-1]
+            told = {"round": row["index"], "state": row["state"], "stages": snapshot.stages}
+            told |= {"update": snapshot.updates[-1]} if snapshot.updates else {}
             line = to_json(told | {"decision": row["decision"], "reasons": row["reasons"]})
             if line != self._last:
                 print(line, flush=True)
@@ -158,20 +158,20 @@ class PlainLines:
         self._ended: set[int] = set()
         self._told_updates: set[tuple[int, int]] = set()
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Print the changes since the last snapshot."""
-        for update in look.updates:
-            key = look.rounds[-1]["index"], update["index"]
+        for update in snapshot.updates:
+            key = snapshot.rounds[-1]["index"], update["index"]
             if key not in self._told_updates:
                 self._told_updates.add(key)
                 self._lines.clear(f"round {key[0]} {update_sentence(update)}")
-        for row in look.rounds:
+        for row in snapshot.rounds:
             if row["state"] in ENDED and row["index"] not in self._ended:
                 self._ended.add(row["index"])
                 self._lines.clear(f"round {row['index']} {row['state']}: {'; '.join(row['reasons'])}")
-        if look.rounds and look.rounds[-1]["state"] not in ENDED:
-            for stage, (done, total) in look.stages.items():
-                self._lines.update(f"round {look.rounds[-1]['index']}/{look.num_rounds} {stage}", done, total)
+        if snapshot.rounds and snapshot.rounds[-1]["state"] not in ENDED:
+            for stage, (done, total) in snapshot.stages.items():
+                self._lines.update(f"round {snapshot.rounds[-1]['index']}/{snapshot.num_rounds} {stage}", done, total)
 
 
 class Board:
@@ -185,7 +185,7 @@ class Board:
         self._console, self._run = console, run
         self._progress = bars(console)
         self._bars = Bars(self._progress)
-        self._look: Look | None = None
+        self._snapshot: Snapshot | None = None
         self._ended: set[int] = set()
         self._live = Live(get_renderable=self._board, console=console, refresh_per_second=4)
 
@@ -196,20 +196,20 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Update the board."""
-        first = self._look is None
-        self._look = look
-        ended = {row["index"]: row for row in look.rounds if row["state"] in ENDED}
+        first = self._snapshot is None
+        self._snapshot = snapshot
+        ended = {row["index"]: row for row in snapshot.rounds if row["state"] in ENDED}
         for index in sorted(ended.keys() - self._ended):
             self._bars.forget()
             # At the start, show pictures of the last ended round only.
             if not first or index == max(ended):
                 self._show_pictures(ended[index])
         self._ended |= ended.keys()
-        if look.rounds and look.rounds[-1]["index"] not in ended:
-            for stage, (done, total) in look.stages.items():
-                self._bars.update(f"round {look.rounds[-1]['index']}/{look.num_rounds} {stage}", done, total)
+        if snapshot.rounds and snapshot.rounds[-1]["index"] not in ended:
+            for stage, (done, total) in snapshot.stages.items():
+                self._bars.update(f"round {snapshot.rounds[-1]['index']}/{snapshot.num_rounds} {stage}", done, total)
         self._live.refresh()
 
     def _board(self) -> RenderableType:
@@ -219,19 +219,25 @@ class Board:
         from illume_loop.cli.output import table
         from illume_loop.cli.rounds_table import COLUMNS, cells_of
 
-        if self._look is None:
+        if self._snapshot is None:
             return Text("loading ...")
-        look = self._look
+        snapshot = self._snapshot
         parts: list[RenderableType] = [
-            table("rounds (shares in percent)", COLUMNS, (cells for row in look.rounds[-5:] for cells in cells_of(row)))
+            table(
+                "rounds (shares in percent)",
+                COLUMNS,
+                (cells for row in snapshot.rounds[-5:] for cells in cells_of(row)),
+            )
         ]
-        parts += [Text(visible(update_sentence(update))) for update in look.updates[-LINES:]]
+        parts += [Text(visible(update_sentence(update))) for update in snapshot.updates[-LINES:]]
         if self._progress.tasks:
             parts.append(self._progress.get_renderable())
-        if look.workers:
-            rows = ([row["name"], row["model_version"], row["unit"], f"{row['items_done']}"] for row in look.workers)
+        if snapshot.workers:
+            rows = (
+                [row["name"], row["model_version"], row["unit"], f"{row['items_done']}"] for row in snapshot.workers
+            )
             parts.append(table("workers", ("worker", "model", "unit", "items"), rows))
-        parts += [Text(visible(f"{event['at'][11:19]} {event['message']}"), style="dim") for event in look.events]
+        parts += [Text(visible(f"{event['at'][11:19]} {event['message']}"), style="dim") for event in snapshot.events]
         return Group(*parts)
 
     def _show_pictures(self, row: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ from illume_loop.dashboard.routes import (
     workers,
 )
 from illume_loop.dashboard.source import Source
-from illume_loop.dashboard.starting import Starter
+from illume_loop.dashboard.starter import Starter
 from illume_loop.errors import ConflictError, IllumeLoopError, NotFoundError, UnhealthyError, UsageError
 
 STATIC = Path(__file__).parent / "static"

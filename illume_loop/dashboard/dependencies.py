@@ -16,7 +16,7 @@ from illume_db.live import run_mark
 from illume_db.runs import find_run_row
 from illume_loop.dashboard.access import COOKIE, Access, Role, Visitor
 from illume_loop.dashboard.source import Source
-from illume_loop.dashboard.starting import Starter
+from illume_loop.dashboard.starter import Starter
 from illume_loop.errors import NotFoundError
 
 INT4, INT8 = 2**31 - 1, 2**63 - 1

@@ -57,8 +57,8 @@ OnRows = Callable[[int, int, Tally], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The request of a tokenising: its sources and settings."""
+class TokenizeRequest:
+    """A request to tokenise sources, with its settings."""
 
     sources: Sequence[Path]
     fit: Fit = CENTRE
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def tokenize(
-    wanted: Wanted, backend: IllumeBackend, model: str, folder: Path, on_rows: OnRows = lambda *_: None
+    request: TokenizeRequest, backend: IllumeBackend, model: str, folder: Path, on_rows: OnRows = lambda *_: None
 ) -> Outcome:
     """Tokenise sources into a folder, or go on with a folder that was begun.
 
@@ -90,30 +90,30 @@ def tokenize(
     TooManyBadRowsError, StorageFullError.
     """
     with raising_storage_full(folder):
-        manifest = _manifest(wanted, backend, model, folder)
-        work = _Work(wanted, manifest, backend, folder, on_rows)
+        manifest = _manifest(request, backend, model, folder)
+        work = _Work(request, manifest, backend, folder, on_rows)
         for number in range(len(manifest.pieces)):
             work.piece(number)
         return work.outcome()
 
 
-def _manifest(wanted: Wanted, backend: IllumeBackend, model: str, folder: Path) -> Manifest:
+def _manifest(request: TokenizeRequest, backend: IllumeBackend, model: str, folder: Path) -> Manifest:
     """Return the folder's manifest if it matches the request; write it if there is none yet.
 
     Raises DataSourceError, OtherTokenizerError, TokensChangedError.
     """
-    files = [file for source in wanted.sources for file in files_of(source.absolute())]
-    pieces = [piece for file in files for piece in pieces_of(file, wanted.shard_rows)]
+    files = [file for source in request.sources for file in files_of(source.absolute())]
+    pieces = [piece for file in files for piece in pieces_of(file, request.shard_rows)]
     if not pieces:
-        raise DataSourceError(path=", ".join(map(str, wanted.sources)), reason="it holds no rows")
+        raise DataSourceError(path=", ".join(map(str, request.sources)), reason="it holds no rows")
     config = backend.model.config
     asked = Manifest(
         tokenizer=tokenizer_digest(backend),
         tokens_per_image=backend.tokens_per_image,
-        fit=wanted.fit,
-        max_ids=wanted.max_ids or int(config.text_config.max_position_embeddings),
-        names=dict(wanted.names),
-        images=str(wanted.images.absolute()) if wanted.images else "",
+        fit=request.fit,
+        max_ids=request.max_ids or int(config.text_config.max_position_embeddings),
+        names=dict(request.names),
+        images=str(request.images.absolute()) if request.images else "",
         files={str(file): file.stat().st_size for file in files},
         pieces=pieces,
     )
@@ -134,9 +134,15 @@ class _Work:
     """The work of one process on a folder."""
 
     def __init__(
-        self, wanted: Wanted, manifest: Manifest, backend: IllumeBackend, folder: Path, on_rows: OnRows
+        self, request: TokenizeRequest, manifest: Manifest, backend: IllumeBackend, folder: Path, on_rows: OnRows
     ) -> None:
-        self.wanted, self.manifest, self.backend, self.folder, self.on_rows = wanted, manifest, backend, folder, on_rows
+        self.request, self.manifest, self.backend, self.folder, self.on_rows = (
+            request,
+            manifest,
+            backend,
+            folder,
+            on_rows,
+        )
         self.side = int(backend.model.config.image_size)
         self.done = {n: tally_of(path) for n in range(len(manifest.pieces)) if (path := self._shard(n)).exists()}
 
@@ -174,7 +180,7 @@ class _Work:
                 self._write_group(writer, found, folder, tally, left_out)
                 seen = self._tally(tally)
                 self.on_rows(len(self.done), len(self.manifest.pieces), seen)
-                if seen.num_read >= ENOUGH_TO_JUDGE and seen.bad_share > self.wanted.max_bad:
+                if seen.num_read >= ENOUGH_TO_JUDGE and seen.bad_share > self.request.max_bad:
                     write_list(list_path(self.folder, number), left_out)
                     self._judge(seen, list_path(self.folder, number).parent)
             # Write the list before the shard gets its name, so that every shard has its list.
@@ -198,7 +204,7 @@ class _Work:
             else:
                 kept.append(read)
         squares = [one for _, drawn in kept for one in drawn if isinstance(one, Image.Image)]
-        ids = iter(ids_of(self.backend, squares, self.wanted.batch_size))
+        ids = iter(ids_of(self.backend, squares, self.request.batch_size))
         rows = []
         for row, drawn in kept:
             tally.kept[row.kind] += 1
@@ -263,12 +269,12 @@ class _Work:
             raise BadRow("wrong image ids", f"{len(ids)} ids up to {max(ids)}, and {bound}")
 
     def _judge(self, tally: Tally, path: Path) -> None:
-        if tally.bad_share > self.wanted.max_bad:
+        if tally.bad_share > self.request.max_bad:
             raise TooManyBadRowsError(
                 bad=tally.num_bad,
                 read=tally.num_read,
                 share=f"{tally.bad_share:.1%}",
-                bound=f"{self.wanted.max_bad:.1%}",
+                bound=f"{self.request.max_bad:.1%}",
                 reason=tally.worst,
                 path=path,
             )

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportRequest:
     """A request for an export: format, tables by name, and filters by round and acceptance; None filters nothing."""
 
     format: str
@@ -53,30 +53,30 @@ class Wanted:
     shard_rows: int = 10_000
 
 
-def export(run: OpenRun, wanted: Wanted, folder: Path, on_rows: OnRows | None = None) -> dict[str, int]:
+def export(run: OpenRun, request: ExportRequest, folder: Path, on_rows: OnRows | None = None) -> dict[str, int]:
     """Write or continue an export of `run` in `folder`; return the rows by table.
 
     `on_rows` is called with (table, rows so far). Raises NotFoundError for an unknown round or table, UsageError if the
     folder holds other files, ExportChangedError if it holds another export, CorruptArtifactError for damaged images or
     shards, and StorageFullError.
     """
-    for name in wanted.tables:
+    for name in request.tables:
         if name not in TABLES:
             raise NotFoundError(f"there is no table '{name}'; there are {', '.join(TABLES)}")
     _check_folder(folder)
-    scope = _scope(run, wanted)
+    scope = _scope(run, request)
     with raising_storage_full(folder):
         output_folder(folder)
         with exclusive(folder):
-            state = _State.opened(folder, run_row(run.session, run.run_id)["key"], wanted, scope)
+            state = _State.opened(folder, run_row(run.session, run.run_id)["key"], request, scope)
             scope = replace(scope, until=state.until, manifest=state.manifest)
-            for name in wanted.tables:
-                _write_table(run, TABLES[name], FORMATS[wanted.format], scope, wanted, state, folder, on_rows)
-            files = {name: [entry["file"] for entry in state.shards(name)] for name in wanted.tables}
-            if (finish := FORMATS[wanted.format].finish) is not None:
+            for name in request.tables:
+                _write_table(run, TABLES[name], FORMATS[request.format], scope, request, state, folder, on_rows)
+            files = {name: [entry["file"] for entry in state.shards(name)] for name in request.tables}
+            if (finish := FORMATS[request.format].finish) is not None:
                 finish(folder, {name: shards for name, shards in files.items() if shards})
-            counts = {name: state.num_rows(name) for name in wanted.tables}
-            text = card(_origin(run, scope), FORMATS[wanted.format], counts)
+            counts = {name: state.num_rows(name) for name in request.tables}
+            text = card(_origin(run, scope), FORMATS[request.format], counts)
             write_atomically(folder / CARD, text.encode())
             return counts
 
@@ -90,10 +90,10 @@ class _State:
         self.manifest: int | None = content["manifest"]
 
     @classmethod
-    def opened(cls, folder: Path, run_key: str, wanted: Wanted, scope: Scope) -> _State:
+    def opened(cls, folder: Path, run_key: str, request: ExportRequest, scope: Scope) -> _State:
         """Return the folder's state, or a new one. Raises ExportChangedError, CorruptArtifactError."""
         path = folder / STATE
-        asked = {"run": run_key, "layout": LAYOUT, **asdict(wanted), "tables": list(wanted.tables)}
+        asked = {"run": run_key, "layout": LAYOUT, **asdict(request), "tables": list(request.tables)}
         if not path.exists():
             return cls(path, {"asked": asked, "until": scope.until, "manifest": scope.manifest, "shards": {}})
         content = json.loads(path.read_bytes())
@@ -138,16 +138,16 @@ def _check_shard(path: Path, entry: Mapping[str, Any]) -> None:
         raise CorruptArtifactError(path=path, expected=f"{entry['num_bytes']} bytes", found=found)
 
 
-def _scope(run: OpenRun, wanted: Wanted) -> Scope:
+def _scope(run: OpenRun, request: ExportRequest) -> Scope:
     rounds = rounds_table(run.session, run.run_id)
-    if wanted.round_index is not None and wanted.round_index not in [row["index"] for row in rounds]:
-        raise NotFoundError(kind="round", name=wanted.round_index)
-    curated = [index for index in manifest_rounds(run.session, run.run_id) if wanted.round_index in (None, index)]
+    if request.round_index is not None and request.round_index not in [row["index"] for row in rounds]:
+        raise NotFoundError(kind="round", name=request.round_index)
+    curated = [index for index in manifest_rounds(run.session, run.run_id) if request.round_index in (None, index)]
     until = last_ids(run.session, run.run_id)
     manifest = curated[-1] if curated else None
-    names_tokenizer = manifest is not None and any("tokenizer" in TABLES[name].features for name in wanted.tables)
+    names_tokenizer = manifest is not None and any("tokenizer" in TABLES[name].features for name in request.tables)
     tokenizer = _tokenizer(run) if names_tokenizer else ""
-    return Scope(run.run_id, until, manifest, tokenizer, wanted.round_index, wanted.accepted)
+    return Scope(run.run_id, until, manifest, tokenizer, request.round_index, request.accepted)
 
 
 def _tokenizer(run: OpenRun) -> str:
@@ -170,7 +170,7 @@ def _write_table(
     table: Table,
     format_: Format,
     scope: Scope,
-    wanted: Wanted,
+    request: ExportRequest,
     state: _State,
     folder: Path,
     on_rows: OnRows | None,
@@ -184,7 +184,7 @@ def _write_table(
         run.session.commit()
         return batch
 
-    batch = read(wanted.shard_rows)
+    batch = read(request.shard_rows)
     while batch:
         path = folder / table.name / f"{len(state.shards(table.name)):05d}{format_.ending}"
         rows = 0
@@ -194,10 +194,10 @@ def _write_table(
                 last, rows = batch[-1][0], rows + len(batch)
                 if on_rows is not None:
                     on_rows(table.name, whole + rows)
-                batch = read(wanted.shard_rows - rows) if rows < wanted.shard_rows else []
+                batch = read(request.shard_rows - rows) if rows < request.shard_rows else []
         state.add(table.name, path, rows, last)
         whole += rows
-        batch = read(wanted.shard_rows)
+        batch = read(request.shard_rows)
 
 
 def _origin(run: OpenRun, scope: Scope) -> Origin:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from illume_db.evaluations import best_trial, decode_trials, find_evaluation
+from illume_db.evaluations import best_trial, decode_trials, is_evaluated
 from illume_db.tables import ModelVersion
 from illume_db.units import NewUnit
 from illume_loop.loop.gate_plans import DECODE, GatePlans
@@ -37,7 +37,7 @@ class UnitPlanner:
             payload["decode"] = asdict(decode)
         plan = self.plans.of(payload, self.round_index)
         name = version.id, plan.suite, plan.sha256
-        if name in self._planned or find_evaluation(self.session, *name) is not None:
+        if name in self._planned or is_evaluated(self.session, *name):
             return
         self._planned.add(name)
         self.units.append(NewUnit("evaluate", f"evaluate/{key}/{version.name}", payload, num_items=plan.count))

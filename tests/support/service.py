@@ -36,6 +36,8 @@ QUICK = {
     "ILLUME_CLUSTER__RECONNECT_S": "40",
 }
 """Waits of seconds, where production has minutes."""
+PATIENT = {"ILLUME_CLUSTER__LEASE_S": "120", "ILLUME_CLUSTER__STALL_AFTER_S": "240"}
+"""Waits of a worker that is held while slow processes start: it keeps its unit whatever the time."""
 
 
 @dataclass(slots=True)

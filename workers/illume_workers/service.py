@@ -102,7 +102,7 @@ def lead(
     patience = RetryPolicy(settings.reconnect_s, sleep)
     longest_s = min(settings.poll_s, settings.leader_lease_s / 3)
     while True:
-        _stand_by(leadership, patience, longest_s, health, sleep)
+        _wait_for_leadership(leadership, patience, longest_s, health, sleep)
         leads = f"{leadership.owner} leads"
         health.tell("ok", leads, TICK_S)
         try:
@@ -146,7 +146,7 @@ def _locked_soon(run_dir: Path) -> Iterator[RunDirectory]:
         yield directory
 
 
-def _stand_by(
+def _wait_for_leadership(
     leadership: Leadership,
     patience: RetryPolicy,
     longest_s: float,

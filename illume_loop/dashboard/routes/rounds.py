@@ -53,7 +53,11 @@ def rounds(
             "leader": leader_of(session, run.id),
         }
     own = starter.can_start(run.key)
-    values |= {"own": own, "going": starter.going() if own else None, "holder": holder(source.run_dir) if own else None}
+    values |= {
+        "own": own,
+        "started": starter.last_loop() if own else None,
+        "holder": holder(source.run_dir) if own else None,
+    }
     older = rows[-1]["index"] if len(rows) == SHOWN and rows[-1]["index"] > 1 else None
     return page(
         request,

@@ -16,20 +16,13 @@ margin again.
 The held-out gain is tested at several looks while it is being drawn. Drawing ends early if a guard objects or promotion
 has become improbable. This only ever rejects a candidate, so it does not weaken the invariants.
 
-Understanding and editing are compared item by item with the base's outcomes on the same items. There may be too few
-items to exclude the margin even if no outcome changed. Then the shares are compared, and the numbers say that nothing
-was tested.
-
-Invariants:
-
-- Over all looks together, a candidate that gains no more than `min_gain` is promoted with a probability of at most
-  (1 - confidence) / 2.
-- A candidate that has lost the margin passes a tested guard with a probability of at most (1 - confidence) / 2.
+Invariant: over all looks together, a candidate that gains no more than `min_gain` is promoted with a probability of at
+most (1 - confidence) / 2. The guards' own invariant stands in loop/guards.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -43,7 +36,6 @@ from illume_db.units import NewUnit, add_units
 from illume_db.versions import base_version, version_of
 from illume_loop.charts.numbers import decode as decode_in_words
 from illume_loop.errors import InconsistentRunError
-from illume_loop.evals.noninferiority import PairedLoss, can_exclude_loss, items_for, paired_loss
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
 from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
 from illume_loop.judge.agreement import JudgeDrift
@@ -58,6 +50,7 @@ from illume_loop.loop.gate_plans import (
     MeasurePlan,
     look_sizes,
 )
+from illume_loop.loop.guards import EDITING_MARGIN, compare_guard, diversity_objections, drift_objections, share
 from illume_loop.loop.measures import UnitPlanner, best_decode
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.promotion import active_of, candidate_of, conclude, settle
@@ -65,12 +58,6 @@ from illume_loop.loop.states import RoundState
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Sampling
 from illume_loop.settings import GateSettings
-
-EDITING_MARGIN = 0.08
-"""The loss in the share of right held-out edits that has to be excluded.
-
-It is larger than the default margin of understanding, because the outcome of an edit changes by chance more often than
-that of a reading."""
 
 NO_UNDERSTANDING_GUARD = "understanding is not guarded, as the domain has no reading probes"
 
@@ -134,8 +121,8 @@ def judge(
         if of_base
     ]
     guards = [objection for loss in losses for objection in loss.objections()]
-    guards += _diversity_objection(base, candidate, settings)
-    guards += _drift_objections(candidate.drift, settings) if candidate.drift else []
+    guards += diversity_objections(base.diversity, candidate.diversity, settings)
+    guards += drift_objections(candidate.drift, settings) if candidate.drift else []
     objections = _gain_objection(gain, settings)
     if objections and not guards and look.is_early:
         chance = chance_of_crossing((gain.mean - settings.min_gain) / error, look.share, look.last_value)
@@ -234,31 +221,6 @@ def _gain_objection(gain: Interval, settings: GateSettings) -> list[str]:
     return [f"the lower end of the gain is not above {100 * settings.min_gain:.1f}"]
 
 
-def _diversity_objection(base: Measured, candidate: Measured, settings: GateSettings) -> list[str]:
-    if candidate.diversity >= settings.diversity_ratio * base.diversity:
-        return []
-    return [
-        f"diversity fell from the base's {base.diversity:.2f} to {candidate.diversity:.2f}, "
-        f"below {settings.diversity_ratio:.2f} of it"
-    ]
-
-
-def _drift_objections(drift: JudgeDrift, settings: GateSettings) -> list[str]:
-    objections = []
-    if drift.num_failed:
-        objections.append(f"it could not judge {drift.num_failed} samples that the frozen judge could")
-    if not abs(drift.shift) <= settings.drift_margin:
-        objections.append(
-            f"its judgement drifted by {drift.shift:+.2f} in log-odds from the frozen judge's, "
-            f"more than {settings.drift_margin:.2f}"
-        )
-    if drift.auc is not None and not drift.auc >= settings.drift_auc:
-        objections.append(
-            f"its judgement agrees with the frozen judge's by an AUC of {drift.auc:.3f}, below {settings.drift_auc:.3f}"
-        )
-    return objections
-
-
 def _numbers(
     parent: Measured, candidate: Measured, gain: Interval, settings: GateSettings, seed: int
 ) -> dict[str, Any]:
@@ -293,75 +255,6 @@ def _editing_numbers(parent: Measured, candidate: Measured, settings: GateSettin
         "candidate": asdict(wilson_interval(candidate.editing, settings.confidence)),
         "delta": {"mean": difference.mean, "low": difference.low, "high": difference.high},
     }
-
-
-@dataclass(frozen=True, slots=True)
-class GuardResult:
-    """The result of a guard that compares a candidate's outcomes with those of the base."""
-
-    name: str
-    base_share: float
-    loss: PairedLoss
-    margin: float
-    error: float
-
-    @property
-    def tested(self) -> bool:
-        """True if there are enough items to exclude the margin when no outcome changes."""
-        return can_exclude_loss(self.margin, self.loss.n, self.error)
-
-    @property
-    def passed(self) -> bool:
-        """True if a loss of the margin is excluded.
-
-        With too few items to test, it is True if the share fell by no more than the margin. A margin of 1 allows every
-        loss.
-        """
-        if self.margin >= 1.0:
-            return True
-        return self.loss.low > -self.margin if self.tested else self.loss.mean >= -self.margin
-
-    def objections(self) -> Iterator[str]:
-        """Yield why the candidate cannot be promoted, if it cannot."""
-        if self.passed:
-            return
-        change = f"{100 * self.loss.mean:+.1f} points from the base's {100 * self.base_share:.1f}"
-        if not self.tested:
-            yield f"{self.name} changed by {change}, a loss of more than {100 * self.margin:.1f}"
-            return
-        told = (
-            f"{self.name} may have lost {100 * self.margin:.1f} points or more: it changed by {change} over "
-            f"{self.loss.n} items, and the test excludes losses beyond {-100 * self.loss.low:.1f} only"
-        )
-        needed = items_for(self.margin, (self.loss.lost + self.loss.gained) / self.loss.n, self.error)
-        is_within = self.loss.mean > -self.margin / 2
-        yield f"{told}; gate.probe_items = {needed} would tell" if is_within and needed > self.loss.n else told
-
-    def numbers(self) -> dict[str, Any]:
-        """Return the result as JSON; the change, its lower bound and the margin are shares."""
-        return {
-            "mean": self.loss.mean,
-            "low": self.loss.low,
-            "margin": self.margin,
-            "n": self.loss.n,
-            "lost": self.loss.lost,
-            "gained": self.loss.gained,
-            "tested": self.tested,
-            "passed": self.passed,
-        }
-
-
-def compare_guard(
-    name: str, base: Sequence[bool], candidate: Sequence[bool], margin: float, settings: GateSettings
-) -> GuardResult:
-    """Compare a candidate's outcomes with those of the run's base on the same items."""
-    error = (1 - settings.confidence) / 2
-    return GuardResult(name, share(base), paired_loss(base, candidate, error), margin, error)
-
-
-def share(outcomes: Sequence[bool]) -> float:
-    """Return the share of true outcomes."""
-    return sum(outcomes) / len(outcomes)
 
 
 def plan_gate(context: RunContext, session: Session, round_: Round) -> None:

@@ -5,22 +5,17 @@ Invariants:
 - An update with its samples, rewards and the policy's state is stored in one transaction, so no sample counts twice.
 - The prompts of an update follow from the seed and from stored rewards alone, and its samples from the policy that the
   update before left. So a killed update is done again with the same result.
-- A saved state is only used if its files match its row. Without one, the policy is learned anew from the stored
-  rollouts of the updates before, to the same weights.
 - The scorer `self` is the version that the round began with. It is stored and does not move within a round.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -28,10 +23,8 @@ from sqlalchemy.orm import Session
 
 from illume_db.curation import ExampleRow
 from illume_db.leases import Lease
-from illume_db.manifests import add_training_checkpoint, checkpoints_of_training, mark_checkpoints
 from illume_db.prompts import PromptRow, prompts_at
-from illume_db.rounds import round_of, round_of_candidate
-from illume_db.runs import add_event, run_key
+from illume_db.rounds import round_of
 from illume_db.samples import NewAssessment, NewSample, add_assessments, add_samples
 from illume_db.sessions import transaction
 from illume_db.tables import ModelVersion, Round
@@ -42,21 +35,20 @@ from illume_db.updates import (
     add_update,
     first_entropy,
     groups_before,
-    learned_rollouts,
     num_updates,
-    policy_states,
     sample_ids,
 )
 from illume_db.versions import base_version, version_of
 from illume_loop.charts.strip import strip
-from illume_loop.errors import CorruptArtifactError, EntropyRunawayError, InconsistentRunError
+from illume_loop.errors import EntropyRunawayError, InconsistentRunError
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.loop.assessing import assessment_of, checked
 from illume_loop.loop.candidates import publish_candidate
 from illume_loop.loop.canonical import check_splits
 from illume_loop.loop.context import LivePolicy, RunContext
+from illume_loop.loop.policies import Policies, keep_state, save_policy
 from illume_loop.loop.prompts import prompt_of
-from illume_loop.loop.unit_inputs import Effect, OnItems, decode_of, derived_seed, sample_seed
+from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, sample_seed
 from illume_loop.protocols import ImageIds, LogProbs
 from illume_loop.settings import Settings
 from illume_loop.telemetry.tally import TALLY
@@ -68,11 +60,10 @@ from illume_loop.train.advantages import (
     group_advantages,
     shuffled_in_groups,
 )
-from illume_loop.train.keeping import KeptCheckpoint, listed_checkpoint
 from illume_loop.train.trackers import track_update
 
 if TYPE_CHECKING:
-    from illume_loop.train.grpo import Policy, Rollout
+    from illume_loop.train.grpo import LearnReport, Policy, Rollout
 
 PICTURED_UPDATES, PICTURED_PROMPTS, PICTURED_SAMPLES = 5, 4, 8
 """A tracker gets a picture of every fifth update and of the last one, with up to eight samples of four prompts."""
@@ -156,7 +147,7 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     chosen = chosen_prompts(settings, pool, earlier, round_.index, index)
     check_splits([ExampleRow("draw", row.text, None, None) for row in chosen], context.domain.split_of, round_.index)
     still_wanted = partial(on_items, 0, 1)
-    policy = _Policies(context).before(round_, index)
+    policy = Policies(context).before(round_, index)
     context.live_policy = None  # from here on its weights may be between two states
     still_wanted()
     with clock.part("draw"):
@@ -176,28 +167,13 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     still_wanted()
     with clock.part("store"):
         names = context.images.write_all(drawn.images)
-        saved = _saved(context, policy, lease)
+        saved = save_policy(context, policy, lease)
         live = LivePolicy(str(saved.folder), policy)
         publish: Effect | None = None
         if index == settings.grpo.updates:
             origin = f"{index} updates of {parent.name}"
             publish = publish_candidate(context, round_, origin, policy.publish)  # the policy is of no use afterwards
-    row = NewUpdate(
-        index=index,
-        rewards={name: _mean(rewards[name]) for name in settings.grpo.weights},
-        checked=_mean(rewards["checker"]) if "checker" in rewards else None,
-        num_samples=len(drawn.ids_BL),
-        num_learned=int(found.learned.sum()),
-        num_groups=len(chosen),
-        num_without_variance=found.num_without_variance,
-        num_with_too_few=found.num_with_too_few,
-        entropy=drawn.entropy,
-        kl=report.kl,
-        clipped=report.clipped,
-        grad_norm=report.grad_norm,
-        gap=report.gap,
-        seconds=clock.seconds,
-    )
+    row = _row(settings, index, drawn, rewards, found, report, clock)
     _tell_tracker(context, round_, row, drawn)
     samples = [
         NewSample(*of_sample)
@@ -220,13 +196,41 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
             ],
         )
         add_update(session, round_.id, row, _new_groups(chosen, found), _new_rollouts(in_order, drawn, found), at=at)
-        _keep_state(session, context, lease, index, saved)
+        keep_state(session, context, lease, index, saved)
         if publish is not None:
             publish(session)
         else:
             context.live_policy = live
 
     return effect
+
+
+def _row(
+    settings: Settings,
+    index: int,
+    drawn: Drawn,
+    rewards: Mapping[str, Rewards],
+    found: Advantages,
+    report: LearnReport,
+    clock: Clock,
+) -> NewUpdate:
+    """Return the numbers of an update as they are stored."""
+    return NewUpdate(
+        index=index,
+        rewards={name: _mean(rewards[name]) for name in settings.grpo.weights},
+        checked=_mean(rewards["checker"]) if "checker" in rewards else None,
+        num_samples=len(drawn.ids_BL),
+        num_learned=int(found.learned.sum()),
+        num_groups=len(found.values),
+        num_without_variance=found.num_without_variance,
+        num_with_too_few=found.num_with_too_few,
+        entropy=drawn.entropy,
+        kl=report.kl,
+        clipped=report.clipped,
+        grad_norm=report.grad_norm,
+        gap=report.gap,
+        seconds=clock.seconds,
+    )
 
 
 def _tell_tracker(context: RunContext, round_: Round, row: NewUpdate, drawn: Drawn) -> None:
@@ -344,126 +348,3 @@ def _new_rollouts(ids: Sequence[int], drawn: Drawn, found: Advantages) -> list[N
         NewRollout(id_, log_probs_L, float(advantage) if np.isfinite(advantage) else None)
         for id_, log_probs_L, advantage in rows
     ]
-
-
-def _saved(context: RunContext, policy: Policy, lease: Lease) -> KeptCheckpoint:
-    """Write the policy's state below the folder of the round's training, and return it with its hashes."""
-    with transaction(context.engine) as session:
-        parent = _folder(context, session, lease.round_id)
-        states = policy_states(session, context.run_id)
-        dropped = [Path(row.folder) for row in states if row.state == "dropped"]
-        used = {row.folder for row in states}
-    # Delete what no row needs: states that later ones replaced, and those of attempts that did not end.
-    for folder in (*dropped, *(path for path in parent.glob("*") if str(path) not in used)):
-        shutil.rmtree(folder, ignore_errors=True)
-    folder = parent / uuid4().hex
-    policy.save(folder)
-    return listed_checkpoint(int(lease.payload["update"]), folder, context.on_progress)
-
-
-def _folder(context: RunContext, session: Session, round_id: int) -> Path:
-    name = f"{run_key(session, context.run_id)}-{round_id}"
-    # A store that is no folder cannot hold a state in progress, and the run directory can.
-    return context.checkpoints.folder_of_training(name) or context.scratch.parent / "training" / name
-
-
-def _keep_state(session: Session, context: RunContext, lease: Lease, index: int, saved: KeptCheckpoint) -> None:
-    """Register the state of an update, and drop the run's other states except the one that the round began with."""
-    round_ = round_of(session, lease.round_id)
-    began_with = round_of_candidate(session, round_.drawing_version_id)
-    kept_of = None if began_with is None else began_with.id
-    states = policy_states(session, context.run_id)
-    others = [row.id for row in states if row.state == "kept" and row.round_id != kept_of]
-    mark_checkpoints(session, others, "dropped")
-    add_training_checkpoint(
-        session, lease.round_id, step=index, folder=str(saved.folder), files=dict(saved.files), at=context.clock()
-    )
-
-
-class _Policies:
-    """The policies of a run as its updates left them: in memory, saved, or to be learned anew from stored rollouts."""
-
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
-
-    def before(self, round_: Round, index: int) -> Policy:
-        """Return the policy as the update before `index` of a round left it.
-
-        Before the first one it is the policy that the round's drawing version was published from, with its optimiser;
-        or the version itself, if it is no policy.
-        """
-        lost: list[tuple[Round, int]] = []
-        policy: Policy | None = None
-        at = self._update_before(round_, index)
-        while at is not None and (policy := self._left_by(*at)) is None:
-            lost.append(at)
-            at = self._update_before(*at)
-        policy = policy or self._fresh(round_)
-        for of_round, again in reversed(lost):
-            policy.learn(self._stored(of_round, again))
-        return policy
-
-    def _update_before(self, round_: Round, index: int) -> tuple[Round, int] | None:
-        """Return the update that the policy learned from last before this one; None if there is none."""
-        if index > 1:
-            return round_, index - 1
-        with transaction(self.context.engine) as session:
-            of_version = round_of_candidate(session, round_.drawing_version_id)
-            last = 0 if of_version is None else num_updates(session, of_version.id)
-        return (of_version, last) if of_version is not None and last else None
-
-    def _left_by(self, round_: Round, index: int) -> Policy | None:
-        """Return the policy that an update left, from memory or from its saved state; None if both are gone."""
-        with transaction(self.context.engine) as session:
-            rows = [row for row in checkpoints_of_training(session, round_.id) if row.step == index]
-            kept = [
-                (row.id, KeptCheckpoint(row.step, Path(row.folder), row.files)) for row in rows if row.state == "kept"
-            ]
-        live = self.context.live_policy
-        if live is not None and any(live.folder == str(saved.folder) for _, saved in kept):
-            return live.policy
-        self.context.live_policy = None  # there need not be room for a second one
-        for id_, saved in kept:
-            if self._is_whole(id_, saved):
-                policy = self._fresh(round_)
-                policy.load(saved.folder)
-                return policy
-        return None
-
-    def _is_whole(self, id_: int, saved: KeptCheckpoint) -> bool:
-        """Return whether the files of a saved state match their row; mark the row as damaged if not."""
-        try:
-            saved.check(self.context.on_progress)
-        except CorruptArtifactError as error:
-            with transaction(self.context.engine) as session:
-                mark_checkpoints(session, [id_], "damaged")
-                line = f"the saved policy after update {saved.step} is passed over: {error}"
-                add_event(session, self.context.run_id, "damaged", line, at=self.context.clock())
-            return False
-        return True
-
-    def _stored(self, round_: Round, index: int) -> list[Rollout]:
-        from illume_loop.train.grpo import Rollout
-
-        with transaction(self.context.engine) as session:
-            rows = learned_rollouts(session, round_.id, index)
-        return [Rollout(row.prompt, row.image_ids, row.log_probs, row.advantage) for row in rows]
-
-    def _fresh(self, round_: Round) -> Policy:
-        """Return a policy that has learned nothing, from the version that the chain of rounds began with."""
-        from illume_loop.train.grpo import Policy
-
-        first = round_
-        while (before := self._update_before(first, 1)) is not None:
-            first, _ = before
-        with transaction(self.context.engine) as session:
-            version = version_of(session, first.drawing_version_id)
-        settings = self.context.settings
-        return Policy(
-            self.context.checkpoints.local_path(version.sha256),
-            settings.train,
-            settings.grpo,
-            decode_of(settings.sampling),
-            derived_seed("policy", settings.run.seed) % 2**31,
-            self.context.on_progress,
-        )

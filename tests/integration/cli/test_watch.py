@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from illume_loop.cli import images, samples, watch
-from illume_loop.cli.watch import Board, JsonLines, Look, PlainLines, take_look
+from illume_loop.cli.watch import Board, JsonLines, PlainLines, Snapshot, take_snapshot
 from illume_loop.loop.run_directory import OpenRun, open_run
 from tests.support.canned_model import save_canned
 from tests.support.canned_run import small_settings, start
@@ -29,11 +29,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def _under_way(run: OpenRun) -> Look:
+def _under_way(run: OpenRun) -> Snapshot:
     """The run as it was while its last round was gated."""
-    look = take_look(run)
-    last = {**look.rounds[-1], "state": "gating", "decision": None, "reasons": []}
-    return replace(look, rounds=[*look.rounds[:-1], last], stages={"sampling": (18, 18), "gating": (7, 48)})
+    snapshot = take_snapshot(run)
+    last = {**snapshot.rounds[-1], "state": "gating", "decision": None, "reasons": []}
+    return replace(snapshot, rounds=[*snapshot.rounds[:-1], last], stages={"sampling": (18, 18), "gating": (7, 48)})
 
 
 def test_a_run_that_is_over_is_told_and_left(run_dir: Path, capsys: Captured) -> None:
@@ -48,10 +48,10 @@ def test_a_run_that_is_over_is_told_and_left(run_dir: Path, capsys: Captured) ->
 def test_what_goes_on_is_told_once(run_dir: Path, capsys: Captured) -> None:
     plain, lines = PlainLines(), JsonLines()
     with open_run(run_dir) as run:
-        look = _under_way(run)
-        assert not look.is_over
+        snapshot = _under_way(run)
+        assert not snapshot.is_over
         for view in (plain, plain, lines, lines):
-            view.show(look)
+            view.show(snapshot)
     out = capsys.readouterr().out.splitlines()
     assert len([line for line in out if line.startswith("round 2/2 gating: 7/48")]) == 1
     [told] = [json.loads(line) for line in out if line.startswith("{")]
@@ -76,7 +76,7 @@ def test_a_terminal_that_can_gets_the_pictures_of_a_round(run_dir: Path, monkeyp
     monkeypatch.setattr(_terminal.get_cell_size, "_result", _terminal.CellSize(10, 20), raising=False)
     out = io.StringIO()
     with open_run(run_dir) as run, Board(Console(file=out, force_terminal=True, width=160), run) as board:
-        board.show(take_look(run))
+        board.show(take_snapshot(run))
     assert out.getvalue().count("\x1bP") == 1, "one Sixel image, of the last round"
     assert "v0002 above" in out.getvalue()
 

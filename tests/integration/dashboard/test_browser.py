@@ -158,7 +158,7 @@ def test_a_run_is_started_and_goes_on_before_ones_eyes(
         )
         expect(page.get_by_role("link", name="Continue")).to_be_visible()
         assert page.evaluate("window.sameDocument"), "the page was loaded anew"
-        assert app.state.starter.going().code == 0
+        assert app.state.starter.last_loop().code == 0
 
 
 def test_the_gallery_is_filtered_and_leads_to_a_sample_and_its_lineage(page: Page, url: str) -> None:

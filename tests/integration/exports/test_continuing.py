@@ -20,7 +20,7 @@ from illume_loop.cli import samples
 from illume_loop.errors import CorruptArtifactError, ExportChangedError, NotFoundError, UsageError
 from illume_loop.exports import writing
 from illume_loop.exports.tables import TABLES
-from illume_loop.exports.writing import Wanted, export
+from illume_loop.exports.writing import ExportRequest, export
 from illume_loop.loop.run_directory import open_run
 from tests.support.canned_run import small_settings, start
 from tests.support.process import begin
@@ -45,7 +45,7 @@ class _StoppedError(Exception):
 
 @pytest.mark.parametrize("name", ["parquet", "datasets", "jsonl", "webdataset"])
 def test_a_stopped_export_ends_with_the_same_bytes(run_dir: Path, tmp_path: Path, name: str) -> None:
-    wanted = Wanted(name, shard_rows=4)
+    request = ExportRequest(name, shard_rows=4)
     told = list[tuple[str, int]]()
 
     def stop(table: str, rows: int) -> None:
@@ -54,14 +54,14 @@ def test_a_stopped_export_ends_with_the_same_bytes(run_dir: Path, tmp_path: Path
             raise _StoppedError
 
     with open_run(run_dir) as run:
-        whole = export(run, wanted, tmp_path / "whole")
+        whole = export(run, request, tmp_path / "whole")
         with pytest.raises(_StoppedError):
-            export(run, wanted, tmp_path / "stopped", on_rows=stop)
+            export(run, request, tmp_path / "stopped", on_rows=stop)
         assert any(path.suffix == ".part" for path in (tmp_path / "stopped").rglob("*"))
         told.clear()
-        assert export(run, wanted, tmp_path / "stopped", on_rows=lambda *row: told.append(row)) == whole
+        assert export(run, request, tmp_path / "stopped", on_rows=lambda *row: told.append(row)) == whole
         assert told[0] == ("assessments", 8), "what is whole is not written again"
-        assert export(run, wanted, tmp_path / "stopped") == whole
+        assert export(run, request, tmp_path / "stopped") == whole
     found = _files(tmp_path / "stopped")
     assert {name: found.pop(name) == data for name, data in _files(tmp_path / "whole").items()} == dict.fromkeys(
         _files(tmp_path / "whole"), True
@@ -78,21 +78,21 @@ def test_a_killed_process_leaves_an_export_that_goes_on(run_dir: Path, tmp_path:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with open_run(run_dir) as run:
-        counts = export(run, Wanted("parquet", shard_rows=2), tmp_path / "out")
-        assert counts == export(run, Wanted("parquet", shard_rows=2), tmp_path / "whole")
+        counts = export(run, ExportRequest("parquet", shard_rows=2), tmp_path / "out")
+        assert counts == export(run, ExportRequest("parquet", shard_rows=2), tmp_path / "whole")
     for name in ("samples", "assessments", "manifests"):
         assert _files(tmp_path / "out" / name).items() >= _files(tmp_path / "whole" / name).items()
 
 
 def test_rows_that_come_later_are_left_out(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_run(run_dir) as run:
-        scope = writing._scope(run, Wanted("parquet"))
+        scope = writing._scope(run, ExportRequest("parquet"))
         last = scope.until["samples"]
         monkeypatch.setattr(writing, "last_ids", lambda *_: {"samples": last - 5, "assessments": 0})
-        counts = export(run, Wanted("parquet", ("samples", "assessments")), tmp_path / "out")
+        counts = export(run, ExportRequest("parquet", ("samples", "assessments")), tmp_path / "out")
         assert counts == {"samples": 13, "assessments": 0}
         monkeypatch.undo()
-        assert export(run, Wanted("parquet", ("samples", "assessments")), tmp_path / "out") == counts
+        assert export(run, ExportRequest("parquet", ("samples", "assessments")), tmp_path / "out") == counts
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def test_memory_is_flat_in_the_number_of_rows(run_dir: Path, tmp_path: Path, mon
             tracemalloc.start()
             counts = export(
                 run,
-                Wanted("parquet", ("samples",)),
+                ExportRequest("parquet", ("samples",)),
                 tmp_path / f"{factor}",
                 on_rows=lambda *_, seen=in_arrow: seen.append(pa.total_allocated_bytes()),
             )
@@ -150,22 +150,22 @@ def test_memory_is_flat_in_the_number_of_rows(run_dir: Path, tmp_path: Path, mon
 
 def test_what_cannot_be_gone_on_with_is_refused(run_dir: Path, tmp_path: Path) -> None:
     with open_run(run_dir) as run:
-        export(run, Wanted("parquet", ("samples",), shard_rows=5), tmp_path / "out")
+        export(run, ExportRequest("parquet", ("samples",), shard_rows=5), tmp_path / "out")
         with pytest.raises(ExportChangedError, match=r"\(format, tables\)"):
-            export(run, Wanted("jsonl", ("samples", "sft"), shard_rows=5), tmp_path / "out")
+            export(run, ExportRequest("jsonl", ("samples", "sft"), shard_rows=5), tmp_path / "out")
         shard = tmp_path / "out" / "samples" / "00001.parquet"
         shard.write_bytes(shard.read_bytes()[:-1])
         with pytest.raises(CorruptArtifactError, match=r"00001\.parquet"):
-            export(run, Wanted("parquet", ("samples",), shard_rows=5), tmp_path / "out")
+            export(run, ExportRequest("parquet", ("samples",), shard_rows=5), tmp_path / "out")
         with pytest.raises(NotFoundError, match="no round '9'"):
-            export(run, Wanted("parquet", round_index=9), tmp_path / "new")
+            export(run, ExportRequest("parquet", round_index=9), tmp_path / "new")
         with pytest.raises(NotFoundError, match="no table 'prompts"):
-            export(run, Wanted("parquet", ("prompts",)), tmp_path / "new")
+            export(run, ExportRequest("parquet", ("prompts",)), tmp_path / "new")
         assert not (tmp_path / "new").exists()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "thesis.tex").touch()
         with pytest.raises(UsageError, match="holds other things than an export"):
-            export(run, Wanted("parquet"), tmp_path / "full")
+            export(run, ExportRequest("parquet"), tmp_path / "full")
 
 
 def test_the_command_tells_rows_and_the_card_how_to_read_them(run_dir: Path, tmp_path: Path, capsys: Captured) -> None:

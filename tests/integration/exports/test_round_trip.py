@@ -25,7 +25,7 @@ from illume_db.samples import sample_detail
 from illume_db.tables import Assessment, Example, Manifest, Prompt, Review, Round, Sample
 from illume_loop.exports.formats import FORMATS
 from illume_loop.exports.tables import IMAGE_TOKEN, TABLES, image_text
-from illume_loop.exports.writing import Wanted, export
+from illume_loop.exports.writing import ExportRequest, export
 from illume_loop.judge.instructions import correction, critique
 from illume_loop.loop.run_directory import OpenRun, open_run
 from tests.support.canned_run import small_settings, start
@@ -63,10 +63,10 @@ def assessing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def _exported(run_dir: Path, out: Path, wanted: Wanted) -> Iterator[OpenRun]:
+def _exported(run_dir: Path, out: Path, request: ExportRequest) -> Iterator[OpenRun]:
     with open_run(run_dir) as run:
-        counts = export(run, wanted, out)
-        assert list(counts) == list(wanted.tables)
+        counts = export(run, request, out)
+        assert list(counts) == list(request.tables)
         yield run
 
 
@@ -98,7 +98,7 @@ def _expected_samples(run: OpenRun) -> list[Row]:
 
 @pytest.mark.parametrize("name", ["parquet", "datasets", "jsonl"])
 def test_every_table_is_the_database(preferring: Path, tmp_path: Path, name: str) -> None:
-    with _exported(preferring, tmp_path / "out", Wanted(name, shard_rows=10)) as run:
+    with _exported(preferring, tmp_path / "out", ExportRequest(name, shard_rows=10)) as run:
         load = _loaded(tmp_path / "out", name)
         samples, expected = load("samples"), _expected_samples(run)
         images, sources = ([row.pop(column) for row in samples] for column in ("image", "source"))
@@ -146,14 +146,14 @@ def test_every_table_is_the_database(preferring: Path, tmp_path: Path, name: str
 
 
 def test_a_folder_of_datasets_opens_as_a_whole(preferring: Path, tmp_path: Path) -> None:
-    with _exported(preferring, tmp_path / "out", Wanted("datasets")):
+    with _exported(preferring, tmp_path / "out", ExportRequest("datasets")):
         whole = datasets.load_from_disk(str(tmp_path / "out"))
         assert {name: len(table) for name, table in whole.items()}["samples"] == 36
         assert isinstance(whole["samples"][0]["image"], Image.Image)
 
 
 def test_a_webdataset_is_the_database(preferring: Path, tmp_path: Path) -> None:
-    with _exported(preferring, tmp_path / "out", Wanted("webdataset", shard_rows=10)) as run:
+    with _exported(preferring, tmp_path / "out", ExportRequest("webdataset", shard_rows=10)) as run:
         rows = _loaded(tmp_path / "out", "webdataset")("samples")
         expected = _expected_samples(run)
         assert len(rows) == len(expected)
@@ -215,7 +215,7 @@ def _of_last_manifest(run: OpenRun, kinds: tuple[str, ...]) -> list[Example]:
 def test_trl_trains_on_preferences_that_are_the_database(
     preferring: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tiny_model: str, name: str
 ) -> None:
-    with _exported(preferring, tmp_path / "out", Wanted(name, ("preference",))) as run:
+    with _exported(preferring, tmp_path / "out", ExportRequest(name, ("preference",))) as run:
         table = datasets.load_dataset(str(tmp_path / "out"), "preference", split="train")
         trainer = DPOTrainer(
             model=tiny_model,
@@ -237,7 +237,7 @@ def test_trl_trains_on_preferences_that_are_the_database(
 def test_trl_trains_on_completions_that_are_the_database(
     preferring: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tiny_model: str
 ) -> None:
-    with _exported(preferring, tmp_path / "out", Wanted("jsonl", ("sft",))) as run:
+    with _exported(preferring, tmp_path / "out", ExportRequest("jsonl", ("sft",))) as run:
         trainer = SFTTrainer(
             model=tiny_model,
             args=SFTConfig(**_arguments(tmp_path / "t")),
@@ -256,7 +256,7 @@ def test_trl_trains_on_completions_that_are_the_database(
 
 
 def test_rows_that_read_have_their_image_and_their_answer(assessing: Path, tmp_path: Path) -> None:
-    with _exported(assessing, tmp_path / "out", Wanted("parquet", ("vision-sft",))) as run:
+    with _exported(assessing, tmp_path / "out", ExportRequest("parquet", ("vision-sft",))) as run:
         rows = _loaded(tmp_path / "out", "parquet")("vision-sft")
         examples = _of_last_manifest(run, ("read", "assess", "correct"))
         assert {row["kind"] for row in rows} == {"read", "assess", "correct"}
@@ -280,7 +280,7 @@ def test_rows_that_read_have_their_image_and_their_answer(assessing: Path, tmp_p
 def test_edits_have_their_source_and_their_instruction(tmp_path: Path) -> None:
     values = {"run__rounds": 1, "run__seed": 2, "sampling__edit_share": 0.5, "sampling__prompts_per_round": 12}
     start(small_settings(tmp_path / "base", **values), tmp_path / "run")
-    with _exported(tmp_path / "run", tmp_path / "out", Wanted("parquet", ("samples", "vision-sft"))) as run:
+    with _exported(tmp_path / "run", tmp_path / "out", ExportRequest("parquet", ("samples", "vision-sft"))) as run:
         load = _loaded(tmp_path / "out", "parquet")
         rows, expected = load("samples"), _expected_samples(run)
         edits = [row for row in rows if row["instruction"]]
@@ -300,7 +300,7 @@ def test_edits_have_their_source_and_their_instruction(tmp_path: Path) -> None:
 
 
 def test_a_png_is_the_one_that_was_stored(preferring: Path, tmp_path: Path) -> None:
-    with _exported(preferring, tmp_path / "out", Wanted("parquet", ("samples",))) as run:
+    with _exported(preferring, tmp_path / "out", ExportRequest("parquet", ("samples",))) as run:
         table = datasets.load_dataset(str(tmp_path / "out"), "samples", split="train")
         raw = table.cast_column("image", datasets.Image(decode=False))[0]
         assert raw["image"]["bytes"] == run.images.read_bytes(raw["image_sha256"])

@@ -21,7 +21,7 @@ from illume_db.teacher import num_teacher_calls
 from illume_loop.cli.assessments import fields_of
 from illume_loop.data.store import Tokenised
 from illume_loop.data.tokenizer import open_tokenizer
-from illume_loop.data.tokenizing import Wanted, tokenize
+from illume_loop.data.tokenizing import TokenizeRequest, tokenize
 from illume_loop.errors import PreflightError, SettingsError, TeacherBudgetError, TeacherError
 from illume_loop.exports import writing
 from illume_loop.judge.instructions import correction, critique
@@ -206,14 +206,14 @@ def test_a_run_of_two_turns_is_exported_and_tokenised_to_the_same_ids(tmp_path: 
         settings = _settings(tmp_path, stub.url, **values, **few)
         start(settings, tmp_path / "run", replace(default_toolbox(), train=cast(TrainFunction, copied)))
     with open_run(tmp_path / "run") as run:
-        writing.export(run, writing.Wanted("parquet", ("vision-sft",)), tmp_path / "data")
+        writing.export(run, writing.TokenizeRequest("parquet", ("vision-sft",)), tmp_path / "data")
         manifest = run.session.scalars(select(Manifest.id)).one()
         examples = [
             row for row in examples_of(run.session, manifest) if row.sample and row.kind in ("assess", "correct")
         ]
         drawn = {row.id: row.image_ids.tolist() for row in run.session.scalars(select(Sample))}
     backend = open_tokenizer(base_path("shapes-instruct"), "cpu")
-    outcome = tokenize(Wanted([tmp_path / "data"]), backend, "shapes-instruct", tmp_path / "tokens")
+    outcome = tokenize(TokenizeRequest([tmp_path / "data"]), backend, "shapes-instruct", tmp_path / "tokens")
     assert not outcome.tally.left_out
     data = Tokenised(tmp_path / "tokens")
     found = [row for row in map(data.__getitem__, range(len(data))) if len(row.turns[0].text) > len("<image>")]

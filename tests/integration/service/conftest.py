@@ -47,6 +47,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """A file that holds a worker at its work while it exists."""
+    path = tmp_path / "hold"
+    path.touch()
+    return path
+
+
+@pytest.fixture
 def one_round(service: Service) -> Service:
     """A service whose run has one round."""
     service.settings["run.rounds"] = 1

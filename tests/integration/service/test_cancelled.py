@@ -9,17 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from illume_db.tables import Round, Sample, TrainingCheckpoint, Unit
-from tests.support.service import Service
-
-PATIENT = {"ILLUME_CLUSTER__LEASE_S": "120", "ILLUME_CLUSTER__STALL_AFTER_S": "240"}
-"""Waits that outlast slow commands: a unit is to be lost to its cancelled round, not to time."""
-
-
-@pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    path = tmp_path / "hold"
-    path.touch()
-    return path
+from tests.support.service import PATIENT, Service
 
 
 @pytest.mark.parametrize(("variable", "kind"), [("HOLD_DRAWING", "sample"), ("HOLD_TRAINING", "train")])

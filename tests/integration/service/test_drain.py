@@ -10,13 +10,6 @@ import pytest
 from tests.support.service import Service
 
 
-@pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    path = tmp_path / "hold"
-    path.touch()
-    return path
-
-
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), ("command", 0)])
 def test_a_drained_worker_finishes_its_unit_and_tells_who_drained_it(
     one_round: Service, hold: Path, manifest: str, how: signal.Signals | str, code: int

@@ -17,13 +17,6 @@ LEASE_S = 5.0
 """Longer than a busy host takes to import a backend, which reports nothing."""
 
 
-@pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    path = tmp_path / "hold"
-    path.touch()
-    return path
-
-
 @pytest.mark.parametrize(
     ("kind", "where"),
     [

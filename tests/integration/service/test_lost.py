@@ -11,19 +11,9 @@ import pytest
 from kombu import Connection, Exchange, Queue
 
 from illume_db.runs import leader_of
-from tests.support.service import Service
+from tests.support.service import PATIENT, Service
 
 QUEUE = "illume.generator"
-
-PATIENT = {"ILLUME_CLUSTER__STALL_AFTER_S": "240"}
-"""Of a worker that is held while other processes start, which takes long on a busy machine."""
-
-
-@pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    path = tmp_path / "hold"
-    path.touch()
-    return path
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from illume_loop.data.tokenizing import Outcome, Wanted, tokenize
+from illume_loop.data.tokenizing import Outcome, TokenizeRequest, tokenize
 from illume_loop.models.illume.backend import IllumeBackend
 from tests.support.sources import write_sources
 
@@ -22,5 +22,5 @@ def tokenised(
 ) -> tuple[Path, Outcome]:
     """All sources in one folder, several shards."""
     folder = Path(tmp_path_factory.mktemp("tokenised"))
-    wanted = Wanted(list(sources.values()), shard_rows=5, max_bad=0.5)
-    return folder, tokenize(wanted, sharp_backend, "tiny", folder)
+    request = TokenizeRequest(list(sources.values()), shard_rows=5, max_bad=0.5)
+    return folder, tokenize(request, sharp_backend, "tiny", folder)

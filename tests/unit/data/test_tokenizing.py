@@ -22,7 +22,7 @@ from illume_loop.data.pixels import Fit, open_image
 from illume_loop.data.store import LEFT_OUT, Tokenised, list_path, shard_path
 from illume_loop.data.tally import CROPPED, Tally
 from illume_loop.data.tokenizer import tokenizer_digest
-from illume_loop.data.tokenizing import Outcome, Wanted, tokenize
+from illume_loop.data.tokenizing import Outcome, TokenizeRequest, tokenize
 from illume_loop.errors import (
     DataSourceError,
     NotFoundError,
@@ -76,7 +76,7 @@ def test_ids_are_the_tokenizers_and_rows_keep_what_they_read(tokenised: Made, sh
 def test_a_killed_tokenising_goes_on_and_leaves_whole_shards_as_they_are(
     tokenised: Made, sources: dict[str, Path], sharp_backend: IllumeBackend, tmp_path: Path
 ) -> None:
-    wanted = Wanted(list(sources.values()), shard_rows=5, max_bad=0.5)
+    request = TokenizeRequest(list(sources.values()), shard_rows=5, max_bad=0.5)
 
     def kill(done: int, _total: int, _tally: Tally) -> None:
         if done == 3:
@@ -85,7 +85,7 @@ def test_a_killed_tokenising_goes_on_and_leaves_whole_shards_as_they_are(
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
-        tokenize(wanted, sharp_backend, "tiny", tmp_path, kill)
+        tokenize(request, sharp_backend, "tiny", tmp_path, kill)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -93,7 +93,7 @@ def test_a_killed_tokenising_goes_on_and_leaves_whole_shards_as_they_are(
     assert len(before) == 3
     with pytest.raises(NotFoundError, match="no shard"):
         Tokenised(tmp_path)
-    outcome = tokenize(wanted, sharp_backend, "tiny", tmp_path)
+    outcome = tokenize(request, sharp_backend, "tiny", tmp_path)
     assert outcome.tally == tokenised[1].tally
     assert _shards(tmp_path) == _shards(tokenised[0]), "byte for byte those of a tokenising that nobody killed"
     for name, stat in before.items():
@@ -104,14 +104,14 @@ def test_a_killed_tokenising_goes_on_and_leaves_whole_shards_as_they_are(
 def test_processes_share_the_shards(
     tokenised: Made, sources: dict[str, Path], sharp_backend: IllumeBackend, tmp_path: Path
 ) -> None:
-    wanted = Wanted(list(sources.values()), shard_rows=5, max_bad=0.5)
+    request = TokenizeRequest(list(sources.values()), shard_rows=5, max_bad=0.5)
     worked: list[int] = []
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
-        tokenize(wanted, sharp_backend, "tiny", tmp_path)
+        tokenize(request, sharp_backend, "tiny", tmp_path)
         os._exit(0)
-    outcome = tokenize(wanted, sharp_backend, "tiny", tmp_path, lambda done, *_: worked.append(done))
+    outcome = tokenize(request, sharp_backend, "tiny", tmp_path, lambda done, *_: worked.append(done))
     assert os.waitpid(child, 0)[1] == 0
     assert outcome.num_shards + outcome.num_left == len(_shards(tokenised[0]))
     assert _shards(tmp_path) == _shards(tokenised[0])
@@ -122,9 +122,9 @@ def test_another_tokenizer_and_another_request_are_refused(
     tokenised: Made, sources: dict[str, Path], sharp_backend: IllumeBackend, tmp_path: Path
 ) -> None:
     folder, _ = tokenised
-    wanted = Wanted(list(sources.values()), shard_rows=5, max_bad=0.5)
+    request = TokenizeRequest(list(sources.values()), shard_rows=5, max_bad=0.5)
     with pytest.raises(TokensChangedError, match=r"tokenised otherwise \(fit\)"):
-        tokenize(dataclasses.replace(wanted, fit=Fit("pad")), sharp_backend, "tiny", folder)
+        tokenize(dataclasses.replace(request, fit=Fit("pad")), sharp_backend, "tiny", folder)
     sharp_backend.save(tmp_path)
     other = IllumeBackend.load(tmp_path, "cpu")
     digest = tokenizer_digest(other)
@@ -137,18 +137,18 @@ def test_another_tokenizer_and_another_request_are_refused(
     with torch.no_grad():
         other.model.model.vision.quantizer.codebook[0].add_(1.0)
     with pytest.raises(OtherTokenizerError, match="holds ids of the tokenizer"):
-        tokenize(wanted, other, "other", folder)
+        tokenize(request, other, "other", folder)
 
 
 def test_too_many_bad_rows_end_it_with_one_sentence_and_a_list(
     sources: dict[str, Path], sharp_backend: IllumeBackend, tmp_path: Path
 ) -> None:
-    wanted = Wanted([sources["llava.jsonl"]])
+    request = TokenizeRequest([sources["llava.jsonl"]])
     with pytest.raises(TooManyBadRowsError) as caught:
-        tokenize(wanted, sharp_backend, "tiny", tmp_path)
+        tokenize(request, sharp_backend, "tiny", tmp_path)
     assert str(caught.value).startswith("4 of 11 rows cannot be used (36.4%, and the bound is 5.0%)")
     assert len((tmp_path / LEFT_OUT).read_text().splitlines()) == 4
-    assert tokenize(dataclasses.replace(wanted, max_bad=0.4), sharp_backend, "tiny", tmp_path).tally.num_kept == 7
+    assert tokenize(dataclasses.replace(request, max_bad=0.4), sharp_backend, "tiny", tmp_path).tally.num_kept == 7
 
 
 def test_a_source_that_is_bad_throughout_ends_it_early(
@@ -157,7 +157,7 @@ def test_a_source_that_is_bad_throughout_ends_it_early(
     monkeypatch.setattr("illume_loop.data.tokenizing.ENOUGH_TO_JUDGE", 40)
     (tmp_path / "bad.jsonl").write_text("{}\n" * 500)
     with pytest.raises(TooManyBadRowsError, match="64 of 64 rows cannot be used"):
-        tokenize(Wanted([tmp_path / "bad.jsonl"]), sharp_backend, "tiny", tmp_path / "out")
+        tokenize(TokenizeRequest([tmp_path / "bad.jsonl"]), sharp_backend, "tiny", tmp_path / "out")
     assert not shard_path(tmp_path / "out", 0).exists()
     assert len(list_path(tmp_path / "out", 0).read_text().splitlines()) == 64
 
@@ -168,13 +168,15 @@ def test_what_would_be_cropped_too_much_is_not_drawn(sharp_backend: IllumeBacken
     rows = [{"image": f"{name}.png", "caption": "a red square"} for name in ("square", "near", "wide")]
     rows += [{"source": "wide.png", "target": "wide.png", "instruction": "make the square blue"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    outcome = tokenize(Wanted([tmp_path / "rows.jsonl"]), sharp_backend, "tiny", tmp_path / "out")
+    outcome = tokenize(TokenizeRequest([tmp_path / "rows.jsonl"]), sharp_backend, "tiny", tmp_path / "out")
     assert outcome.tally.left_out == {CROPPED: 1}
     assert outcome.tally.bad_share == 0.0, "it is a choice, and no fault of the row"
     data = Tokenised(tmp_path / "out")
     assert data.rows_of("pair", drawn=False).tolist() == [0, 1, 2]
     assert data.rows_of("pair", drawn=True).tolist() == [0, 1], "4:5 loses 20 %, 2:3 more"
-    padded = tokenize(Wanted([tmp_path / "rows.jsonl"], Fit("pad")), sharp_backend, "tiny", tmp_path / "padded")
+    padded = tokenize(
+        TokenizeRequest([tmp_path / "rows.jsonl"], Fit("pad")), sharp_backend, "tiny", tmp_path / "padded"
+    )
     assert padded.tally.num_kept == 4
     assert np.array_equal(Tokenised(tmp_path / "padded").num_drawn, [1, 1, 1, 1])
 
@@ -189,10 +191,10 @@ def test_sources_that_are_none_are_refused(sharp_backend: IllumeBackend, tmp_pat
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(DataSourceError, match=reason):
-            tokenize(Wanted([tmp_path / name]), sharp_backend, "tiny", tmp_path / "out")
+            tokenize(TokenizeRequest([tmp_path / name]), sharp_backend, "tiny", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataSourceError, match="the folder has no file ending in"):
-        tokenize(Wanted([tmp_path / "empty"]), sharp_backend, "tiny", tmp_path / "out")
+        tokenize(TokenizeRequest([tmp_path / "empty"]), sharp_backend, "tiny", tmp_path / "out")
 
 
 def test_an_error_of_one_row_is_that_rows(
@@ -205,7 +207,7 @@ def test_an_error_of_one_row_is_that_rows(
     rows[9]["caption"], rows[10]["id"], rows[11]["caption"] = 9, "\ud800", "a red \udfff square"
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     monkeypatch.setattr("illume_loop.data.tokenizing.longest", _fails_at(12))
-    outcome = tokenize(Wanted([tmp_path / "rows.json"], max_bad=0.2), sharp_backend, "tiny", tmp_path / "out")
+    outcome = tokenize(TokenizeRequest([tmp_path / "rows.json"], max_bad=0.2), sharp_backend, "tiny", tmp_path / "out")
     assert outcome.tally.kept == {"pair": 36}
     listed = [json.loads(line) for line in (tmp_path / "out" / LEFT_OUT).read_text().splitlines()]
     assert [(row["index"], row["reason"]) for row in listed] == [
@@ -240,7 +242,7 @@ def test_values_of_parquet_that_are_none_matter_where_they_are_needed_only(
     captions = pa.array(["a red square"] * 3).dictionary_encode()
     table = pa.table({**columns, "caption": captions, "at": times})
     parquet.write_table(table, tmp_path / "1.parquet", row_group_size=2)
-    outcome = tokenize(Wanted([tmp_path], max_bad=0.5), sharp_backend, "tiny", tmp_path / "out")
+    outcome = tokenize(TokenizeRequest([tmp_path], max_bad=0.5), sharp_backend, "tiny", tmp_path / "out")
     assert outcome.tally.kept == {"pair": 5}
     assert outcome.tally.left_out == {"not UTF-8": 1}
 
@@ -251,7 +253,9 @@ def test_blank_lines_are_no_rows(sharp_backend: IllumeBackend, tmp_path: Path, e
     lines = ['{"text": "a red circle"}'] * 3 + ["", "  ", "\t"] + ['{"text": "a blue circle"}'] * 2
     for name in ("rows.jsonl", "rows.json"):
         (tmp_path / name).write_bytes(("\n".join(lines) + end).encode(encoding))
-        outcome = tokenize(Wanted([tmp_path / name], shard_rows=3), sharp_backend, "tiny", tmp_path / f"of-{name}")
+        outcome = tokenize(
+            TokenizeRequest([tmp_path / name], shard_rows=3), sharp_backend, "tiny", tmp_path / f"of-{name}"
+        )
         assert (outcome.tally.kept, outcome.tally.num_read) == ({"text": 5}, 5)
 
 
@@ -264,14 +268,17 @@ def test_json_is_read_by_what_it_holds(sharp_backend: IllumeBackend, tmp_path: P
         ("line.json", json.dumps({"version": 1, "data": rows})),
     ):
         (tmp_path / name).write_text(text)
-        assert tokenize(Wanted([tmp_path / name]), sharp_backend, "tiny", tmp_path / f"of-{name}").tally.num_kept == 2
+        assert (
+            tokenize(TokenizeRequest([tmp_path / name]), sharp_backend, "tiny", tmp_path / f"of-{name}").tally.num_kept
+            == 2
+        )
 
 
 def test_a_source_without_rows_is_refused(sharp_backend: IllumeBackend, tmp_path: Path) -> None:
     for name, text in (("none.jsonl", " \n\n"), ("none.json", "[]")):
         (tmp_path / name).write_text(text)
         with pytest.raises(DataSourceError, match="it holds no rows"):
-            tokenize(Wanted([tmp_path / name]), sharp_backend, "tiny", tmp_path / "out")
+            tokenize(TokenizeRequest([tmp_path / name]), sharp_backend, "tiny", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -288,7 +295,7 @@ def test_ids_that_a_row_gives_are_kept_if_this_tokenizer_made_them(
 
     rows = [row(digest, ids), row("0" * 64, ids), row(digest, ids[:-1]), row(digest, [*ids[:-1], 10**9])]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    outcome = tokenize(Wanted([tmp_path / "rows.jsonl"], max_bad=1.0), sharp_backend, "tiny", tmp_path / "out")
+    outcome = tokenize(TokenizeRequest([tmp_path / "rows.jsonl"], max_bad=1.0), sharp_backend, "tiny", tmp_path / "out")
     assert outcome.tally.left_out == {"image ids of another tokenizer": 1, "wrong image ids": 2}
     (kept,) = [Tokenised(tmp_path / "out")[0]]
     assert (kept.kind, kept.ids, len(kept.images)) == ("dialogue", (ids,), 1)

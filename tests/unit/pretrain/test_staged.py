@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from illume_loop.data.tokenizer import open_tokenizer, tokenizer_digest
-from illume_loop.data.tokenizing import Wanted, tokenize
+from illume_loop.data.tokenizing import TokenizeRequest, tokenize
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import (
     MixError,
@@ -67,7 +67,7 @@ def base(sharp_backend: IllumeBackend, tmp_path_factory: pytest.TempPathFactory)
 def tokens(sharp_backend: IllumeBackend, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(tmp_path_factory.mktemp("tokens"))
     sources = write_sources(folder / "sources")
-    tokenize(Wanted(list(sources.values()), max_bad=0.5), sharp_backend, "tiny", folder / "ids")
+    tokenize(TokenizeRequest(list(sources.values()), max_bad=0.5), sharp_backend, "tiny", folder / "ids")
     return folder / "ids"
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_followed_is_refused_before_anything_is_trained(
     with pytest.raises(OtherTokenizerError, match="tokenise the sources with this model"):
         run_stages(_recipe(tokens), tmp_path / "other", tmp_path)
     (tmp_path / "texts.jsonl").write_text('{"text": "a red circle"}\n')
-    tokenize(Wanted([tmp_path / "texts.jsonl"]), sharp_backend, "tiny", tmp_path / "texts")
+    tokenize(TokenizeRequest([tmp_path / "texts.jsonl"]), sharp_backend, "tiny", tmp_path / "texts")
     nothing = [{"task": "assess", "source": "texts", "weight": 1.0}]
     stage = {"name": "s", "steps": 1, "batch": 4, "rates": {"adapter": 1e-3}, "mix": nothing}
     empty = _recipe(tokens, sources={"texts": tmp_path / "texts"}, stages=[stage])

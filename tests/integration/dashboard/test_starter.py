@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from illume_loop.dashboard.access import Role
-from illume_loop.dashboard.starting import Going
+from illume_loop.dashboard.starter import StartedLoop
 from illume_loop.loop.run_directory import exclusive, holder
 from tests.support.canned_run import small_settings, start
 from tests.support.dashboard import PASSWORDS, RUN, dashboard_over
@@ -32,18 +32,18 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
         monkeypatch.setenv(name, value)
     with dashboard_over(run_dir) as made:
         yield made
-        going = made.state.starter.going()
-        if going is not None and going.code is None:
-            os.killpg(going.pid, signal.SIGKILL)
+        loop = made.state.starter.last_loop()
+        if loop is not None and loop.code is None:
+            os.killpg(loop.pid, signal.SIGKILL)
             _ended(made)
 
 
-def _ended(app: FastAPI) -> Going:
+def _ended(app: FastAPI) -> StartedLoop:
     deadline = time.monotonic() + 60
-    while (going := app.state.starter.going()) is None or going.code is None:
+    while (loop := app.state.starter.last_loop()) is None or loop.code is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return going
+    return loop
 
 
 def _csrf(client: TestClient) -> str:
@@ -59,7 +59,7 @@ def test_one_loop_at_a_time_until_it_is_stopped(app: FastAPI) -> None:
     assert client.post(f"{RUN}/start", data=form | {"csrf": "x"}).status_code == 403
     assert client.post(f"{RUN}/start", data=form, headers={"Origin": "https://evil.example"}).status_code == 403
     assert "name 2 rounds or more" in client.post(f"{RUN}/start", data=form | {"rounds": 1}).text
-    assert app.state.starter.going() is None
+    assert app.state.starter.last_loop() is None
     with exclusive(run_dir):
         assert holder(run_dir) == str(os.getpid())
         refused = client.post(f"{RUN}/start", data=form)

@@ -26,7 +26,7 @@ _SAID_BYTES = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
+class StartedLoop:
     """A loop that a page started; `code` is None while it runs, and negative if a signal ended it."""
 
     pid: int
@@ -92,18 +92,18 @@ class Starter:
             os.killpg(self._process.pid, signal.SIGTERM)
             return True
 
-    def going(self) -> Going | None:
+    def last_loop(self) -> StartedLoop | None:
         """Return the loop that was started here last; None before the first."""
         with self._lock:
             if self._process is None:
                 return None
             code = self._process.poll()
             said = self._said() if code else ""
-            return Going(self._process.pid, self._rounds, self._by, code, said)
+            return StartedLoop(self._process.pid, self._rounds, self._by, code, said)
 
     def mark(self) -> str:
         """Return a text that changes whenever a loop is started here or ends."""
-        found = self.going()
+        found = self.last_loop()
         return "" if found is None else f"{found.pid}.{found.code}"
 
     def _said(self) -> str:
