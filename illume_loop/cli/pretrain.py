@@ -53,7 +53,7 @@ def pretrain(
 
 
 def _on_shapes(recipe: str, base: str | None, out: Path, stages: list[str], view: View) -> Path:
-    from illume_loop.pretrain.recipe import run_recipe
+    from illume_loop.pretrain.pretraining import run_recipe
 
     def on_progress(name: str, done: int, total: int, loss: float) -> None:
         view.update(name, done, total, f"loss {loss:.3f}")

@@ -10,7 +10,8 @@ from typing import Literal
 
 from illume_loop.files import write_atomically
 from illume_loop.pretrain.batches import Task
-from illume_loop.pretrain.recipe import STAGES, LanguageStage, Pretraining, Recipe
+from illume_loop.pretrain.pretraining import Pretraining
+from illume_loop.pretrain.recipe import STAGES, LanguageStage, Recipe
 from illume_loop.pretrain.stepper import Progress
 
 Learns = Literal["both", "generation", "understanding"]

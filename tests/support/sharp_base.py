@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from illume_loop.models.illume.backend import IllumeBackend
-from illume_loop.pretrain.recipe import Pretraining, Recipe
+from illume_loop.pretrain.pretraining import Pretraining
+from illume_loop.pretrain.recipe import Recipe
 
 
 def small_recipe() -> Recipe:

@@ -17,7 +17,8 @@ from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.illume.processing import build_processor
 from illume_loop.models.registry import load_model
 from illume_loop.models.sequences import log_probs_of
-from illume_loop.pretrain.recipe import Pretraining, Recipe
+from illume_loop.pretrain.pretraining import Pretraining
+from illume_loop.pretrain.recipe import Recipe
 from illume_loop.protocols import Sampling
 
 PROMPTS = ["a red circle", "an image with three blue squares", "a ring above a cross"]

@@ -18,7 +18,7 @@ from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.models.registry import load_model
 from illume_loop.pretrain import stepper
 from illume_loop.pretrain.detokenizing import with_replaced_ids
-from illume_loop.pretrain.recipe import run_recipe
+from illume_loop.pretrain.pretraining import run_recipe
 from illume_loop.pretrain.repainting import REPAINTINGS, DetokenizerRecipe, repaint
 from illume_loop.protocols import Sampling
 

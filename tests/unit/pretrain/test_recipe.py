@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from illume_loop.errors import NotFoundError
 from illume_loop.models.registry import load_model
-from illume_loop.pretrain.recipe import STAGES, Pretraining, Recipe, run_recipe
+from illume_loop.pretrain.pretraining import Pretraining, run_recipe
+from illume_loop.pretrain.recipe import STAGES, Recipe
 from illume_loop.pretrain.stepper import ParameterGroup, train_stage
 
 

@@ -11,7 +11,8 @@ import torch
 from illume_loop.domains.shapes.grammar import parse
 from illume_loop.pretrain.batches import LONG, Pairs, Task, batches_at
 from illume_loop.pretrain.corpus import _features
-from illume_loop.pretrain.recipe import Pretraining, Recipe
+from illume_loop.pretrain.pretraining import Pretraining
+from illume_loop.pretrain.recipe import Recipe
 from illume_loop.pretrain.scenes import pixel_batch
 from illume_loop.pretrain.typical import as_typical
 

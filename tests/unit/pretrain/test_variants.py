@@ -10,7 +10,8 @@ import pytest
 
 from illume_loop.domains.shapes.render import render
 from illume_loop.models.registry import load_model
-from illume_loop.pretrain.recipe import RECIPES, STAGES, Pretraining, Recipe
+from illume_loop.pretrain.pretraining import Pretraining
+from illume_loop.pretrain.recipe import RECIPES, STAGES, Recipe
 from illume_loop.pretrain.scenes import random_spec
 from illume_loop.pretrain.variants import TASKS_OF, VISUAL, variant, visual_part
 
