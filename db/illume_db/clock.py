@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from illume_db.types import UtcDateTime
 
 
-class _Later(FunctionElement[datetime]):
+class _TimeFromNow(FunctionElement[datetime]):
     name = "db_time_in"
     type = UtcDateTime()
     inherit_cache = True
@@ -40,7 +40,7 @@ def db_now() -> ColumnElement[datetime]:
 
 def db_time_in(seconds: float) -> ColumnElement[datetime]:
     """Return the time `seconds` from now by the database's clock; negative seconds give a time in the past."""
-    return _Later(literal(float(seconds), Double()))
+    return _TimeFromNow(literal(float(seconds), Double()))
 
 
 def seconds_since(moment: Any) -> ColumnElement[float]:
@@ -48,13 +48,13 @@ def seconds_since(moment: Any) -> ColumnElement[float]:
     return _SecondsSince(moment)
 
 
-@compiles(_Later, "postgresql")
-def _later_on_postgres(element: _Later, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(_TimeFromNow, "postgresql")
+def _later_on_postgres(element: _TimeFromNow, compiler: SQLCompiler, **options: Any) -> str:
     return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
 
 
-@compiles(_Later, "sqlite")
-def _later_on_sqlite(element: _Later, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(_TimeFromNow, "sqlite")
+def _later_on_sqlite(element: _TimeFromNow, compiler: SQLCompiler, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
     # SQLite compares times as text, so this one has six digits after the point, as the ones that SQLAlchemy writes.
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"

@@ -146,7 +146,7 @@ def _run(cell: Cell, settings: Settings, run_dir: Path, progress: StudyProgress)
         # A study measures its models itself, so the run needs no closing comparison.
         gate = settings.gate.model_copy(update={"closing": False})
         with suppress(RoundFailedError):  # the round's row holds the error
-            start_run(settings.model_copy(update={"gate": gate}), run_dir, progress=_Told(cell, progress))
+            start_run(settings.model_copy(update={"gate": gate}), run_dir, progress=_CellReporter(cell, progress))
     return _rounds(run_dir)
 
 
@@ -217,7 +217,7 @@ def _file(cell: Cell, folder: Path) -> Path:
     return folder / "cells" / f"{cell.key}.json"
 
 
-class _Told:
+class _CellReporter:
     """The adapter that reports the coordinator's progress under the cell's name."""
 
     def __init__(self, cell: Cell, progress: StudyProgress) -> None:

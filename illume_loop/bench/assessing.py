@@ -17,7 +17,7 @@ from torch import Tensor
 
 from illume_loop.bench.measuring import Limits, Row, compare, in_words
 from illume_loop.bench.sizes import BEGIN_IMAGE, BOS, END_IMAGE, IMAGE, Size, random_janus, words
-from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.engine.scorer import Branch, LogOddsBranch, Scored, score_branches
 from illume_loop.errors import EngineDiffersError
 from illume_loop.models.janus.language import JanusLanguage
 
@@ -57,7 +57,7 @@ class Reading:
         embeds = language.embed_text(prefix).expand(len(self.pixels), -1, -1).clone()
         embeds[:, prefix == IMAGE] = features.to(embeds.dtype)
         branches: list[Branch] = [
-            *(Asked(ids, ([YES], [NO])) for ids in self.questions),
+            *(LogOddsBranch(ids, ([YES], [NO])) for ids in self.questions),
             Scored(self.prompt, len(self.prompt)),
         ]
         return torch.tensor(np.stack(score_branches(language, [*embeds], [branches] * len(embeds))))

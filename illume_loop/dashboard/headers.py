@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from illume_loop.dashboard.proxies import LOOPBACK, PREFIX, Network, Seen, is_among, root_of, seen_from
+from illume_loop.dashboard.proxies import LOOPBACK, PREFIX, BrowserRequest, Network, is_among, root_of, seen_from
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -78,7 +78,7 @@ class Guard:
             return
         await self._app(asked, receive, send_guarded)
 
-    def _refusal(self, method: str, headers: Headers, seen: Seen) -> str | None:
+    def _refusal(self, method: str, headers: Headers, seen: BrowserRequest) -> str | None:
         if self._names is not None:
             # Check the Host header too: a page that points its own name here can send any forwarded header.
             hosts = {_name_of(f"//{host}") for host in (headers.get("host", ""), seen.host)}
@@ -99,7 +99,7 @@ class Guard:
         return None
 
 
-def _as_asked(scope: Scope, seen: Seen, port: int) -> Scope:
+def _as_asked(scope: Scope, seen: BrowserRequest, port: int) -> Scope:
     """Return the scope with the browser's address and scheme, and with the path without the proxy's prefix."""
     asked = {**scope, "scheme": seen.scheme, "client": (seen.client, port) if seen.client else None}
     if seen.prefix:

@@ -29,7 +29,7 @@ _MOST_HOPS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class BrowserRequest:
     """A request as the browser made it; `is_forwarded` is True if a proxy passed it on."""
 
     host: str
@@ -40,7 +40,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _ForwardedHeaders:
     """The values of the forwarded headers; the nearest proxy added the last value of each list."""
 
     clients: Sequence[str]
@@ -50,12 +50,12 @@ class _Told:
     prefix: str = ""
 
 
-def seen_from(headers: Headers, peer: str, scheme: str, trusted: Sequence[Network]) -> Seen:
+def seen_from(headers: Headers, peer: str, scheme: str, trusted: Sequence[Network]) -> BrowserRequest:
     """Return the browser's original request; `peer` is the address that the connection comes from."""
     host = headers.get("host", "")
     told = _told(headers)
     if told is None or not is_among(peer, trusted):
-        return Seen(host, scheme, peer, is_forwarded=told is not None)
+        return BrowserRequest(host, scheme, peer, is_forwarded=told is not None)
     client, hops = peer, 1
     for address in reversed(told.clients[-_MOST_HOPS:]):
         found = _address_in(address)
@@ -70,7 +70,7 @@ def seen_from(headers: Headers, peer: str, scheme: str, trusted: Sequence[Networ
         has_port = re.search(r":\d+$", wanted)
         host = wanted if has_port or not re.fullmatch(r"\d{1,5}", told.port) else f"{wanted}:{told.port}"
     said = _added_by(told.schemes, hops).lower()
-    return Seen(
+    return BrowserRequest(
         host=host,
         scheme=said if said in ("http", "https") else scheme,
         client=client,
@@ -94,14 +94,14 @@ def root_of(request: HTTPConnection) -> str:
     return "../" * (path.split(b"?")[0].count(b"/") - 1) or "./"
 
 
-def _told(headers: Headers) -> _Told | None:
+def _told(headers: Headers) -> _ForwardedHeaders | None:
     """Return the values of X-Forwarded-*, or else of Forwarded; None if a request has neither."""
     clients, hosts, schemes = (
         _listed(headers, name) for name in ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
     )
     if not (clients or hosts or schemes or headers.get("x-forwarded-prefix")):
         return _forwarded(_joined(headers, "forwarded"))
-    return _Told(
+    return _ForwardedHeaders(
         clients,
         hosts,
         schemes,
@@ -110,7 +110,7 @@ def _told(headers: Headers) -> _Told | None:
     )
 
 
-def _forwarded(value: str) -> _Told | None:
+def _forwarded(value: str) -> _ForwardedHeaders | None:
     """Return the values of a Forwarded header (RFC 7239); None if it is empty."""
     if not value:
         return None
@@ -120,7 +120,7 @@ def _forwarded(value: str) -> _Told | None:
             match = _PAIR.fullmatch(pair)
             if match and match[1].lower() in found:
                 found[match[1].lower()].append((match[2] or match[3] or "").replace("\\", ""))
-    return _Told(found["for"], found["host"], found["proto"])
+    return _ForwardedHeaders(found["for"], found["host"], found["proto"])
 
 
 def _split(value: str, separator: str) -> list[str]:

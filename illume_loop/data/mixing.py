@@ -27,7 +27,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class MixChoice:
     """The choice for a position: the part of the mix, the row's number in its source, and the position's own RNG."""
 
     part: int
@@ -47,7 +47,7 @@ class Mix:
             if not count or not len(rows):
                 raise ValueError(f"part {part} has {'no rows' if count else 'too small a weight'}")
 
-    def at(self, position: int) -> Chosen:
+    def at(self, position: int) -> MixChoice:
         """Return the choice for a position, counted from 0."""
         period, offset = divmod(position, PERIOD)
         parts, ranks = _order_of(self.counts, f"{self.key}/period/{period}")
@@ -56,7 +56,7 @@ class Mix:
         rows = self.rows_of_parts[part]
         through, index = divmod(taken, len(rows))
         row = int(rows[shuffled(index, len(rows), f"{self.key}/part/{part}/{through}")])
-        return Chosen(part, row, Random(f"{self.key}/row/{position}"))
+        return MixChoice(part, row, Random(f"{self.key}/row/{position}"))
 
 
 def shuffled(index: int, size: int, key: str) -> int:

@@ -40,7 +40,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LogOddsBranch:
     """A branch whose value is log p(first) - log p(second) for the id after it.
 
     Each of the two answers may have several ids that spell it.
@@ -55,7 +55,7 @@ class Asked:
         return self.ids
 
 
-Branch = Scored | Asked
+Branch = Scored | LogOddsBranch
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ def _scored(model: EngineModel, prefixes: Sequence[Prefix], branches: Sequence[S
     scored = {at: (row, slot, told) for at, (row, slot, told) in enumerate(places) if isinstance(told, Scored)}
     if scored:
         values[list(scored)] = _log_probs(model, states, [*scored.values()])
-    asked = {at: (row, slot, told) for at, (row, slot, told) in enumerate(places) if isinstance(told, Asked)}
+    asked = {at: (row, slot, told) for at, (row, slot, told) in enumerate(places) if isinstance(told, LogOddsBranch)}
     if asked:
         values[list(asked)] = _log_odds(model, states, [*asked.values()])
     return np.split(values, np.cumsum([len(of_row) for of_row in branches])[:-1])
@@ -163,7 +163,7 @@ def _log_probs(model: EngineModel, states: Tensor, places: Sequence[tuple[int, i
     return np.array([part.sum() for part in parts])
 
 
-def _log_odds(model: EngineModel, states: Tensor, places: Sequence[tuple[int, int, Asked]]) -> Scores:
+def _log_odds(model: EngineModel, states: Tensor, places: Sequence[tuple[int, int, LogOddsBranch]]) -> Scores:
     """Return log p(first answer) - log p(second answer) after each place; all places have the same answers."""
     first, second = places[0][2].answers
     rows = torch.tensor([row for row, *_ in places], device=states.device)

@@ -190,7 +190,7 @@ _LESSONS: dict[str, Callable[[Dialect, str], Dialect | None]] = {
 }
 
 
-class Learned:
+class LearnedDialect:
     """The dialect of one endpoint, model and form of reply as far as it is learned; safe for threads."""
 
     def __init__(self, url: str, num_tokens: int) -> None:
@@ -265,15 +265,15 @@ class Learned:
             return True
 
 
-_known: dict[tuple[str, str, str], Learned] = {}
+_known: dict[tuple[str, str, str], LearnedDialect] = {}
 
 _known_lock = threading.Lock()
 
 
-def learned_of(url: str, model: str, asked: Ask[Any]) -> Learned:
+def learned_of(url: str, model: str, asked: Ask[Any]) -> LearnedDialect:
     """Return what this process has learned of an endpoint and model for the form of reply that is asked for."""
     with _known_lock:
-        return _known.setdefault((url, model, asked.form), Learned(url, asked.num_tokens))
+        return _known.setdefault((url, model, asked.form), LearnedDialect(url, asked.num_tokens))
 
 
 def forget() -> None:

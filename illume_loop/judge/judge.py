@@ -21,7 +21,7 @@ from PIL import Image
 from illume_loop.errors import UsageError
 from illume_loop.judge.calibration import Calibration, abstains
 from illume_loop.judge.critiques import SeedOf, verdicts_of, write_critiques
-from illume_loop.judge.questions import WHOLE, Asked, Origin, questions_of, whole_question
+from illume_loop.judge.questions import WHOLE, Origin, PromptQuestions, questions_of, whole_question
 from illume_loop.judge.readings import OF_QUESTIONS, YES_NO, Read, read_batch
 from illume_loop.protocols import Domain, Prompt, Question, UnifiedModel, encoded_once
 from illume_loop.settings import AssessSettings
@@ -94,7 +94,7 @@ class Judge:
         keys: Sequence[object],
     ) -> list[Opinion]:
         asked = self._asked(model, prompts) if self.asks else {}
-        of_each = [asked.get(prompt.text, Asked(())) for prompt in prompts]
+        of_each = [asked.get(prompt.text, PromptQuestions(())) for prompt in prompts]
         texts = [[question.text for question in one.questions] for one in of_each]
         reads = read_batch(model, images, [prompt.text for prompt in prompts], texts, self._wanted())
         opinions = [self._opinion(read, one) for read, one in zip(reads, of_each, strict=True)]
@@ -141,7 +141,7 @@ class Judge:
     def _wanted(self) -> set[str]:
         return self._needed() | ({YES_NO} if self.critiques else set())
 
-    def _asked(self, model: UnifiedModel, prompts: Sequence[Prompt]) -> Mapping[str, Asked]:
+    def _asked(self, model: UnifiedModel, prompts: Sequence[Prompt]) -> Mapping[str, PromptQuestions]:
         """Return the questions of each prompt by its text; a prompt without questions is asked about as a whole."""
         found = questions_of(
             prompts, self.domain, model, origin=self.origin, retries=self.retries, seed_of=self.seed_of
@@ -151,7 +151,7 @@ class Judge:
             for text, asked in found.items()
         }
 
-    def _opinion(self, read: Read, asked: Asked) -> Opinion:
+    def _opinion(self, read: Read, asked: PromptQuestions) -> Opinion:
         details = _details(read, asked, self.calibration)
         failed = [name for name, right in _verdicts(read, asked).items() if not right]
         failed += [WHOLE for question, said in _answered(read, asked) if question.criterion == WHOLE and said <= 0]
@@ -182,7 +182,7 @@ class Judge:
         images: Sequence[Image.Image],
         prompts: Sequence[Prompt],
         keys: Sequence[object],
-        of_each: Sequence[Asked],
+        of_each: Sequence[PromptQuestions],
         reads: Sequence[Read],
         opinions: Sequence[Opinion],
     ) -> None:
@@ -209,16 +209,16 @@ class _NoNumberError(Exception):
     """The reason why an image could not be judged."""
 
 
-def _verdicts(read: Read, asked: Asked) -> dict[str, bool]:
+def _verdicts(read: Read, asked: PromptQuestions) -> dict[str, bool]:
     return verdicts_of(asked.questions, read.log_odds) if read.log_odds else {}
 
 
-def _answered(read: Read, asked: Asked) -> Iterator[tuple[Question, float]]:
+def _answered(read: Read, asked: PromptQuestions) -> Iterator[tuple[Question, float]]:
     """Return each question with its log-odds; nothing if no questions were asked."""
     return zip(asked.questions, read.log_odds, strict=True) if read.log_odds else iter(())
 
 
-def _details(read: Read, asked: Asked, calibration: Calibration | None) -> dict[str, Any]:
+def _details(read: Read, asked: PromptQuestions, calibration: Calibration | None) -> dict[str, Any]:
     """Return the details that are kept with an assessment: readings, questions, criteria, invalid answers.
 
     Numbers that are not finite become null, because JSON has no NaN.

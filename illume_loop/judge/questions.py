@@ -33,7 +33,7 @@ _COLORS = r"red|green|blue|yellow|orange|purple|pink|brown|black|white|gr[ae]y|c
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptQuestions:
     """The questions of a prompt; none if the model could not ask any.
 
     `num_invalid` counts the model's answers that were not a valid list.
@@ -51,20 +51,21 @@ def questions_of(
     origin: Origin,
     retries: int,
     seed_of: SeedOf,
-) -> Mapping[str, Asked]:
+) -> Mapping[str, PromptQuestions]:
     """Return the questions of each prompt by its text.
 
     With origin `spec` the model asks only about prompts whose spec gives no questions; with `self` it asks about all.
     """
     by_text = {prompt.text: prompt for prompt in prompts}
     found = {
-        text: Asked(tuple(domain.questions(prompt) if origin == "spec" else ())) for text, prompt in by_text.items()
+        text: PromptQuestions(tuple(domain.questions(prompt) if origin == "spec" else ()))
+        for text, prompt in by_text.items()
     }
     untold = [text for text, asked in found.items() if not asked.questions]
     return found | dict(zip(untold, self_asked(untold, model, retries, seed_of), strict=True))
 
 
-def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of: SeedOf) -> list[Asked]:
+def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of: SeedOf) -> list[PromptQuestions]:
     """Let the model ask questions about each prompt, without an image."""
 
     def write(items: Sequence[int], attempt: int) -> list[str]:
@@ -73,7 +74,7 @@ def self_asked(texts: Sequence[str], model: UnifiedModel, retries: int, seed_of:
         return model.instruct(None, asked, temperature=temperature_of(attempt), seeds=seeds, max_tokens=MAX_TOKENS)
 
     answers = ask_until_valid(write, lambda _, text: parse_questions(text), len(texts), retries)
-    return [Asked(tuple(Question(criterion_of(q), q) for q in a.value or ()), a.num_invalid) for a in answers]
+    return [PromptQuestions(tuple(Question(criterion_of(q), q) for q in a.value or ()), a.num_invalid) for a in answers]
 
 
 def whole_question(text: str) -> Question:

@@ -77,14 +77,14 @@ DIFFER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class NextSample:
     """The next sample with the reason why it is shown."""
 
     sample_id: int
     reason: str
 
 
-def next_review(window: Sequence[Unreviewed], judge: str, num_done: int, seed: int) -> Chosen | None:
+def next_review(window: Sequence[Unreviewed], judge: str, num_done: int, seed: int) -> NextSample | None:
     """Return the next sample for a person who has dealt with `num_done` samples; None if nothing is left.
 
     The decision boundary is that of the assessor `judge`. A random choice follows from `seed` and the samples alone.
@@ -94,18 +94,18 @@ def next_review(window: Sequence[Unreviewed], judge: str, num_done: int, seed: i
     turn = TURNS[num_done % len(TURNS)]
     shared = [one for one in window if one.num_reviews]
     if turn == "overlap" and shared:
-        return Chosen(min(shared, key=lambda one: (one.num_reviews, _draw(seed, one))).sample_id, "overlap")
+        return NextSample(min(shared, key=lambda one: (one.num_reviews, _draw(seed, one))).sample_id, "overlap")
     if turn == "random":
-        return Chosen(min(window, key=lambda one: _draw(seed, one)).sample_id, "random")
+        return NextSample(min(window, key=lambda one: _draw(seed, one)).sample_id, "random")
     # Samples that others have dealt with come in their own turn, `overlap`, so that many people cover more together.
     fresh = [one for one in window if not one.num_reviews] or list(window)
     judged = probabilities(fresh, judge)
     spread = {one.sample_id: _spread(one, judged.get(one.sample_id), judge) for one in fresh}
     most = max(fresh, key=lambda one: (spread[one.sample_id], -one.sample_id))
     if spread[most.sample_id] >= DIFFER:
-        return Chosen(most.sample_id, "disagreement")
+        return NextSample(most.sample_id, "disagreement")
     nearest = min(fresh, key=lambda one: (abs(judged.get(one.sample_id, math.inf) - 0.5), one.sample_id))
-    return Chosen(nearest.sample_id, "boundary")
+    return NextSample(nearest.sample_id, "boundary")
 
 
 def probabilities(window: Sequence[Unreviewed], assessor: str) -> dict[int, float]:

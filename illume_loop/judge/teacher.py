@@ -42,7 +42,7 @@ from illume_loop.errors import (
     TeacherRefusedError,
     TeacherUnclearError,
 )
-from illume_loop.judge.dialect import Ask, Dialect, Learned, learned_of, yes_or_no
+from illume_loop.judge.dialect import Ask, Dialect, LearnedDialect, learned_of, yes_or_no
 from illume_loop.judge.replies import Answer, Refusal, Reply, read_reply, refusal_of, shortened
 from illume_loop.redaction import learn_secret, redact
 from illume_loop.settings import TeacherSettings
@@ -91,7 +91,7 @@ def fixed_budget(max_calls: int) -> Spend:
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[T]):
+class ParsedAnswer(Generic[T]):
     """A teacher's answer: its value, None if no try gave one, and the number of replies in another form."""
 
     value: T | None
@@ -145,12 +145,12 @@ class Teacher:
         images: Sequence[Image.Image],
         asked: Sequence[Sequence[Ask[T]]],
         on_images: Callable[[int], None] = lambda _: None,
-        on_told: Callable[[int, Ask[T], Told[T]], None] = lambda *_: None,
-    ) -> list[list[Told[T]]]:
+        on_told: Callable[[int, Ask[T], ParsedAnswer[T]], None] = lambda *_: None,
+    ) -> list[list[ParsedAnswer[T]]]:
         """Return what the teacher tells of each image when it is `asked`; see `ask` for the rest."""
         pictures = [_data_url(image) if asks else "" for image, asks in zip(images, asked, strict=True)]
 
-        def answer(place: int, ask: Ask[T]) -> Told[T]:
+        def answer(place: int, ask: Ask[T]) -> ParsedAnswer[T]:
             said = self._answer(pictures[place], ask)
             on_told(place, ask, said)
             return said
@@ -159,7 +159,7 @@ class Teacher:
         with ThreadPoolExecutor(self._settings.parallel) as pool:
             futures = [pool.submit(answer, place, ask) for place, ask in flat]
             try:
-                waiting, told = iter(futures), list[list[Told[T]]]()
+                waiting, told = iter(futures), list[list[ParsedAnswer[T]]]()
                 for asks in asked:
                     told.append([next(waiting).result() for _ in asks])
                     on_images(len(told))
@@ -169,11 +169,11 @@ class Teacher:
                 for future in futures:
                     future.cancel()
 
-    def _check_understood(self, told: Sequence[Told[T]], ask: Ask[T] | None) -> None:
+    def _check_understood(self, told: Sequence[ParsedAnswer[T]], ask: Ask[T] | None) -> None:
         if ask is not None and len(told) >= UNCLEAR_QUESTIONS and all(one.value is None for one in told):
             raise TeacherUnclearError(url=self._settings.url, num=len(told), wanted=ask.wanted, said=self._unclear)
 
-    def _answer(self, picture: str, ask: Ask[T]) -> Told[T]:
+    def _answer(self, picture: str, ask: Ask[T]) -> ParsedAnswer[T]:
         learned = learned_of(self._settings.url, self._settings.model, ask)
         attempt, waited, reason, num_invalid = 0, 0.0, "", 0
         while attempt <= self._settings.retries:
@@ -198,7 +198,7 @@ class Teacher:
                 continue
             answer = ask.read(reply.text) if isinstance(reply, Reply) else None
             if answer is not None:
-                return Told(answer, num_invalid)
+                return ParsedAnswer(answer, num_invalid)
             if reply is None and learned.move_on(asked):
                 continue
             if isinstance(reply, Reply) and reply.cut_off and learned.lengthen(asked):
@@ -207,9 +207,9 @@ class Teacher:
             attempt += 1
         if reason:
             raise TeacherError(url=self._settings.url, reason=reason)
-        return Told(None, num_invalid)
+        return ParsedAnswer(None, num_invalid)
 
-    def _learn(self, learned: Learned, asked: Dialect, refusal: Refusal) -> None:
+    def _learn(self, learned: LearnedDialect, asked: Dialect, refusal: Refusal) -> None:
         """Change how the endpoint is asked. Raises TeacherRefusedError if nothing is left to change."""
         if refusal.status in (404, 405) and learned.move_on(asked):
             return

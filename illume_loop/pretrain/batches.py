@@ -23,7 +23,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from illume_loop.domains.shapes.checker import Seen
+from illume_loop.domains.shapes.checker import Component
 from illume_loop.domains.shapes.domain import noisy
 from illume_loop.domains.shapes.grammar import OPENINGS, words
 from illume_loop.domains.shapes.questions import questions
@@ -172,7 +172,7 @@ def _claim(spec: Spec, rng: Random) -> Spec:
     return random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, WRONG_CLAIM, rng)
 
 
-def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[str, str]:
+def _question(spec: Spec, seen: Sequence[Component], rng: Random) -> tuple[str, str]:
     """Return a question and its answer."""
     answer = rng.random() < 0.5
     claim = random_spec(rng) if rng.random() < FOREIGN_CLAIM else noisy(spec, 0.0 if answer else 1.0, rng)
@@ -182,6 +182,6 @@ def _question(spec: Spec, seen: Sequence[Seen], rng: Random) -> tuple[str, str]:
     return chosen.question.text, YES if chosen.holds(seen) else NO
 
 
-def _seen(corpus: Corpus, index: int) -> list[Seen]:
+def _seen(corpus: Corpus, index: int) -> list[Component]:
     things = corpus.layout(index)
-    return sorted((Seen(t.shape, t.color, t.x, t.y) for t in things), key=lambda thing: thing.x)
+    return sorted((Component(t.shape, t.color, t.x, t.y) for t in things), key=lambda thing: thing.x)

@@ -24,7 +24,7 @@ from illume_loop.errors import MixError, UsageError
 from illume_loop.models.illume import IllumeForConditionalGeneration
 from illume_loop.models.illume.backend import IllumeBackend
 from illume_loop.pretrain.stage_training import StageTraining
-from illume_loop.pretrain.staged_recipe import Rates
+from illume_loop.pretrain.staged_recipe import LearningRates
 from illume_loop.pretrain.vision_rows import VisionRowsOnly
 from illume_loop.train.fitting import common_arguments, fit
 from illume_loop.train.head import use_logits
@@ -83,7 +83,9 @@ def train_stage(training: StageTraining, on_step: OnStep) -> TrainReport:
         return fit(trainer, loaded, training.out, stage.steps * stage.batch, on_step)
 
 
-def trained_parts(model: IllumeForConditionalGeneration, rates: Rates) -> tuple[list[Group], VisionRowsOnly | None]:
+def trained_parts(
+    model: IllumeForConditionalGeneration, rates: LearningRates
+) -> tuple[list[Group], VisionRowsOnly | None]:
     """Freeze the parts without a rate; return the optimizer's groups of the others and the vision rows' mask, if any.
 
     A rate for the encoder trains a copy that only reads. The tokenizer keeps the original, so the ids do not change.

@@ -28,7 +28,7 @@ class MixPart(Section):
     weight: float = Field(gt=0.0, le=1e6, description="Its share of the rows, among the weights of the mix.")
 
 
-class Rates(Section):
+class LearningRates(Section):
     """Peak learning rates of the parts that a stage trains; 0 leaves a part as it is."""
 
     adapter: float = Field(0.0, ge=0.0, le=1.0, description="From the encoder's features to the language model.")
@@ -53,7 +53,7 @@ class Stage(Section):
     name: str = Field(pattern=NAME)
     steps: int = Field(ge=1, le=10_000_000)
     batch: int = Field(ge=1, le=1_000_000, description="Rows of a step, over all processes.")
-    rates: Rates
+    rates: LearningRates
     mix: tuple[MixPart, ...] = Field(min_length=1)
     max_slices: int = Field(1, ge=1, le=9, description="Slices of an image that is read, beside its overview.")
     warmup_ratio: float = Field(0.03, ge=0.0, le=1.0, description="Share of the steps in which the rates rise.")

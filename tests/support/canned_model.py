@@ -21,7 +21,7 @@ from PIL import Image
 
 from illume_loop.domains.shapes import checker
 from illume_loop.domains.shapes.grammar import parse
-from illume_loop.domains.shapes.questions import Asked, questions
+from illume_loop.domains.shapes.questions import RuledQuestion, questions
 from illume_loop.domains.shapes.render import CANVAS, Placed, draw, render
 from illume_loop.domains.shapes.spec import CATEGORIES, COLORS, SHAPES, Spec, all_specs, change_one_attribute
 from illume_loop.domains.shapes.wordings import critique, grade, scene
@@ -170,13 +170,13 @@ def _uniform(*parts: object) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def _looked(image: Image.Image) -> Sequence[checker.Seen]:
+def _looked(image: Image.Image) -> Sequence[checker.Component]:
     """What is on an image; nothing on one that is not of this world."""
     return checker.look(image) if image.size == (CANVAS, CANVAS) else ()
 
 
 @cache
-def _rules() -> dict[str, Asked]:
+def _rules() -> dict[str, RuledQuestion]:
     return {asked.question.text: asked for spec in _specs() for asked in questions(spec)}
 
 
@@ -205,7 +205,7 @@ def _layout(ids: ImageIds) -> list[Placed]:
     return [Placed(SHAPES[kind % len(SHAPES)], COLORS[kind // len(SHAPES)], x, y) for kind, x, y in objects]
 
 
-def _answer(instruction: str, seen: Sequence[checker.Seen]) -> str:
+def _answer(instruction: str, seen: Sequence[checker.Component]) -> str:
     opening, _, rest = instruction.partition(" ")
     match opening:
         case "how":

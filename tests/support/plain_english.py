@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from illume_loop.domains.shapes.checker import Seen, relation_between
+from illume_loop.domains.shapes.checker import Component, relation_between
 from illume_loop.domains.shapes.grammar import NUMBERS, PLURALS, parse
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.errors import PromptOutsideGrammarError
 
-Holds = Callable[[Sequence[Seen]], bool]
+Holds = Callable[[Sequence[Component]], bool]
 COUNTS = {word: number for number, word in NUMBERS.items()}
 SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 
@@ -24,19 +24,19 @@ def understood(text: str) -> Holds:
     raise AssertionError(f"nobody understands: {text}")
 
 
-def _shows(seen: Sequence[Seen], prompt: str) -> bool:
+def _shows(seen: Sequence[Component], prompt: str) -> bool:
     try:
         return all(asked.holds(seen) for asked in questions(parse(prompt)))
     except PromptOutsideGrammarError:
         return False
 
 
-def _counts(seen: Sequence[Seen], degree: str, number: str, plural: str) -> bool:
+def _counts(seen: Sequence[Component], degree: str, number: str, plural: str) -> bool:
     found = sum(thing.shape == SINGULAR.get(plural) for thing in seen)
     return found == COUNTS[number] if degree == "exactly" else found >= COUNTS[number]
 
 
-def _related(seen: Sequence[Seen], first: str, relation: str, second: str) -> bool:
+def _related(seen: Sequence[Component], first: str, relation: str, second: str) -> bool:
     pairs = [(a, b) for a in seen for b in seen if a.shape == first and b.shape == second]
     return any(relation_between(a, b) == relation for a, b in pairs)
 

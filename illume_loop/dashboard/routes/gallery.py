@@ -25,7 +25,7 @@ def _empty_is_none(value: Any) -> Any:
 Number = Annotated[float | None, BeforeValidator(_empty_is_none)]
 
 
-class Wanted(BaseModel):
+class GalleryQuery(BaseModel):
     """The view and the filters of the page, from its query string."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -62,7 +62,7 @@ class Wanted(BaseModel):
 
 
 @router.get("/gallery", response_class=HTMLResponse)
-def gallery(request: Request, run: RunDep, source: SourceDep, wanted: Annotated[Wanted, Query()]) -> Response:
+def gallery(request: Request, run: RunDep, source: SourceDep, wanted: Annotated[GalleryQuery, Query()]) -> Response:
     """Show a round's samples that match the filters, or its best and worst, or parent and candidate side by side."""
     with source.reading() as session:
         shown = round_shown(session, run.id, wanted.round)

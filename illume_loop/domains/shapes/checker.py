@@ -36,7 +36,7 @@ Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Component:
     """One component of the foreground; `x` and `y` are its centre in pixels.
 
     None stands for an unclear shape or colour.
@@ -61,7 +61,7 @@ def check(image: Image.Image, spec: Spec) -> Verdict:
     return Verdict(passed=not failed, failed=tuple(failed), found=tuple(str(thing) for thing in seen))
 
 
-def look(image: Image.Image) -> list[Seen]:
+def look(image: Image.Image) -> list[Component]:
     """Return the components on the canvas, from left to right, without specks below MIN_AREA."""
     if image.size != (CANVAS, CANVAS):
         image = image.resize((CANVAS, CANVAS), Image.Resampling.BOX)
@@ -72,14 +72,14 @@ def look(image: Image.Image) -> list[Seen]:
     return sorted((thing for thing in seen if thing is not None), key=lambda thing: thing.x)
 
 
-def _identify(pixels: Pixels, distance: Pixels, mask: NDArray[np.bool_]) -> Seen | None:
+def _identify(pixels: Pixels, distance: Pixels, mask: NDArray[np.bool_]) -> Component | None:
     area = int(mask.sum())
     if area < MIN_AREA:
         return None
     rows, columns = np.nonzero(mask)
     y, x = float(rows.min() + rows.max() + 1) / 2, float(columns.min() + columns.max() + 1) / 2
     color = _color(pixels[mask], distance[mask])
-    return Seen(_shape(distance * mask, x, y), color, x, y)
+    return Component(_shape(distance * mask, x, y), color, x, y)
 
 
 def _color(pixels: Pixels, distance: Pixels) -> Color | None:
@@ -124,7 +124,7 @@ def _templates() -> Pixels:
     return np.array(bank, dtype=np.float32)
 
 
-def _failed(seen: list[Seen], spec: Spec) -> list[Attribute]:
+def _failed(seen: list[Component], spec: Spec) -> list[Attribute]:
     """Return the criteria that the seen components do not meet, in a fixed order."""
     failed: list[Attribute] = []
     wanted = Counter({part.shape: part.count for part in spec.parts})
@@ -143,7 +143,7 @@ def _failed(seen: list[Seen], spec: Spec) -> list[Attribute]:
     return failed
 
 
-def _holds(seen: list[Seen], spec: Spec) -> bool:
+def _holds(seen: list[Component], spec: Spec) -> bool:
     first = [thing for thing in seen if thing.shape == spec.parts[0].shape]
     second = [thing for thing in seen if thing.shape == spec.parts[1].shape]
     if len(first) != 1 or len(second) != 1 or spec.relation is None:
@@ -151,7 +151,7 @@ def _holds(seen: list[Seen], spec: Spec) -> bool:
     return relation_between(first[0], second[0]) == spec.relation
 
 
-def relation_between(a: Seen, b: Seen) -> Relation | None:
+def relation_between(a: Component, b: Component) -> Relation | None:
     """Return the relation of `a` to `b`, along the axis on which they are further apart.
 
     Returns None if they are equally far apart along both axes, or no further apart than CENTRE_GAP.

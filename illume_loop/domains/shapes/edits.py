@@ -13,7 +13,7 @@ from random import Random
 
 from PIL import Image
 
-from illume_loop.domains.shapes.checker import Seen, look
+from illume_loop.domains.shapes.checker import Component, look
 from illume_loop.domains.shapes.grammar import one
 from illume_loop.domains.shapes.render import CELL, Placed
 from illume_loop.domains.shapes.spec import COLORS, SHAPES, Color, Shape
@@ -76,7 +76,7 @@ def check_edit(before: Image.Image, after: Image.Image, edit: Edit) -> Verdict:
     return Verdict(not failed, tuple(failed), tuple(str(thing) for thing in found))
 
 
-def _is_there(wanted: Seen, found: Sequence[Seen]) -> bool:
+def _is_there(wanted: Component, found: Sequence[Component]) -> bool:
     return any(
         (thing.shape, thing.color) == (wanted.shape, wanted.color)
         and abs(thing.x - wanted.x) < CELL / 2

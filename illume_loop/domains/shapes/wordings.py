@@ -1,6 +1,6 @@
 """The world's own critique and grade of a picture, which stage 3 of the pretraining teaches.
 
-They are written from what the checker saw (`checker.Seen`), so they are true whatever the caption claims.
+They are written from what the checker saw (`checker.Component`), so they are true whatever the caption claims.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from illume_loop.domains.shapes.checker import Seen, relation_between
+from illume_loop.domains.shapes.checker import Component, relation_between
 from illume_loop.domains.shapes.grammar import NUMBERS, one, part_words, words
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import Color, Part, Shape, Spec
@@ -16,7 +16,7 @@ from illume_loop.domains.shapes.spec import Color, Part, Shape, Spec
 MAX_GRADE = 5
 
 
-def critique(spec: Spec, seen: Sequence[Seen]) -> dict[str, object]:
+def critique(spec: Spec, seen: Sequence[Component]) -> dict[str, object]:
     """Return the critique of a picture: verdict (yes, no) and evidence by criterion, then one sentence of analysis.
 
     It has the criteria that the spec has.
@@ -33,19 +33,19 @@ def critique(spec: Spec, seen: Sequence[Seen]) -> dict[str, object]:
     return told
 
 
-def grade(spec: Spec, seen: Sequence[Seen]) -> int:
+def grade(spec: Spec, seen: Sequence[Component]) -> int:
     """Return the grade: 5 if every question is answered with yes, one less for each no, but at least 1."""
     num_wrong = sum(not asked.holds(seen) for asked in questions(spec))
     return max(1, MAX_GRADE - num_wrong)
 
 
-def scene(seen: Sequence[Seen]) -> str:
+def scene(seen: Sequence[Component]) -> str:
     """Return what was seen in the words of a prompt: "two red circles and a blue ring"."""
     counts = Counter((thing.shape, thing.color) for thing in seen if thing.shape and thing.color)
     return _joined([part_words(Part(shape, color, count)) for (shape, color), count in counts.items() if shape])
 
 
-def _evidence(criterion: str, seen: Sequence[Seen]) -> str:
+def _evidence(criterion: str, seen: Sequence[Component]) -> str:
     if criterion == "object":
         shapes: Counter[Shape] = Counter(thing.shape for thing in seen if thing.shape)
         return _joined([one(shape) for shape in shapes])

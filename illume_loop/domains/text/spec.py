@@ -26,7 +26,7 @@ class _Strict(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Thing(_Strict):
+class ClassCount(_Strict):
     """A class of which the image must show at least `count`.
 
     `position` is a relation, and the index of the earlier thing that it relates to.
@@ -45,7 +45,7 @@ class Excluded(_Strict):
     count: int = Field(ge=1, le=1000)
 
 
-class Asked(_Strict):
+class SpecQuestion(_Strict):
     """A question that the spec gives itself; yes is the answer for an image that shows the prompt."""
 
     criterion: str
@@ -63,9 +63,9 @@ class TextSpec(_Strict):
     """A spec as JSON holds it; `tag` is GenEval's name of the category."""
 
     tag: str | None = None
-    include: tuple[Thing, ...] = ()
+    include: tuple[ClassCount, ...] = ()
     exclude: tuple[Excluded, ...] = ()
-    questions: tuple[Asked, ...] = ()
+    questions: tuple[SpecQuestion, ...] = ()
 
     @model_validator(mode="after")
     def _positions_are_relative_to_earlier_things(self) -> Self:
@@ -98,7 +98,7 @@ def questions_of_spec(data: Mapping[str, object], text: str) -> list[Question]:
     return [question for thing in spec.include for question in _of_thing(thing, spec, text)]
 
 
-def _of_thing(thing: Thing, spec: TextSpec, text: str) -> Iterator[Question]:
+def _of_thing(thing: ClassCount, spec: TextSpec, text: str) -> Iterator[Question]:
     yield Question("object", f"Is there {_one(thing.name)} in the image?")
     at_most = min((other.count - 1 for other in spec.exclude if other.name == thing.name), default=None)
     if thing.count > 1 or at_most is not None:
@@ -112,7 +112,7 @@ def _of_thing(thing: Thing, spec: TextSpec, text: str) -> Iterator[Question]:
         yield Question("position", f"Is the {thing.name} {relation} the {spec.include[target].name}?")
 
 
-def _count_question(thing: Thing, at_most: int | None, text: str) -> str:
+def _count_question(thing: ClassCount, at_most: int | None, text: str) -> str:
     number = NUMBERS[thing.count] if thing.count < len(NUMBERS) else str(thing.count)
     degree = "exactly" if at_most == thing.count else "at least"
     if thing.count == 1:

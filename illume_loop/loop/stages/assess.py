@@ -36,7 +36,7 @@ from illume_loop.judge.critiques import Critique
 from illume_loop.judge.judge import Judge, Opinion
 from illume_loop.judge.questions import whole_question
 from illume_loop.judge.replies import Answer
-from illume_loop.judge.teacher import Teacher, Told
+from illume_loop.judge.teacher import ParsedAnswer, Teacher
 from illume_loop.judge.teacher_critiques import criteria_of, critique_asked, right_criteria
 from illume_loop.loop.assessing import assessment_of, checked
 from illume_loop.loop.context import RunContext
@@ -146,21 +146,21 @@ class _RunTeacher:
             for row, questions, told in zip(self.drawn, asked, answers, strict=True)
         ]
 
-    def write(self, on_images: Callable[[int], None]) -> list[Told[Critique]]:
+    def write(self, on_images: Callable[[int], None]) -> list[ParsedAnswer[Critique]]:
         """Return a critique of each sample, and the number of invalid replies before it. Raises TeacherError."""
         domain, claims = self.context.domain, [prompt_of(row.prompt).claim for row in self.drawn]
         asked = [critique_asked(claim.text, criteria_of(domain, claim)) for claim in claims]
         names = [(row.image_sha256, question_sha256(ask.text)) for row, ask in zip(self.drawn, asked, strict=True)]
         left = [[] if name in self.replies else [ask] for name, ask in zip(names, asked, strict=True)]
         new = self.teacher.told(self.images, left, on_images, lambda at, ask, told: self._keep(at, ask.text, told))
-        return [told[0] if told else Told(**self.replies[name]) for name, told in zip(names, new, strict=True)]
+        return [told[0] if told else ParsedAnswer(**self.replies[name]) for name, told in zip(names, new, strict=True)]
 
     def _spend(self) -> bool:
         with self.one_by_one, transaction(self.context.engine) as session:
             return spend_teacher_call(session, self.context.run_id, self.context.settings.teacher.max_calls)
 
-    def _keep(self, place: int, question: str, said: Answer | Told[Critique]) -> None:
-        answer, reply = (None, said) if isinstance(said, Told) else (said, None)
+    def _keep(self, place: int, question: str, said: Answer | ParsedAnswer[Critique]) -> None:
+        answer, reply = (None, said) if isinstance(said, ParsedAnswer) else (said, None)
         if answer is not None or (reply is not None and reply.value is not None):
             with self.one_by_one, transaction(self.context.engine) as session:
                 keep_teacher_answer(
@@ -200,7 +200,9 @@ def teacher_assessments(
     ]
 
 
-def _with_critique(judged: NewAssessment | None, sample_id: int, told: Told[Critique], model: str) -> NewAssessment:
+def _with_critique(
+    judged: NewAssessment | None, sample_id: int, told: ParsedAnswer[Critique], model: str
+) -> NewAssessment:
     """Return an assessment with the teacher's critique.
 
     Without answers to questions, the score is the share of criteria that the critique finds fulfilled.

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from illume_loop.engine.batches import assembled, draw_batches, in_batches
-from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.engine.scorer import Branch, LogOddsBranch, Scored, score_branches
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
 from illume_loop.models.illume.language import IllumeLanguage
@@ -123,7 +123,7 @@ class IllumeBackend(EngineBackend):
         if not questions:
             return []
         answers = (spellings(self.tokenizer, YES), spellings(self.tokenizer, NO))
-        return [Asked(self.sequences.words(question), answers) for question in questions]
+        return [LogOddsBranch(self.sequences.words(question), answers) for question in questions]
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Return the input embeddings of each image, ready for a question or a text after it."""

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import JanusProcessor
 
-from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.engine.scorer import Branch, LogOddsBranch, Scored, score_branches
 from illume_loop.errors import UsageError
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.models.backend import EngineBackend
@@ -179,7 +179,9 @@ class JanusBackend(EngineBackend):
         if not questions:
             return []
         answers = (spellings(self.tokenizer, YES), spellings(self.tokenizer, NO))
-        return [Asked(self.sequences.read_prefix(f"{question} {BRIEFLY}")[1], answers) for question in questions]
+        return [
+            LogOddsBranch(self.sequences.read_prefix(f"{question} {BRIEFLY}")[1], answers) for question in questions
+        ]
 
     def _seen(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """Return the input embeddings of each image, ready for a question after it."""

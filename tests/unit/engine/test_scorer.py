@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from illume_loop.engine.scorer import Asked, Branch, Scored, score_branches
+from illume_loop.engine.scorer import Branch, LogOddsBranch, Scored, score_branches
 from tests.unit.engine.conftest import SmallModel
 
 YES, NO = [4, 14], [5]
@@ -16,7 +16,7 @@ def alone(model: SmallModel, prefix: torch.Tensor, branch: Branch) -> float:
     embeds = torch.cat([prefix, model.embed_text(torch.tensor(branch.ids, dtype=torch.long))])
     hidden = model.body(inputs_embeds=embeds.unsqueeze(0)).last_hidden_state[0]
     log_probs = torch.log_softmax(model.text_logits(hidden), dim=-1)
-    if isinstance(branch, Asked):
+    if isinstance(branch, LogOddsBranch):
         first, second = (log_probs[-1, answers].logsumexp(-1) for answers in branch.answers)
         return float(first - second)
     start = len(prefix) + len(branch.ids) - branch.num_scored
@@ -26,10 +26,15 @@ def alone(model: SmallModel, prefix: torch.Tensor, branch: Branch) -> float:
 @pytest.fixture
 def branches() -> list[list[Branch]]:
     return [
-        [Scored([6, 7, 8, 2], 4), Asked([9, 10, 11], (YES, NO)), Asked([12], (YES, NO)), Scored([6, 7, 8, 2], 2)],
+        [
+            Scored([6, 7, 8, 2], 4),
+            LogOddsBranch([9, 10, 11], (YES, NO)),
+            LogOddsBranch([12], (YES, NO)),
+            Scored([6, 7, 8, 2], 2),
+        ],
         [],
-        [Asked([9, 9], (YES, NO)), Scored([2], 1)],
-        [Asked([], (YES, NO))],
+        [LogOddsBranch([9, 9], (YES, NO)), Scored([2], 1)],
+        [LogOddsBranch([], (YES, NO))],
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.domains.shapes.questions import questions
 from illume_loop.domains.shapes.spec import CATEGORIES, all_specs
-from illume_loop.judge.questions import MOST_QUESTIONS, Asked, criterion_of, parse_questions, questions_of
+from illume_loop.judge.questions import MOST_QUESTIONS, PromptQuestions, criterion_of, parse_questions, questions_of
 from illume_loop.loop.unit_inputs import derived_seed
 from illume_loop.protocols import Prompt, Question
 from tests.support.canned_model import CannedModel
@@ -42,7 +42,7 @@ class Wordless(ShapesDomain):
         return []
 
 
-def _ask(model: CannedModel, origin: Any, domain: ShapesDomain = DOMAIN, retries: int = 3) -> Asked:
+def _ask(model: CannedModel, origin: Any, domain: ShapesDomain = DOMAIN, retries: int = 3) -> PromptQuestions:
     found = questions_of([PROMPT, PROMPT], domain, model, origin=origin, retries=retries, seed_of=derived_seed)
     assert list(found) == [PROMPT.text]
     return found[PROMPT.text]
@@ -74,7 +74,7 @@ def test_invalid_lists_are_counted_and_drawn_again_each_with_another_seed() -> N
 
 
 def test_after_the_last_try_there_are_no_questions() -> None:
-    assert _ask(Mumbling(99), "self", retries=2) == Asked((), 3)
+    assert _ask(Mumbling(99), "self", retries=2) == PromptQuestions((), 3)
 
 
 @pytest.mark.parametrize(

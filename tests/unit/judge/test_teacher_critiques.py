@@ -10,7 +10,7 @@ from PIL import Image
 
 from illume_loop.domains.shapes.domain import ShapesDomain
 from illume_loop.errors import TeacherUnclearError
-from illume_loop.judge.teacher import Teacher, Told, fixed_budget
+from illume_loop.judge.teacher import ParsedAnswer, Teacher, fixed_budget
 from illume_loop.judge.teacher_critiques import (
     MOST_EVIDENCE,
     PAPERS_CRITERIA,
@@ -42,7 +42,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def _told(reply: Reply, count: int = 1, **values: object) -> tuple[list[Told[Any]], StubTeacher]:
+def _told(reply: Reply, count: int = 1, **values: object) -> tuple[list[ParsedAnswer[Any]], StubTeacher]:
     with stub_teacher(reply) as stub:
         settings = TeacherSettings.model_validate({"url": stub.url, "model": "seer", "parallel": 1} | values)
         teacher = Teacher(settings, fixed_budget(settings.max_calls), lambda _: None)
@@ -52,7 +52,7 @@ def _told(reply: Reply, count: int = 1, **values: object) -> tuple[list[Told[Any
 
 def test_scores_by_criterion_and_an_analysis_become_a_critique() -> None:
     [told], stub = _told(lambda *_: json.dumps(TOLD))
-    assert told == Told(CRITIQUE, 0)
+    assert told == ParsedAnswer(CRITIQUE, 0)
     assert right_criteria(CRITIQUE) == {"object": True, "color": False}
     [(_, _, body)] = stub.requests
     schema = body["response_format"]["json_schema"]
@@ -120,13 +120,13 @@ def test_texts_come_on_one_line_that_a_database_can_hold() -> None:
 
 def test_an_invalid_reply_is_asked_for_again_at_another_temperature_and_counted() -> None:
     [told], stub = _told(lambda number, *_: json.dumps(TOLD) if number == 3 else '{"object": 5}')
-    assert told == Told(CRITIQUE, 2)
+    assert told == ParsedAnswer(CRITIQUE, 2)
     assert [body["temperature"] for _, _, body in stub.requests] == [0.0, 1.0, 1.0]
 
 
 def test_after_the_last_try_there_is_no_critique_and_a_count() -> None:
     told, stub = _told(lambda *_: "fine", retries=2)
-    assert told == [Told(None, 3)]
+    assert told == [ParsedAnswer(None, 3)]
     assert len(stub.requests) == 3
 
 
@@ -142,7 +142,7 @@ def test_a_reply_that_was_cut_off_gets_more_room() -> None:
         return Status(200, json.dumps({"choices": [choice]}).encode())
 
     [told], stub = _told(reply)
-    assert told == Told(CRITIQUE, 0)
+    assert told == ParsedAnswer(CRITIQUE, 0)
     assert [body["max_tokens"] for _, _, body in stub.requests] == [2048, 8192]
 
 
