@@ -128,7 +128,7 @@ def judge(
         chance = chance_of_crossing((gain.mean - settings.min_gain) / error, look.share, look.last_value)
         if chance >= LEAST_CHANCE:
             return None
-        objections.append(f"more draws would change that with a chance of {100 * chance:.1f} % only")
+        objections.append(f"stopped early: more prompts had a {100 * chance:.1f} % chance of changing the result")
     objections += guards
     is_tuned = {parent.decode, candidate.decode} != {setting}
     at_setting = gain

@@ -170,7 +170,7 @@ class TestLooks:
         assert judgement is not None
         assert not judgement.passed
         assert judgement.reasons[1] == "the lower end of the gain is not above 0.0"
-        assert "more draws would change that with a chance of 0.0 % only" in judgement.reasons[2]
+        assert "stopped early: more prompts had a 0.0 % chance of changing the result" in judgement.reasons[2]
 
     def test_the_same_outcomes_say_little_at_first(self) -> None:
         assert _looked(128, 0.4, 0.4, self.SETTINGS) is None
