@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 from urllib.parse import unquote
@@ -118,6 +118,12 @@ class Root:
                     write_atomically(Path(target), blocks_of(file, on_progress))
             else:
                 self.filesystem.put_file(str(source), target, callback=_Reports(on_progress))
+
+    def remove(self, relative: str) -> None:
+        """Delete a file, or a folder with all that is in it; do nothing if there is none. Raises StoreUnusableError."""
+        path = self.full(relative)
+        with _usable(self.path), suppress(FileNotFoundError):
+            self.filesystem.rm(path, recursive=True)
 
     def read_file(
         self, relative: str, target: Path, check: Callable[[str], None], on_progress: OnProgress = ignore

@@ -15,7 +15,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -29,9 +29,12 @@ from illume_db.tables import ModelVersion, Round, StageCount, Unit, Worker
 from illume_db.tables.rounds import TERMINAL_STATES
 from illume_db.tables.units import in_state, is_due, shown_state
 from illume_db.tables.versions import version_name
-from illume_db.units import SILENT, count_moved, release_assessments
+from illume_db.units import SILENT, count_moved, release_assessments, release_samples, release_update
 
 MAX_ERROR_LENGTH = 2_000
+
+RELEASES = "releases"
+"""The key in a unit's payload of the rows (first, stop) whose sample units wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def finish_unit(
     if effect is not None:
         effect(session)
     count_moved(session, lease.round_id, lease.kind, "leased", "done", num_items=lease.num_items, seconds=seconds)
-    _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row))
+    _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row), lease.payload, "done")
     return True
 
 
@@ -165,7 +168,7 @@ def fail_attempt(session: Session, lease: Lease, error: str, max_attempts: int) 
         raise FencedOutError(lease.key)
     count_moved(session, lease.round_id, lease.kind, "leased", state)
     if state == "dead":
-        _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row))
+        _settled(session, lease.round_id, lease.kind, (lease.first_row, lease.stop_row), lease.payload, state)
     return state
 
 
@@ -198,7 +201,8 @@ def expire_leases(session: Session, run_id: int, max_attempts: int) -> list[Expi
         count_moved(session, round_id, kind, "leased", state, num_units=num_units)
     for unit, lease in expired:
         if lease.state == "dead":
-            _settled(session, unit.round_id, unit.kind, (unit.first_row or 0, unit.stop_row or 0))
+            rows = unit.first_row or 0, unit.stop_row or 0
+            _settled(session, unit.round_id, unit.kind, rows, unit.payload, lease.state)
     return [lease for _, lease in expired]
 
 
@@ -264,9 +268,16 @@ def _expire(session: Session, unit: Unit, round_index: int, max_attempts: int) -
     return unit, lease
 
 
-def _settled(session: Session, round_id: int, kind: str, rows: tuple[int, int]) -> None:
+def _settled(
+    session: Session, round_id: int, kind: str, rows: tuple[int, int], payload: Mapping[str, Any], state: str
+) -> None:
+    """Make the units ready that waited for this one, which is done or dead. Nothing follows a dead update."""
     if kind == "sample":
         release_assessments(session, round_id, *rows)
+    elif "update" in payload and (kind, state) != ("train", "dead"):
+        release_update(session, round_id)
+    if RELEASES in payload and state == "done":
+        release_samples(session, round_id, *payload[RELEASES])
 
 
 def _held(lease: Lease) -> Update:

@@ -110,6 +110,11 @@ def round_at(session: Session, run_id: int, index: int) -> Round:
     return session.scalars(select(Round).where(Round.run_id == run_id, Round.index == index)).one()
 
 
+def rounds_before(session: Session, run_id: int, index: int) -> Sequence[Round]:
+    """Return a run's rounds before the one with this index, in order."""
+    return session.scalars(select(Round).where(Round.run_id == run_id, Round.index < index).order_by(Round.index)).all()
+
+
 def find_round(session: Session, run_id: int, index: int) -> Round | None:
     """Return the round of a run with this index; None if there is none."""
     return session.scalar(select(Round).where(Round.run_id == run_id, Round.index == index))

@@ -28,21 +28,26 @@ WAITS_FOR_ROWS = "assess"
 
 @dataclass(frozen=True, slots=True)
 class NewUnit:
-    """A unit to plan; `key` is unique within the round, and `rows` is the range (first, stop) of its rows, if any."""
+    """A unit to plan; `key` is unique within the round, and `rows` is the range (first, stop) of its rows, if any.
+
+    A unit that `waits` becomes ready when the units before it are done.
+    """
 
     kind: str
     key: str
     payload: dict[str, Any]
     rows: tuple[int, int] | None = None
     num_items: int = 0
+    waits: bool = False
 
 
 def add_units(session: Session, round_id: int, units: Sequence[NewUnit]) -> None:
-    """Plan units as pending. Assessments become ready when their rows are drawn, all others at once."""
-    for kind, group in groupby(units, key=lambda unit: unit.kind):
+    """Plan units as pending. Assessments become ready when their rows are drawn; others at once, unless they wait."""
+    for (kind, waits), group in groupby(units, key=lambda unit: (unit.kind, unit.waits)):
         of_kind = list(group)
         rows = [_row(round_id, unit) for unit in of_kind]
-        session.execute(insert(Unit).values(ready_at=None if kind == WAITS_FOR_ROWS else db_now()), rows)
+        ready_at = None if waits or kind == WAITS_FOR_ROWS else db_now()
+        session.execute(insert(Unit).values(ready_at=ready_at), rows)
         count_planned(session, round_id, kind, len(of_kind), sum(unit.num_items for unit in of_kind))
 
 
@@ -250,6 +255,35 @@ def release_assessments(session: Session, round_id: int, first_row: int, stop_ro
     ]
     if ready:
         session.execute(update(Unit).where(Unit.id.in_(ready)).values(ready_at=db_now()))
+
+
+def release_update(session: Session, round_id: int) -> None:
+    """Make a round's next update ready if the one before it is done and no assessment of its rows is open.
+
+    Call it after an update or one of its assessments has ended, after `count_moved` in the same transaction. The lock
+    on the count of trainings lets only one transaction at a time look, so that the last one to end finds the rest done.
+    """
+    trainings = (StageCount.round_id == round_id, StageCount.kind == "train")
+    session.execute(select(StageCount.kind).where(*trainings).with_for_update())
+    is_open = Unit.state.in_(("pending", "leased"))
+    first_open = select(Unit.id, Unit.first_row, Unit.stop_row, Unit.ready_at).where(
+        Unit.round_id == round_id, Unit.kind == "train", is_open
+    )
+    found = session.execute(first_open.order_by(Unit.id).limit(1)).first()
+    if found is None or found.ready_at is not None:
+        return
+    if found.stop_row and _covering(session, round_id, "assess", found.first_row, found.stop_row, is_open):
+        return
+    session.execute(update(Unit).where(Unit.id == found.id).values(ready_at=db_now()), execution_options=SILENT)
+
+
+def release_samples(session: Session, round_id: int, first_row: int, stop_row: int) -> None:
+    """Make the waiting sample units of these rows ready, after the update that their policy comes from has ended."""
+    waiting = _covering(session, round_id, "sample", first_row, stop_row, Unit.ready_at.is_(None))
+    of_rows = [id_ for id_, first, _ in waiting if first >= first_row]
+    if of_rows:
+        change = update(Unit).where(Unit.id.in_(of_rows), Unit.state == "pending")
+        session.execute(change.values(ready_at=db_now()), execution_options=SILENT)
 
 
 def _covering(

@@ -2,22 +2,34 @@
 
 Invariants:
 
-- An update is added once, with all of its samples, in the transaction that ends its unit.
+- An update is added once, with all of its rollouts, in the transaction that ends its unit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, insert, select, tuple_, update
+from sqlalchemy import delete, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from illume_db.tables import Prompt, Rollout, Round, Sample, TrainingCheckpoint, Update, UpdateGroup
+from illume_db.prompts import COLUMNS, PromptRow
+from illume_db.tables import (
+    Assessment,
+    PendingRollout,
+    Prompt,
+    Rollout,
+    Round,
+    Sample,
+    TrainingCheckpoint,
+    Unit,
+    Update,
+    UpdateGroup,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class NewUpdate:
     gap: float
     seconds: Mapping[str, float]
     staleness: int = 0
+    policy_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,8 @@ def add_update(
 ) -> None:
     """Add an update with its groups and rollouts, in order, and count the samples that it learned from.
 
-    A second update with the same natural key violates its primary key.
+    The rollouts take the place of those that were pending. A second update with the same natural key violates its
+    primary key.
     """
     of_update = {"round_id": round_id, "update_index": new.index}
     values = asdict(new) | {"rewards": dict(new.rewards), "seconds": dict(new.seconds)}
@@ -82,6 +96,8 @@ def add_update(
     session.execute(
         insert(Rollout), [of_update | {"position": i} | asdict(rollout) for i, rollout in enumerate(rollouts)]
     )
+    pending = (PendingRollout.round_id == round_id, PendingRollout.update_index == new.index)
+    session.execute(delete(PendingRollout).where(*pending))
     more = update(Round).where(Round.id == round_id)
     session.execute(more.values(num_accepted=Round.num_accepted + new.num_learned))
 
@@ -92,6 +108,84 @@ def sample_ids(session: Session, round_id: int, first_index: int, stop_index: in
         Sample.round_id == round_id, Sample.sample_index >= first_index, Sample.sample_index < stop_index
     )
     return {(prompt_id, index): id_ for prompt_id, index, id_ in session.execute(query)}
+
+
+def add_pending_rollouts(
+    session: Session, round_id: int, update_index: int, first: int, log_probs: Mapping[int, NDArray[np.float32]]
+) -> None:
+    """Add rollouts at the positions from `first` on; `log_probs` has those of each sample by its id, in order."""
+    of_update = {"round_id": round_id, "update_index": update_index}
+    rows = [
+        of_update | {"position": first + i, "sample_id": id_, "log_probs": log_probs_L}
+        for i, (id_, log_probs_L) in enumerate(log_probs.items())
+    ]
+    session.execute(insert(PendingRollout), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRow:
+    """A sample that waits for its update. `scores` are those of the scorers that could score it, by scorer."""
+
+    sample_id: int
+    position: int
+    sample_index: int
+    seed: int
+    image_ids: NDArray[np.int32]
+    image_sha256: str
+    log_probs: NDArray[np.float32]
+    prompt: PromptRow
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def pending_rollouts(
+    session: Session, round_id: int, update_index: int, first: int = 0, stop: int | None = None
+) -> list[PendingRow]:
+    """Return the samples that wait for an update, at positions first <= position < stop, in order."""
+    of_update = [PendingRollout.round_id == round_id, PendingRollout.update_index == update_index]
+    of_update.append(PendingRollout.position >= first)
+    if stop is not None:
+        of_update.append(PendingRollout.position < stop)
+    query = (
+        select(
+            PendingRollout.sample_id,
+            PendingRollout.position,
+            Sample.sample_index,
+            Sample.seed,
+            Sample.image_ids,
+            Sample.image_sha256,
+            PendingRollout.log_probs,
+            *COLUMNS,
+        )
+        .join(Sample, Sample.id == PendingRollout.sample_id)
+        .join(Prompt, Prompt.id == Sample.prompt_id)
+        .where(*of_update)
+        .order_by(PendingRollout.position)
+    )
+    found = {
+        id_: PendingRow(id_, position, index, seed, ids, sha256, log_probs, PromptRow(*prompt))
+        for id_, position, index, seed, ids, sha256, log_probs, *prompt in session.execute(query)
+    }
+    scored = (
+        select(Assessment.sample_id, Assessment.assessor, Assessment.score)
+        .join(PendingRollout, PendingRollout.sample_id == Assessment.sample_id)
+        .where(*of_update)
+    )
+    for sample_id, assessor, score in session.execute(scored):
+        if score is not None:
+            found[sample_id].scores[assessor] = score
+    return list(found.values())
+
+
+def seconds_of_units(session: Session, round_id: int, kind: str, first_row: int, stop_row: int) -> float:
+    """Return the seconds that workers took for the units of a kind that begin in these rows."""
+    of_rows = (Unit.round_id == round_id, Unit.kind == kind, Unit.first_row >= first_row, Unit.first_row < stop_row)
+    return session.scalar(select(func.sum(Unit.seconds)).where(*of_rows)) or 0.0
+
+
+def policies_of(session: Session, round_id: int) -> dict[int, str]:
+    """Return the sha256 of the policies that a round's updates published, by the update's index."""
+    query = select(Update.index, Update.policy_sha256).where(Update.round_id == round_id)
+    return {index: sha256 for index, sha256 in session.execute(query.order_by(Update.index)) if sha256 is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,12 @@ class CheckpointStore:
             self._root.write(_path(sha256, MANIFEST), manifest)
         return Checkpoint(sha256, sum(path.stat().st_size for path in files.values()))
 
+    def remove(self, sha256: str) -> None:
+        """Delete a checkpoint from the store, if it is there. The caches of hosts are pruned by themselves."""
+        # Without its manifest a checkpoint does not exist, so a kill in between leaves only files.
+        self._root.remove(_path(sha256, MANIFEST))
+        self._root.remove(_path(sha256))
+
     def has(self, sha256: str) -> bool:
         """Return True if the store has a checkpoint of this name."""
         return self._root.exists(_path(sha256, MANIFEST))

@@ -108,9 +108,22 @@ def _give_memory_back() -> None:
 
 @dataclass(frozen=True, slots=True)
 class LivePolicy:
-    """A policy in memory whose state is exactly that of the saved state in `folder`."""
+    """A policy in memory whose state is exactly that of the saved state in `folder`.
+
+    `sha256` names its weights in the artifact store, if they were published for workers.
+    """
 
     folder: str
+    policy: Policy
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingPolicy:
+    """A policy in memory that only draws, with the names of its base and of its weights in the artifact store."""
+
+    base_sha256: str
+    sha256: str
     policy: Policy
 
 
@@ -141,6 +154,8 @@ class RunContext:
     """Images drawn here and not assessed yet, by sha256. An image that is missing here is read from the store."""
     live_policy: LivePolicy | None = None
     """The policy as the last update here left it, so that the next update need not load its state."""
+    drawing_policy: DrawingPolicy | None = None
+    """The policy that drew here last, so that the next unit need not load it."""
     _calibration: Calibration | None = field(default=None, init=False)
 
     @property

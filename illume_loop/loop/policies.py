@@ -18,14 +18,14 @@ from sqlalchemy.orm import Session
 
 from illume_db.leases import Lease
 from illume_db.manifests import add_training_checkpoint, checkpoints_of_training, mark_checkpoints
-from illume_db.rounds import round_of, round_of_candidate
+from illume_db.rounds import round_of, round_of_candidate, rounds_before
 from illume_db.runs import add_event, run_key
 from illume_db.sessions import transaction
-from illume_db.tables import Round
-from illume_db.updates import learned_rollouts, num_updates, policy_states
+from illume_db.tables import ModelVersion, Round
+from illume_db.updates import learned_rollouts, num_updates, policies_of, policy_states
 from illume_db.versions import version_of
-from illume_loop.errors import CorruptArtifactError
-from illume_loop.loop.context import RunContext
+from illume_loop.errors import CorruptArtifactError, InconsistentRunError
+from illume_loop.loop.context import DrawingPolicy, RunContext
 from illume_loop.loop.unit_inputs import decode_of, derived_seed
 from illume_loop.train.keeping import KeptCheckpoint, listed_checkpoint
 
@@ -55,6 +55,37 @@ class Policies:
         for of_round, again in reversed(lost):
             policy.learn(self._stored(of_round, again))
         return policy
+
+    def drawing(self, round_: Round, index: int) -> Policy:
+        """Return a policy with the weights that the update before `index` of a round published, for drawing only.
+
+        Raises InconsistentRunError if that update published none.
+        """
+        at = self._update_before(round_, index)
+        if at is None:
+            return self._kept_for_drawing(round_, None)
+        of_round, number = at
+        with transaction(self.context.engine) as session:
+            sha256 = policies_of(session, of_round.id).get(number)
+        if sha256 is None:
+            raise InconsistentRunError(what=f"update {number} of round {of_round.index} published no policy")
+        live = self.context.live_policy
+        if live is not None and live.sha256 == sha256:
+            return live.policy
+        return self._kept_for_drawing(round_, sha256)
+
+    def _kept_for_drawing(self, round_: Round, sha256: str | None) -> Policy:
+        """Return the policy of the context that only draws, with the published weights or, without any, as it began."""
+        base = self._first_version(round_).sha256
+        kept, name = self.context.drawing_policy, sha256 or base
+        if kept is None or kept.base_sha256 != base or (sha256 is None and kept.sha256 != base):
+            self.context.drawing_policy = None  # there need not be room for a second one
+            kept = DrawingPolicy(base, base, self._fresh(round_))
+        if kept.sha256 != name:
+            self.context.drawing_policy = None  # from here on its weights may be those of two policies
+            kept.policy.load_weights(self.context.checkpoints.local_path(name))
+        self.context.drawing_policy = DrawingPolicy(base, name, kept.policy)
+        return kept.policy
 
     def _update_before(self, round_: Round, index: int) -> tuple[Round, int] | None:
         """Return the update that the policy learned from last before this one; None if there is none."""
@@ -106,20 +137,54 @@ class Policies:
         """Return a policy that has learned nothing, from the version that the chain of rounds began with."""
         from illume_loop.train.grpo import Policy
 
-        first = round_
-        while (before := self._update_before(first, 1)) is not None:
-            first, _ = before
-        with transaction(self.context.engine) as session:
-            version = version_of(session, first.drawing_version_id)
         settings = self.context.settings
         return Policy(
-            self.context.checkpoints.local_path(version.sha256),
+            self.context.checkpoints.local_path(self._first_version(round_).sha256),
             settings.train,
             settings.grpo,
             decode_of(settings.sampling),
             derived_seed("policy", settings.run.seed) % 2**31,
             self.context.on_progress,
         )
+
+    def _first_version(self, round_: Round) -> ModelVersion:
+        """Return the version that the chain of rounds began with, from which all of its policies are trained."""
+        first = round_
+        while (before := self._update_before(first, 1)) is not None:
+            first, _ = before
+        with transaction(self.context.engine) as session:
+            return version_of(session, first.drawing_version_id)
+
+
+def publish_policy(context: RunContext, policy: Policy) -> str:
+    """Publish a policy's weights for the workers that draw, and return their sha256."""
+    folder = context.scratch / f"policy-{uuid4().hex}"
+    policy.save_weights(folder)
+    published = context.checkpoints.publish(folder)
+    shutil.rmtree(folder)
+    return published.sha256
+
+
+def drop_policies(context: RunContext, round_: Round, index: int, newest: str) -> None:
+    """Delete the published policies that no update after `index` of a round draws with.
+
+    `newest` is the policy that update `index` has just published. The last policy of the round whose candidate draws
+    this round stays, because the round may be run again. Policies of equal weights have one name, so a name that is
+    still needed stays too.
+    """
+    behind = context.settings.grpo.max_staleness
+    with transaction(context.engine) as session:
+        of_round = policies_of(session, round_.id)
+        needed = {newest, *(sha256 for number, sha256 in of_round.items() if number >= index - behind)}
+        began_with = round_of_candidate(session, round_.drawing_version_id)
+        if began_with is not None:
+            needed |= set(list(policies_of(session, began_with.id).values())[-1:])
+        dropped = {sha256 for number, sha256 in of_round.items() if number == index - 1 - behind}
+        if index == 1:
+            for earlier in rounds_before(session, context.run_id, round_.index):
+                dropped |= set(list(policies_of(session, earlier.id).values())[-1 - behind :])
+    for sha256 in sorted(dropped - needed):
+        context.checkpoints.remove(sha256)
 
 
 def save_policy(context: RunContext, policy: Policy, lease: Lease) -> KeptCheckpoint:

@@ -140,14 +140,20 @@ def _step_within(view: RoundView, is_first: bool, plan_next: bool, tolerance: fl
                 return AwaitReviews(view.index, view.missing_reviews)
             return Curate(view.index, plan_next)
         case RoundState.TRAINING:
-            return _when_settled(view, ("train",), "train", PlanGate(view.index))
+            # The updates of a round may have samples and assessments of their own.
+            kinds = tuple(kind for kind in ("assess", "sample") if _is_open(view, kind))
+            return _when_settled(view, (*kinds, "train"), "train", PlanGate(view.index))
         case _:
             return _when_settled(view, ("evaluate",), "evaluate", Decide(view.index))
 
 
 def _when_settled(view: RoundView, kinds: tuple[str, ...], kind: str, step: Change | None) -> Step | None:
+    return Issue(view.index, kinds) if _is_open(view, kind) else step
+
+
+def _is_open(view: RoundView, kind: str) -> bool:
     counts = view.counts.get(kind, NONE)
-    return Issue(view.index, kinds) if counts.num_pending or counts.num_leased else step
+    return bool(counts.num_pending or counts.num_leased)
 
 
 def _lost(view: RoundView, kind: str, tolerance: float) -> bool:

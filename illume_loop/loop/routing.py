@@ -25,6 +25,7 @@ from illume_loop.loop.stages.evaluate import evaluate, measure_drift
 from illume_loop.loop.stages.gate import decide, plan_gate
 from illume_loop.loop.stages.manifest import write_manifest
 from illume_loop.loop.stages.plan import plan_round
+from illume_loop.loop.stages.rollouts import draw_rollouts, score_rollouts
 from illume_loop.loop.stages.sample import sample
 from illume_loop.loop.stages.train import train
 from illume_loop.loop.stages.update import update
@@ -60,11 +61,13 @@ def unit_function(lease: Lease) -> UnitFunction:
     unit's effect on the database. So a unit that is killed leaves nothing behind that could disturb its next attempt.
     """
     if "update" in lease.payload:
-        return update
+        return OF_UPDATE[lease.kind]
     return OF_SUITE.get(lease.payload.get("suite", ""), OF_KIND[lease.kind])
 
 
 OF_KIND: Mapping[str, UnitFunction] = {"sample": sample, "assess": assess, "train": train, "evaluate": evaluate}
+OF_UPDATE: Mapping[str, UnitFunction] = {"sample": draw_rollouts, "assess": score_rollouts, "train": update}
+"""The functions of units that belong to an update of reinforcement learning."""
 OF_SUITE: Mapping[str, UnitFunction] = {
     CALIBRATION: lambda context, _, on_items: fit_calibration_of_run(context, on_items),
     DRIFT: measure_drift,

@@ -44,6 +44,20 @@ class GrpoSettings(Section):
         "frozen (the run's base), checker (as a control).",
         json_schema_extra=ADVANCED,
     )
+    rollouts: Literal["trainer", "workers"] = Field(
+        "trainer",
+        description="Who draws and scores the samples of an update: trainer (the process that learns) or workers "
+        "(generators and assessors).",
+        json_schema_extra=ADVANCED,
+    )
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Updates by which the policy that draws is behind, so that workers draw while the trainer learns; "
+        "above 0 it needs grpo.rollouts = 'workers'.",
+        json_schema_extra=ADVANCED,
+    )
     advantage: Literal["normalised", "centred"] = Field(
         "normalised",
         description="normalised divides each scorer's rewards by their standard deviation in the group; centred only "
@@ -108,4 +122,10 @@ class GrpoSettings(Section):
     def _scorers_count_once(self) -> Self:
         if len(self.weights) != self.scorers.count("=") or not all(self.weights.values()):
             raise ValueError("grpo.scorers must name each scorer once, with a weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _only_workers_draw_ahead(self) -> Self:
+        if self.max_staleness and self.rollouts != "workers":
+            raise ValueError("grpo.max_staleness above 0 needs grpo.rollouts = 'workers'")
         return self

@@ -45,7 +45,7 @@ from illume_loop.train.trainable import Trainable, load_trainable
 MAX_GRAD_NORM = 1.0
 """The norm to which a step's gradient is cut."""
 
-STATE_FILE, STEPS_FILE = "state.safetensors", "steps.json"
+STATE_FILE, STEPS_FILE, WEIGHTS_FILE = "state.safetensors", "steps.json", "weights.safetensors"
 
 
 class PolicyModel(Trainable, DrawsScored, Protocol):
@@ -266,6 +266,18 @@ class Policy:
                 tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
         save_file({name: one.contiguous().cpu() for name, one in tensors.items()}, folder / STATE_FILE)
         (folder / STEPS_FILE).write_text(json.dumps(steps, sort_keys=True), encoding="utf-8")
+
+    def save_weights(self, folder: Path) -> None:
+        """Write the trained weights alone to a new folder, for a process that only draws: with LoRA, the adapter."""
+        folder.mkdir(parents=True)
+        save_file({name: one.detach().contiguous().cpu() for name, one in self._weights.items()}, folder / WEIGHTS_FILE)
+
+    @torch.no_grad()
+    def load_weights(self, folder: Path) -> None:
+        """Take over the weights that `save_weights` wrote. The caller has verified the file."""
+        with safe_open(folder / WEIGHTS_FILE, framework="pt", device=str(self.model.device)) as weights:
+            for name, one in self._weights.items():
+                one.copy_(weights.get_tensor(name))
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:

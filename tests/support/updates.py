@@ -1,9 +1,10 @@
 """A small run of reinforcement learning on a real model, and what must be equal between two runs of it.
 
-    python -m tests.support.updates BASE FOLDER SEED KILLS
+    python -m tests.support.updates BASE FOLDER SEED KILLS [STALENESS]
 
 runs it undisturbed, then once more with that many kills by SIGKILL at points that the seed chooses (see
-`tests.support.killer`), and prints both results as lines of JSON.
+`tests.support.killer`), and prints both results as lines of JSON. With STALENESS, samples and assessments are units of
+their own, and the policy that draws is behind by that many updates.
 """
 
 from __future__ import annotations
@@ -71,9 +72,19 @@ def update_result(run_dir: Path) -> dict[str, Any]:
     return found
 
 
-def main(base: Path, folder: Path, seed: str, num_kills: int) -> None:
+def by_workers(staleness: int) -> dict[str, object]:
+    """The settings by which samples and assessments of updates are units of their own, in two batches an update."""
+    return {
+        "grpo__rollouts": "workers",
+        "grpo__max_staleness": staleness,
+        "sampling__batch_size": 8,
+        "assess__batch_size": 6,
+    }
+
+
+def main(base: Path, folder: Path, seed: str, num_kills: int, staleness: int | None = None) -> None:
     """See the module."""
-    settings = update_settings(base)
+    settings = update_settings(base, **({} if staleness is None else by_workers(staleness)))
     random = Random(seed)
     num_points = killer.points_passed(settings, folder / "undisturbed")
     _print(0, folder / "undisturbed")
@@ -90,4 +101,4 @@ def _print(num_kills: int, run_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *map(int, sys.argv[5:]))

@@ -70,6 +70,7 @@ BELOW_STAGES = (
     "policies",
     "promotion",
     "prompts",
+    "rollouts",
     "run_directory",
     "states",
     "unit_inputs",

@@ -7,7 +7,7 @@ from illume_db.tables.rounds import GateDecision, Round
 from illume_db.tables.runs import Event, Prompt, RoundPrompt, Run, TeacherAnswer, TeacherBudget
 from illume_db.tables.samples import Assessment, Review, Sample
 from illume_db.tables.units import StageCount, Unit, Worker
-from illume_db.tables.updates import Rollout, Update, UpdateGroup
+from illume_db.tables.updates import PendingRollout, Rollout, Update, UpdateGroup
 from illume_db.tables.versions import Calibration, Drift, Evaluation, EvaluationItem, ModelVersion
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "GateDecision",
     "Manifest",
     "ModelVersion",
+    "PendingRollout",
     "Prompt",
     "Review",
     "Rollout",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from illume_db.types import Base, BigId, LogProbsType
+from illume_db.types import Base, BigId, LogProbsType, Sha256
 
 
 class Update(Base):
@@ -25,6 +25,7 @@ class Update(Base):
     - `clipped` is the share of tokens whose ratio was clipped. `grad_norm` is the gradient's norm before it was cut.
     - `gap` is the largest difference between a log-probability at drawing and at learning.
     - `staleness` is the number of updates by which the drawing policy was behind.
+    - `policy_sha256` names the policy's weights in the artifact store, for the workers that draw; NULL if none do.
     - `seconds` are by part: draw, score, learn and store. They leave out the commit of the row itself.
 
     A trigger refuses every change.
@@ -51,6 +52,7 @@ class Update(Base):
     grad_norm: Mapped[float]
     gap: Mapped[float]
     staleness: Mapped[int]
+    policy_sha256: Mapped[str | None] = mapped_column(Sha256)
     seconds: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 
@@ -75,6 +77,22 @@ class UpdateGroup(Base):
     position: Mapped[int]
     num_scored: Mapped[int]
     spreads: Mapped[dict[str, Any]]
+
+
+class PendingRollout(Base):
+    """A sample that an update waits to learn from; the update's transaction turns it into a `Rollout`.
+
+    `position` is the sample's place in the update, and `log_probs` are as those of `Rollout`.
+    """
+
+    __tablename__ = "pending_rollouts"
+    __table_args__ = (UniqueConstraint("round_id", "update_index", "position"),)
+
+    sample_id: Mapped[int] = mapped_column(ForeignKey("samples.id"), primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
+    update_index: Mapped[int]
+    position: Mapped[int]
+    log_probs: Mapped[NDArray[np.float32]] = mapped_column(LogProbsType)
 
 
 class Rollout(Base):

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from illume_db.curation import unsolved_prompts
+from illume_db.leases import RELEASES
 from illume_db.prompts import ensure_prompts, prompt_ids_of
 from illume_db.rounds import add_round, open_rounds, waiting_retries
 from illume_db.units import NewUnit, add_units
@@ -127,13 +129,41 @@ def _at_most(ask: Callable[[int], list[Prompt]], most: int) -> list[Prompt]:
 
 
 def units_of_round(settings: Settings) -> list[NewUnit]:
-    """Return the units that draw and judge a round; with rewards, the updates, which draw, judge and learn."""
+    """Return the units that draw and judge a round; with rewards, those of its updates."""
     if settings.train.learns_from_rewards:
-        return [
-            NewUnit("train", f"train/{index:04d}", {"update": index}, num_items=1)
-            for index in range(1, settings.grpo.updates + 1)
-        ]
+        return update_units(settings)
     return sampling_units(settings.sampling, settings.assess.batch_size)
+
+
+def update_units(settings: Settings) -> list[NewUnit]:
+    """Return the units of a round's updates. Each update waits for the one before.
+
+    If the trainer draws and scores, a unit is a whole update. If workers do, the samples and assessments of an update
+    are units of their own. Row r of the round is then sample r % n of update r // n + 1, where n is the number of
+    samples of an update. The samples of an update wait for the update whose policy draws them.
+    """
+    grpo, sampling = settings.grpo, settings.sampling
+    updates = range(1, grpo.updates + 1)
+    if grpo.rollouts == "trainer":
+        return [_update_unit(index, waits=index > 1) for index in updates]
+    num_rows = grpo.prompts_per_update * sampling.samples_per_prompt
+    samples, assessments, learning = list[NewUnit](), list[NewUnit](), list[NewUnit]()
+    for index in updates:
+        payload, rows = {"update": index}, ((index - 1) * num_rows, index * num_rows)
+        waits = index > 1 + grpo.max_staleness
+        samples += _units("sample", rows, sampling.batch_size, payload, waits=waits)
+        assessments += _units("assess", rows, settings.assess.batch_size, payload)
+        ahead = grpo.max_staleness * num_rows
+        releases = (rows[1] + ahead, rows[1] + ahead + num_rows)
+        learning.append(_update_unit(index, waits=True, rows=rows, releases=releases))
+    return samples + assessments + learning
+
+
+def _update_unit(
+    index: int, *, waits: bool, rows: tuple[int, int] | None = None, releases: tuple[int, int] | None = None
+) -> NewUnit:
+    payload = {"update": index} | ({} if releases is None else {RELEASES: releases})
+    return NewUnit("train", f"train/{index:04d}", payload, rows, num_items=1, waits=waits)
 
 
 def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[NewUnit]:
@@ -142,15 +172,24 @@ def sampling_units(sampling: SamplingSettings, assess_batch_size: int) -> list[N
     Row r of a round is sample r % samples_per_prompt of the prompt at position r // samples_per_prompt.
     """
     num_rows = sampling.prompts_per_round * sampling.samples_per_prompt
-    return _units("sample", num_rows, sampling.batch_size) + _units("assess", num_rows, assess_batch_size)
+    rows = 0, num_rows
+    return _units("sample", rows, sampling.batch_size, {}) + _units("assess", rows, assess_batch_size, {})
 
 
-def _units(kind: str, num_rows: int, batch_size: int) -> list[NewUnit]:
+def _units(
+    kind: str, rows: tuple[int, int], batch_size: int, payload: dict[str, Any], *, waits: bool = False
+) -> list[NewUnit]:
+    start, stop = rows
     return [
         NewUnit(
-            kind, f"{kind}/{first}", {}, (first, min(first + batch_size, num_rows)), min(batch_size, num_rows - first)
+            kind,
+            f"{kind}/{first}",
+            payload,
+            (first, min(first + batch_size, stop)),
+            min(batch_size, stop - first),
+            waits,
         )
-        for first in range(0, num_rows, batch_size)
+        for first in range(start, stop, batch_size)
     ]
 
 

@@ -1,8 +1,11 @@
-"""Do one update of a round of reinforcement learning: choose prompts, draw groups, score them, learn, and store.
+"""Do one update of a round of reinforcement learning: take the scored samples, learn from them, and store.
+
+The trainer draws and scores the samples itself, or workers have done it in units of their own (stages/rollouts.py).
 
 Invariants:
 
-- An update with its samples, rewards and the policy's state is stored in one transaction, so no sample counts twice.
+- An update is stored in one transaction with its rollouts, the samples that it drew and the policy's state, so no
+  sample counts twice.
 - The prompts of an update follow from the seed and from stored rewards alone, and its samples from the policy that the
   update before left. So a killed update is done again with the same result.
 - The scorer `self` is the version that the round began with. It is stored and does not move within a round.
@@ -21,72 +24,48 @@ import numpy as np
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from illume_db.curation import ExampleRow
 from illume_db.leases import Lease
-from illume_db.prompts import PromptRow, prompts_at
+from illume_db.prompts import PromptRow
 from illume_db.rounds import round_of
-from illume_db.samples import NewAssessment, NewSample, add_assessments, add_samples
+from illume_db.samples import add_assessments
 from illume_db.sessions import transaction
-from illume_db.tables import ModelVersion, Round
+from illume_db.tables import Round
 from illume_db.updates import (
     NewGroup,
     NewRollout,
     NewUpdate,
     add_update,
     first_entropy,
-    groups_before,
     num_updates,
-    sample_ids,
+    pending_rollouts,
+    seconds_of_units,
 )
 from illume_db.versions import base_version, version_of
 from illume_loop.charts.strip import strip
 from illume_loop.errors import EntropyRunawayError, InconsistentRunError
-from illume_loop.judge.judge import Judge, Opinion
-from illume_loop.loop.assessing import assessment_of, checked
 from illume_loop.loop.candidates import publish_candidate
-from illume_loop.loop.canonical import check_splits
 from illume_loop.loop.context import LivePolicy, RunContext
-from illume_loop.loop.policies import Policies, keep_state, save_policy
-from illume_loop.loop.prompts import prompt_of
-from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed, sample_seed
+from illume_loop.loop.policies import Policies, drop_policies, keep_state, publish_policy, save_policy
+from illume_loop.loop.rollouts import (
+    add_drawn,
+    draw_rows,
+    new_samples,
+    prompts_of_update,
+    rows_of_update,
+    score_images,
+    staleness_of,
+)
+from illume_loop.loop.unit_inputs import Effect, OnItems, derived_seed
 from illume_loop.protocols import ImageIds, LogProbs
 from illume_loop.settings import Settings
-from illume_loop.telemetry.tally import TALLY
-from illume_loop.train.advantages import (
-    Advantages,
-    DrawnGroup,
-    Rewards,
-    choose_prompts,
-    group_advantages,
-    shuffled_in_groups,
-)
+from illume_loop.train.advantages import Advantages, Rewards, group_advantages, shuffled_in_groups
 from illume_loop.train.trackers import track_update
 
 if TYPE_CHECKING:
-    from illume_loop.train.grpo import LearnReport, Policy, Rollout
+    from illume_loop.train.grpo import Policy, Rollout
 
 PICTURED_UPDATES, PICTURED_PROMPTS, PICTURED_SAMPLES = 5, 4, 8
 """A tracker gets a picture of every fifth update and of the last one, with up to eight samples of four prompts."""
-
-NOT_STORED = 0
-"""The id in an assessment whose sample has no id yet."""
-
-
-@dataclass(slots=True)
-class Drawn:
-    """The samples of an update, group by group: B = prompts x samples of a prompt."""
-
-    prompts: list[PromptRow]
-    indexes: list[int]
-    seeds: list[int]
-    ids_BL: ImageIds
-    log_probs_BL: LogProbs
-    images: list[Image.Image]
-
-    @property
-    def entropy(self) -> float:
-        """The estimated entropy of the policy that drew, in nats per image token."""
-        return -float(self.log_probs_BL.mean(dtype=np.float64))
 
 
 @dataclass(slots=True)
@@ -103,26 +82,34 @@ class Clock:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
 
-def chosen_prompts(
-    settings: Settings, pool: Sequence[PromptRow], earlier: Sequence[DrawnGroup], round_index: int, index: int
-) -> list[PromptRow]:
-    """Return the prompts of an update from those of its round."""
-    grpo = settings.grpo
-    places = choose_prompts(
-        [(prompt.text, prompt.category) for prompt in pool],
-        earlier,
-        grpo.weights,
-        grpo.prompts_per_update,
-        grpo.prompt_floor,
-        derived_seed("update", settings.run.seed, round_index, index),
-    )
-    return [pool[place] for place in places]
+@dataclass(slots=True)
+class Experience:
+    """The scored samples of an update, B of them: prompts x samples of a prompt, without those that could not be drawn.
+
+    `positions` are their places among all of the update's samples, group by group. `rewards` have the shape (prompts,
+    samples of a prompt) by scorer, with NaN where a score is missing. `store` adds to the database what is not there
+    yet, and returns the ids of the samples. `image_at` returns the image of a sample by its place among the B.
+    """
+
+    chosen: list[PromptRow]
+    positions: list[int]
+    ids_BL: ImageIds
+    log_probs_BL: LogProbs
+    rewards: dict[str, Rewards]
+    store: Callable[[Session], list[int]]
+    image_at: Callable[[int], Image.Image]
+
+    @property
+    def entropy(self) -> float:
+        """The estimated entropy of the policy that drew, in nats per image token."""
+        return -float(self.log_probs_BL.mean(dtype=np.float64))
 
 
 def advantages_of(settings: Settings, rewards: Mapping[str, Rewards], seed: int) -> Advantages:
     """Return the advantages of an update's samples by the settings; `seed` is that of the shuffled control."""
     grpo = settings.grpo
-    given = shuffled_in_groups(rewards, seed) if grpo.shuffled else rewards
+    given = {name: rewards[name] for name in grpo.weights}
+    given = shuffled_in_groups(given, seed) if grpo.shuffled else given
     return group_advantages(given, grpo.weights, normalise=grpo.advantage == "normalised")
 
 
@@ -135,67 +122,60 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     with transaction(context.engine) as session:
         round_ = round_of(session, lease.round_id)
         num_done = num_updates(session, round_.id)
-        version = version_of(session, round_.drawing_version_id)
-        parent = version_of(session, round_.parent_version_id)
-        base = base_version(session, context.run_id)
-        pool = prompts_at(session, round_.id, 0, settings.sampling.prompts_per_round)
-        groups = groups_before(session, context.run_id, round_.index, index)
+        chosen = prompts_of_update(context, session, round_, index)
         first = first_entropy(session, context.run_id)
     if num_done != index - 1:
         raise InconsistentRunError(what=f"update {index} of round {round_.index} is due after {num_done} updates")
-    earlier = [DrawnGroup(group.text, group.category, group.spreads) for group in groups]
-    chosen = chosen_prompts(settings, pool, earlier, round_.index, index)
-    check_splits([ExampleRow("draw", row.text, None, None) for row in chosen], context.domain.split_of, round_.index)
     still_wanted = partial(on_items, 0, 1)
     policy = Policies(context).before(round_, index)
     context.live_policy = None  # from here on its weights may be between two states
     still_wanted()
-    with clock.part("draw"):
-        drawn = _draw(context, policy, round_, chosen, index)
-    _refuse_runaway(drawn.entropy, first, index, settings.grpo.max_entropy_ratio)
-    still_wanted()
-    with clock.part("score"):
-        rewards, assessments = _score(context, version, base, drawn, still_wanted)
-    shape = (len(chosen), settings.sampling.samples_per_prompt)
-    found = advantages_of(
-        settings,
-        {name: values.reshape(shape) for name, values in rewards.items() if name in settings.grpo.weights},
-        derived_seed("shuffle", settings.run.seed, round_.index, index),
-    )
+    if settings.grpo.rollouts == "workers":
+        gained = _of_workers(context, lease, round_, chosen, clock)
+    else:
+        gained = _drawn_here(context, policy, round_, chosen, index, clock, still_wanted)
+    _refuse_runaway(gained.entropy, first, index, settings.grpo.max_entropy_ratio)
+    found = advantages_of(settings, gained.rewards, derived_seed("shuffle", settings.run.seed, round_.index, index))
     with clock.part("learn"):
-        report = policy.learn(_rollouts(drawn, found))
+        report = policy.learn(_rollouts(gained, found))
     still_wanted()
     with clock.part("store"):
-        names = context.images.write_all(drawn.images)
         saved = save_policy(context, policy, lease)
-        live = LivePolicy(str(saved.folder), policy)
+        sha256 = None
+        if settings.grpo.rollouts == "workers":
+            sha256 = publish_policy(context, policy)
+            drop_policies(context, round_, index, sha256)
+        live = LivePolicy(str(saved.folder), policy, sha256)
         publish: Effect | None = None
         if index == settings.grpo.updates:
+            with transaction(context.engine) as session:
+                parent = version_of(session, round_.parent_version_id)
             origin = f"{index} updates of {parent.name}"
             publish = publish_candidate(context, round_, origin, policy.publish)  # the policy is of no use afterwards
-    row = _row(settings, index, drawn, rewards, found, report, clock)
-    _tell_tracker(context, round_, row, drawn)
-    samples = [
-        NewSample(*of_sample)
-        for of_sample in zip(
-            [prompt.id for prompt in drawn.prompts], drawn.indexes, drawn.seeds, drawn.ids_BL, names, strict=True
-        )
-    ]
+    row = NewUpdate(
+        index=index,
+        rewards={name: _mean(gained.rewards[name]) for name in settings.grpo.weights},
+        checked=_mean(gained.rewards["checker"]) if "checker" in gained.rewards else None,
+        num_samples=len(gained.positions),
+        num_learned=int(found.learned.sum()),
+        num_groups=len(chosen),
+        num_without_variance=found.num_without_variance,
+        num_with_too_few=found.num_with_too_few,
+        entropy=gained.entropy,
+        kl=report.kl,
+        clipped=report.clipped,
+        grad_norm=report.grad_norm,
+        gap=report.gap,
+        seconds=clock.seconds,
+        staleness=staleness_of(settings.grpo, index),
+        policy_sha256=sha256,
+    )
+    _tell_tracker(context, round_, row, gained)
 
     def effect(session: Session) -> None:
-        at = context.clock()
-        add_samples(session, round_.id, version.id, samples, at=at)
-        ids = sample_ids(session, round_.id, min(drawn.indexes), max(drawn.indexes) + 1)
-        in_order = [ids[sample.prompt_id, sample.sample_index] for sample in samples]
-        add_assessments(
-            session,
-            [
-                replace(one, sample_id=in_order[place])
-                for of_scorer in assessments
-                for place, one in enumerate(of_scorer)
-            ],
-        )
-        add_update(session, round_.id, row, _new_groups(chosen, found), _new_rollouts(in_order, drawn, found), at=at)
+        ids = gained.store(session)
+        rollouts = _new_rollouts(ids, gained, found)
+        add_update(session, round_.id, row, _new_groups(chosen, found), rollouts, at=context.clock())
         keep_state(session, context, lease, index, saved)
         if publish is not None:
             publish(session)
@@ -205,42 +185,86 @@ def update(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     return effect
 
 
-def _row(
-    settings: Settings,
+def _drawn_here(
+    context: RunContext,
+    policy: Policy,
+    round_: Round,
+    chosen: list[PromptRow],
     index: int,
-    drawn: Drawn,
-    rewards: Mapping[str, Rewards],
-    found: Advantages,
-    report: LearnReport,
     clock: Clock,
-) -> NewUpdate:
-    """Return the numbers of an update as they are stored."""
-    return NewUpdate(
-        index=index,
-        rewards={name: _mean(rewards[name]) for name in settings.grpo.weights},
-        checked=_mean(rewards["checker"]) if "checker" in rewards else None,
-        num_samples=len(drawn.ids_BL),
-        num_learned=int(found.learned.sum()),
-        num_groups=len(found.values),
-        num_without_variance=found.num_without_variance,
-        num_with_too_few=found.num_with_too_few,
-        entropy=drawn.entropy,
-        kl=report.kl,
-        clipped=report.clipped,
-        grad_norm=report.grad_norm,
-        gap=report.gap,
-        seconds=clock.seconds,
+    still_wanted: Callable[[], object],
+) -> Experience:
+    """Draw and score the samples of an update in this process."""
+    with transaction(context.engine) as session:
+        version = version_of(session, round_.drawing_version_id)
+        base = base_version(session, context.run_id)
+    with clock.part("draw"):
+        drawn = draw_rows(context, policy, round_, rows_of_update(context.settings, chosen, index))
+    still_wanted()
+    with clock.part("score"):
+        of_scorers = score_images(context, version, base, drawn.prompts, drawn.images, drawn.seeds, still_wanted)
+    with clock.part("store"):
+        samples = new_samples(drawn, context.images.write_all(drawn.images))
+
+    def store(session: Session) -> list[int]:
+        ids = add_drawn(session, round_, samples, at=context.clock())
+        pairs = [(one, id_) for of_scorer in of_scorers for one, id_ in zip(of_scorer, ids, strict=True)]
+        add_assessments(session, [replace(one, sample_id=id_) for one, id_ in pairs])
+        return ids
+
+    shape = len(chosen), context.settings.sampling.samples_per_prompt
+    rewards = {
+        of_scorer[0].assessor: np.array([_reward(one.score) for one in of_scorer]).reshape(shape)
+        for of_scorer in of_scorers
+    }
+    positions = list(range(len(drawn.indexes)))
+    return Experience(
+        chosen, positions, drawn.ids_BL, drawn.log_probs_BL, rewards, store, lambda place: drawn.images[place]
     )
 
 
-def _tell_tracker(context: RunContext, round_: Round, row: NewUpdate, drawn: Drawn) -> None:
+def _of_workers(context: RunContext, lease: Lease, round_: Round, chosen: list[PromptRow], clock: Clock) -> Experience:
+    """Return the samples that generators drew and assessors scored for an update."""
+    settings, index = context.settings, int(lease.payload["update"])
+    with transaction(context.engine) as session:
+        rows = pending_rollouts(session, round_.id, index)
+        for part, kind in (("draw", "sample"), ("score", "assess")):
+            clock.seconds[part] = round(seconds_of_units(session, round_.id, kind, lease.first_row, lease.stop_row), 3)
+    if not rows:
+        raise InconsistentRunError(what=f"update {index} of round {round_.index} has no samples")
+    shape = len(chosen), settings.sampling.samples_per_prompt
+    names = [*settings.grpo.weights, *(["checker"] if context.domain.exact else [])]
+    rewards = {name: np.full(shape, np.nan) for name in names}
+    for row in rows:
+        for name, values in rewards.items():
+            values[divmod(row.position, shape[1])] = _reward(row.scores.get(name))
+    return Experience(
+        chosen,
+        [row.position for row in rows],
+        np.stack([row.image_ids for row in rows]),
+        np.stack([row.log_probs for row in rows]),
+        rewards,
+        lambda _: [row.sample_id for row in rows],
+        lambda place: context.images.read(rows[place].image_sha256),
+    )
+
+
+def _reward(score: float | None) -> float:
+    return float("nan") if score is None else score
+
+
+def _tell_tracker(context: RunContext, round_: Round, row: NewUpdate, gained: Experience) -> None:
     """Tell the tracker of the update's numbers, and now and then show it a row of samples for each of a few prompts."""
     settings = context.settings
     shown = None
     if row.index % PICTURED_UPDATES == 1 or row.index == settings.grpo.updates:
         group = settings.sampling.samples_per_prompt
-        starts = range(0, min(PICTURED_PROMPTS * group, len(drawn.images)), group)
-        shown = strip([drawn.images[start : start + min(group, PICTURED_SAMPLES)] for start in starts])
+        groups: list[list[Image.Image]] = [[] for _ in range(PICTURED_PROMPTS)]
+        for place, position in enumerate(gained.positions[: PICTURED_PROMPTS * group]):
+            number, of_group = divmod(position, group)
+            if number < PICTURED_PROMPTS and of_group < PICTURED_SAMPLES:
+                groups[number].append(gained.image_at(place))
+        shown = strip([images for images in groups if images])
     name = f"round-{round_.index}-updates"
     track_update(settings.train.report_to, context.trackers, name, row.index, numbers_of(row), shown)
 
@@ -261,60 +285,9 @@ def numbers_of(row: NewUpdate) -> dict[str, float]:
     return {name: number for name, number in numbers.items() if number is not None}
 
 
-def _draw(context: RunContext, policy: Policy, round_: Round, chosen: Sequence[PromptRow], index: int) -> Drawn:
-    group = context.settings.sampling.samples_per_prompt
-    prompts = [prompt for prompt in chosen for _ in range(group)]
-    # Each update has sample indexes of its own, because a prompt may be drawn by several updates of a round.
-    indexes = [(index - 1) * group + i for _ in chosen for i in range(group)]
-    seeds = [
-        sample_seed(context.settings.run.seed, round_.index, prompt.text, i)
-        for prompt, i in zip(prompts, indexes, strict=True)
-    ]
-    ids_BL, log_probs_BL = policy.draw([prompt.text for prompt in prompts], seeds)
-    TALLY.drew(len(ids_BL), ids_BL.size)
-    return Drawn(prompts, indexes, seeds, ids_BL, log_probs_BL, policy.decode(ids_BL))
-
-
 def _refuse_runaway(entropy: float, first: float | None, index: int, ratio: float) -> None:
     if first is not None and entropy > ratio * first:
         raise EntropyRunawayError(entropy=f"{entropy:.2f}", first=f"{first:.2f}", update=index, ratio=f"{ratio:g}")
-
-
-def _score(
-    context: RunContext, version: ModelVersion, base: ModelVersion, drawn: Drawn, after_batch: Callable[[], object]
-) -> tuple[dict[str, Rewards], list[list[NewAssessment]]]:
-    """Return the rewards (B,) by scorer, NaN where one failed, and the assessments of each scorer in the same order.
-
-    The checker of an exact domain is always asked, as a measurement; it counts as a scorer only if it is named.
-    """
-    settings = context.settings
-    prompts = [prompt_of(prompt) for prompt in drawn.prompts]
-    judge = Judge.of(
-        settings.assess, context.domain, partial(derived_seed, "judge", settings.run.seed), context.calibration
-    )
-    of_version: dict[int, list[Opinion]] = {}
-    found: dict[str, list[NewAssessment]] = {}
-    for name in settings.grpo.weights:
-        if name == "checker":
-            continue
-        by = base if name == "frozen" else version
-        if by.id not in of_version:
-            model, opinions = context.models.take(by.sha256), []
-            for first in range(0, len(prompts), settings.assess.batch_size):
-                some = slice(first, first + settings.assess.batch_size)
-                opinions += judge.judge(model, drawn.images[some], prompts[some], drawn.seeds[some])
-                after_batch()
-            of_version[by.id] = opinions
-        found[name] = [assessment_of(NOT_STORED, name, by.id, opinion) for opinion in of_version[by.id]]
-    if context.domain.exact or "checker" in settings.grpo.weights:
-        pairs = zip(prompts, drawn.images, strict=True)
-        found["checker"] = [checked(context.domain, NOT_STORED, prompt, image) for prompt, image in pairs]
-    rewards = {name: np.array([_reward(one) for one in of_scorer]) for name, of_scorer in found.items()}
-    return rewards, list(found.values())
-
-
-def _reward(assessment: NewAssessment) -> float:
-    return float("nan") if assessment.score is None else assessment.score
 
 
 def _mean(rewards: Rewards) -> float | None:
@@ -322,14 +295,14 @@ def _mean(rewards: Rewards) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def _rollouts(drawn: Drawn, found: Advantages) -> list[Rollout]:
+def _rollouts(gained: Experience, found: Advantages) -> list[Rollout]:
     from illume_loop.train.grpo import Rollout
 
-    rows = zip(drawn.prompts, drawn.ids_BL, drawn.log_probs_BL, found.values.ravel(), strict=True)
+    group, advantages = found.values.shape[1], found.values.ravel()
     return [
-        Rollout(prompt.text, ids_L, log_probs_L, float(advantage))
-        for prompt, ids_L, log_probs_L, advantage in rows
-        if np.isfinite(advantage)
+        Rollout(gained.chosen[position // group].text, ids_L, log_probs_L, float(advantages[position]))
+        for position, ids_L, log_probs_L in zip(gained.positions, gained.ids_BL, gained.log_probs_BL, strict=True)
+        if np.isfinite(advantages[position])
     ]
 
 
@@ -342,9 +315,9 @@ def _new_groups(chosen: Sequence[PromptRow], found: Advantages) -> list[NewGroup
     return groups
 
 
-def _new_rollouts(ids: Sequence[int], drawn: Drawn, found: Advantages) -> list[NewRollout]:
-    rows = zip(ids, drawn.log_probs_BL, found.values.ravel(), strict=True)
+def _new_rollouts(ids: Sequence[int], gained: Experience, found: Advantages) -> list[NewRollout]:
+    advantages = found.values.ravel()[gained.positions]
     return [
         NewRollout(id_, log_probs_L, float(advantage) if np.isfinite(advantage) else None)
-        for id_, log_probs_L, advantage in rows
+        for id_, log_probs_L, advantage in zip(ids, gained.log_probs_BL, advantages, strict=True)
     ]

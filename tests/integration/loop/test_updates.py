@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from sqlalchemy import func, select
 
 from illume_db.samples import lineage
-from illume_db.tables import Assessment, Rollout, Sample, TrainingCheckpoint, UpdateGroup
-from illume_db.updates import updates_table
+from illume_db.tables import Assessment, PendingRollout, Rollout, Sample, TrainingCheckpoint, UpdateGroup
+from illume_db.updates import policies_of, updates_table
 from illume_loop.domains import get_domain
 from illume_loop.errors import RoundFailedError
 from illume_loop.loop.context import Toolbox, default_toolbox
@@ -27,7 +27,7 @@ from illume_loop.loop.run_directory import open_run
 from illume_loop.protocols import Scores, UnifiedModel
 from tests.support.canned_run import start, table
 from tests.support.sharp_base import sharpened, small_recipe
-from tests.support.updates import update_result, update_settings
+from tests.support.updates import by_workers, update_result, update_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -54,6 +54,53 @@ def test_a_kill_anywhere_changes_nothing_not_even_a_bit_of_the_weights(base: Pat
     assert len(undisturbed["result"]["updates"]) == 2 * 3
     assert len({sha256 for _, _, sha256 in undisturbed["result"]["models"]}) == 3
     assert killed["result"] == undisturbed["result"]
+
+
+def test_a_kill_anywhere_changes_nothing_where_workers_draw_and_score(base: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.support.updates", str(base), str(tmp_path), "seed 2", "3", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr
+    undisturbed, killed = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert killed["kills"] == 3
+    staleness = [row["staleness"] for _, row in undisturbed["result"]["updates"]]
+    assert staleness == [0, 1, 1, 0, 1, 1]
+    assert killed["result"] == undisturbed["result"]
+
+
+def test_workers_draw_and_score_what_the_trainer_would(base: Path, tmp_path: Path) -> None:
+    start(update_settings(base), tmp_path / "trainer", default_toolbox())
+    separate = update_settings(base, grpo__rollouts="workers", sampling__batch_size=12, assess__batch_size=12)
+    start(separate, tmp_path / "workers", default_toolbox())
+    alone, together = update_result(tmp_path / "trainer"), update_result(tmp_path / "workers")
+    assert together["models"] == alone["models"]
+    assert together["samples"] == alone["samples"]
+    assert together["rollouts"] == alone["rollouts"]
+    assert together["groups"] == alone["groups"]
+    for row in rows_of(tmp_path / "workers"):
+        assert set(row["seconds"]) == {"draw", "score", "learn", "store"}
+    with open_run(tmp_path / "workers") as run:
+        assert run.session.scalar(select(func.count()).select_from(PendingRollout)) == 0
+        published = {index: policies_of(run.session, index) for index in (1, 2)}
+        stored = {path.parent.name for path in (tmp_path / "workers" / "checkpoints").glob("*/weights.safetensors")}
+    # The first round's last policy stays, as the second round began with it, and so does the newest one.
+    assert stored == {published[1][3], published[2][2], published[2][3]}
+
+
+def test_a_policy_that_draws_is_behind_by_no_more_than_the_bound(base: Path, tmp_path: Path) -> None:
+    settings = update_settings(base, run__rounds=1, grpo__updates=5, train__lora_rank=2, **by_workers(2))
+    start(settings, tmp_path / "run", default_toolbox())
+    rows = rows_of(tmp_path / "run")
+    assert [row["staleness"] for row in rows] == [0, 1, 2, 2, 2]
+    assert rows[0]["gap"] < 1e-4 < min(row["gap"] for row in rows[1:])
+    with open_run(tmp_path / "run") as run:
+        by_round = select(Sample.sample_index, Sample.staleness).order_by(Sample.sample_index)
+        assert {(index // 4, behind) for index, behind in run.session.execute(by_round)} == {
+            (0, 0),
+            (1, 1),
+            (2, 2),
+            (3, 2),
+            (4, 2),
+        }
 
 
 def test_an_update_stores_samples_rewards_and_its_measurements(base: Path, tmp_path: Path) -> None:
