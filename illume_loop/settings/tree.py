@@ -131,7 +131,6 @@ class Settings(Section):
         if not self.train.learns_from_rewards:
             return self
         needed = {
-            "run.executor = 'inline'": self.run.executor == "inline",
             "train.backend = 'local'": self.train.backend == "local",
             "loop.overlap_rounds = 0": self.loop.overlap_rounds == 0,
             "sampling.samples_per_prompt of 2 or more": self.sampling.samples_per_prompt >= 2,

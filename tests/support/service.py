@@ -87,7 +87,8 @@ class Service:
         """Start a coordinator of the run."""
         config = self.folder / "run.toml"
         if not config.exists():
-            config.write_text(_toml(self.settings | {"run.base": str(save_held(self.folder / "base", 0.4))}))
+            base = self.settings.get("run.base") or str(save_held(self.folder / "base", 0.4))
+            config.write_text(_toml(self.settings | {"run.base": base}))
         return self.begin(
             "start", "--config", config, "--run-dir", self.run_dir, "--executor", "celery", name=name, **more
         )

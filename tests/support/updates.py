@@ -52,10 +52,13 @@ def update_settings(base: Path, **values: object) -> Settings:
     return small_settings(base, **SMALL_UPDATES | changed)
 
 
-def update_result(run_dir: Path) -> dict[str, Any]:
-    """All of a run that must not depend on where it was killed, updates and rollouts included."""
-    found = result(run_dir)
-    with open_run(run_dir) as run:
+def update_result(run_dir: Path, **store: str) -> dict[str, Any]:
+    """All of a run that must not depend on where it was killed, updates and rollouts included.
+
+    `store` says where the run's data lies, if that is not in its directory; see `tests.support.canned_run.result`.
+    """
+    found = result(run_dir, **store)
+    with open_run(run_dir, **store) as run:
         rounds = run.session.execute(select(Round.index, Round.id).where(Round.run_id == run.run_id)).all()
         found["updates"] = [
             [index, {key: value for key, value in row.items() if key not in ("seconds", "created_at")}]

@@ -91,7 +91,7 @@ def test_weights_that_are_spread_are_fitted_at_temperature_one_only() -> None:
         ("[gate]\nguidances = '1,21'\n", "a guidance scale is from 0 to 20"),
         ("[gate]\ntemperatures = '1,0'\n", "a temperature is above 0 and at most 10"),
         ("[gate]\ntemperatures = '1,1.0'\n", "it names a value twice"),
-        ("[train]\nobjective = 'grpo'\n[run]\nexecutor = 'celery'\n", "'grpo' needs run.executor = 'inline'"),
+        ("[grpo]\nmax_staleness = 1\n", "grpo.max_staleness above 0 needs grpo.rollouts = 'workers'"),
         ("[train]\nobjective = 'grpo'\n[sampling]\ntop_k = 50\n", "'grpo' needs sampling.top_k = 0"),
         ("[train]\nobjective = 'grpo'\n[sampling]\nreplay_share = 0.1\n", "'grpo' needs sampling.replay_share = 0"),
         ("[train]\nobjective = 'grpo'\nsavings = 'bf16'\n", "'grpo' needs train.savings to be empty"),
