@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE = "alembic_version"
 
-HEAD = "0015"
+HEAD = "0016"
 """The last revision. It is repeated here because asking Alembic would take half the time of a read command."""
 
 

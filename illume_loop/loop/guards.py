@@ -96,7 +96,7 @@ def share(outcomes: Sequence[bool]) -> float:
 
 def diversity_objections(base: float, candidate: float, settings: GateSettings) -> Iterator[str]:
     """Yield that a candidate's diversity has fallen too far below that of the base, if it has."""
-    if candidate < settings.diversity_ratio * base:
+    if not candidate >= settings.diversity_ratio * base:  # a diversity that is no number is refused too
         yield (
             f"diversity fell from the base's {base:.2f} to {candidate:.2f}, below {settings.diversity_ratio:.2f} of it"
         )

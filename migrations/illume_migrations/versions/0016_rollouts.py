@@ -10,6 +10,8 @@ down_revision = "0015"
 branch_labels = None
 depends_on = None
 
+REFUSALS: tuple[tuple[str, str, str, str], ...] = ()
+
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 

@@ -59,19 +59,14 @@ def of_update(index: int, kind: str, *states: str) -> Any:
     return lambda session: next((u for u in session.scalars(of_kind) if u.payload.get("update") == index), None)
 
 
-@pytest.mark.parametrize(("role", "kind"), [("generator", "sample"), ("assessor", "assess"), ("trainer", "train")])
-def test_a_worker_that_is_killed_within_an_update_changes_nothing(
-    learning: Service, expected: dict[str, Any], role: str, kind: str
-) -> None:
-    roles = ("generator", "assessor", "trainer")
-    killed = learning.worker(role, name="killed")
-    for other in roles:
-        if other != role:
-            learning.worker(other, name=other)
+def test_workers_that_are_killed_within_updates_change_nothing(learning: Service, expected: dict[str, Any]) -> None:
+    kind_of = {"assessor": "assess", "generator": "sample", "trainer": "train"}
+    workers = {role: learning.worker(role, name=role) for role in kind_of}
     coordinator = learning.coordinator()
-    learning.wait_for(of_update(2, kind, "leased", "done"), f"a {kind} unit of update 2")
-    killed.send_signal(signal.SIGKILL)
-    learning.worker(role, name="other")
+    for index, (role, kind) in enumerate(kind_of.items(), start=1):
+        learning.wait_for(of_update(index, kind, "leased", "done"), f"a {kind} unit of update {index}")
+        workers[role].send_signal(signal.SIGKILL)
+        learning.worker(role, name=f"{role} two")
     assert learning.ended(coordinator, 240) == 0, learning.logs()
     assert found_by(learning) == expected
 

@@ -11,7 +11,7 @@ import pytest
 from illume_loop.domains import get_domain
 from illume_loop.domains.shapes.spec import spec_from_json
 from illume_loop.errors import UsageError
-from illume_loop.loop.stages.plan import RoundPlan, round_plan, round_prompts, sampling_units
+from illume_loop.loop.stages.plan import RoundPlan, round_plan, round_prompts, sampling_units, update_units
 from illume_loop.loop.unit_inputs import derived_seed, sample_seed
 from illume_loop.protocols import Prompt, Split
 from illume_loop.settings import Settings, load_settings
@@ -164,3 +164,21 @@ def test_units_cover_every_row_once() -> None:
         assert [unit.num_items for unit in of_kind] == sizes
         assert [row for unit in of_kind if unit.rows for row in range(*unit.rows)] == list(range(15))
     assert len({unit.key for unit in units}) == len(units)
+
+
+def test_updates_of_workers_cover_each_row_once_and_wait_for_their_policy() -> None:
+    grpo = {"updates": 4, "prompts_per_update": 3, "rollouts": "workers", "max_staleness": 1}
+    sampling = {"samples_per_prompt": 2, "batch_size": 4}
+    settings = {"grpo": grpo, "sampling": sampling, "assess": {"batch_size": 6}, "curate": {"keep_per_prompt": 1}}
+    units = update_units(Settings.model_validate(settings))
+    samples, assessments, trainings = (
+        [unit for unit in units if unit.kind == kind] for kind in ("sample", "assess", "train")
+    )
+    of_samples = [(0, 4), (4, 6), (6, 10), (10, 12), (12, 16), (16, 18), (18, 22), (22, 24)]
+    assert [unit.rows for unit in samples] == of_samples
+    of_updates = [(0, 6), (6, 12), (12, 18), (18, 24)]
+    assert [unit.rows for unit in assessments] == [unit.rows for unit in trainings] == of_updates
+    assert [unit.waits for unit in samples] == [False] * 4 + [True] * 4
+    assert all(unit.waits for unit in trainings)
+    # The policy after update 1 draws for update 3.
+    assert [unit.payload["releases"] for unit in trainings[:2]] == of_updates[2:]

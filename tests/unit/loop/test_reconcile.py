@@ -127,3 +127,8 @@ class TestOverlap:
         rounds = [_view(1, "training", train="l"), _view(2, "failed", sample="x")]
         assert reconcile(rounds, 3, 1) == [Issue(1, ("train",))]
         assert reconcile([_view(1, "curating"), _view(2, "sampling", sample="p")], 3, 1)[0] == Curate(1)
+
+
+def test_updates_of_workers_have_their_samples_drawn_and_scored_while_the_round_trains() -> None:
+    assert _steps("training", sample="dp", assess="dp", train="dp") == [Issue(1, ("assess", "sample", "train"))]
+    assert _steps("training", sample="dd", assess="dd", train="dp") == [Issue(1, ("train",))]
