@@ -15,7 +15,7 @@ from illume_db.sessions import open_engine
 from illume_db.tables import Run
 from illume_db.urls import sqlite_url
 from illume_loop.cli.runs import settings_for
-from illume_loop.cli.watch import take_look
+from illume_loop.cli.watch import take_snapshot
 from illume_loop.dashboard.source import Source
 from illume_loop.errors import (
     DatabasePasswordError,
@@ -188,7 +188,7 @@ def test_what_a_start_changes_is_in_the_row_and_in_the_event_log(run_dir: Path, 
     assert _rows(run_dir)["run"]["rounds"] == 2
     assert settings_for(run_dir).run.rounds == 2
     with open_run(run_dir) as run:
-        assert take_look(run).num_rounds == 2
+        assert take_snapshot(run).num_rounds == 2
         lines = [event["message"] for event in last_events(run.session, run.run_id, 50)]
     assert "settings changed: run.rounds from 1 to 2" in lines
     # Fewer than there are: the run keeps what it has, so that no page shows round 2 of 1.

@@ -206,7 +206,7 @@ def test_a_run_of_two_turns_is_exported_and_tokenised_to_the_same_ids(tmp_path: 
         settings = _settings(tmp_path, stub.url, **values, **few)
         start(settings, tmp_path / "run", replace(default_toolbox(), train=cast(TrainFunction, copied)))
     with open_run(tmp_path / "run") as run:
-        writing.export(run, writing.TokenizeRequest("parquet", ("vision-sft",)), tmp_path / "data")
+        writing.export(run, writing.ExportRequest("parquet", ("vision-sft",)), tmp_path / "data")
         manifest = run.session.scalars(select(Manifest.id)).one()
         examples = [
             row for row in examples_of(run.session, manifest) if row.sample and row.kind in ("assess", "correct")
