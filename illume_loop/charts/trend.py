@@ -1,4 +1,4 @@
-"""How measures of reinforcement learning go over the updates of a round, one small curve each, as inline SVG.
+"""Curves of the measures of reinforcement learning over the updates of a round, as inline SVG.
 
 Colours come from CSS variables of the page.
 """

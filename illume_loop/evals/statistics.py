@@ -35,6 +35,11 @@ class SeedsEstimate:
     by_seed: tuple[float, ...]
 
 
+def share(outcomes: Sequence[bool]) -> float:
+    """Return the share of true outcomes."""
+    return sum(outcomes) / len(outcomes)
+
+
 def wilson_interval(outcomes: Sequence[bool], confidence: float = 0.95) -> Interval:
     """Return the share of true outcomes with Wilson's score interval, which stays within 0..1 (Wilson 1927).
 

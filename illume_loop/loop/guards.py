@@ -1,4 +1,4 @@
-"""What a candidate may not lose: the gate's guards.
+"""The gate's guards: they object to a candidate that lost understanding, editing, diversity or judgement.
 
 Understanding and editing are compared item by item with the base's outcomes on the same items. There may be too few
 items to exclude the margin even if no outcome changed. Then the shares are compared, and the numbers say that nothing
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from illume_loop.evals.noninferiority import PairedLoss, can_exclude_loss, items_for, paired_loss
+from illume_loop.evals.statistics import share
 from illume_loop.judge.agreement import JudgeDrift
 from illume_loop.settings import GateSettings
 
@@ -87,11 +88,6 @@ def compare_guard(
     """Compare a candidate's outcomes with those of the run's base on the same items."""
     error = (1 - settings.confidence) / 2
     return GuardResult(name, share(base), paired_loss(base, candidate, error), margin, error)
-
-
-def share(outcomes: Sequence[bool]) -> float:
-    """Return the share of true outcomes."""
-    return sum(outcomes) / len(outcomes)
 
 
 def diversity_objections(base: float, candidate: float, settings: GateSettings) -> Iterator[str]:

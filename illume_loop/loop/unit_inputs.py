@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from illume_db.leases import Lease
 from illume_db.prompts import PromptRow, prompts_at
 from illume_loop.protocols import Sampling
-from illume_loop.settings import SamplingSettings
+from illume_loop.settings import SamplingSettings, Settings
 
 
 def derived_seed(*parts: object) -> int:
@@ -41,6 +41,12 @@ def decode_of(settings: SamplingSettings) -> Sampling:
 Effect = Callable[[Session], None]
 
 OnItems = Callable[[int, int], None]
+
+
+def span_of_update(settings: Settings, index: int) -> tuple[int, int]:
+    """Return the rows (first, stop) of update `index` among those of its round, if workers draw and score."""
+    num_rows = settings.grpo.prompts_per_update * settings.sampling.samples_per_prompt
+    return (index - 1) * num_rows, index * num_rows
 
 
 def rows_of_unit(session: Session, lease: Lease, samples_per_prompt: int) -> list[tuple[PromptRow, int]]:

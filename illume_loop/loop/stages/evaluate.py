@@ -20,6 +20,7 @@ from illume_db.sessions import transaction
 from illume_db.tables import ModelVersion
 from illume_db.versions import base_version, version_of
 from illume_loop.errors import InconsistentRunError
+from illume_loop.evals.statistics import share
 from illume_loop.evals.suites import alignment, draw, editing, matching, prompt_diversity, understanding
 from illume_loop.hooks import OnProgress, ignore
 from illume_loop.judge.agreement import drift_between
@@ -76,7 +77,7 @@ def measure(
     drawing = plan.prompts, plan.seeds, plan.sampling, plan.batch_size
     if plan.suite in (HELDOUT, DECODE, BEST_OF):
         images, passed, scores = _drawn(plan, take, domain, on_items, referee, on_progress, score)
-        value = _share(passed) if plan.suite != BEST_OF else _share(best_of(passed, scores))
+        value = share(passed) if plan.suite != BEST_OF else share(best_of(passed, scores))
         return Measurement(value, passed, images[: plan.num_kept])
     if plan.suite == UNDERSTANDING:
         if referee is None:
@@ -88,7 +89,7 @@ def measure(
             right = matching(
                 take(), images, texts, others, on_items=lambda done, total: on_items((half + done) // 2, total)
             )
-        return Measurement(_share(right), right, [])
+        return Measurement(share(right), right, [])
     if plan.suite == EDITING:
         probes = [
             EditProbe(domain.source(p), p.instruction, p.category, partial(domain.check, prompt=p))
@@ -97,7 +98,7 @@ def measure(
         edited = editing(
             take(), probes, plan.seeds, plan.sampling, plan.batch_size, on_items=on_items, on_progress=on_progress
         )
-        return Measurement(_share(edited), edited, [])
+        return Measurement(share(edited), edited, [])
     seeds_PS = [plan.seeds[start : start + DIVERSITY_SAMPLES] for start in range(0, len(plan.seeds), DIVERSITY_SAMPLES)]
     value = prompt_diversity(take(), [prompt.text for prompt in plan.prompts], seeds_PS, plan.sampling)
     return Measurement(value, [], [])
@@ -143,10 +144,6 @@ def best_of(passed: Sequence[bool], scores: Sequence[float | None]) -> list[bool
     groups = [range(first, first + BEST_OF_SAMPLES) for first in range(0, len(passed), BEST_OF_SAMPLES)]
     values = [-math.inf if score is None else score for score in scores]
     return [passed[max(group, key=lambda place: (values[place], -place))] for group in groups]
-
-
-def _share(outcomes: Sequence[bool]) -> float:
-    return sum(outcomes) / len(outcomes)
 
 
 def referee_of(context: RunContext, base_sha256: str) -> Referee:

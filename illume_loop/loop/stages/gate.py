@@ -37,7 +37,7 @@ from illume_db.versions import base_version, version_of
 from illume_loop.charts.numbers import decode as decode_in_words
 from illume_loop.errors import InconsistentRunError
 from illume_loop.evals.sequential import chance_of_crossing, critical_values
-from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, wilson_interval
+from illume_loop.evals.statistics import Interval, paired_bootstrap, paired_bootstrap_error, share, wilson_interval
 from illume_loop.judge.agreement import JudgeDrift
 from illume_loop.loop.closing import closing_numbers, closing_units, is_closing
 from illume_loop.loop.context import RunContext
@@ -50,7 +50,7 @@ from illume_loop.loop.gate_plans import (
     MeasurePlan,
     look_sizes,
 )
-from illume_loop.loop.guards import EDITING_MARGIN, compare_guard, diversity_objections, drift_objections, share
+from illume_loop.loop.guards import EDITING_MARGIN, compare_guard, diversity_objections, drift_objections
 from illume_loop.loop.measures import UnitPlanner, best_decode
 from illume_loop.loop.moves import move, note
 from illume_loop.loop.promotion import active_of, candidate_of, conclude, settle

@@ -26,7 +26,7 @@ from illume_loop.loop.context import RunContext
 from illume_loop.loop.moves import note
 from illume_loop.loop.promotion import active_of
 from illume_loop.loop.prompts import new_prompts, num_prompts, prompt_of
-from illume_loop.loop.unit_inputs import derived_seed
+from illume_loop.loop.unit_inputs import derived_seed, span_of_update
 from illume_loop.protocols import Domain, Prompt
 from illume_loop.settings import SamplingSettings, Settings
 
@@ -146,15 +146,13 @@ def update_units(settings: Settings) -> list[NewUnit]:
     updates = range(1, grpo.updates + 1)
     if grpo.rollouts == "trainer":
         return [_update_unit(index, waits=index > 1) for index in updates]
-    num_rows = grpo.prompts_per_update * sampling.samples_per_prompt
     samples, assessments, learning = list[NewUnit](), list[NewUnit](), list[NewUnit]()
     for index in updates:
-        payload, rows = {"update": index}, ((index - 1) * num_rows, index * num_rows)
+        payload, rows = {"update": index}, span_of_update(settings, index)
         waits = index > 1 + grpo.max_staleness
         samples += _units("sample", rows, sampling.batch_size, payload, waits=waits)
         assessments += _units("assess", rows, settings.assess.batch_size, payload)
-        ahead = grpo.max_staleness * num_rows
-        releases = (rows[1] + ahead, rows[1] + ahead + num_rows)
+        releases = span_of_update(settings, index + 1 + grpo.max_staleness)
         learning.append(_update_unit(index, waits=True, rows=rows, releases=releases))
     return samples + assessments + learning
 

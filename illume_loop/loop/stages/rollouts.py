@@ -30,7 +30,7 @@ from illume_loop.loop.rollouts import (
     score_images,
     staleness_of,
 )
-from illume_loop.loop.unit_inputs import Effect, OnItems
+from illume_loop.loop.unit_inputs import Effect, OnItems, span_of_update
 
 
 def draw_rollouts(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
@@ -40,7 +40,7 @@ def draw_rollouts(context: RunContext, lease: Lease, on_items: OnItems) -> Effec
         round_ = round_of(session, lease.round_id)
         chosen = prompts_of_update(context, session, round_, index)
     rows = rows_of_update(settings, chosen, index)
-    first = lease.first_row - (index - 1) * len(rows)
+    first = lease.first_row - span_of_update(settings, index)[0]
     staleness = staleness_of(settings.grpo, index)
     policy = Policies(context).drawing(round_, index - staleness)
     on_items(0, lease.num_items)
@@ -60,8 +60,7 @@ def draw_rollouts(context: RunContext, lease: Lease, on_items: OnItems) -> Effec
 def score_rollouts(context: RunContext, lease: Lease, on_items: OnItems) -> Effect:
     """Score some samples of an update by each scorer. Samples that no unit could draw are left out."""
     settings, index = context.settings, int(lease.payload["update"])
-    num_rows = settings.grpo.prompts_per_update * settings.sampling.samples_per_prompt
-    first = lease.first_row - (index - 1) * num_rows
+    first = lease.first_row - span_of_update(settings, index)[0]
     with transaction(context.engine) as session:
         round_ = round_of(session, lease.round_id)
         version = version_of(session, round_.drawing_version_id)
